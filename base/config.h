@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The run's configuration: one struct made from configs/schema.def, filled from a YAML file and overrides,
+// every value with its origin. Reports all errors at once. No YAML type leaves config.c.
+// YAML: a mapping of mappings, scalars only at the leaves, YAML 1.2 core scalars; anchors, aliases, tags,
+// duplicate keys, more than 1 MiB or 16 levels are refused.
+#ifndef ORRERY_BASE_CONFIG_H
+#define ORRERY_BASE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+
+// What a change of the key means for a run that resumes.
+enum config_change {
+    CHANGE_MODEL, // shapes differ: refused
+    CHANGE_DATA,  // sequence or numbers differ: refused unless --force... allowed values are named
+    CHANGE_RUN,   // allowed and logged
+    CHANGE_FREE,  // allowed, not worth a line
+};
+
+// schema.def rows: (section, key, default, ..., change, "help"). A top-level key has section `top`.
+//   CONFIG_INT (sec, key, def, lo, hi, change, help)      int64_t sec_key
+//   CONFIG_REAL(sec, key, def, lo, hi, change, help)      double  sec_key
+//   CONFIG_BOOL(sec, key, def, change, help)              bool    sec_key
+//   CONFIG_ENUM(sec, key, def, "a|b|c", change, help)     int     sec_key (index; def is the word)
+//   CONFIG_TEXT(sec, key, def, change, help)              char    sec_key[CONFIG_TEXT_BYTES]
+//   CONFIG_SECTION(sec, help)                             documentation only
+#define CONFIG_TEXT_BYTES 512
+
+struct config {
+#define CONFIG_SECTION(sec, help)
+#define CONFIG_INT(sec, key, def, lo, hi, change, help)  int64_t sec##_##key;
+#define CONFIG_REAL(sec, key, def, lo, hi, change, help) double sec##_##key;
+#define CONFIG_BOOL(sec, key, def, change, help)         bool sec##_##key;
+#define CONFIG_ENUM(sec, key, def, words, change, help)  int sec##_##key;
+#define CONFIG_TEXT(sec, key, def, change, help)         char sec##_##key[CONFIG_TEXT_BYTES];
+#include "configs/schema.def"
+};
+
+struct config_file; // a struct config plus the origin of every value
+
+// Loads `path` (NULL: defaults only), then the overrides "a.b=c" in order. Every error found is in e->text,
+// one after the other separated by "; " where they fit, and printed in full by config_print_errors: each is
+// "demo.yaml:7:3: error: unknown key 'trian'; did you mean 'train'?". Code CONFIG; MISSING if no such file.
+int config_load(struct config_file **out, const char *path, const char *const *overrides, size_t n_overrides,
+                struct err *e) ERR_CHECK;
+void config_close(struct config_file *f);
+const struct config *config_values(const struct config_file *f);
+// All messages of the last failed config_load on this thread's file, newline-terminated; needs config_load_all.
+int config_load_all(struct config_file **out, struct buf *messages, const char *path, const char *const *overrides,
+                    size_t n_overrides, struct err *e) ERR_CHECK;
+
+// "defaults", "demo.yaml:7:3", "command line".
+const char *config_origin(const struct config_file *f, const char *dotted_key);
+// The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same values.
+int config_write(const struct config_file *f, struct buf *out, struct err *e) ERR_CHECK;
+// Generated from the table: one key (or all, key NULL) for people; JSON schema; Markdown reference.
+int config_explain(const char *dotted_key, struct buf *out, struct err *e) ERR_CHECK;
+int config_schema_json(struct buf *out, struct err *e) ERR_CHECK;
+int config_reference_md(struct buf *out, struct err *e) ERR_CHECK;
+const char *config_enum_word(const char *dotted_key, int value);
+
+// Calls `each` for every key whose values differ: key, both values as text, and what the change means.
+typedef void config_diff_fn(void *arg, const char *dotted_key, const char *a, const char *b,
+                            enum config_change change);
+void config_diff(const struct config *a, const struct config *b, config_diff_fn *each, void *arg);
+// Hash over the MODEL and DATA keys: what a checkpoint must agree on.
+uint64_t config_hash(const struct config *c);
+
+#endif
