@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Collectives over float buffers in device memory, asynchronous, with deadlines. Back ends: self (one rank),
+// mpi, nccl. Every rank calls the same operations in the same order. Thread rule: one thread per coll.
+// No MPI or NCCL type appears here.
+#ifndef ORRERY_COMM_COLL_H
+#define ORRERY_COMM_COLL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels/device.h"
+
+struct coll;
+struct coll_op; // one operation under way; owned by coll_wait
+
+enum coll_kind { COLL_SELF, COLL_MPI, COLL_NCCL };
+
+// Called when an operation begins (bytes >= 0) and ends (bytes < 0): the black box's hook.
+typedef void coll_notify_fn(void *arg, const char *name, int64_t bytes);
+
+struct coll_options {
+    enum coll_kind kind;
+    int64_t deadline_ms;   // for every wait; 0: 120000
+    struct device *device; // where the buffers live
+    coll_notify_fn *notify; // optional
+    void *notify_arg;
+};
+
+// MPI: initialises MPI if nobody has (MPI_THREAD_FUNNELED or better).
+int coll_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
+// Orderly end; with `abort` true tears the job down without waiting for peers.
+void coll_close(struct coll *c, bool abort);
+int coll_rank(const struct coll *c);
+int coll_size(const struct coll *c);
+// Ranks on this host, and this rank's number among them.
+int coll_local_rank(const struct coll *c);
+int coll_local_size(const struct coll *c);
+
+// ---- start: buffers stay valid and untouched until the wait. `name` is static text for verdicts.
+// Segment r of the buffer is [offset[r], offset[r+1]) elements, r < size; a segment may be empty.
+// Library's own reduction order ("fast"); after it this rank's segment holds the sum over ranks.
+int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, float *buffer, const int64_t *offset,
+                        struct err *e) ERR_CHECK;
+// Every rank's segment goes to every other rank.
+int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer, const int64_t *offset,
+                    struct err *e) ERR_CHECK;
+// Pieces to and from each rank: send[send_offset[r]..) goes to r, recv[recv_offset[r]..) comes from r.
+// Offsets count elements, size+1 entries. What the exact reduction is made of.
+int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
+                  const int64_t *send_offset, float *recv, const int64_t *recv_offset, struct err *e) ERR_CHECK;
+int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,
+                   struct err *e) ERR_CHECK;
+// Frees the operation whatever happens. TIMEOUT names the operation and its sequence number; PEER when the
+// library reports a lost peer.
+int coll_wait(struct coll *c, struct coll_op *op, struct err *e) ERR_CHECK;
+
+// ---- small and blocking, host memory; integer and bitwise-exact on any number of ranks.
+int coll_barrier(struct coll *c, const char *name, struct err *e) ERR_CHECK;
+int coll_sum_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) ERR_CHECK;
+int coll_max_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) ERR_CHECK;
+// Equal-sized pieces of every rank, in rank order, on every rank.
+int coll_gather_all(struct coll *c, const char *name, const void *piece, size_t bytes, void *all, struct err *e)
+    ERR_CHECK;
+
+#endif

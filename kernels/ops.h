@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// The numeric seam: every operation of the model on any device, forward and backward. One row per op in
+// ops.def; each back end fills a `struct ops`. All tensors are fp32 unless an op says otherwise.
+//
+// Words used below: N = B*F*P tokens (B sequences of F frames of P tokens, frame-major), D = width, M = number of
+// modalities, G = B*F*M groups (a modality within a frame), c = the [G, 6D] conditioning: for a group the six
+// vectors (s1, k1, g1, s2, k2, g2), each D wide; mod = a layer's [6, D] offset on it.
+// "=" overwrites, "+=" accumulates. Sums have a fixed order that depends on shapes alone.
+#ifndef ORRERY_KERNELS_OPS_H
+#define ORRERY_KERNELS_OPS_H
+
+#include "base/err.h"
+#include "base/rng.h"
+#include "kernels/device.h"
+#include "kernels/mask.h"
+#include "kernels/tensor.h"
+
+// Which group a token belongs to: token t of a frame belongs to modality slot_modality[t].
+struct token_map {
+    int64_t frames;               // B*F
+    int32_t per_frame;            // P
+    int32_t modalities;           // M
+    const int32_t *slot_modality; // [P], non-decreasing; host memory
+};
+
+// C (=, or += with accumulate) op(A) op(B) + bias, row-major: op(A) is [m, k], op(B) is [k, n].
+struct op_gemm_args {
+    struct tensor a, b, c; // 2-d, any row stride
+    bool trans_a, trans_b, accumulate;
+    struct tensor bias; // optional [n], only without accumulate
+};
+
+// out[n] (+)= sum over rows of x[rows, n]: the gradient of a bias.
+struct op_col_sum_args {
+    struct tensor x, out;
+    bool accumulate;
+};
+
+struct op_silu_args {
+    struct tensor x, y;
+};
+struct op_silu_backward_args {
+    struct tensor x, dy, dx; // dx = dy silu'(x); dx may be dy
+};
+
+// y[i] = silu(u) w with [u; w] = x's two halves: x [rows, 2h], y [rows, h].
+struct op_swiglu_args {
+    struct tensor x, y;
+};
+struct op_swiglu_backward_args {
+    struct tensor x, dy, dx; // dx [rows, 2h] =
+};
+
+// y = rms(x) (1 + k) + s with rms(x) = x / sqrt(mean x^2 + 1e-6) and (s, k) = columns [which*3D, +D) and
+// [(which*3+1)D, +D) of c[group] + mod. rstd [N] is saved for the backward. c or mod absent: y = rms(x).
+struct op_norm_mod_args {
+    struct tensor x, y, rstd;
+    struct tensor c, mod; // [G, 6D], [6, D]; both optional together
+    int which;            // 0: before attention, 1: before the MLP
+    const struct token_map *map;
+};
+struct op_norm_mod_backward_args {
+    struct tensor x, rstd, dy;
+    struct tensor c, mod;
+    struct tensor dx;       // += (the residual stream's gradient)
+    struct tensor dc, dmod; // +=, their (s, k) columns only
+    int which;
+    const struct token_map *map;
+};
+
+// x += (1 + g) y with g = columns [(which*3+2)D, +D) of c[group] + mod. y is kept by the caller for the backward.
+struct op_gated_add_args {
+    struct tensor x, y, c, mod;
+    int which;
+    const struct token_map *map;
+};
+struct op_gated_add_backward_args {
+    struct tensor y, dx, c, mod;
+    struct tensor dy;       // = (1 + g) dx
+    struct tensor dc, dmod; // +=, their g columns only
+    int which;
+    const struct token_map *map;
+};
+
+// Splits qkv [N, (H + 2 Hkv) hd] into rms-normalised, rotated q (also scaled by gamma[h] / hd) and k; v is read from
+// qkv in place by attention. Rotation pairs element i with i + hd/2 by the angle table cos/sin [S, hd/2],
+// S = F*P positions of one sequence (the same for every sequence; row t mod S). rstd [N, H + Hkv] is saved.
+struct op_qk_rope_args {
+    struct tensor qkv, q, k, rstd; // q [N, H hd], k [N, Hkv hd]
+    struct tensor cos, sin, gamma; // gamma [H]
+    int heads, kv_heads, head_dim;
+    int64_t first_position; // of row 0 of every sequence in the tables (decoding)
+    int64_t per_sequence;   // rows per sequence
+};
+struct op_qk_rope_backward_args {
+    struct tensor qkv, rstd, dq, dk;
+    struct tensor cos, sin, gamma;
+    struct tensor dqkv;   // = its q and k columns; the v columns are attention's
+    struct tensor dgamma; // [H] +=
+    int heads, kv_heads, head_dim;
+    int64_t first_position, per_sequence;
+};
+
+// o = softmax(q k^T + mask) v for every sequence and head; logits are already scaled. Row t of sequence b is row
+// b*queries + t (keys likewise). lse [B*queries, H] = log sum exp, saved. A query that sees nothing gives 0.
+// Memory linear in the sequence; never an S x S matrix.
+struct op_attention_args {
+    struct tensor q, k, v, o, lse; // q, o [B Sq, H hd]; k, v [B Sk, Hkv hd]; any row stride
+    int64_t sequences;
+    int heads, kv_heads, head_dim;
+    const struct mask *mask; // Sq x Sk, the same for every sequence
+    const struct mask *const *masks; // or one per sequence; NULL: use mask
+};
+struct op_attention_backward_args {
+    struct tensor q, k, v, o, lse, d_o;
+    struct tensor dq, dk, dv; // =
+    int64_t sequences;
+    int heads, kv_heads, head_dim;
+    const struct mask *mask;
+    const struct mask *const *masks;
+};
+
+// z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau [B*F] with
+// the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0 writes zeros instead.
+// Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from one Philox block.
+struct op_noise_args {
+    struct tensor x, z, tau;
+    int64_t tau_stride, frames;
+    struct rng_key key;
+    uint32_t step;
+    const uint64_t *sample; // [B], host
+    const float *hide;      // [B] or NULL, host
+};
+
+// How a modality's frame is cut into tokens: [height, width, channels] in patches of patch x patch; token (i, j) is
+// number i*(width/patch)+j. Non-visual senses are 1 x tokens x channels with patch 1.
+struct patch_grid {
+    int32_t height, width, channels, patch, margin;
+};
+
+// Rows for the embedding GEMM, [B F n, value + slots * seen]: c_in(tau) * patch of z(f), then for i = 1..slots the
+// patch with its margin (value outside the picture or before frame 0: zero) of history(f - i).
+// c_in = tau / (tau^2 + (1 - tau)^2). value = patch^2 C, seen = (patch + 2 margin)^2 C.
+struct op_patchify_args {
+    struct tensor z, history, tau, rows; // z, history [B*F, H W C]
+    int64_t tau_stride, frames;
+    int slots;
+    struct patch_grid grid;
+};
+
+// frame [B*F, H W C] = token rows [B*F*n, patch^2 C]; rows may have a stride.
+struct op_unpatchify_args {
+    struct tensor rows, frame;
+    struct patch_grid grid;
+};
+
+// x[token] = e_m[its row] + slot[t] + act[frame]: gathers the modalities' embeddings into frame-major tokens.
+#define OPS_MODALITIES_MAX 16
+struct op_assemble_args {
+    struct tensor x;                     // [N, D]
+    struct tensor e[OPS_MODALITIES_MAX]; // [B F n_m, D]
+    struct tensor slot, act;             // [P, D], [B F, D] (act optional)
+    const struct token_map *map;
+};
+struct op_assemble_backward_args {
+    struct tensor dx;
+    struct tensor de[OPS_MODALITIES_MAX]; // = (data NULL: not wanted)
+    struct tensor dslot;                  // +=
+    struct tensor dact;                   // =
+    const struct token_map *map;
+};
+
+// gather: rows = x;  scatter: x = rows. The rows of one modality: rows [B F n_m, D] <-> x [N, D].
+struct op_gather_args {
+    struct tensor x, rows;
+    int modality;
+    const struct token_map *map;
+};
+struct op_scatter_args {
+    struct tensor x, rows;
+    int modality;
+    const struct token_map *map;
+};
+
+// The embedding of noise levels, one row per group: for tau of the group, of the frame's action group and of the
+// frame's history: cos and sin of pi tau {0.5, 1, 2, 4}; then one-hot of the modality. out [G, 24 + M].
+struct op_cond_features_args {
+    struct tensor tau, tau_history, out; // tau [B F, M], tau_history [B F]
+    int action; // index of the action modality, -1: none (its features are those of tau = 0)
+};
+
+// Masked squared error of one modality in patch layout. For frames with active[bf] != 0:
+//   loss += scale w(tau) mean_over_elements (pred - x)^2 ;  dpred = its gradient (0 elsewhere; = ).
+// scale = lambda / number of active frames of the whole global batch. loss_sum: one double, +=, without lambda
+// (plain weighted mean before scale), so that the caller can log per modality.
+struct op_loss_args {
+    struct tensor pred;   // [B F n, patch^2 C]
+    struct tensor target; // [B F, H W C]
+    struct tensor tau;    // [B F] with tau_stride
+    int64_t tau_stride;
+    const float *active; // [B F], host: 0 or 1
+    struct tensor dpred; // optional
+    float scale;
+    int weighting; // 0 one, 1 ramp, 2 v
+    struct patch_grid grid;
+    double *loss_sum; // host
+};
+
+struct op_adamw_args {
+    struct tensor w, g, m, v; // 1-d, same length
+    float lr, beta1, beta2, eps, weight_decay;
+    int64_t step; // from 1: bias correction
+    float grad_scale; // clip factor
+};
+
+// Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7) with
+// (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work: op_muon_work_elems floats.
+struct op_muon_args {
+    struct tensor w, g, m; // [rows, cols], contiguous
+    struct tensor work;
+    float lr, momentum, weight_decay;
+};
+int64_t op_muon_work_elems(int64_t rows, int64_t cols);
+
+struct op_ema_args {
+    struct tensor average, w; // average += (1 - decay) (w - average)
+    float decay;
+};
+
+// sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.
+struct op_sum_squares_args {
+    struct tensor x;
+    double *sum;       // host, =
+    int64_t *nonfinite; // host, =
+};
+
+// OP(name): the function `name` of struct ops with `const struct op_<name>_args *`.
+struct ops {
+#define OP(name, doc) int (*name)(struct device *d, const struct op_##name##_args *a, struct err *e);
+#include "kernels/ops.def"
+#undef OP
+};
+
+const struct ops *ops_cpu(void);
+
+#endif
