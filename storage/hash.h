@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// CRC32C (RFC 3720, Castagnoli; SSE4.2 where the CPU has it) and SHA-256 / HMAC (libcrypto).
+#ifndef ORRERY_STORAGE_HASH_H
+#define ORRERY_STORAGE_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Of `crc` (0 at first) followed by n more bytes.
+uint32_t hash_crc32c(uint32_t crc, const void *data, size_t n);
+
+struct hash_sha256; // a running digest
+struct hash_sha256 *hash_sha256_create(void); // NULL when out of memory
+void hash_sha256_update(struct hash_sha256 *h, const void *data, size_t n);
+void hash_sha256_peek(const struct hash_sha256 *h, unsigned char out[32]); // does not end it
+void hash_sha256_destroy(struct hash_sha256 *h);
+void hash_sha256_of(const void *data, size_t n, unsigned char out[32]);
+void hash_hmac_sha256(const void *key, size_t key_bytes, const void *data, size_t n, unsigned char out[32]);
+
+#endif
