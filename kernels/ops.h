@@ -68,9 +68,10 @@ struct op_norm_mod_backward_args {
     const struct token_map *map;
 };
 
-// x += (1 + g) y with g = columns [(which*3+2)D, +D) of c[group] + mod. y is kept by the caller for the backward.
+// out = x + (1 + g) y with g = columns [(which*3+2)D, +D) of c[group] + mod; out may be x. y is kept by the caller
+// for the backward.
 struct op_gated_add_args {
-    struct tensor x, y, c, mod;
+    struct tensor x, y, out, c, mod;
     int which;
     const struct token_map *map;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Batches: loader order -> sample bytes -> decoded episodes (cached within data.memory_mb) -> windows. A background
-// thread stays ahead of the step. What a batch holds is a pure function of its global sample numbers.
+// Batches: loader order -> sample bytes -> decoded episodes (cached within data.memory_mb) -> windows. A
+// background thread stays ahead of the step. What a batch holds is a pure function of its global sample
+// numbers.
 #ifndef ORRERY_TRAINER_DATA_H
 #define ORRERY_TRAINER_DATA_H
 
@@ -13,7 +14,8 @@
 
 struct data;
 
-// Sequences [first, first + count) of the global sequence of samples; floats in host memory, owned by the batch.
+// Sequences [first, first + count) of the global sequence of samples; floats in host memory, owned by the
+// batch.
 struct batch {
     int64_t first, count, frames;
     float *x[OPS_MODALITIES_MAX];             // [count, frames, frame_elems]
@@ -32,8 +34,8 @@ int data_prefetch(struct data *d, int64_t first, int64_t count, int64_t stride, 
 // The next announced batch; waits for the prefetch thread when it must. Valid until the next call but one.
 int data_next(struct data *d, const struct batch **out, struct err *e) ERR_CHECK;
 // Any range, at once, without prefetch (evaluation); `frames` may exceed the training window. Caller frees.
-int data_window(struct data *d, const int64_t *episode, const int64_t *first_frame, int64_t count, int64_t frames,
-                struct batch *out, struct err *e) ERR_CHECK;
+int data_window(struct data *d, const int64_t *episode, const int64_t *first_frame, int64_t count,
+                int64_t frames, struct batch *out, struct err *e) ERR_CHECK;
 void batch_fini(struct batch *b);
 // Folds (episode, first_frame) of global samples [first, first+count) into a running SHA-256: any rank can.
 void data_item(const struct data *d, int64_t global_sample, struct loader_item *out);

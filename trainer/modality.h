@@ -17,14 +17,14 @@
 struct modality_spec {
     const struct modality *modality;
     struct stream_schema stream;
-    struct patch_grid grid;   // height*width*channels floats per frame
-    int64_t frame_elems;      // height * width * channels
-    int64_t tokens;           // per frame
-    int64_t value_width;      // floats of a token: patch^2 channels
-    int64_t seen_width;       // floats of one history slot, 0 for actions
-    int history;              // slots
+    struct patch_grid grid; // height*width*channels floats per frame
+    int64_t frame_elems;    // height * width * channels
+    int64_t tokens;         // per frame
+    int64_t value_width;    // floats of a token: patch^2 channels
+    int64_t seen_width;     // floats of one history slot, 0 for actions
+    int history;            // slots
     double loss_weight;
-    double frame_hz;          // data.rate_hz
+    double frame_hz; // data.rate_hz
 };
 
 struct modality {
@@ -33,8 +33,8 @@ struct modality {
     // Fills grid and derived fields from config and stream; USER error when they do not fit.
     int (*specify)(const struct config *c, const struct stream_schema *stream, struct modality_spec *out,
                    struct err *e);
-    // Decodes a whole episode into out [frames, frame_elems], normalised as the model sees it. valid [frames]: 1 where
-    // the frame has data. Frame f covers the interval ((f-1)/rate, f/rate].
+    // Decodes a whole episode into out [frames, frame_elems], normalised as the model sees it. valid
+    // [frames]: 1 where the frame has data. Frame f covers the interval ((f-1)/rate, f/rate].
     int (*decode)(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames, float *out,
                   unsigned char *valid, struct err *e);
 };
@@ -47,10 +47,11 @@ struct modality_set {
     int action; // index of the action modality, -1: none
     struct modality_spec spec[OPS_MODALITIES_MAX];
     int64_t tokens_per_frame;
-    int32_t slot_modality[1024]; // [tokens_per_frame]
+    int32_t slot_modality[1024];            // [tokens_per_frame]
     int64_t slot_first[OPS_MODALITIES_MAX]; // first slot of each modality
 };
-// A data set that lacks a modality which the config asks for, or whose streams do not fit: USER, with both lists.
+// A data set that lacks a modality which the config asks for, or whose streams do not fit: USER, with both
+// lists.
 int modality_set_init(struct modality_set *out, const struct config *c, const struct stream_schema *streams,
                       int n_streams, struct err *e) ERR_CHECK;
 

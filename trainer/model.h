@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The transformer over all senses: weights, forward, backward, prediction. Knows nothing of regimes,
+// optimisers, ranks or files. B sequences, F frames, M modalities (registry order), E = a modality's
+// frame_elems; every buffer below is in memory of the model's device (host memory for the CPU). Thread rule:
+// one thread per model.
+#ifndef ORRERY_TRAINER_MODEL_H
+#define ORRERY_TRAINER_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "base/err.h"
+#include "kernels/device.h"
+#include "storage/ckpt.h"
+#include "trainer/modality.h"
+#include "trainer/params.h"
+
+struct model;
+
+struct model_input {
+    int64_t sequences, frames;
+    const float *z[OPS_MODALITIES_MAX];       // [B, F, E]: tau x + (1 - tau) noise; what is clean has tau = 1
+    const float *history[OPS_MODALITIES_MAX]; // [B, F, E]: own copy of the past, unshifted: frame f sees
+                                              // history[f-1], [f-2]
+    const float *tau;                         // [B, F, M]
+    const float *tau_history; // [B, F]: of what frame f sees, that is of history[f-1]; 1 at f = 0
+};
+
+// Weights start as params_fill says, from c->run_seed. `set` is copied. The model keeps `c` and `d`; both
+// outlive it.
+int model_create(struct model **out, const struct config *c, const struct modality_set *set, struct device *d,
+                 struct err *e) ERR_CHECK;
+void model_destroy(struct model *m); // NULL-safe
+
+const struct params *model_params(const struct model *m);
+const struct modality_set *model_modalities(const struct model *m);
+float *model_weights(struct model *m); // flat, params->elems floats
+
+// x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Any number of sequences (worked off in chunks),
+// any number of frames: positions are 0 .. F-1. Allocates when it meets a longer sequence than before.
+int model_predict(struct model *m, const struct model_input *in, float *const *pred, struct err *e) ERR_CHECK;
+
+// ---- training: reserve once, then forward, loss, backward.
+// Plans and takes the memory for steps of exactly this shape.
+int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err *e) ERR_CHECK;
+int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
+                             int64_t frames);
+int model_forward(struct model *m, const struct model_input *in, struct err *e) ERR_CHECK;
+
+struct model_target {
+    const float *x[OPS_MODALITIES_MAX];      // [B, F, E]
+    const float *active[OPS_MODALITIES_MAX]; // [B, F], host: 1 where the loss counts
+    double scale[OPS_MODALITIES_MAX];        // loss weight / active frames of the whole global batch
+};
+// Of the last forward. loss[i] += sum over active frames of w(tau) mean (x^ - x)^2, without scale.
+int model_loss(struct model *m, const struct model_target *t, double *loss, struct err *e) ERR_CHECK;
+// grads (flat layout) += gradient of sum over i of scale[i] loss[i]. `grads` is zeroed by the caller.
+int model_backward(struct model *m, float *grads, struct err *e) ERR_CHECK;
+
+// Multiplications and additions of one training step (forward and backward) on this many sequences.
+double model_step_flops(const struct config *c, const struct modality_set *set, int64_t sequences,
+                        int64_t frames);
+
+// Reads all weights (`average`: the tensors "ema.NAME" where the checkpoint has them). Shapes that differ:
+// CONFIG.
+int model_load(struct model *m, struct ckpt *c, bool average, struct err *e) ERR_CHECK;
+
+#endif

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// One rank: what every task of orrery-rank starts from. Opened by main, handed down; owns all it points to.
+// Thread rule: the main thread, but for blackbox_event.
+#ifndef ORRERY_TRAINER_RANK_H
+#define ORRERY_TRAINER_RANK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/blackbox.h"
+#include "base/config.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "comm/coll.h"
+#include "comm/grid.h"
+#include "kernels/device.h"
+#include "storage/store.h"
+
+struct rank {
+    struct config_file *file;
+    const struct config *config; // resolved; borrowed from file
+    struct grid grid;
+    struct grid_place place;
+    int number, world; // 0 .. world-1
+    int attempt;       // ORRERY_ATTEMPT, 0 without a launcher
+    struct device *device;
+    struct coll *coll;
+    struct blackbox *box; // ORRERY_BLACKBOX; works without one
+    struct log log;       // prefix "rank N: "
+    char run_dir[CONFIG_TEXT_BYTES];
+    char ckpt_url[CONFIG_TEXT_BYTES]; // checkpoint.url, or run_dir/ckpt
+    struct store_options store;       // from the config's store section
+};
+
+// `task` goes into the black box. Grids with tp, cp or pp above 1 and device=cuda are refused here.
+int rank_open(struct rank *r, struct config_file *file, const char *task, struct err *e) ERR_CHECK;
+// `failed`: tears the job down without waiting for peers.
+void rank_close(struct rank *r, bool failed);
+
+static inline bool rank_is_root(const struct rank *r) {
+    return r->number == 0;
+}
+
+// True once SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 has come to this process. Tasks let all ranks agree on it.
+bool rank_stop_asked(void);
+
+#endif
