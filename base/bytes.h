@@ -14,8 +14,8 @@
 bool bytes_add(size_t a, size_t b, size_t *out) ERR_CHECK;
 bool bytes_mul(size_t a, size_t b, size_t *out) ERR_CHECK;
 
-// A growing buffer that never exceeds the `max` given at init. After a failed append it stays as it was
-// before. `data` is always followed by a NUL that `len` does not count (data is NULL until first use).
+// A growing buffer that never exceeds the `max` given at init (DATA when it would). After a failed append it
+// stays as it was before. `data` is always followed by a NUL that `len` does not count (data is NULL until first use).
 struct buf {
     char *data;
     size_t len, cap, max;
@@ -42,9 +42,14 @@ void bytes_hex(const void *data, size_t n, char *out);
 
 // Whole strings only: no leading blanks, no trailing rubbish, no overflow. False leaves *out untouched.
 bool bytes_parse_i64(const char *text, int64_t *out) ERR_CHECK;
-bool bytes_parse_f64(const char *text, double *out) ERR_CHECK; // finite values only
+bool bytes_parse_f64(const char *text, double *out) ERR_CHECK; // finite decimals only
+// The fewest digits that read back equal, into `out` of BYTES_F64_BYTES; returns out.
+#define BYTES_F64_BYTES 32
+const char *bytes_format_f64(double v, char *out);
+// Well-formed UTF-8: no overlong forms, no surrogates.
+bool bytes_is_utf8(const void *data, size_t n);
 
-// Reads a whole file of at most max_bytes into *out (appended).
+// Reads a whole file of at most max_bytes into *out (appended; as before on failure). DATA when it is larger.
 int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;
 // Temporary name beside it, fsync file, rename, fsync folder. Old content survives any failure.
 int bytes_write_file(const char *path, const void *data, size_t n, struct err *e) ERR_CHECK;
