@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The black box: one memory-mapped file per rank, written with plain stores, readable after SIGKILL, while the
-// rank is wedged, and after the job. The only thing a rank writes that the launcher reads while it runs.
-// Writer: one thread (the rank's main thread), but blackbox_event may be called from any. Readers: any process.
+// The black box: one memory-mapped file per rank, written with plain stores, readable after SIGKILL, while
+// the rank is wedged, and after the job. The only thing a rank writes that the launcher reads while it runs.
+// Writer: one thread (the rank's main thread), but blackbox_event may be called from any. Readers: any
+// process.
 #ifndef ORRERY_BASE_BLACKBOX_H
 #define ORRERY_BASE_BLACKBOX_H
 
@@ -11,8 +12,18 @@
 #include "base/err.h"
 
 enum blackbox_phase {
-    PHASE_INIT, PHASE_DATA, PHASE_FORWARD, PHASE_BACKWARD, PHASE_COLLECTIVE, PHASE_OPTIMISER, PHASE_CHECKPOINT,
-    PHASE_EVALUATE, PHASE_ROLLOUT, PHASE_SIMULATE, PHASE_DONE, PHASE_COUNT
+    PHASE_INIT,
+    PHASE_DATA,
+    PHASE_FORWARD,
+    PHASE_BACKWARD,
+    PHASE_COLLECTIVE,
+    PHASE_OPTIMISER,
+    PHASE_CHECKPOINT,
+    PHASE_EVALUATE,
+    PHASE_ROLLOUT,
+    PHASE_SIMULATE,
+    PHASE_DONE,
+    PHASE_COUNT
 };
 const char *blackbox_phase_name(enum blackbox_phase phase); // "data"
 
@@ -32,32 +43,33 @@ struct blackbox_page {
     uint32_t magic, version, bytes;
     int32_t attempt, rank, world, pid;
     char host[64];
-    char task[32];          // "train", "simulate", ...
-    int32_t phase;          // enum blackbox_phase
+    char task[32]; // "train", "simulate", ...
+    int32_t phase; // enum blackbox_phase
     int64_t phase_since_ns;
-    int64_t heartbeat_ns;   // last time the main thread touched the box
+    int64_t heartbeat_ns; // last time the main thread touched the box
     int64_t step, total_steps, micro_batch;
     int64_t samples_seen;
     double loss, grad_norm, lr, samples_per_s, data_wait_share;
-    int64_t coll_seq;       // sequence number of the last collective begun
-    int64_t coll_done;      // ... of the last one finished
+    int64_t coll_seq;  // sequence number of the last collective begun
+    int64_t coll_done; // ... of the last one finished
     int64_t coll_bytes;
-    char coll_name[32];     // "reduce-scatter gradients"
-    char place[96];         // what the phase works on: a shard's key, a checkpoint's id
+    char coll_name[32];                // "reduce-scatter gradients"
+    char place[96];                    // what the phase works on: a shard's key, a checkpoint's id
     int64_t first_sample, last_sample; // global sample numbers of the step's batch
-    int64_t checkpoint_step;  // newest complete, -1 none
+    int64_t checkpoint_step;           // newest complete, -1 none
     int64_t bytes_in_flight;
-    int32_t err_code;       // enum err_code, set before the rank exits for an error
+    int32_t err_code; // enum err_code, set before the rank exits for an error
     char err_text[512];
-    uint64_t event_count;   // events[(event_count - 1) % BLACKBOX_EVENTS] is the newest
+    uint64_t event_count; // events[(event_count - 1) % BLACKBOX_EVENTS] is the newest
     struct blackbox_event events[BLACKBOX_EVENTS];
 };
 
 struct blackbox; // an open mapping
 
-// Creates (or truncates) the file and maps it. Writes go nowhere if `path` is NULL: a rank without a box works.
-int blackbox_create(struct blackbox **out, const char *path, int rank, int world, int attempt, const char *task,
-                    struct err *e) ERR_CHECK;
+// Creates (or truncates) the file and maps it. Writes go nowhere if `path` is NULL: a rank without a box
+// works.
+int blackbox_create(struct blackbox **out, const char *path, int rank, int world, int attempt,
+                    const char *task, struct err *e) ERR_CHECK;
 // Maps an existing file read-only. Refuses a wrong magic, version or size (a forged or stale box), follows no
 // symlink.
 int blackbox_open(struct blackbox **out, const char *path, struct err *e) ERR_CHECK;

@@ -15,7 +15,8 @@ bool bytes_add(size_t a, size_t b, size_t *out) ERR_CHECK;
 bool bytes_mul(size_t a, size_t b, size_t *out) ERR_CHECK;
 
 // A growing buffer that never exceeds the `max` given at init (DATA when it would). After a failed append it
-// stays as it was before. `data` is always followed by a NUL that `len` does not count (data is NULL until first use).
+// stays as it was before. `data` is always followed by a NUL that `len` does not count (data is NULL until
+// first use).
 struct buf {
     char *data;
     size_t len, cap, max;
@@ -27,7 +28,8 @@ void buf_clear(struct buf *b); // keeps the storage
 int buf_reserve(struct buf *b, size_t total, struct err *e) ERR_CHECK;
 int buf_append(struct buf *b, const void *data, size_t n, struct err *e) ERR_CHECK;
 int buf_appends(struct buf *b, const char *text, struct err *e) ERR_CHECK;
-int buf_appendf(struct buf *b, struct err *e, const char *fmt, ...) __attribute__((format(printf, 3, 4))) ERR_CHECK;
+int buf_appendf(struct buf *b, struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4))) ERR_CHECK;
 char *buf_take(struct buf *b); // the caller frees; b is empty afterwards
 
 uint16_t bytes_le16(const void *p);

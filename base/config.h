@@ -49,13 +49,15 @@ int config_load(struct config_file **out, const char *path, const char *const *o
                 struct err *e) ERR_CHECK;
 void config_close(struct config_file *f);
 const struct config *config_values(const struct config_file *f);
-// All messages of the last failed config_load on this thread's file, newline-terminated; needs config_load_all.
-int config_load_all(struct config_file **out, struct buf *messages, const char *path, const char *const *overrides,
-                    size_t n_overrides, struct err *e) ERR_CHECK;
+// All messages of the last failed config_load on this thread's file, newline-terminated; needs
+// config_load_all.
+int config_load_all(struct config_file **out, struct buf *messages, const char *path,
+                    const char *const *overrides, size_t n_overrides, struct err *e) ERR_CHECK;
 
 // "defaults", "demo.yaml:7:3", "command line".
 const char *config_origin(const struct config_file *f, const char *dotted_key);
-// The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same values.
+// The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same
+// values.
 int config_write(const struct config_file *f, struct buf *out, struct err *e) ERR_CHECK;
 // Generated from the table: one key (or all, key NULL) for people; JSON schema; Markdown reference.
 int config_explain(const char *dotted_key, struct buf *out, struct err *e) ERR_CHECK;

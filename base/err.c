@@ -11,10 +11,9 @@ struct code_row {
     const char *words;
 };
 
-static const struct code_row code_rows[ERR_COUNT] = {
-    [ERR_OK] = {ERR_CLASS_NONE, 0, "ok"},
+static const struct code_row code_rows[ERR_COUNT] = {[ERR_OK] = {ERR_CLASS_NONE, 0, "ok"},
 #define ROW(name, cls, exit_code, words) [ERR_##name] = {ERR_CLASS_##cls, exit_code, words},
-    ERR_CODES(ROW)
+                                                     ERR_CODES(ROW)
 #undef ROW
 };
 
@@ -87,7 +86,9 @@ enum err_class err_class_of(enum err_code code) {
     return (unsigned)code < ERR_COUNT ? code_rows[code].cls : ERR_CLASS_BUG;
 }
 
-int err_exit_code(enum err_code code) { return (unsigned)code < ERR_COUNT ? code_rows[code].exit_code : 70; }
+int err_exit_code(enum err_code code) {
+    return (unsigned)code < ERR_COUNT ? code_rows[code].exit_code : 70;
+}
 
 enum err_code err_from_exit_code(int exit_code) {
     for (int code = 1; code < ERR_COUNT; code++)
@@ -95,7 +96,9 @@ enum err_code err_from_exit_code(int exit_code) {
     return ERR_OK;
 }
 
-const char *err_words(enum err_code code) { return (unsigned)code < ERR_COUNT ? code_rows[code].words : "unknown"; }
+const char *err_words(enum err_code code) {
+    return (unsigned)code < ERR_COUNT ? code_rows[code].words : "unknown";
+}
 
 const char *err_class_name(enum err_class cls) {
     static const char *const names[] = {"NONE", "USER", "RETRY", "RANK", "JOB", "BUG"};

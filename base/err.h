@@ -9,23 +9,30 @@
 
 // The class is all that the launcher acts on: stop (USER, BUG), restart here (RETRY), restart without
 // this node (RANK), hand back to the scheduler (JOB).
-enum err_class { ERR_CLASS_NONE, ERR_CLASS_USER, ERR_CLASS_RETRY, ERR_CLASS_RANK, ERR_CLASS_JOB, ERR_CLASS_BUG };
+enum err_class {
+    ERR_CLASS_NONE,
+    ERR_CLASS_USER,
+    ERR_CLASS_RETRY,
+    ERR_CLASS_RANK,
+    ERR_CLASS_JOB,
+    ERR_CLASS_BUG
+};
 
 // X(name, class, exit code, words). Exit codes follow sysexits.h where it has one.
-#define ERR_CODES(X)                                                                                              \
-    X(USAGE, USER, 64, "usage")                                                                                   \
-    X(DATA, USER, 65, "bad data")                                                                                 \
-    X(MISSING, USER, 66, "missing input")                                                                         \
-    X(UNAVAILABLE, RETRY, 69, "unavailable")                                                                      \
-    X(BUG, BUG, 70, "bug")                                                                                        \
-    X(MEMORY, RANK, 71, "out of memory")                                                                          \
-    X(DEVICE, RANK, 72, "device failure")                                                                         \
-    X(PEER, RETRY, 73, "peer lost")                                                                               \
-    X(IO, JOB, 74, "input/output")                                                                                \
-    X(SAVED, JOB, 75, "stopped early and saved")                                                                  \
-    X(TIMEOUT, RETRY, 76, "deadline passed")                                                                      \
-    X(DENIED, USER, 77, "permission")                                                                             \
-    X(CONFIG, USER, 78, "bad config")                                                                             \
+#define ERR_CODES(X)                                                                                         \
+    X(USAGE, USER, 64, "usage")                                                                              \
+    X(DATA, USER, 65, "bad data")                                                                            \
+    X(MISSING, USER, 66, "missing input")                                                                    \
+    X(UNAVAILABLE, RETRY, 69, "unavailable")                                                                 \
+    X(BUG, BUG, 70, "bug")                                                                                   \
+    X(MEMORY, RANK, 71, "out of memory")                                                                     \
+    X(DEVICE, RANK, 72, "device failure")                                                                    \
+    X(PEER, RETRY, 73, "peer lost")                                                                          \
+    X(IO, JOB, 74, "input/output")                                                                           \
+    X(SAVED, JOB, 75, "stopped early and saved")                                                             \
+    X(TIMEOUT, RETRY, 76, "deadline passed")                                                                 \
+    X(DENIED, USER, 77, "permission")                                                                        \
+    X(CONFIG, USER, 78, "bad config")                                                                        \
     X(CONFLICT, USER, 79, "exists already")
 
 enum err_code {
@@ -62,10 +69,10 @@ int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf
 
 void err_clear(struct err *e);
 enum err_class err_class_of(enum err_code code);
-int err_exit_code(enum err_code code);              // ERR_OK -> 0
-enum err_code err_from_exit_code(int exit_code);    // ERR_OK when it is no code of ours
-const char *err_words(enum err_code code);          // "bad data"
-const char *err_class_name(enum err_class cls);     // "USER"
+int err_exit_code(enum err_code code);           // ERR_OK -> 0
+enum err_code err_from_exit_code(int exit_code); // ERR_OK when it is no code of ours
+const char *err_words(enum err_code code);       // "bad data"
+const char *err_class_name(enum err_class cls);  // "USER"
 
 #define ERR_CHECK __attribute__((warn_unused_result))
 

@@ -32,9 +32,9 @@ void json_put_bool(struct json_writer *w, const char *key, bool value);
 void json_put_null(struct json_writer *w, const char *key);
 int json_end(struct json_writer *w, struct err *e) ERR_CHECK;
 
-// ---- reading: at most 64 MiB, 64 levels and 4 Mi values; duplicate keys and NUL are refused. `what` names the
-// document in messages ("manifest ckpt/7/manifest.json").
-struct json; // one document
+// ---- reading: at most 64 MiB, 64 levels and 4 Mi values; duplicate keys and NUL are refused. `what` names
+// the document in messages ("manifest ckpt/7/manifest.json").
+struct json;       // one document
 struct json_value; // borrowed from its document
 int json_parse(struct json **out, const char *text, size_t n, const char *what, struct err *e) ERR_CHECK;
 void json_destroy(struct json *doc);
@@ -48,12 +48,14 @@ bool json_is_object(const struct json_value *v);
 bool json_is_array(const struct json_value *v);
 bool json_as_string(const struct json_value *v, const char **out); // borrowed
 bool json_as_int(const struct json_value *v, int64_t *out);
-bool json_as_double(const struct json_value *v, double *out);      // integers too
+bool json_as_double(const struct json_value *v, double *out); // integers too
 bool json_as_bool(const struct json_value *v, bool *out);
-// Iterates an object's members in insertion order: start with *key NULL; false after the last. One step is O(1).
+// Iterates an object's members in insertion order: start with *key NULL; false after the last. One step is
+// O(1).
 bool json_next(const struct json_value *object, const char **key, const struct json_value **value);
 // Member i of 0 .. json_size-1, in insertion order. O(i): for small objects; json_next for those of any size.
-bool json_member(const struct json_value *object, size_t i, const char **key, const struct json_value **value);
+bool json_member(const struct json_value *object, size_t i, const char **key,
+                 const struct json_value **value);
 
 // Required members, with an error that names document and key.
 int json_need_int(const struct json *doc, const struct json_value *o, const char *key, int64_t lo, int64_t hi,

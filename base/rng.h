@@ -52,7 +52,8 @@ RNG_INLINE struct rng_key rng_key(uint64_t seed, enum rng_purpose purpose, uint3
 }
 
 // Four 32-bit words at counter (element, sample low, sample high, step).
-RNG_INLINE void rng_block(struct rng_key key, uint32_t step, uint64_t sample, uint32_t element, uint32_t out[4]) {
+RNG_INLINE void rng_block(struct rng_key key, uint32_t step, uint64_t sample, uint32_t element,
+                          uint32_t out[4]) {
     uint32_t c0 = element, c1 = (uint32_t)sample, c2 = (uint32_t)(sample >> 32), c3 = step;
     uint32_t k0 = key.k0, k1 = key.k1;
     for (int round = 0; round < 10; round++) {
@@ -74,7 +75,9 @@ RNG_INLINE void rng_block(struct rng_key key, uint32_t step, uint64_t sample, ui
 }
 
 // (0, 1): never exactly 0 or 1.
-RNG_INLINE float rng_unit(uint32_t bits) { return ((float)(bits >> 9) + 0.5f) * (1.0f / 8388608.0f); }
+RNG_INLINE float rng_unit(uint32_t bits) {
+    return ((float)(bits >> 9) + 0.5f) * (1.0f / 8388608.0f);
+}
 
 // A small sequential view for host code that draws a handful of numbers (worlds, regimes): successive
 // elements of one (step, sample).
@@ -90,9 +93,9 @@ struct rng_stream {
 void rng_stream_init(struct rng_stream *r, struct rng_key key, uint32_t step, uint64_t sample);
 uint32_t rng_next_u32(struct rng_stream *r);
 uint64_t rng_next_u64(struct rng_stream *r);
-float rng_next_unit(struct rng_stream *r);               // (0, 1)
+float rng_next_unit(struct rng_stream *r); // (0, 1)
 double rng_next_range(struct rng_stream *r, double lo, double hi);
 uint32_t rng_next_below(struct rng_stream *r, uint32_t n); // unbiased, n >= 1
-double rng_next_normal(struct rng_stream *r);            // Box-Muller, one per two words
+double rng_next_normal(struct rng_stream *r);              // Box-Muller, one per two words
 
 #endif

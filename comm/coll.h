@@ -22,8 +22,8 @@ typedef void coll_notify_fn(void *arg, const char *name, int64_t bytes);
 
 struct coll_options {
     enum coll_kind kind;
-    int64_t deadline_ms;   // for every wait; 0: 120000
-    struct device *device; // where the buffers live
+    int64_t deadline_ms;    // for every wait; 0: 120000
+    struct device *device;  // where the buffers live
     coll_notify_fn *notify; // optional
     void *notify_arg;
 };
@@ -41,15 +41,16 @@ int coll_local_size(const struct coll *c);
 // ---- start: buffers stay valid and untouched until the wait. `name` is static text for verdicts.
 // Segment r of the buffer is [offset[r], offset[r+1]) elements, r < size; a segment may be empty.
 // Library's own reduction order ("fast"); after it this rank's segment holds the sum over ranks.
-int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, float *buffer, const int64_t *offset,
-                        struct err *e) ERR_CHECK;
+int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, float *buffer,
+                        const int64_t *offset, struct err *e) ERR_CHECK;
 // Every rank's segment goes to every other rank.
-int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer, const int64_t *offset,
-                    struct err *e) ERR_CHECK;
+int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer,
+                    const int64_t *offset, struct err *e) ERR_CHECK;
 // Pieces to and from each rank: send[send_offset[r]..) goes to r, recv[recv_offset[r]..) comes from r.
 // Offsets count elements, size+1 entries. What the exact reduction is made of.
 int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
-                  const int64_t *send_offset, float *recv, const int64_t *recv_offset, struct err *e) ERR_CHECK;
+                  const int64_t *send_offset, float *recv, const int64_t *recv_offset,
+                  struct err *e) ERR_CHECK;
 int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,
                    struct err *e) ERR_CHECK;
 // Frees the operation whatever happens. TIMEOUT names the operation and its sequence number; PEER when the
@@ -61,7 +62,7 @@ int coll_barrier(struct coll *c, const char *name, struct err *e) ERR_CHECK;
 int coll_sum_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) ERR_CHECK;
 int coll_max_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) ERR_CHECK;
 // Equal-sized pieces of every rank, in rank order, on every rank.
-int coll_gather_all(struct coll *c, const char *name, const void *piece, size_t bytes, void *all, struct err *e)
-    ERR_CHECK;
+int coll_gather_all(struct coll *c, const char *name, const void *piece, size_t bytes, void *all,
+                    struct err *e) ERR_CHECK;
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fixed-order reduction: gradients are summed over S logical shards of the global batch along one binary tree that
-// depends on S alone, whoever computed the leaves. So any number of ranks 1..S gives the same bits.
+// Fixed-order reduction: gradients are summed over S logical shards of the global batch along one binary tree
+// that depends on S alone, whoever computed the leaves. So any number of ranks 1..S gives the same bits.
 // Tree: sum(lo, hi) = sum(lo, mid) + sum(mid, hi), mid = lo + the largest power of two < hi - lo.
 // Rank r computes the leaves grid_split(S, size, r), in ascending order.
 #ifndef ORRERY_COMM_EXACT_H
@@ -12,12 +12,13 @@
 
 struct exact;
 
-// `elems` per gradient; offset[size+1] gives the segment that each rank owns (ZeRO-1). Plans the tree and takes
-// exact_buffer_count(...) buffers of `elems` floats plus the receive space from device memory.
+// `elems` per gradient; offset[size+1] gives the segment that each rank owns (ZeRO-1). Plans the tree and
+// takes exact_buffer_count(...) buffers of `elems` floats plus the receive space from device memory.
 int exact_open(struct exact **out, struct coll *c, int64_t shards, int64_t elems, const int64_t *offset,
                struct device *device, struct err *e) ERR_CHECK;
 void exact_close(struct exact *x);
-int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems, const int64_t *offset); // planned memory
+int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems,
+                    const int64_t *offset); // planned memory
 // Leaves of this rank: [*lo, *hi).
 void exact_leaves(const struct exact *x, int64_t *lo, int64_t *hi);
 
@@ -25,7 +26,8 @@ void exact_leaves(const struct exact *x, int64_t *lo, int64_t *hi);
 int exact_leaf(struct exact *x, int64_t shard, float **out, struct err *e) ERR_CHECK;
 // The leaf is complete: folds finished pairs of the tree that lie wholly on this rank.
 int exact_leaf_done(struct exact *x, int64_t shard, struct err *e) ERR_CHECK;
-// Exchanges the remaining roots and finishes the tree for this rank's segment: out[0 .. own segment's length).
+// Exchanges the remaining roots and finishes the tree for this rank's segment: out[0 .. own segment's
+// length).
 int exact_finish(struct exact *x, float *out, struct err *e) ERR_CHECK;
 
 #endif

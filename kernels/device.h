@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device: memory and an ordered queue of work. `cpu` runs everything at once on the caller's thread (and its
-// OpenMP team); a GPU back end runs in order on a stream. Thread rule: one thread per device.
+// A device: memory and an ordered queue of work. `cpu` runs everything at once on the caller's thread (and
+// its OpenMP team); a GPU back end runs in order on a stream. Thread rule: one thread per device.
 #ifndef ORRERY_KERNELS_DEVICE_H
 #define ORRERY_KERNELS_DEVICE_H
 
@@ -13,7 +13,7 @@ struct ops;
 struct device;
 
 struct device_vtable {
-    const char *name; // "cpu"
+    const char *name;                                                        // "cpu"
     int (*alloc)(struct device *d, void **out, size_t bytes, struct err *e); // 64-byte aligned, not cleared
     void (*release)(struct device *d, void *p);
     int (*copy_in)(struct device *d, void *dst, const void *host_src, size_t bytes, struct err *e);
@@ -32,7 +32,7 @@ struct device {
 };
 
 struct device_info {
-    char model[128];     // "AMD EPYC, avx512f" or the GPU's name
+    char model[128]; // "AMD EPYC, avx512f" or the GPU's name
     int threads;
     int64_t memory_bytes;
 };

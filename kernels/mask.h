@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention masks as interval lists: runs of consecutive queries that see the same sorted, disjoint intervals of
-// keys. Causal, block-causal over frames, sliding windows, document borders, missing modalities and
+// Attention masks as interval lists: runs of consecutive queries that see the same sorted, disjoint intervals
+// of keys. Causal, block-causal over frames, sliding windows, document borders, missing modalities and
 // modality-to-modality blocks are all such lists. Built once on the host, shared by every back end.
 #ifndef ORRERY_KERNELS_MASK_H
 #define ORRERY_KERNELS_MASK_H
@@ -14,7 +14,7 @@ struct mask_interval {
 };
 
 struct mask_run {
-    int32_t q_lo, q_hi; // queries q_lo <= q < q_hi
+    int32_t q_lo, q_hi;   // queries q_lo <= q < q_hi
     int32_t first, count; // its intervals
 };
 
@@ -28,9 +28,10 @@ struct mask {
 int mask_full(struct mask *out, int64_t queries, int64_t keys, struct err *e) ERR_CHECK;
 // Frame f of `frames` has `per_frame` tokens; a query of frame f sees frames max(0, f - window + 1) .. f;
 // window 0: all. The queries may be the last `query_frames` frames only (decoding with a cache).
-int mask_block_causal(struct mask *out, int64_t frames, int64_t per_frame, int64_t window, int64_t query_frames,
-                      struct err *e) ERR_CHECK;
-// The general builder: visible(arg, q, k) asked for every pair at block resolution 1; for tests and odd masks.
+int mask_block_causal(struct mask *out, int64_t frames, int64_t per_frame, int64_t window,
+                      int64_t query_frames, struct err *e) ERR_CHECK;
+// The general builder: visible(arg, q, k) asked for every pair at block resolution 1; for tests and odd
+// masks.
 typedef int mask_visible_fn(void *arg, int64_t q, int64_t k);
 int mask_from_predicate(struct mask *out, int64_t queries, int64_t keys, mask_visible_fn *visible, void *arg,
                         struct err *e) ERR_CHECK;

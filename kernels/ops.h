@@ -2,9 +2,9 @@
 // The numeric seam: every operation of the model on any device, forward and backward. One row per op in
 // ops.def; each back end fills a `struct ops`. All tensors are fp32 unless an op says otherwise.
 //
-// Words used below: N = B*F*P tokens (B sequences of F frames of P tokens, frame-major), D = width, M = number of
-// modalities, G = B*F*M groups (a modality within a frame), c = the [G, 6D] conditioning: for a group the six
-// vectors (s1, k1, g1, s2, k2, g2), each D wide; mod = a layer's [6, D] offset on it.
+// Words used below: N = B*F*P tokens (B sequences of F frames of P tokens, frame-major), D = width, M =
+// number of modalities, G = B*F*M groups (a modality within a frame), c = the [G, 6D] conditioning: for a
+// group the six vectors (s1, k1, g1, s2, k2, g2), each D wide; mod = a layer's [6, D] offset on it.
 // "=" overwrites, "+=" accumulates. Sums have a fixed order that depends on shapes alone.
 #ifndef ORRERY_KERNELS_OPS_H
 #define ORRERY_KERNELS_OPS_H
@@ -68,8 +68,8 @@ struct op_norm_mod_backward_args {
     const struct token_map *map;
 };
 
-// out = x + (1 + g) y with g = columns [(which*3+2)D, +D) of c[group] + mod; out may be x. y is kept by the caller
-// for the backward.
+// out = x + (1 + g) y with g = columns [(which*3+2)D, +D) of c[group] + mod; out may be x. y is kept by the
+// caller for the backward.
 struct op_gated_add_args {
     struct tensor x, y, out, c, mod;
     int which;
@@ -83,9 +83,10 @@ struct op_gated_add_backward_args {
     const struct token_map *map;
 };
 
-// Splits qkv [N, (H + 2 Hkv) hd] into rms-normalised, rotated q (also scaled by gamma[h] / hd) and k; v is read from
-// qkv in place by attention. Rotation pairs element i with i + hd/2 by the angle table cos/sin [S, hd/2],
-// S = F*P positions of one sequence (the same for every sequence; row t mod S). rstd [N, H + Hkv] is saved.
+// Splits qkv [N, (H + 2 Hkv) hd] into rms-normalised, rotated q (also scaled by gamma[h] / hd) and k; v is
+// read from qkv in place by attention. Rotation pairs element i with i + hd/2 by the angle table cos/sin [S,
+// hd/2], S = F*P positions of one sequence (the same for every sequence; row t mod S). rstd [N, H + Hkv] is
+// saved.
 struct op_qk_rope_args {
     struct tensor qkv, q, k, rstd; // q [N, H hd], k [N, Hkv hd]
     struct tensor cos, sin, gamma; // gamma [H]
@@ -102,14 +103,14 @@ struct op_qk_rope_backward_args {
     int64_t first_position, per_sequence;
 };
 
-// o = softmax(q k^T + mask) v for every sequence and head; logits are already scaled. Row t of sequence b is row
-// b*queries + t (keys likewise). lse [B*queries, H] = log sum exp, saved. A query that sees nothing gives 0.
-// Memory linear in the sequence; never an S x S matrix.
+// o = softmax(q k^T + mask) v for every sequence and head; logits are already scaled. Row t of sequence b is
+// row b*queries + t (keys likewise). lse [B*queries, H] = log sum exp, saved. A query that sees nothing gives
+// 0. Memory linear in the sequence; never an S x S matrix.
 struct op_attention_args {
     struct tensor q, k, v, o, lse; // q, o [B Sq, H hd]; k, v [B Sk, Hkv hd]; any row stride
     int64_t sequences;
     int heads, kv_heads, head_dim;
-    const struct mask *mask; // Sq x Sk, the same for every sequence
+    const struct mask *mask;         // Sq x Sk, the same for every sequence
     const struct mask *const *masks; // or one per sequence; NULL: use mask
 };
 struct op_attention_backward_args {
@@ -121,9 +122,10 @@ struct op_attention_backward_args {
     const struct mask *const *masks;
 };
 
-// z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau [B*F] with
-// the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0 writes zeros instead.
-// Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from one Philox block.
+// z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau
+// [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0
+// writes zeros instead. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from
+// one Philox block.
 struct op_noise_args {
     struct tensor x, z, tau;
     int64_t tau_stride, frames;
@@ -133,14 +135,14 @@ struct op_noise_args {
     const float *hide;      // [B] or NULL, host
 };
 
-// How a modality's frame is cut into tokens: [height, width, channels] in patches of patch x patch; token (i, j) is
-// number i*(width/patch)+j. Non-visual senses are 1 x tokens x channels with patch 1.
+// How a modality's frame is cut into tokens: [height, width, channels] in patches of patch x patch; token (i,
+// j) is number i*(width/patch)+j. Non-visual senses are 1 x tokens x channels with patch 1.
 struct patch_grid {
     int32_t height, width, channels, patch, margin;
 };
 
-// Rows for the embedding GEMM, [B F n, value + slots * seen]: c_in(tau) * patch of z(f), then for i = 1..slots the
-// patch with its margin (value outside the picture or before frame 0: zero) of history(f - i).
+// Rows for the embedding GEMM, [B F n, value + slots * seen]: c_in(tau) * patch of z(f), then for i
+// = 1..slots the patch with its margin (value outside the picture or before frame 0: zero) of history(f - i).
 // c_in = tau / (tau^2 + (1 - tau)^2). value = patch^2 C, seen = (patch + 2 margin)^2 C.
 struct op_patchify_args {
     struct tensor z, history, tau, rows; // z, history [B*F, H W C]
@@ -183,8 +185,8 @@ struct op_scatter_args {
     const struct token_map *map;
 };
 
-// The embedding of noise levels, one row per group: for tau of the group, of the frame's action group and of the
-// frame's history: cos and sin of pi tau {0.5, 1, 2, 4}; then one-hot of the modality. out [G, 24 + M].
+// The embedding of noise levels, one row per group: for tau of the group, of the frame's action group and of
+// the frame's history: cos and sin of pi tau {0.5, 1, 2, 4}; then one-hot of the modality. out [G, 24 + M].
 struct op_cond_features_args {
     struct tensor tau, tau_history, out; // tau [B F, M], tau_history [B F]
     int action; // index of the action modality, -1: none (its features are those of tau = 0)
@@ -192,8 +194,8 @@ struct op_cond_features_args {
 
 // Masked squared error of one modality in patch layout. For frames with active[bf] != 0:
 //   loss += scale w(tau) mean_over_elements (pred - x)^2 ;  dpred = its gradient (0 elsewhere; = ).
-// scale = lambda / number of active frames of the whole global batch. loss_sum: one double, +=, without lambda
-// (plain weighted mean before scale), so that the caller can log per modality.
+// scale = lambda / number of active frames of the whole global batch. loss_sum: one double, +=, without
+// lambda (plain weighted mean before scale), so that the caller can log per modality.
 struct op_loss_args {
     struct tensor pred;   // [B F n, patch^2 C]
     struct tensor target; // [B F, H W C]
@@ -210,12 +212,13 @@ struct op_loss_args {
 struct op_adamw_args {
     struct tensor w, g, m, v; // 1-d, same length
     float lr, beta1, beta2, eps, weight_decay;
-    int64_t step; // from 1: bias correction
+    int64_t step;     // from 1: bias correction
     float grad_scale; // clip factor
 };
 
-// Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7) with
-// (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work: op_muon_work_elems floats.
+// Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7)
+// with (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work:
+// op_muon_work_elems floats.
 struct op_muon_args {
     struct tensor w, g, m; // [rows, cols], contiguous
     struct tensor work;
@@ -231,13 +234,13 @@ struct op_ema_args {
 // sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.
 struct op_sum_squares_args {
     struct tensor x;
-    double *sum;       // host, =
+    double *sum;        // host, =
     int64_t *nonfinite; // host, =
 };
 
 // OP(name): the function `name` of struct ops with `const struct op_<name>_args *`.
 struct ops {
-#define OP(name, doc) int (*name)(struct device *d, const struct op_##name##_args *a, struct err *e);
+#define OP(name, doc) int (*name)(struct device * d, const struct op_##name##_args *a, struct err *e);
 #include "kernels/ops.def"
 #undef OP
 };

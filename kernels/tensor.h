@@ -42,7 +42,9 @@ static inline struct tensor tensor_none(void) {
     return t;
 }
 
-static inline float *tensor_f32(const struct tensor *t) { return (float *)t->data; }
+static inline float *tensor_f32(const struct tensor *t) {
+    return (float *)t->data;
+}
 
 static inline int64_t tensor_elems(const struct tensor *t) {
     int64_t n = 1;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: safetensors files, one or more per rank, and one JSON manifest that is put last with a single
 // create-only PUT; without it the checkpoint does not exist. Keys: STEP-SAVEID/rank-R.safetensors and
-// STEP-SAVEID/manifest.json, STEP with 12 digits. Nothing is ever overwritten. Knows names, shapes and bytes; knows
-// nothing of models. Every byte read is checked against the manifest's CRC32C before use.
-// Thread rule: a ckpt_save belongs to one thread at a time; reading is thread-safe.
+// STEP-SAVEID/manifest.json, STEP with 12 digits. Nothing is ever overwritten. Knows names, shapes and bytes;
+// knows nothing of models. Every byte read is checked against the manifest's CRC32C before use. Thread rule:
+// a ckpt_save belongs to one thread at a time; reading is thread-safe.
 #ifndef ORRERY_STORAGE_CKPT_H
 #define ORRERY_STORAGE_CKPT_H
 
@@ -34,16 +34,17 @@ struct ckpt_state {
     char config_yaml[8192]; // resolved config
 };
 
-// ---- saving. Rank 0 makes the save id and spreads it; every rank writes its tensors; when all have succeeded rank 0
-// commits with every rank's part (the JSON that ckpt_write_part produced).
+// ---- saving. Rank 0 makes the save id and spreads it; every rank writes its tensors; when all have
+// succeeded rank 0 commits with every rank's part (the JSON that ckpt_write_part produced).
 #define CKPT_ID_BYTES 32
 void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step);
 int ckpt_write_part(struct store *s, const char *id, int writer, const struct ckpt_tensor *tensors, size_t n,
                     struct buf *part_json, struct err *e) ERR_CHECK;
 // parts[i] is NUL-terminated JSON of writer i. CONFLICT: somebody else committed this id's step already.
-int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts, size_t n,
-                struct err *e) ERR_CHECK;
-// Deletes all but the `keep` newest complete checkpoints (manifest first) and unfinished saves older than them.
+int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
+                size_t n, struct err *e) ERR_CHECK;
+// Deletes all but the `keep` newest complete checkpoints (manifest first) and unfinished saves older than
+// them.
 int ckpt_retain(struct store *s, int64_t keep, struct err *e) ERR_CHECK;
 
 // ---- finding and reading.
@@ -62,7 +63,8 @@ const struct ckpt_state *ckpt_state_of(const struct ckpt *c);
 size_t ckpt_tensors(const struct ckpt *c);
 // Name, rank and shape of tensor i (sorted by name); borrowed.
 void ckpt_tensor_at(const struct ckpt *c, size_t i, struct ckpt_tensor *out);
-// Reads the box (offset, extent) of `want` into `into`. MISSING names the tensor; DATA file, tensor and range.
+// Reads the box (offset, extent) of `want` into `into`. MISSING names the tensor; DATA file, tensor and
+// range.
 int ckpt_read(struct ckpt *c, const struct ckpt_tensor *want, void *into, struct err *e) ERR_CHECK;
 // SHA-256 over names, shapes and bytes of all tensors in name order, whatever the layout: hex, 65 bytes.
 int ckpt_digest(struct ckpt *c, char out[65], struct err *e) ERR_CHECK;

@@ -20,22 +20,23 @@ struct stream_schema {
     char member[96];   // "video.png"
     char dtype[16];    // "u8", "f32", "i16"
     int rank;
-    int64_t shape[4];  // of one time step: video [H, W, C], touch [channels], action [width], audio []
+    int64_t shape[4]; // of one time step: video [H, W, C], touch [channels], action [width], audio []
     double rate_hz, t0;
     char unit[32];
-    double scale;      // asinh scale or quantile range; 0: not given
+    double scale; // asinh scale or quantile range; 0: not given
 };
 #define DATASET_STREAMS_MAX 16
 
 struct dataset;
 
 struct dataset_sample {
-    int64_t shard;     // number in the manifest
-    const char *stem;  // borrowed from the dataset
-    int64_t frames;    // time steps at the base rate
+    int64_t shard;    // number in the manifest
+    const char *stem; // borrowed from the dataset
+    int64_t frames;   // time steps at the base rate
 };
 
-int dataset_open(struct dataset **out, const char *url, const struct store_options *options, struct err *e) ERR_CHECK;
+int dataset_open(struct dataset **out, const char *url, const struct store_options *options,
+                 struct err *e) ERR_CHECK;
 void dataset_close(struct dataset *d);
 int64_t dataset_samples(const struct dataset *d);
 int64_t dataset_shards(const struct dataset *d);
@@ -61,10 +62,12 @@ void sample_fini(struct sample *s);
 const struct sample_member *sample_find(const struct sample *s, const char *name);
 
 // ---- writing. The index object "SHARD.index.json" of one finished tar (scanned from memory).
-int dataset_index_tar(const char *shard_key, const void *tar, size_t bytes, struct buf *out, struct err *e) ERR_CHECK;
+int dataset_index_tar(const char *shard_key, const void *tar, size_t bytes, struct buf *out,
+                      struct err *e) ERR_CHECK;
 // Scans the tars of a URL (all keys ending in .tar), writes missing indices and the manifest. `checked` also
 // compares existing ones with the bytes.
 int dataset_index_url(const char *url, const struct store_options *options, struct err *e) ERR_CHECK;
-int dataset_check_url(const char *url, const struct store_options *options, int64_t *samples, struct err *e) ERR_CHECK;
+int dataset_check_url(const char *url, const struct store_options *options, int64_t *samples,
+                      struct err *e) ERR_CHECK;
 
 #endif

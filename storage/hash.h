@@ -9,7 +9,7 @@
 // Of `crc` (0 at first) followed by n more bytes.
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t n);
 
-struct hash_sha256; // a running digest
+struct hash_sha256;                           // a running digest
 struct hash_sha256 *hash_sha256_create(void); // NULL when out of memory
 void hash_sha256_update(struct hash_sha256 *h, const void *data, size_t n);
 void hash_sha256_peek(const struct hash_sha256 *h, unsigned char out[32]); // does not end it

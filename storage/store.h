@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Object stores behind one vtable: file:, s3:, mem:, and fault: around any of them. Every operation is
-// asynchronous with a completion handle; the blocking wrappers below are built on it. Keys are relative to the URL
-// that was opened. Thread rule: a store may be used from any thread; one request is waited for by one thread.
-// No curl, OpenSSL or expat type appears here.
+// asynchronous with a completion handle; the blocking wrappers below are built on it. Keys are relative to
+// the URL that was opened. Thread rule: a store may be used from any thread; one request is waited for by one
+// thread. No curl, OpenSSL or expat type appears here.
 #ifndef ORRERY_STORAGE_STORE_H
 #define ORRERY_STORAGE_STORE_H
 
@@ -19,9 +19,9 @@ struct store_options {
     const char *endpoint; // s3; NULL or "": AWS_ENDPOINT_URL, else AWS
     const char *region;   // NULL or "": AWS_REGION, else us-east-1
     bool path_style;
-    int64_t deadline_ms;  // for one operation with its retries; 0: 60000
-    int connections;      // 0: 16
-    uint64_t seed;        // of the backoff's jitter and of fault:
+    int64_t deadline_ms; // for one operation with its retries; 0: 60000
+    int connections;     // 0: 16
+    uint64_t seed;       // of the backoff's jitter and of fault:
 };
 
 struct store_object {
@@ -38,7 +38,8 @@ struct store_listing {
 };
 
 // "file:///dir", "s3://bucket/prefix", "mem:name", "fault:spec:URL", or a plain path (a file: store).
-int store_open(struct store **out, const char *url, const struct store_options *options, struct err *e) ERR_CHECK;
+int store_open(struct store **out, const char *url, const struct store_options *options,
+               struct err *e) ERR_CHECK;
 void store_close(struct store *s); // NULL-safe; waits for what is under way
 const char *store_url(const struct store *s);
 
@@ -60,26 +61,29 @@ struct store_result {
     int64_t object_bytes; // GET, HEAD: the whole object
     char etag[72];
 };
-int store_start(struct store *s, struct store_request **out, const struct store_call *call, struct err *e) ERR_CHECK;
-int store_wait(struct store *s, struct store_request *r, struct store_result *result, struct err *e) ERR_CHECK;
+int store_start(struct store *s, struct store_request **out, const struct store_call *call,
+                struct err *e) ERR_CHECK;
+int store_wait(struct store *s, struct store_request *r, struct store_result *result,
+               struct err *e) ERR_CHECK;
 bool store_done(struct store_request *r); // would store_wait return at once?
 
 // ---- blocking.
 // Exactly `length` bytes into `into`, or DATA.
-int store_get_range(struct store *s, const char *key, int64_t offset, size_t length, void *into, struct err *e)
-    ERR_CHECK;
+int store_get_range(struct store *s, const char *key, int64_t offset, size_t length, void *into,
+                    struct err *e) ERR_CHECK;
 // The whole object, at most max_bytes, appended to out.
 int store_get(struct store *s, const char *key, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;
-int store_put(struct store *s, const char *key, const void *data, size_t bytes, bool create_only, struct err *e)
-    ERR_CHECK;
-int store_head(struct store *s, const char *key, struct store_result *out, struct err *e) ERR_CHECK; // MISSING
+int store_put(struct store *s, const char *key, const void *data, size_t bytes, bool create_only,
+              struct err *e) ERR_CHECK;
+int store_head(struct store *s, const char *key, struct store_result *out,
+               struct err *e) ERR_CHECK;                                     // MISSING
 int store_delete(struct store *s, const char *key, struct err *e) ERR_CHECK; // a missing key is no error
-int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out, struct err *e)
-    ERR_CHECK;
+int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+               struct err *e) ERR_CHECK;
 void store_listing_fini(struct store_listing *l);
 
-// A large object written front to back: parts on S3 (multipart above 8 MiB), a temporary file renamed at the end
-// on a file system. Nothing is visible before commit; abort removes what was sent.
+// A large object written front to back: parts on S3 (multipart above 8 MiB), a temporary file renamed at the
+// end on a file system. Nothing is visible before commit; abort removes what was sent.
 struct store_writer;
 int store_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e) ERR_CHECK;
 int store_writer_write(struct store_writer *w, const void *data, size_t bytes, struct err *e) ERR_CHECK;

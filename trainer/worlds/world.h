@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Simulated worlds: the embedded data source. A world makes episode i as a pure function of (seed, i, knobs): the same
-// bytes in any process. One file per world and one row in world.c's registry. Knows nothing of tars or models.
+// Simulated worlds: the embedded data source. A world makes episode i as a pure function of (seed, i, knobs):
+// the same bytes in any process. One file per world and one row in world.c's registry. Knows nothing of tars
+// or models.
 #ifndef ORRERY_TRAINER_WORLDS_WORLD_H
 #define ORRERY_TRAINER_WORLDS_WORLD_H
 

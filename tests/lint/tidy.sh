@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# clang-tidy over the rooms, with the checks of .clang-tidy; findings fail. Needs the build folder's compile commands.
+set -euo pipefail
+command -v clang-tidy >/dev/null || { echo "skipped: no clang-tidy"; exit 77; }
+[ -f "$ORRERY_BUILD/compile_commands.json" ] || { echo "skipped: no compile_commands.json in $ORRERY_BUILD"; exit 77; }
+git ls-files 'base/*.c' 'comm/*.c' 'storage/*.c' 'trainer/*.c' 'launcher/*.c' |
+  xargs -P 2 -n 8 clang-tidy -p "$ORRERY_BUILD" --quiet --warnings-as-errors='*' 2>&1 | grep -v 'warnings generated' || test ${PIPESTATUS[1]} = 0
