@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// orrery: what a person types. Finds the verb, prints the error, makes the exit code.
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "launcher/cmd.h"
+#include "launcher/opts.h"
+
+static const struct cmd verbs[] = {
+#define CMD(name, usage, help) {#name, usage, help, cmd_##name},
+#include "launcher/verbs.def"
+#undef CMD
+};
+#define VERBS (sizeof verbs / sizeof *verbs)
+
+static int print_overview(void) {
+    printf("Orrery trains world models: video, audio, touch and action in one transformer, on one machine or many.\n\n"
+           "usage: orrery VERB ...\n\n");
+    for (size_t i = 0; i < VERBS; i++)
+        if (verbs[i].usage) printf("  %-10s %s\n", verbs[i].name, verbs[i].help);
+    printf("\n'orrery VERB --help' tells more. A first session: ./demo.sh\n");
+    return 0;
+}
+
+static const struct cmd *find_verb(const char *name) {
+    for (size_t i = 0; i < VERBS; i++)
+        if (!strcmp(verbs[i].name, name)) return &verbs[i];
+    return NULL;
+}
+
+static int unknown_verb(const char *name, struct err *e) {
+    const char *names[VERBS];
+    size_t n = 0;
+    for (size_t i = 0; i < VERBS; i++)
+        if (verbs[i].usage) names[n++] = verbs[i].name;
+    const char *near = opts_nearest(name, names, n);
+    if (near) return err_set(e, ERR_USAGE, "unknown verb '%s'; did you mean '%s'? See: orrery --help", name, near);
+    return err_set(e, ERR_USAGE, "unknown verb '%s'; see: orrery --help", name);
+}
+
+static int dispatch(int argc, char **argv, struct err *e) {
+    if (argc < 2) {
+        print_overview();
+        return err_set(e, ERR_USAGE, "a verb is missing; see: orrery --help");
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return print_overview();
+    const struct cmd *verb = find_verb(strcmp(argv[1], "--version") != 0 ? argv[1] : "version");
+    if (!verb) return unknown_verb(argv[1], e);
+    return verb->run(verb, argc - 1, argv + 1, e);
+}
+
+int main(int argc, char **argv) {
+    struct err e = {0};
+    signal(SIGPIPE, SIG_IGN);
+    int status = dispatch(argc, argv, &e);
+    int flushed = fflush(stdout);
+    if ((flushed != 0 || ferror(stdout)) && errno != EPIPE && status >= 0)
+        status = err_errno(&e, errno, "cannot write the output");
+    if (status >= 0) return status;
+    fprintf(stderr, "orrery: error: %s\n", e.text);
+    return err_exit_code(e.code ? e.code : (enum err_code)(-status));
+}
