@@ -16,7 +16,8 @@ static const struct cmd verbs[] = {
 #define VERBS (sizeof verbs / sizeof *verbs)
 
 static int print_overview(void) {
-    printf("Orrery trains world models: video, audio, touch and action in one transformer, on one machine or many.\n\n"
+    printf("Orrery trains world models: video, audio, touch and action in one transformer, on one machine or "
+           "many.\n\n"
            "usage: orrery VERB ...\n\n");
     for (size_t i = 0; i < VERBS; i++)
         if (verbs[i].usage) printf("  %-10s %s\n", verbs[i].name, verbs[i].help);
@@ -36,7 +37,8 @@ static int unknown_verb(const char *name, struct err *e) {
     for (size_t i = 0; i < VERBS; i++)
         if (verbs[i].usage) names[n++] = verbs[i].name;
     const char *near = opts_nearest(name, names, n);
-    if (near) return err_set(e, ERR_USAGE, "unknown verb '%s'; did you mean '%s'? See: orrery --help", name, near);
+    if (near)
+        return err_set(e, ERR_USAGE, "unknown verb '%s'; did you mean '%s'? See: orrery --help", name, near);
     return err_set(e, ERR_USAGE, "unknown verb '%s'; see: orrery --help", name);
 }
 
@@ -45,7 +47,8 @@ static int dispatch(int argc, char **argv, struct err *e) {
         print_overview();
         return err_set(e, ERR_USAGE, "a verb is missing; see: orrery --help");
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) return print_overview();
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+        return print_overview();
     const struct cmd *verb = find_verb(strcmp(argv[1], "--version") != 0 ? argv[1] : "version");
     if (!verb) return unknown_verb(argv[1], e);
     return verb->run(verb, argc - 1, argv + 1, e);

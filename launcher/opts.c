@@ -69,8 +69,8 @@ static int unknown_option(const struct cmd *self, const char *arg, const struct 
     snprintf(bare, sizeof bare, "%.*s", (int)strcspn(arg, "="), arg);
     const char *near = opts_nearest(bare + strspn(bare, "-"), names, n);
     if (near)
-        return err_set(e, ERR_USAGE, "unknown option '%s'; did you mean '--%s'? See: orrery %s --help", bare, near,
-                       self->name);
+        return err_set(e, ERR_USAGE, "unknown option '%s'; did you mean '--%s'? See: orrery %s --help", bare,
+                       near, self->name);
     return err_set(e, ERR_USAGE, "unknown option '%s'; see: orrery %s --help", bare, self->name);
 }
 
@@ -91,11 +91,11 @@ static int store_value(const struct cmd *self, const struct opt *o, const char *
         return 0;
     }
     if (!bytes_parse_i64(value, &number))
-        return err_set(e, ERR_USAGE, "--%s needs a whole number, not '%s'; see: orrery %s --help", o->name, value,
-                       self->name);
+        return err_set(e, ERR_USAGE, "--%s needs a whole number, not '%s'; see: orrery %s --help", o->name,
+                       value, self->name);
     if (number < o->lo || number > o->hi)
-        return err_set(e, ERR_USAGE, "--%s must be between %lld and %lld, not %lld", o->name, (long long)o->lo,
-                       (long long)o->hi, (long long)number);
+        return err_set(e, ERR_USAGE, "--%s must be between %lld and %lld, not %lld", o->name,
+                       (long long)o->lo, (long long)o->hi, (long long)number);
     *(int64_t *)o->into = number;
     return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Option parsing for the verbs: long options ("--ranks 4", "--ranks=4"), one-letter forms, words and key=value
-// overrides in any order, "--" ends the options. Makes the text of --help from the same table.
+// Option parsing for the verbs: long options ("--ranks 4", "--ranks=4"), one-letter forms, words and
+// key=value overrides in any order, "--" ends the options. Makes the text of --help from the same table.
 #ifndef ORRERY_LAUNCHER_OPTS_H
 #define ORRERY_LAUNCHER_OPTS_H
 
@@ -33,8 +33,8 @@ struct opts_rest {
     bool help; // --help was given: the help is on stdout, nothing else to do
 };
 
-// Fills the variables of `table`. Fewer than least_words or more than most_words positional words are a USAGE error.
-// Every message says what to type instead.
+// Fills the variables of `table`. Fewer than least_words or more than most_words positional words are a USAGE
+// error. Every message says what to type instead.
 int opts_parse(const struct cmd *self, int argc, char **argv, const struct opt *table, size_t n_table,
                size_t least_words, size_t most_words, struct opts_rest *rest, struct err *e) ERR_CHECK;
 

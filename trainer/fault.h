@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fault injection inside a rank: fault.inject, for rehearsals and for our own tests. Part of the product.
+// SPEC = FAULT[;FAULT...], FAULT = KIND[=VALUE][:NAME=VALUE,...], e.g. "kill:rank=1,step=20;nan:step=30".
+//
+// kinds:     kill (SIGKILL), exit=CODE, segv, stop (SIGSTOP), spin (never comes back), nan (the caller
+// poisons its
+//            loss), enospc (the caller's next save fails as on a full disk), slow=20ms or slow=1.5x (every
+//            step)
+// selectors: rank=N (any), step=N (any), phase=NAME (any; enospc: checkpoint), attempt=N or attempt=any
+// (default 1,
+//            so that the run that resumes goes on)
+// Every fault but slow happens once per process. Thread rule: the rank's main thread.
+#ifndef ORRERY_TRAINER_FAULT_H
+#define ORRERY_TRAINER_FAULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/blackbox.h"
+#include "base/err.h"
+
+// What the caller has to do itself.
+enum fault_action { FAULT_NONE, FAULT_NAN, FAULT_ENOSPC };
+
+enum fault_kind {
+    FAULT_KILL,
+    FAULT_EXIT,
+    FAULT_SEGV,
+    FAULT_STOP,
+    FAULT_SPIN,
+    FAULT_POISON,
+    FAULT_FULL,
+    FAULT_SLOW
+};
+
+struct fault_rule {
+    enum fault_kind kind;
+    int exit_code;
+    int64_t slow_ns;    // slow=20ms
+    double slow_factor; // slow=1.5x
+    int64_t step;       // -1: any
+    int phase;          // -1: any
+    bool spent;
+};
+
+#define FAULT_RULES 8
+
+struct fault {
+    struct fault_rule rules[FAULT_RULES]; // those that concern this rank and attempt
+    int n;
+    int64_t last_step, step_began_ns; // for slow=1.5x
+};
+
+// CONFIG error with the place in the spec. "" means no faults.
+int fault_init(struct fault *f, const char *spec, int rank, int attempt, struct err *e) ERR_CHECK;
+// Call where a phase of a step begins. May never return.
+enum fault_action fault_at(struct fault *f, int64_t step, enum blackbox_phase phase);
+
+#endif
