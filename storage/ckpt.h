@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints: safetensors files, one or more per rank, and one JSON manifest that is put last with a single
+// Checkpoints: safetensors files, one per writer, and one JSON manifest that is put last with a single
 // create-only PUT; without it the checkpoint does not exist. Keys: STEP-SAVEID/rank-R.safetensors and
-// STEP-SAVEID/manifest.json, STEP with 12 digits. Nothing is ever overwritten. Knows names, shapes and bytes;
-// knows nothing of models. Every byte read is checked against the manifest's CRC32C before use. Thread rule:
-// a ckpt_save belongs to one thread at a time; reading is thread-safe.
+// manifest-STEP.json, STEP with 12 digits. The manifest's key has no save id, so that of two jobs which save
+// one step exactly one commits. Nothing is ever overwritten. Knows names, shapes and bytes; knows nothing of
+// models. Every byte read is checked against the manifest's CRC32C before use (in chunks, so that a part of a
+// box can be read alone). Thread rule: a ckpt_save belongs to one thread at a time; reading is thread-safe.
 #ifndef ORRERY_STORAGE_CKPT_H
 #define ORRERY_STORAGE_CKPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,11 +16,12 @@
 #include "base/err.h"
 #include "storage/store.h"
 
-#define CKPT_DIMS 4
+#define CKPT_DIMS     4
+#define CKPT_NAME_MAX 255
 
 // A box of one tensor: the part that a rank holds. Whole tensors have offset 0 and extent = shape.
 struct ckpt_tensor {
-    const char *name; // "blocks.0.qkv.weight", "optim.m.blocks.0.qkv.weight"
+    const char *name; // at most CKPT_NAME_MAX bytes: "blocks.0.qkv.weight", "optim.m.blocks.0.qkv.weight"
     int rank;
     int64_t shape[CKPT_DIMS], offset[CKPT_DIMS], extent[CKPT_DIMS];
     const void *data; // fp32, contiguous box, host memory
@@ -40,36 +43,50 @@ struct ckpt_state {
 void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step);
 int ckpt_write_part(struct store *s, const char *id, int writer, const struct ckpt_tensor *tensors, size_t n,
                     struct buf *part_json, struct err *e) ERR_CHECK;
-// parts[i] is NUL-terminated JSON of writer i. CONFLICT: somebody else committed this id's step already.
+// parts[i] is NUL-terminated JSON of writer i. The boxes of each tensor must cover it exactly once (BUG names
+// it). CONFLICT: another save committed this step already. A retry of one's own commit succeeds.
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) ERR_CHECK;
-// Deletes all but the `keep` newest complete checkpoints (manifest first) and unfinished saves older than
-// them.
+// Deletes all but the `keep` newest complete checkpoints (manifest first; never the newest one) and what
+// unfinished saves of the newest complete step or older steps have left.
 int ckpt_retain(struct store *s, int64_t keep, struct err *e) ERR_CHECK;
+// Deletes one checkpoint, manifest first: a broken one that its run is about to save again.
+int ckpt_remove(struct store *s, const char *id, struct err *e) ERR_CHECK;
 
 // ---- finding and reading.
 struct ckpt_entry {
-    char id[CKPT_ID_BYTES];
+    char id[CKPT_ID_BYTES]; // of a broken one the step alone
     int64_t step;
-    int64_t bytes;
+    int64_t bytes; // of tensor data
+    bool broken;   // its manifest cannot be read: ckpt_open says why
 };
-// Complete checkpoints, newest first; the caller frees *out.
+// Committed checkpoints, newest first; the caller frees *out. An empty store: n = 0.
 int ckpt_list(struct store *s, struct ckpt_entry **out, size_t *n, struct err *e) ERR_CHECK;
 
 struct ckpt; // an open checkpoint (its manifest)
+// `id` may be the step alone ("400", leading zeros or not).
 int ckpt_open(struct ckpt **out, struct store *s, const char *id, struct err *e) ERR_CHECK;
 void ckpt_close(struct ckpt *c);
+const char *ckpt_id(const struct ckpt *c);
 const struct ckpt_state *ckpt_state_of(const struct ckpt *c);
 size_t ckpt_tensors(const struct ckpt *c);
-// Name, rank and shape of tensor i (sorted by name); borrowed.
+// Name, rank and shape of tensor i (sorted by name, bytewise); borrowed. offset 0, extent = shape, data NULL.
 void ckpt_tensor_at(const struct ckpt *c, size_t i, struct ckpt_tensor *out);
 // Reads the box (offset, extent) of `want` into `into`. MISSING names the tensor; DATA file, tensor and
 // range.
 int ckpt_read(struct ckpt *c, const struct ckpt_tensor *want, void *into, struct err *e) ERR_CHECK;
+// The same for n boxes, with many requests under way at once.
+int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const *into, size_t n,
+                   struct err *e) ERR_CHECK;
 // SHA-256 over names, shapes and bytes of all tensors in name order, whatever the layout: hex, 65 bytes.
 int ckpt_digest(struct ckpt *c, char out[65], struct err *e) ERR_CHECK;
+// Reads every byte of every file: headers, sizes, data.
 int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) ERR_CHECK;
-// One plain safetensors file (names starting with `prefix` only; NULL: all) in memory.
-int ckpt_export(struct ckpt *c, const char *prefix, struct buf *out, struct err *e) ERR_CHECK;
+// One plain safetensors file (names starting with `prefix` only; NULL: all), whole tensors in name order,
+// handed to `write` front to back.
+typedef int ckpt_write_fn(void *arg, const void *data, size_t bytes, struct err *e);
+int ckpt_export_to(struct ckpt *c, const char *prefix, ckpt_write_fn *write, void *arg,
+                   struct err *e) ERR_CHECK;
+int ckpt_export(struct ckpt *c, const char *prefix, struct buf *out, struct err *e) ERR_CHECK; // in memory
 
 #endif

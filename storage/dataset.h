@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A data set: tar shards, beside each one index (member name, offset, size, CRC32C), and one manifest
-// "dataset.json" (shards, sizes, CRCs, sample counts, stream schema). The index is enough to open a data set
-// without listing or reading it. Every byte handed out has been checked against the index's CRC32C.
-// Thread rule: an open dataset is read-only and may be used from any thread.
+// A data set: tar shards, beside each one its index "SHARD.index.json" (member name, offset, size, CRC32C),
+// and one manifest "dataset.json" (shards, sizes, CRCs, frames of every sample, stream schema). The manifest
+// is enough to open a data set and to count; an index is read when a sample of its shard is first asked for,
+// and kept within a budget. Every byte handed out has been checked against the index's CRC32C. Thread rule:
+// an open dataset may be used from any thread.
 #ifndef ORRERY_STORAGE_DATASET_H
 #define ORRERY_STORAGE_DATASET_H
 
@@ -11,63 +12,86 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "storage/sample_meta.h"
 #include "storage/store.h"
 
-// One stream of a sample as its metadata and the manifest describe it.
-struct stream_schema {
-    char modality[32]; // "video", "audio", "touch", "action", ...
-    char name[64];     // stream name, the member is STEM.NAME.EXT
-    char member[96];   // "video.png"
-    char dtype[16];    // "u8", "f32", "i16"
-    int rank;
-    int64_t shape[4]; // of one time step: video [H, W, C], touch [channels], action [width], audio []
-    double rate_hz, t0;
-    char unit[32];
-    double scale; // asinh scale or quantile range; 0: not given
-};
-#define DATASET_STREAMS_MAX 16
+#define DATASET_MANIFEST     "dataset.json"
+#define DATASET_INDEX_SUFFIX ".index.json"
+#define DATASET_MEMBERS_MAX  32 // of one sample
+#define DATASET_SAMPLE_MAX   ((int64_t)1 << 30)
 
 struct dataset;
 
 struct dataset_sample {
-    int64_t shard;    // number in the manifest
-    const char *stem; // borrowed from the dataset
-    int64_t frames;   // time steps at the base rate
+    int64_t shard;  // number in the manifest
+    int64_t row;    // number in the shard
+    int64_t frames; // time steps at the base rate; 0: the sample has no metadata
 };
 
+// MISSING when there is no manifest (the message names the command that makes it).
 int dataset_open(struct dataset **out, const char *url, const struct store_options *options,
                  struct err *e) ERR_CHECK;
 void dataset_close(struct dataset *d);
+const char *dataset_url(const struct dataset *d);
 int64_t dataset_samples(const struct dataset *d);
 int64_t dataset_shards(const struct dataset *d);
-int64_t dataset_bytes(const struct dataset *d);
+int64_t dataset_bytes(const struct dataset *d);  // of all shards
+int64_t dataset_frames(const struct dataset *d); // of all samples
 void dataset_sample(const struct dataset *d, int64_t i, struct dataset_sample *out);
 int dataset_streams(const struct dataset *d, const struct stream_schema **out); // count
+
+struct dataset_shard {
+    const char *key; // borrowed from the dataset
+    int64_t bytes, first, samples, frames;
+    uint32_t crc32c;
+};
+void dataset_shard(const struct dataset *d, int64_t shard, struct dataset_shard *out);
 const char *dataset_shard_key(const struct dataset *d, int64_t shard);
 
 // Reads one sample's members in one ranged GET and verifies them. DATA names shard, member and offset.
 struct sample_member {
-    const char *name; // "video.png"; borrowed from the dataset
-    const void *data; // into the sample's own block
+    const char *name; // "video.png"
+    const void *data;
     size_t bytes;
+    int64_t offset; // in the shard
+    uint32_t crc32c;
 };
-struct sample {
+struct sample { // owns everything it points to
     int64_t number;
     char *block;
+    const char *stem;
     int n;
-    struct sample_member members[DATASET_STREAMS_MAX + 1];
+    struct sample_member members[DATASET_MEMBERS_MAX];
 };
 int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e) ERR_CHECK;
 void sample_fini(struct sample *s);
-const struct sample_member *sample_find(const struct sample *s, const char *name);
+const struct sample_member *sample_find(const struct sample *s, const char *name); // NULL: it has none
 
-// ---- writing. The index object "SHARD.index.json" of one finished tar (scanned from memory).
+// ---- writing. Ranks write shards in parallel with dataset_put_shard; when all have returned, one of them
+// writes the manifest. The bytes depend on the shards alone, not on who wrote them.
+
+// The index of one finished tar in memory.
 int dataset_index_tar(const char *shard_key, const void *tar, size_t bytes, struct buf *out,
                       struct err *e) ERR_CHECK;
-// Scans the tars of a URL (all keys ending in .tar), writes missing indices and the manifest. `checked` also
-// compares existing ones with the bytes.
-int dataset_index_url(const char *url, const struct store_options *options, struct err *e) ERR_CHECK;
-int dataset_check_url(const char *url, const struct store_options *options, int64_t *samples,
+// Puts the tar, then its index beside it. `key` ends in ".tar".
+int dataset_put_shard(struct store *s, const char *key, const void *tar, size_t bytes,
                       struct err *e) ERR_CHECK;
+// Writes the manifest from the indices of these shards in this order; `keys` NULL: of all indices in the
+// store, in the order of their keys.
+int dataset_write_manifest(struct store *s, const char *const *keys, size_t n, struct err *e) ERR_CHECK;
+
+// What was done or found, one line per call, for people.
+typedef void dataset_report_fn(void *arg, const char *line);
+// Scans the tars of a store (all keys ending in .tar), writes the indices that are missing or do not fit the
+// tar's size (all when `again`), and the manifest.
+int dataset_index_all(struct store *s, bool again, dataset_report_fn *report, void *arg,
+                      struct err *e) ERR_CHECK;
+struct dataset_check {
+    int64_t shards, samples, bytes, problems;
+};
+// Reads every byte of every shard and compares it with index and manifest. Every problem is reported; DATA
+// holds the first.
+int dataset_check(struct dataset *d, dataset_report_fn *report, void *arg, struct dataset_check *out,
+                  struct err *e) ERR_CHECK;
 
 #endif

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The order of samples as a pure function: no state but (seed, epoch, next index). An item is a window:
-// episode i of the data set and the number of its first frame. Episodes are shuffled in blocks that keep
-// shard locality, windows inside a block are shuffled too. Any rank can compute any item, so any number of
-// ranks sees each item once per epoch. Thread rule: a plan is read-only.
+// The order of samples as a pure function: no state but (seed, next index). An item is a window: episode i of
+// the data set and the number of its first frame. All windows of the data set, in the order of its shards,
+// form a ring; each epoch cuts the ring at a random place into blocks of about `shuffle_block` episodes,
+// permutes the blocks, and permutes the windows of each block: shards stay local to a block, and block
+// borders move from epoch to epoch. The permutations are keyed ciphers (Feistel networks over Philox), so any
+// item is found in constant time without a table: any rank can compute any item, and any number of ranks sees
+// each item once per epoch. Thread rule: a plan is read-only.
 #ifndef ORRERY_STORAGE_LOADER_H
 #define ORRERY_STORAGE_LOADER_H
 
@@ -25,14 +28,18 @@ struct loader_item {
     int64_t epoch;
 };
 
-// Windows per epoch: for each episode of T frames floor((T - phase) / window) of them, phase drawn per
-// (epoch, episode) in [0, window), so that over epochs windows are cut anywhere. Episodes shorter than a
-// window: DATA names the first. Needs the frame counts only.
+// An episode of T frames gives n = max(1, floor((T - window + 1) / window)) windows in every epoch, whatever
+// its phase, so all epochs are equally long. Its phase is drawn per (epoch, episode) in [0, T - n window]: at
+// least a whole window wide where the episode has the room, so that over epochs windows are cut anywhere, and
+// both ends are seen. An episode shorter than a window: DATA names the first. Needs the frame counts only.
 int loader_plan_create(struct loader_plan **out, const struct dataset *d,
                        const struct loader_options *options, struct err *e) ERR_CHECK;
+// The same from frame counts alone.
+int loader_plan_create_frames(struct loader_plan **out, const int64_t *frames, int64_t n,
+                              const struct loader_options *options, struct err *e) ERR_CHECK;
 void loader_plan_destroy(struct loader_plan *p);
-// Item of global index g >= 0, counted over epochs (an epoch ends where its windows end; the next follows).
+// Item of global index g >= 0, counted over epochs (where the windows of one end, the next follows).
 void loader_item_at(const struct loader_plan *p, int64_t g, struct loader_item *out);
-int64_t loader_items_in_epoch(const struct loader_plan *p, int64_t epoch);
+int64_t loader_items_in_epoch(const struct loader_plan *p, int64_t epoch); // the same for every epoch
 
 #endif

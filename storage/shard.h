@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shards: WebDataset tar files. A sample is a run of members that share a stem ("ep000012.video.npy": stem
-// "ep000012", name "video.npy"). Writing into memory; reading is index.h's (a tar is scanned once, to index
+// "ep000012", name "video.npy"). Writing into memory; reading is dataset.h's (a tar is scanned once, to index
 // it).
 #ifndef ORRERY_STORAGE_SHARD_H
 #define ORRERY_STORAGE_SHARD_H

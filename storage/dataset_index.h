@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The index of one shard, in memory and as JSON. Inside storage only: dataset.h is the door.
+#ifndef ORRERY_STORAGE_DATASET_INDEX_H
+#define ORRERY_STORAGE_DATASET_INDEX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "storage/sample_meta.h"
+#include "storage/tar.h"
+
+#define DATASET_INDEX_MAX ((size_t)64 << 20) // bytes of an index object
+
+struct index_member {
+    uint32_t name; // place in `text`
+    uint32_t crc32c;
+    int64_t offset, bytes;
+};
+
+struct index_sample {
+    uint32_t stem;     // place in `text`
+    uint32_t first, n; // members
+    int64_t frames;
+};
+
+struct dataset_index {
+    int64_t bytes; // of the shard
+    uint32_t crc32c;
+    size_t n_samples, cap_samples, n_members, cap_members;
+    struct index_sample *samples;
+    struct index_member *members;
+    struct buf text; // names and stems, each NUL-terminated
+    int n_streams;
+    struct stream_schema streams[DATASET_STREAMS_MAX];
+};
+
+void dataset_index_init(struct dataset_index *x);
+void dataset_index_fini(struct dataset_index *x);
+const char *dataset_index_text(const struct dataset_index *x, uint32_t place);
+size_t dataset_index_memory(const struct dataset_index *x);
+
+// Scans a tar front to back, once. `shard` names it in messages.
+int dataset_index_scan(struct dataset_index *x, const struct tar_source *source, struct err *e) ERR_CHECK;
+int dataset_index_write(const struct dataset_index *x, const char *shard, struct buf *out,
+                        struct err *e) ERR_CHECK;
+// Every offset and size is inside the shard, samples and members are in order and do not overlap.
+int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, const char *shard,
+                        struct err *e) ERR_CHECK;
+
+#endif
