@@ -8,12 +8,14 @@
 
 // Of `crc` (0 at first) followed by n more bytes.
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t n);
+// The same by table, on any CPU: what hash_crc32c falls back on, and what it is tested against.
+uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t n);
 
 struct hash_sha256;                           // a running digest
 struct hash_sha256 *hash_sha256_create(void); // NULL when out of memory
 void hash_sha256_update(struct hash_sha256 *h, const void *data, size_t n);
 void hash_sha256_peek(const struct hash_sha256 *h, unsigned char out[32]); // does not end it
-void hash_sha256_destroy(struct hash_sha256 *h);
+void hash_sha256_destroy(struct hash_sha256 *h);                           // NULL-safe
 void hash_sha256_of(const void *data, size_t n, unsigned char out[32]);
 void hash_hmac_sha256(const void *key, size_t key_bytes, const void *data, size_t n, unsigned char out[32]);
 

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a back end of store.h implements, and what store.c gives it. Only store*.c includes this.
+// A back end either starts requests itself (start: s3) or performs one blocking call at a time (perform: the
+// others), which store.c runs on a small pool of threads when the caller wants it asynchronous.
+#ifndef ORRERY_STORAGE_STORE_BACKEND_H
+#define ORRERY_STORAGE_STORE_BACKEND_H
+
+#include <pthread.h>
+
+#include "storage/store.h"
+
+#define STORE_PART_BYTES ((size_t)8 << 20) // of a multipart upload and of parallel ranged GETs
+#define STORE_KEY_MAX    1024              // as S3 has it
+#define STORE_LIST_MAX   4000000           // keys of one listing: a bound on memory, not a feature
+
+struct store_ops {
+    void (*close)(struct store *s);
+    // Exactly one of start and perform. A started request ends with store_finish, from any thread.
+    int (*start)(struct store *s, struct store_request *r, struct err *e);
+    int (*perform)(struct store *s, const struct store_call *c, struct store_result *out, struct err *e);
+    // Appends every key with this prefix, in any order, with store_listing_add. A back end that groups by
+    // delimiter itself adds prefixes with store_listing_add_prefix; store.c groups what is left.
+    int (*list)(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+                struct err *e);
+    int (*writer_open)(struct store *s, struct store_writer **out, const char *key, struct err *e);
+    // Optional: a faster way to put a large object (parts in parallel).
+    int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+};
+
+// First member of every back end's own struct.
+struct store {
+    const struct store_ops *ops;
+    char *url;
+    int64_t deadline_ms;
+    int connections;
+    uint64_t seed;
+    pthread_mutex_t lock; // guards `done` of this store's requests
+    pthread_cond_t finished;
+    struct store_pool *pool; // of a blocking back end, made by the first store_start
+};
+
+struct store_request {
+    struct store *store;
+    struct store_call call;
+    struct store_result result;
+    struct err err;
+    int status;
+    bool done;
+    void *backend;              // the back end's own state of this request
+    struct store_request *next; // in the pool's queue
+};
+
+struct store_writer_ops {
+    int (*write)(struct store_writer *w, const void *data, size_t bytes, struct err *e);
+    int (*commit)(struct store_writer *w, struct err *e); // does not free
+    void (*abort)(struct store_writer *w);                // does not free; also called after a failed commit
+    void (*destroy)(struct store_writer *w);
+};
+
+// First member of every back end's own writer.
+struct store_writer {
+    const struct store_writer_ops *ops;
+    bool failed;
+};
+
+// ---- for back ends.
+int store_init(struct store *s, const struct store_ops *ops, const char *url,
+               const struct store_options *options, struct err *e) ERR_CHECK;
+void store_fini(struct store *s); // ends the pool first
+void store_finish(struct store_request *r, int status);
+// Runs one call in this thread.
+int store_perform(struct store *s, const struct store_call *c, struct store_result *out,
+                  struct err *e) ERR_CHECK;
+int store_listing_add(struct store_listing *l, const char *key, int64_t bytes, const char *etag,
+                      struct err *e) ERR_CHECK;
+int store_listing_add_prefix(struct store_listing *l, const char *prefix, struct err *e) ERR_CHECK;
+// Checks a GET's range against the object's size: how many bytes to hand over, or DATA.
+int store_clip_range(const struct store_call *c, int64_t object_bytes, size_t *out, struct err *e) ERR_CHECK;
+// A create-only PUT whose earlier attempt may have been carried out met CONFLICT: is what lies there ours?
+bool store_holds(struct store *s, const char *key, const void *data, size_t bytes);
+
+// ---- the pool (store_pool.c).
+int store_pool_create(struct store_pool **out, int threads, struct err *e) ERR_CHECK;
+void store_pool_destroy(struct store_pool *p); // finishes what is queued; NULL-safe
+void store_pool_submit(struct store_pool *p, struct store_request *r);
+
+// ---- the registry: one row per scheme in store.c.
+int store_posix_open(struct store **out, const char *rest, const struct store_options *options,
+                     struct err *e) ERR_CHECK;
+int store_mem_open(struct store **out, const char *rest, const struct store_options *options,
+                   struct err *e) ERR_CHECK;
+
+#endif

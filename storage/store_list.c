@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Listings: collecting, sorting, and grouping by a delimiter as ListObjectsV2 does.
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/store_backend.h"
+
+// Room for one more of n elements; grows by powers of two, so no capacity is kept beside n.
+static void *grow(void *array, size_t n, size_t element) {
+    if (n & (n - 1)) return array;
+    return reallocarray(array, n ? 2 * n : 1, element);
+}
+
+static int too_many(struct err *e) {
+    return err_set(e, ERR_DATA, "more than %d keys in one listing; use a longer prefix", STORE_LIST_MAX);
+}
+
+static int no_memory(size_t n, struct err *e) {
+    return err_set(e, ERR_MEMORY, "no memory for a listing of %zu keys", n);
+}
+
+int store_listing_add(struct store_listing *l, const char *key, int64_t bytes, const char *etag,
+                      struct err *e) {
+    if (l->n >= STORE_LIST_MAX) return too_many(e);
+    struct store_object *objects = grow(l->objects, l->n, sizeof *objects);
+    if (!objects) return no_memory(l->n, e);
+    l->objects = objects;
+    struct store_object *o = &objects[l->n];
+    memset(o, 0, sizeof *o);
+    o->key = strdup(key);
+    if (!o->key) return no_memory(l->n, e);
+    o->bytes = bytes;
+    strncpy(o->etag, etag ? etag : "", sizeof o->etag - 1);
+    l->n++;
+    return 0;
+}
+
+int store_listing_add_prefix(struct store_listing *l, const char *prefix, struct err *e) {
+    if (l->n_prefixes >= STORE_LIST_MAX) return too_many(e);
+    char **prefixes = grow(l->prefixes, l->n_prefixes, sizeof *prefixes);
+    if (!prefixes) return no_memory(l->n_prefixes, e);
+    l->prefixes = prefixes;
+    prefixes[l->n_prefixes] = strdup(prefix);
+    if (!prefixes[l->n_prefixes]) return no_memory(l->n_prefixes, e);
+    l->n_prefixes++;
+    return 0;
+}
+
+static int by_key(const void *a, const void *b) {
+    return strcmp(((const struct store_object *)a)->key, ((const struct store_object *)b)->key);
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+// Turns the keys that hold the delimiter behind the prefix into prefixes; keys are sorted, so equal ones
+// follow.
+static int group(struct store_listing *l, size_t prefix_bytes, const char *delimiter, struct err *e) {
+    size_t kept = 0;
+    int rc = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        struct store_object *o = &l->objects[i];
+        char *cut = strlen(o->key) < prefix_bytes ? NULL : strstr(o->key + prefix_bytes, delimiter);
+        if (!cut || rc) {
+            l->objects[kept++] = *o;
+            continue;
+        }
+        cut[strlen(delimiter)] = 0;
+        const char *last = l->n_prefixes ? l->prefixes[l->n_prefixes - 1] : NULL;
+        if (!last || strcmp(last, o->key)) rc = store_listing_add_prefix(l, o->key, e);
+        free(o->key);
+    }
+    l->n = kept;
+    return rc;
+}
+
+static void drop_repeated_prefixes(struct store_listing *l) {
+    size_t kept = 0;
+    for (size_t i = 0; i < l->n_prefixes; i++) {
+        if (kept && !strcmp(l->prefixes[kept - 1], l->prefixes[i]))
+            free(l->prefixes[i]);
+        else
+            l->prefixes[kept++] = l->prefixes[i];
+    }
+    l->n_prefixes = kept;
+}
+
+int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+               struct err *e) {
+    memset(out, 0, sizeof *out);
+    if (!prefix) prefix = "";
+    if (delimiter && !*delimiter) delimiter = NULL;
+    int rc = s->ops->list(s, prefix, delimiter, out, e);
+    if (!rc && out->n) qsort(out->objects, out->n, sizeof *out->objects, by_key);
+    if (!rc && delimiter) rc = group(out, strlen(prefix), delimiter, e);
+    if (!rc && out->n_prefixes) {
+        qsort(out->prefixes, out->n_prefixes, sizeof *out->prefixes, by_text);
+        drop_repeated_prefixes(out);
+    }
+    if (rc) {
+        err_prefix(e, "%s: LIST '%s'", s->url, prefix);
+        store_listing_fini(out);
+    }
+    return rc;
+}
+
+void store_listing_fini(struct store_listing *l) {
+    for (size_t i = 0; i < l->n; i++) free(l->objects[i].key);
+    for (size_t i = 0; i < l->n_prefixes; i++) free(l->prefixes[i]);
+    free(l->objects);
+    free(l->prefixes);
+    memset(l, 0, sizeof *l);
+}
