@@ -25,7 +25,7 @@ enum config_change {
 //   CONFIG_INT (sec, key, def, lo, hi, change, help)      int64_t sec_key
 //   CONFIG_REAL(sec, key, def, lo, hi, change, help)      double  sec_key
 //   CONFIG_BOOL(sec, key, def, change, help)              bool    sec_key
-//   CONFIG_ENUM(sec, key, def, "a|b|c", change, help)     int     sec_key (index; def is the word)
+//   CONFIG_ENUM(sec, key, def, ("a", "b"), change, help)  int     sec_key (index; def is the word)
 //   CONFIG_TEXT(sec, key, def, change, help)              char    sec_key[CONFIG_TEXT_BYTES]
 //   CONFIG_SECTION(sec, help)                             documentation only
 #define CONFIG_TEXT_BYTES 512
@@ -43,18 +43,18 @@ struct config {
 struct config_file; // a struct config plus the origin of every value
 
 // Loads `path` (NULL: defaults only), then the overrides "a.b=c" in order. Every error found is in e->text,
-// one after the other separated by "; " where they fit, and printed in full by config_print_errors: each is
+// one after the other separated by "; " where they fit: each is
 // "demo.yaml:7:3: error: unknown key 'trian'; did you mean 'train'?". Code CONFIG; MISSING if no such file.
+// An override wins over the file, a later override over an earlier one; text is taken as it stands.
 int config_load(struct config_file **out, const char *path, const char *const *overrides, size_t n_overrides,
                 struct err *e) ERR_CHECK;
 void config_close(struct config_file *f);
 const struct config *config_values(const struct config_file *f);
-// All messages of the last failed config_load on this thread's file, newline-terminated; needs
-// config_load_all.
+// The same, and appends every message of a failure to `messages`, one line each.
 int config_load_all(struct config_file **out, struct buf *messages, const char *path,
                     const char *const *overrides, size_t n_overrides, struct err *e) ERR_CHECK;
 
-// "defaults", "demo.yaml:7:3", "command line".
+// "defaults", "demo.yaml:7:3", "command line"; NULL for a key that is not in the table.
 const char *config_origin(const struct config_file *f, const char *dotted_key);
 // The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same
 // values.
@@ -63,7 +63,7 @@ int config_write(const struct config_file *f, struct buf *out, struct err *e) ER
 int config_explain(const char *dotted_key, struct buf *out, struct err *e) ERR_CHECK;
 int config_schema_json(struct buf *out, struct err *e) ERR_CHECK;
 int config_reference_md(struct buf *out, struct err *e) ERR_CHECK;
-const char *config_enum_word(const char *dotted_key, int value);
+const char *config_enum_word(const char *dotted_key, int value); // NULL when there is none
 
 // Calls `each` for every key whose values differ: key, both values as text, and what the change means.
 typedef void config_diff_fn(void *arg, const char *dotted_key, const char *a, const char *b,

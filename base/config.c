@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/config.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/config_rows.h"
+
+#define MAX_FILE_BYTES    ((size_t)1 << 20)
+#define MAX_MESSAGE_BYTES ((size_t)1 << 20)
+
+// ---- errors, all at once
+
+void config_errors_add(struct config_errors *errors, const char *where, const char *fmt, ...) {
+    char what[1024];
+    if (errors->full) return;
+    if (errors->count == CONFIG_MAX_ERRORS) {
+        where = "config";
+        snprintf(what, sizeof what, "more than %d errors; the rest is not shown", CONFIG_MAX_ERRORS);
+        errors->full = true;
+    } else {
+        va_list ap;
+        va_start(ap, fmt);
+        vsnprintf(what, sizeof what, fmt, ap);
+        va_end(ap);
+    }
+    errors->count++;
+    if (buf_appendf(errors->messages, NULL, "%s: error: %s\n", where, what)) errors->full = true;
+}
+
+// The messages joined by "; ", as many as fit whole into an err's one line.
+static int errors_to_err(const struct config_errors *errors, struct err *e) {
+    char text[ERR_TEXT_BYTES - 64] = "";
+    size_t used = 0;
+    int shown = 0;
+    const char *line = errors->messages->data ? errors->messages->data : "";
+    for (; *line; shown++) {
+        size_t length = strcspn(line, "\n");
+        size_t needs = length + (shown ? 2 : 0);
+        if (shown && used + needs >= sizeof text) break;
+        used +=
+            (size_t)snprintf(text + used, sizeof text - used, "%s%.*s", shown ? "; " : "", (int)length, line);
+        if (used >= sizeof text) used = sizeof text - 1;
+        line += length + (line[length] == '\n');
+    }
+    if (shown < errors->count) return err_set(e, ERR_CONFIG, "%s; and %d more", text, errors->count - shown);
+    return err_set(e, ERR_CONFIG, "%s", text);
+}
+
+// ---- origins
+
+int config_set_origin(struct config_file *f, const struct config_row *row, const char *where, struct err *e) {
+    char *copy = strdup(where);
+    if (!copy) return err_set(e, ERR_MEMORY, "no memory for the config");
+    free(f->origin[row - config_rows]);
+    f->origin[row - config_rows] = copy;
+    return 0;
+}
+
+static const char *origin_of(const struct config_file *f, const struct config_row *row) {
+    const char *origin = f->origin[row - config_rows];
+    return origin ? origin : "defaults";
+}
+
+const char *config_origin(const struct config_file *f, const char *dotted_key) {
+    const struct config_row *row = config_rows_named(dotted_key);
+    return row ? origin_of(f, row) : NULL;
+}
+
+// ---- loading
+
+static int read_file(struct config_file *f, const char *path, struct config_errors *errors, struct err *e) {
+    struct buf text;
+    struct err why = {0};
+    buf_init(&text, MAX_FILE_BYTES);
+    int rc = bytes_read_file(path, MAX_FILE_BYTES, &text, &why);
+    if (rc == -ERR_DATA) {
+        config_errors_add(errors, path, "%s", why.text);
+        rc = 0;
+    } else if (rc)
+        rc = err_set(e, why.code, "%s", why.text);
+    else
+        rc = config_yaml_read(f, path, text.data, text.len, errors, e);
+    buf_fini(&text);
+    return rc;
+}
+
+static int apply_override(struct config_file *f, const char *text, struct config_errors *errors,
+                          struct err *e) {
+    static const char where[] = "command line";
+    char name[CONFIG_NAME_BYTES], why[CONFIG_TEXT_BYTES], hint[2 * CONFIG_NAME_BYTES];
+    const char *equals = strchr(text, '=');
+    config_rows_show(text, equals ? (size_t)(equals - text) : strlen(text), name, sizeof name);
+    if (!equals) {
+        config_errors_add(errors, where, "'%s' is no override; write key=value, as in train.steps=100", name);
+        return 0;
+    }
+    const struct config_row *row = config_rows_named(name);
+    if (!row) {
+        config_rows_suggest("", name, hint, sizeof hint);
+        config_errors_add(errors, where, "unknown key '%s'%s", name, hint);
+        return 0;
+    }
+    const char *value = equals + 1;
+    bool plain = row->type != CONFIG_TYPE_TEXT; // a shell has no quotes left: text is taken as it stands
+    if (config_rows_parse(row, &f->values, value, strlen(value), plain, why, sizeof why))
+        return config_set_origin(f, row, where, e);
+    config_errors_add(errors, where, "%s", why);
+    return 0;
+}
+
+// ---- what must hold between keys
+
+static void check_multiple(const struct config_file *f, const char *key, int64_t value, const char *of,
+                           int64_t step, struct config_errors *errors) {
+    if (step > 0 && value % step == 0) return;
+    config_errors_add(errors, origin_of(f, config_rows_named(key)),
+                      "'%s' is %lld, which is no multiple of '%s' (%lld)", key, (long long)value, of,
+                      (long long)step);
+}
+
+static void check_relations(const struct config_file *f, struct config_errors *errors) {
+    const struct config *c = &f->values;
+    check_multiple(f, "train.batch", c->train_batch, "comm.shards", c->comm_shards, errors);
+    check_multiple(f, "model.width", c->model_width, "model.head_dim", c->model_head_dim, errors);
+    check_multiple(f, "video.height", c->video_height, "video.patch", c->video_patch, errors);
+    check_multiple(f, "video.width", c->video_width, "video.patch", c->video_patch, errors);
+    if (!(c->mix_forward + c->mix_independent + c->mix_inverse + c->mix_policy + c->mix_cross > 0))
+        config_errors_add(errors, origin_of(f, config_rows_named("mix.forward")),
+                          "the shares of 'mix' add up to 0; at least one must be positive");
+}
+
+// ---- public
+
+int config_load_all(struct config_file **out, struct buf *messages, const char *path,
+                    const char *const *overrides, size_t n_overrides, struct err *e) {
+    struct config_errors errors = {.messages = messages};
+    int rc = 0;
+    *out = NULL;
+    struct config_file *f = calloc(1, sizeof *f);
+    if (!f) return err_set(e, ERR_MEMORY, "no memory for the config");
+    config_rows_defaults(&f->values);
+    if (path) rc = read_file(f, path, &errors, e);
+    for (size_t i = 0; i < n_overrides && !rc; i++) rc = apply_override(f, overrides[i], &errors, e);
+    if (rc) goto out;
+    if (!errors.count) check_relations(f, &errors);
+    if (errors.count)
+        rc = errors_to_err(&errors, e);
+    else if (errors.full)
+        rc = err_set(e, ERR_MEMORY, "no memory for the config");
+    if (rc) goto out;
+    *out = f;
+    f = NULL;
+out:
+    config_close(f);
+    return rc;
+}
+
+int config_load(struct config_file **out, const char *path, const char *const *overrides, size_t n_overrides,
+                struct err *e) {
+    struct buf messages;
+    buf_init(&messages, MAX_MESSAGE_BYTES);
+    int rc = config_load_all(out, &messages, path, overrides, n_overrides, e);
+    buf_fini(&messages);
+    return rc;
+}
+
+void config_close(struct config_file *f) {
+    if (!f) return;
+    for (size_t i = 0; i < CONFIG_ROW_COUNT; i++) free(f->origin[i]);
+    free(f);
+}
+
+const struct config *config_values(const struct config_file *f) {
+    return &f->values;
+}
+
+const char *config_enum_word(const char *dotted_key, int value) {
+    const struct config_row *row = config_rows_named(dotted_key);
+    if (!row || row->type != CONFIG_TYPE_ENUM) return NULL;
+    for (int i = 0; row->words[i]; i++)
+        if (i == value) return row->words[i];
+    return NULL;
+}
+
+void config_diff(const struct config *a, const struct config *b, config_diff_fn *each, void *arg) {
+    char text_a[CONFIG_VALUE_BYTES], text_b[CONFIG_VALUE_BYTES];
+    for (size_t i = 0; i < CONFIG_ROW_COUNT; i++) {
+        const struct config_row *row = &config_rows[i];
+        config_rows_format(row, a, text_a);
+        config_rows_format(row, b, text_b);
+        if (strcmp(text_a, text_b)) each(arg, row->name, text_a, text_b, row->change);
+    }
+}
+
+static uint64_t fnv1a(uint64_t h, const char *text) {
+    for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+    return (h ^ 0xff) * 0x100000001b3u; // a byte that no text has: fields cannot run together
+}
+
+uint64_t config_hash(const struct config *c) {
+    char text[CONFIG_VALUE_BYTES];
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < CONFIG_ROW_COUNT; i++) {
+        const struct config_row *row = &config_rows[i];
+        if (row->change != CHANGE_MODEL && row->change != CHANGE_DATA) continue;
+        h = fnv1a(fnv1a(h, row->name), config_rows_format(row, c, text));
+    }
+    return h;
+}
