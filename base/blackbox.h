@@ -70,12 +70,13 @@ struct blackbox; // an open mapping
 // works.
 int blackbox_create(struct blackbox **out, const char *path, int rank, int world, int attempt,
                     const char *task, struct err *e) ERR_CHECK;
-// Maps an existing file read-only. Refuses a wrong magic, version or size (a forged or stale box), follows no
-// symlink.
+// Opens an existing file for reading (with pread, so that a box cut short under a reader is no SIGBUS).
+// Refuses a wrong magic, version or size (a forged or stale box), follows no symlink.
 int blackbox_open(struct blackbox **out, const char *path, struct err *e) ERR_CHECK;
 void blackbox_close(struct blackbox *b); // NULL-safe; leaves the file
 
-// The mapped page. A writer may set fields directly; every setter below also touches the heartbeat.
+// The page. A writer may set fields directly; every setter below also touches the heartbeat, except
+// blackbox_event: a helper thread is no sign of life. Of a reader: the page as it was when opened.
 struct blackbox_page *blackbox_page(struct blackbox *b);
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place);
 void blackbox_set_step(struct blackbox *b, int64_t step);
@@ -84,7 +85,7 @@ void blackbox_coll_end(struct blackbox *b);
 void blackbox_set_err(struct blackbox *b, const struct err *e);
 void blackbox_event(struct blackbox *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-// Copies a consistent-enough page: strings are terminated, enums in range. For readers.
+// Copies the page as it is now, consistent enough: strings are terminated and printable, enums in range.
 void blackbox_read(const struct blackbox *b, struct blackbox_page *out);
 
 #endif
