@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/baseline.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EDGE        1.5 // pixels over which a disc's edge fades
+#define VIDEO_SCALE 2.0f
+#define PI          3.14159265358979323846
+
+int baseline_sums_init(struct baseline_sums *s, const struct modality_set *set, struct err *e) {
+    *s = (struct baseline_sums){0};
+    for (int m = 0; m < set->n; m++) s->elems += set->spec[m].frame_elems;
+    s->sum = calloc((size_t)s->elems, sizeof *s->sum);
+    s->square = calloc((size_t)s->elems, sizeof *s->square);
+    if (s->sum && s->square) return 0;
+    baseline_sums_fini(s);
+    return err_set(e, ERR_MEMORY, "no memory for the mean of the data");
+}
+
+void baseline_sums_fini(struct baseline_sums *s) {
+    free(s->sum);
+    free(s->square);
+    s->sum = s->square = NULL;
+}
+
+void baseline_sums_add(struct baseline_sums *s, const struct modality_set *set, float *const *x,
+                       unsigned char *const *valid, int64_t frames) {
+    int64_t first = 0;
+    for (int m = 0; m < set->n; m++) {
+        int64_t elems = set->spec[m].frame_elems;
+        for (int64_t f = 0; f < frames; f++) {
+            if (valid[m] && !valid[m][f]) continue;
+            const float *frame = x[m] + f * elems;
+            for (int64_t i = 0; i < elems; i++) {
+                double v = frame[i];
+                s->sum[first + i] += v;
+                s->square[first + i] += v * v;
+            }
+            s->frames[m] += 1;
+        }
+        first += elems;
+    }
+}
+
+void baseline_sums_merge(struct baseline_sums *s, const struct baseline_sums *other) {
+    for (int64_t i = 0; i < s->elems; i++) {
+        s->sum[i] += other->sum[i];
+        s->square[i] += other->square[i];
+    }
+    for (int m = 0; m < OPS_MODALITIES_MAX; m++) s->frames[m] += other->frames[m];
+}
+
+static int means_of(struct baseline_means *out, int m, int64_t elems, const double *sum, const double *square,
+                    double frames, struct err *e) {
+    out->mean[m] = calloc((size_t)elems, sizeof(float));
+    if (!out->mean[m]) return err_set(e, ERR_MEMORY, "no memory for the mean of the data");
+    double variance = 0;
+    for (int64_t i = 0; i < elems; i++) {
+        double mean = sum[i] / frames;
+        out->mean[m][i] = (float)mean;
+        variance += square[i] / frames - mean * mean;
+    }
+    variance /= (double)elems;
+    out->spread[m] = sqrt(variance < 0 ? 0 : variance);
+    return 0;
+}
+
+int baseline_means_init(struct baseline_means *out, const struct modality_set *set,
+                        const struct baseline_sums *s, struct err *e) {
+    *out = (struct baseline_means){0};
+    int64_t first = 0;
+    int rc = 0;
+    for (int m = 0; m < set->n && !rc; m++) {
+        int64_t elems = set->spec[m].frame_elems;
+        if (s->frames[m] <= 0)
+            rc = err_set(e, ERR_DATA, "no frame of the data has %s", set->spec[m].modality->name);
+        else
+            rc = means_of(out, m, elems, s->sum + first, s->square + first, s->frames[m], e);
+        first += elems;
+    }
+    if (rc) baseline_means_fini(out);
+    return rc;
+}
+
+void baseline_means_fini(struct baseline_means *m) {
+    for (int i = 0; i < OPS_MODALITIES_MAX; i++) {
+        free(m->mean[i]);
+        m->mean[i] = NULL;
+    }
+}
+
+static void repeat_frame(float *x, struct baseline_shape s, int64_t elems, int64_t b, const float *frame) {
+    for (int64_t f = s.context; f < s.frames; f++)
+        memcpy(x + (b * s.frames + f) * elems, frame, sizeof(float) * (size_t)elems);
+}
+
+void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems) {
+    for (int64_t b = 0; b < s.count; b++)
+        repeat_frame(x, s, elems, b, x + (b * s.frames + s.context - 1) * elems);
+}
+
+void baseline_mean(float *x, struct baseline_shape s, int64_t elems, const float *mean) {
+    for (int64_t b = 0; b < s.count; b++) repeat_frame(x, s, elems, b, mean);
+}
+
+// ---- constant velocity.
+struct disc {
+    double x, y, radius;
+};
+
+static struct disc measure(const float *image, const struct patch_grid *grid, int64_t channel) {
+    double mass = 1e-9, mx = 0.5e-9 * grid->width, my = 0.5e-9 * grid->height;
+    for (int64_t y = 0; y < grid->height; y++)
+        for (int64_t x = 0; x < grid->width; x++) {
+            double w = (double)image[(y * grid->width + x) * grid->channels + channel] / (double)VIDEO_SCALE;
+            mass += w;
+            mx += w * ((double)x + 0.5);
+            my += w * ((double)y + 0.5);
+        }
+    // A disc with a linear edge covers pi (r^2 + EDGE^2 / 12).
+    double square = mass / PI - EDGE * EDGE / 12;
+    return (struct disc){mx / mass, my / mass, sqrt(square > 0 ? square : 0)};
+}
+
+static double keep_inside(double at, double radius, double size) {
+    if (at > size - radius) at = size - radius;
+    if (at < radius) at = radius;
+    return at;
+}
+
+void baseline_draw_disc(float *image, const struct patch_grid *grid, int64_t channel, double x, double y,
+                        double radius, float scale) {
+    for (int64_t r = 0; r < grid->height; r++)
+        for (int64_t c = 0; c < grid->width; c++) {
+            double distance = hypot((double)c + 0.5 - x, (double)r + 0.5 - y);
+            double cover = 0.5 + (radius - distance) / EDGE;
+            cover = cover < 0 ? 0 : cover > 1 ? 1 : cover;
+            image[(r * grid->width + c) * grid->channels + channel] = scale * (float)cover;
+        }
+}
+
+static void extrapolate(float *x, struct baseline_shape s, const struct patch_grid *grid, int64_t b,
+                        int64_t channel) {
+    int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
+    const float *last = x + (b * s.frames + s.context - 1) * elems;
+    struct disc now = measure(last, grid, channel), before = measure(last - elems, grid, channel);
+    for (int64_t f = s.context; f < s.frames; f++) {
+        double steps = (double)(f - s.context + 1);
+        double px = keep_inside(now.x + steps * (now.x - before.x), now.radius, grid->width);
+        double py = keep_inside(now.y + steps * (now.y - before.y), now.radius, grid->height);
+        baseline_draw_disc(x + (b * s.frames + f) * elems, grid, channel, px, py, now.radius, VIDEO_SCALE);
+    }
+}
+
+void baseline_constant_velocity(float *x, struct baseline_shape s, const struct patch_grid *grid) {
+    for (int64_t b = 0; b < s.count; b++)
+        for (int64_t c = 0; c < grid->channels; c++) extrapolate(x, s, grid, b, c);
+}
