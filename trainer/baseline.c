@@ -7,7 +7,6 @@
 
 #define EDGE        1.5 // pixels over which a disc's edge fades
 #define VIDEO_SCALE 2.0f
-#define PI          3.14159265358979323846
 
 int baseline_sums_init(struct baseline_sums *s, const struct modality_set *set, struct err *e) {
     *s = (struct baseline_sums){0};
@@ -106,27 +105,9 @@ void baseline_mean(float *x, struct baseline_shape s, int64_t elems, const float
 }
 
 // ---- constant velocity.
-struct disc {
-    double x, y, radius;
-};
-
-static struct disc measure(const float *image, const struct patch_grid *grid, int64_t channel) {
-    double mass = 1e-9, mx = 0.5e-9 * grid->width, my = 0.5e-9 * grid->height;
-    for (int64_t y = 0; y < grid->height; y++)
-        for (int64_t x = 0; x < grid->width; x++) {
-            double w = (double)image[(y * grid->width + x) * grid->channels + channel] / (double)VIDEO_SCALE;
-            mass += w;
-            mx += w * ((double)x + 0.5);
-            my += w * ((double)y + 0.5);
-        }
-    // A disc with a linear edge covers pi (r^2 + EDGE^2 / 12).
-    double square = mass / PI - EDGE * EDGE / 12;
-    return (struct disc){mx / mass, my / mass, sqrt(square > 0 ? square : 0)};
-}
-
-static double keep_inside(double at, double radius, double size) {
-    if (at > size - radius) at = size - radius;
-    if (at < radius) at = radius;
+static double keep_inside(double at, double radius, double lo, double hi) {
+    if (at > hi - radius) at = hi - radius;
+    if (at < lo + radius) at = lo + radius;
     return at;
 }
 
@@ -134,27 +115,29 @@ void baseline_draw_disc(float *image, const struct patch_grid *grid, int64_t cha
                         double radius, float scale) {
     for (int64_t r = 0; r < grid->height; r++)
         for (int64_t c = 0; c < grid->width; c++) {
-            double distance = hypot((double)c + 0.5 - x, (double)r + 0.5 - y);
-            double cover = 0.5 + (radius - distance) / EDGE;
-            cover = cover < 0 ? 0 : cover > 1 ? 1 : cover;
-            image[(r * grid->width + c) * grid->channels + channel] = scale * (float)cover;
+            double cover = 0.5 + (radius - hypot((double)c + 0.5 - x, (double)r + 0.5 - y)) / EDGE;
+            float v = scale * (float)(cover > 1 ? 1 : cover);
+            float *pixel = image + (r * grid->width + c) * grid->channels + channel;
+            if (v > *pixel) *pixel = v;
         }
 }
 
-static void extrapolate(float *x, struct baseline_shape s, const struct patch_grid *grid, int64_t b,
-                        int64_t channel) {
-    int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
-    const float *last = x + (b * s.frames + s.context - 1) * elems;
-    struct disc now = measure(last, grid, channel), before = measure(last - elems, grid, channel);
-    for (int64_t f = s.context; f < s.frames; f++) {
-        double steps = (double)(f - s.context + 1);
-        double px = keep_inside(now.x + steps * (now.x - before.x), now.radius, grid->width);
-        double py = keep_inside(now.y + steps * (now.y - before.y), now.radius, grid->height);
-        baseline_draw_disc(x + (b * s.frames + f) * elems, grid, channel, px, py, now.radius, VIDEO_SCALE);
-    }
+static void draw_ahead(float *frame, const struct patch_grid *grid, const struct baseline_objects *o, int i,
+                       double steps) {
+    double at[2];
+    for (int k = 0; k < 2; k++)
+        at[k] = keep_inside(o->now[i][k] + steps * (o->now[i][k] - o->before[i][k]), o->radius[i], o->lo[k],
+                            o->hi[k]);
+    baseline_draw_disc(frame, grid, o->channel[i], at[0] * grid->width, at[1] * grid->width,
+                       o->radius[i] * grid->width, VIDEO_SCALE);
 }
 
-void baseline_constant_velocity(float *x, struct baseline_shape s, const struct patch_grid *grid) {
-    for (int64_t b = 0; b < s.count; b++)
-        for (int64_t c = 0; c < grid->channels; c++) extrapolate(x, s, grid, b, c);
+void baseline_constant_velocity(float *x, int64_t frames, int64_t context, const struct patch_grid *grid,
+                                const struct baseline_objects *o) {
+    int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
+    for (int64_t f = context; f < frames; f++) {
+        float *frame = x + f * elems;
+        memset(frame, 0, sizeof(float) * (size_t)elems);
+        for (int i = 0; i < o->n; i++) draw_ahead(frame, grid, o, i, (double)(f - context + 1));
+    }
 }

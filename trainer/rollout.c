@@ -181,18 +181,20 @@ static void store_made(struct work *w, int m) {
 
 static int denoise(struct work *w, struct err *e) {
     const struct rollout_request *q = w->q;
-    struct predict_input in = {
+    struct model_input in = {
         .sequences = q->sequences, .frames = w->frames, .tau = w->tau, .tau_history = w->tau_history};
+    float *wanted[OPS_MODALITIES_MAX] = {NULL};
     for (int m = 0; m < w->set->n; m++) {
         load_window(w, m);
         in.z[m] = w->z[m];
         in.history[m] = w->history[m];
+        if (w->part[m] == PART_MADE) wanted[m] = w->pred[m];
     }
     for (int k = 0; k < q->steps; k++) {
         double now = (double)k / q->steps;
         double gap = 1.0 - now > TAU_GAP ? 1.0 - now : TAU_GAP;
         set_tau(w, (float)now);
-        int rc = w->p->predict(w->p->model, &in, w->pred, e);
+        int rc = w->p->predict(w->p->model, &in, wanted, e);
         if (rc) return rc;
         for (int m = 0; m < w->set->n; m++)
             if (w->part[m] == PART_MADE) step_towards(w, m, (float)(1.0 / q->steps / gap));

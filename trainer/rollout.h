@@ -10,19 +10,11 @@
 
 #include "base/err.h"
 #include "trainer/modality.h"
-
-// One call of a predictor: B sequences of F frames, all in host memory.
-struct predict_input {
-    int64_t sequences, frames;
-    const float *z[OPS_MODALITIES_MAX];       // [B, F, frame_elems] noisy values
-    const float *history[OPS_MODALITIES_MAX]; // [B, F, frame_elems] the past; frame f reads f - 1, f - 2, ...
-    const float *tau;                         // [B, F, M], M = modalities of the set
-    const float *tau_history;                 // [B, F]: how clean the history that frame f reads is
-};
+#include "trainer/model.h"
 
 struct predictor {
-    // pred[m] [B, F, frame_elems] = the estimate of the clean value, in every frame.
-    int (*predict)(void *model, const struct predict_input *in, float *const *pred, struct err *e);
+    // As model_predict: pred[m] [B, F, frame_elems] = the estimate of the clean value; NULL: not wanted.
+    int (*predict)(void *model, const struct model_input *in, float *const *pred, struct err *e);
     void *model;
 };
 
