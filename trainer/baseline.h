@@ -41,22 +41,24 @@ struct baseline_shape {
 void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems);
 void baseline_mean(float *x, struct baseline_shape s, int64_t elems, const float *mean);
 
-// Round objects of one sequence, as the simulator's own state tells: centres in the last two given frames and radii,
-// all in picture widths.
+// Round objects of one sequence, as the simulator's own state tells: centres in the last two given frames and
+// radii, all in picture widths.
 #define BASELINE_OBJECTS_MAX 8
 struct baseline_objects {
     int n;
     int channel[BASELINE_OBJECTS_MAX];
     double radius[BASELINE_OBJECTS_MAX];
     double before[BASELINE_OBJECTS_MAX][2], now[BASELINE_OBJECTS_MAX][2]; // x, y
-    double lo[2], hi[2]; // the table's edges in the picture
+    double lo[2], hi[2];                                                  // the table's edges in the picture
 };
-// Every object goes on with its last velocity until its rim touches the table's edge; drawn as worlds draw discs.
-// x [frames, height, width, channels]: one sequence of video as the model sees it, background 0, object 2.
+// Every object goes on with its last velocity until its rim touches the table's edge; drawn as worlds draw
+// discs. x [frames, height, width, channels]: one sequence of video as the model sees it, background 0,
+// object 2.
 void baseline_constant_velocity(float *x, int64_t frames, int64_t context, const struct patch_grid *grid,
                                 const struct baseline_objects *o);
 
-// Raises one channel of a picture to scale * coverage, coverage = clamp(1/2 + (radius - distance) / 1.5); in pixels.
+// Raises one channel of a picture to scale * coverage, coverage = clamp(1/2 + (radius - distance) / 1.5); in
+// pixels.
 void baseline_draw_disc(float *image, const struct patch_grid *grid, int64_t channel, double x, double y,
                         double radius, float scale);
 

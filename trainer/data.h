@@ -27,7 +27,7 @@ struct batch {
 int data_open(struct data **out, const struct config *c, const char *url, struct err *e) ERR_CHECK;
 void data_close(struct data *d);
 const struct modality_set *data_modalities(const struct data *d);
-const struct dataset *data_dataset(const struct data *d);
+struct dataset *data_dataset(const struct data *d); // borrowed; for reading samples beside the batches
 // Prefetch: announces the ranges this rank will ask for: runs of `count` sequences starting at
 // first + k * stride, k = 0, 1, ...
 int data_prefetch(struct data *d, int64_t first, int64_t count, int64_t stride, struct err *e) ERR_CHECK;
