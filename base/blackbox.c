@@ -196,7 +196,7 @@ void blackbox_coll_end(struct blackbox *b) {
 
 void blackbox_set_err(struct blackbox *b, const struct err *e) {
     struct blackbox_page *p = b->page;
-    snprintf(p->err_text, sizeof p->err_text, "%s", e->text);
+    snprintf(p->err_text, sizeof p->err_text, "%.*s", (int)sizeof p->err_text - 1, e->text);
     p->err_code = (int32_t)e->code;
     touch(p);
 }

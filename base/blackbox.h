@@ -66,7 +66,7 @@ struct blackbox_page {
 
 struct blackbox; // an open mapping
 
-// Creates (or truncates) the file and maps it. Writes go nowhere if `path` is NULL: a rank without a box
+// Creates (or replaces) the file and maps it. Writes go nowhere if `path` is NULL: a rank without a box
 // works.
 int blackbox_create(struct blackbox **out, const char *path, int rank, int world, int attempt,
                     const char *task, struct err *e) ERR_CHECK;
