@@ -19,6 +19,7 @@ struct scheme {
 static const struct scheme schemes[] = {
     {"file:", store_posix_open},
     {"mem:", store_mem_open},
+    {"fault:", store_fault_open},
 };
 
 static bool has_scheme(const char *url) {
@@ -148,8 +149,8 @@ int store_wait(struct store *s, struct store_request *r, struct store_result *re
     return rc;
 }
 
-static int call_blocking(struct store *s, const struct store_call *c, struct store_result *out,
-                         struct err *e) {
+int store_call_blocking(struct store *s, const struct store_call *c, struct store_result *out,
+                        struct err *e) {
     int rc = check_call(s, c, e);
     if (rc) return rc;
     if (s->ops->perform) return store_perform(s, c, out, e);
@@ -231,7 +232,7 @@ static int read_at_once(struct range_read *g, struct err *e) {
                            .length = (int64_t)g->length,
                            .into = g->into,
                            .capacity = g->length};
-    int rc = call_blocking(g->s, &c, &got, e);
+    int rc = store_call_blocking(g->s, &c, &got, e);
     if (!rc && got.bytes != g->length)
         rc =
             err_set(e, ERR_DATA, "%s: GET '%s': %zu of %zu bytes at %lld; the object ends at %lld", g->s->url,
@@ -256,7 +257,7 @@ static int get_first(struct store *s, const char *key, size_t max_bytes, struct 
                            .length = (int64_t)want,
                            .into = want ? out->data + out->len : NULL,
                            .capacity = want};
-    rc = call_blocking(s, &c, got, e);
+    rc = store_call_blocking(s, &c, got, e);
     if (!rc && (uint64_t)got->object_bytes > max_bytes)
         rc = err_set(e, ERR_DATA, "%s: GET '%s': the object has %lld bytes, more than %zu", s->url, key,
                      (long long)got->object_bytes, max_bytes);
@@ -292,18 +293,18 @@ int store_put(struct store *s, const char *key, const void *data, size_t bytes, 
     }
     struct store_call c = {
         .op = STORE_PUT, .key = key, .data = data, .bytes = bytes, .create_only = create_only};
-    return call_blocking(s, &c, &got, e);
+    return store_call_blocking(s, &c, &got, e);
 }
 
 int store_head(struct store *s, const char *key, struct store_result *out, struct err *e) {
     struct store_call c = {.op = STORE_HEAD, .key = key};
-    return call_blocking(s, &c, out, e);
+    return store_call_blocking(s, &c, out, e);
 }
 
 int store_delete(struct store *s, const char *key, struct err *e) {
     struct store_result got;
     struct store_call c = {.op = STORE_DELETE, .key = key};
-    return call_blocking(s, &c, &got, e);
+    return store_call_blocking(s, &c, &got, e);
 }
 
 bool store_holds(struct store *s, const char *key, const void *data, size_t bytes) {

@@ -71,6 +71,9 @@ void store_finish(struct store_request *r, int status);
 // Runs one call in this thread.
 int store_perform(struct store *s, const struct store_call *c, struct store_result *out,
                   struct err *e) ERR_CHECK;
+// One call, start to end.
+int store_call_blocking(struct store *s, const struct store_call *c, struct store_result *out,
+                        struct err *e) ERR_CHECK;
 int store_listing_add(struct store_listing *l, const char *key, int64_t bytes, const char *etag,
                       struct err *e) ERR_CHECK;
 int store_listing_add_prefix(struct store_listing *l, const char *prefix, struct err *e) ERR_CHECK;
@@ -78,6 +81,10 @@ int store_listing_add_prefix(struct store_listing *l, const char *prefix, struct
 int store_clip_range(const struct store_call *c, int64_t object_bytes, size_t *out, struct err *e) ERR_CHECK;
 // A create-only PUT whose earlier attempt may have been carried out met CONFLICT: is what lies there ours?
 bool store_holds(struct store *s, const char *key, const void *data, size_t bytes);
+
+// Milliseconds to wait before attempt + 1 of a request; a pure function.
+int64_t store_backoff_ms(uint64_t seed, uint64_t request, int attempt);
+bool store_transient(int rc); // worth another attempt: UNAVAILABLE, TIMEOUT, PEER
 
 // ---- the pool (store_pool.c).
 int store_pool_create(struct store_pool **out, int threads, struct err *e) ERR_CHECK;
@@ -89,5 +96,7 @@ int store_posix_open(struct store **out, const char *rest, const struct store_op
                      struct err *e) ERR_CHECK;
 int store_mem_open(struct store **out, const char *rest, const struct store_options *options,
                    struct err *e) ERR_CHECK;
+int store_fault_open(struct store **out, const char *rest, const struct store_options *options,
+                     struct err *e) ERR_CHECK;
 
 #endif

@@ -1,3 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 orrery_test(hash unit unit/test_hash.c orrery_storage)
 orrery_test(store unit unit/test_store.c orrery_storage)
+orrery_test(store_fault unit unit/test_store_fault.c orrery_storage)
