@@ -245,6 +245,4 @@ struct ops {
 #undef OP
 };
 
-const struct ops *ops_cpu(void);
-
 #endif
