@@ -4,3 +4,13 @@ orrery_script(shape lint tests/lint/shape.py)
 orrery_script(format lint tests/lint/format.sh)
 orrery_script(cppcheck lint tests/lint/cppcheck.sh)
 orrery_script(tidy lint tests/lint/tidy.sh)
+
+# Each builds the tree again in a folder of its own, so only the plain build has them.
+if(NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
+  orrery_script(sanitize_address house tests/house/sanitize.sh address,undefined "unit|kernels|fuzz")
+  orrery_script(sanitize_thread house tests/house/sanitize.sh thread "unit")
+  orrery_script(coverage house tests/house/coverage.sh)
+  orrery_script(fuzz house tests/house/fuzz.sh)
+  set_tests_properties(house.sanitize_address house.sanitize_thread house.coverage house.fuzz PROPERTIES
+    PROCESSORS 2 TIMEOUT 1500)
+endif()
