@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trial.h"
+
+struct attention {
+    int64_t sequences, queries, keys;
+    int heads, kv_heads, head_dim;
+    struct mask masks[3];
+    const struct mask *list[3];
+    bool one_mask;
+    unsigned char *visible; // [sequences, queries, keys]
+    double *q, *k, *v, *d_o;
+};
+
+struct hash_mask {
+    uint64_t seed;
+    int64_t block;
+    int density; // of 8
+};
+
+// Random blocks; some queries see nothing.
+static int hash_visible(void *arg, int64_t q, int64_t k) {
+    const struct hash_mask *h = arg;
+    uint64_t x = rng_mix64(h->seed + (uint64_t)(q / h->block) * 0x9e3779b97f4a7c15u +
+                           (uint64_t)(k / h->block) * 0x517cc1b727220a95u);
+    return (int)(x & 7) < h->density;
+}
+
+static int causal_visible(void *arg, int64_t q, int64_t k) {
+    return k <= q;
+}
+
+static int make_mask(struct trial *t, struct attention *s, int kind, struct mask *out, struct err *e) {
+    if (kind == 0) return mask_full(out, s->queries, s->keys, e);
+    if (kind == 1) return mask_from_predicate(out, s->queries, s->keys, causal_visible, NULL, e);
+    struct hash_mask h = {(uint64_t)trial_below(t, 1 << 30), 1 + trial_below(t, 9), (int)trial_below(t, 8)};
+    return mask_from_predicate(out, s->queries, s->keys, hash_visible, &h, e);
+}
+
+static void make_masks(struct trial *t, struct attention *s) {
+    int64_t frames = 1 + trial_below(t, 6), per_frame = 1 + s->keys / frames,
+            last = 1 + trial_below(t, frames);
+    bool blocks = t->round % 3 == 2;
+    if (blocks) s->keys = frames * per_frame, s->queries = last * per_frame;
+    for (int i = 0; i < s->sequences; i++) {
+        struct err e = {0};
+        int rc =
+            blocks ? mask_block_causal(&s->masks[i], frames, per_frame, trial_below(t, frames + 1), last, &e)
+                   : make_mask(t, s, s->one_mask ? t->round % 3 : (int)trial_below(t, 3), &s->masks[i], &e);
+        if (rc != 0 || mask_check(&s->masks[i], &e) != 0) trial_fail(t, "%s", e.text);
+        s->list[i] = &s->masks[i];
+    }
+    s->visible = trial_alloc(t, (size_t)(s->sequences * s->queries * s->keys));
+    for (int64_t b = 0; b < s->sequences; b++) {
+        const struct mask *m = &s->masks[s->one_mask ? 0 : b];
+        for (int32_t r = 0; r < m->n_runs; r++) {
+            for (int64_t q = m->runs[r].q_lo; q < m->runs[r].q_hi; q++) {
+                for (int32_t v = 0; v < m->runs[r].count; v++) {
+                    struct mask_interval w = m->intervals[m->runs[r].first + v];
+                    memset(s->visible + (b * s->queries + q) * s->keys + w.lo, 1, (size_t)(w.hi - w.lo));
+                }
+            }
+        }
+    }
+}
+
+static void make_attention(struct trial *t, struct attention *s) {
+    s->sequences = 1 + trial_below(t, 3);
+    s->kv_heads = 1 + (int)trial_below(t, 2);
+    s->heads = s->kv_heads * (1 + (int)trial_below(t, 3));
+    s->head_dim = 2 * (int)trial_size(t, 70);
+    s->queries = trial_size(t, 350);
+    s->keys = trial_size(t, 350);
+    if (t->round == 1) s->head_dim = 32;
+    if (t->round == TRIAL_ROUNDS - 1) s->head_dim = trial_below(t, 2) ? 64 : 128;
+    s->one_mask = trial_below(t, 2);
+    make_masks(t, s);
+}
+
+static void free_masks(struct attention *s) {
+    for (int64_t i = 0; i < s->sequences; i++) mask_fini(&s->masks[i]);
+}
+
+// One query and head: fills p (softmax over keys), o; returns lse.
+static double attend(const struct attention *s, int64_t b, int64_t i, int h, double *p, double *o) {
+    int hd = s->head_dim, hk = h / (s->heads / s->kv_heads);
+    const double *q = s->q + ((b * s->queries + i) * s->heads + h) * hd;
+    double top = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < s->keys; j++) {
+        const double *k = s->k + ((b * s->keys + j) * s->kv_heads + hk) * hd;
+        p[j] = -INFINITY;
+        if (!s->visible[(b * s->queries + i) * s->keys + j]) continue;
+        p[j] = 0;
+        for (int c = 0; c < hd; c++) p[j] += q[c] * k[c];
+        top = fmax(top, p[j]);
+    }
+    for (int64_t j = 0; j < s->keys; j++) sum += p[j] = p[j] == -INFINITY ? 0 : exp(p[j] - top);
+    memset(o, 0, (size_t)hd * sizeof *o);
+    for (int64_t j = 0; j < s->keys; j++) {
+        const double *v = s->v + ((b * s->keys + j) * s->kv_heads + hk) * hd;
+        if (p[j] > 0) p[j] /= sum;
+        for (int c = 0; c < hd; c++) o[c] += p[j] * v[c];
+    }
+    return sum > 0 ? top + log(sum) : -INFINITY;
+}
+
+static double attention_loss(void *arg) {
+    const struct attention *s = arg;
+    double *p = malloc((size_t)(s->keys + s->head_dim) * sizeof *p), loss = 0;
+    double *o = p + s->keys;
+    for (int64_t row = 0; row < s->sequences * s->queries; row++) {
+        for (int h = 0; h < s->heads; h++) {
+            attend(s, row / s->queries, row % s->queries, h, p, o);
+            const double *d = s->d_o + (row * s->heads + h) * s->head_dim;
+            for (int c = 0; c < s->head_dim; c++) loss += o[c] * d[c];
+        }
+    }
+    free(p);
+    return loss;
+}
+
+// o and lse of all queries.
+static void reference(const struct attention *s, double *p, double *o, double *lse) {
+    for (int64_t row = 0; row < s->sequences * s->queries; row++) {
+        for (int h = 0; h < s->heads; h++) {
+            lse[row * s->heads + h] =
+                attend(s, row / s->queries, row % s->queries, h, p, o + (row * s->heads + h) * s->head_dim);
+        }
+    }
+}
+
+static struct tensor scaled_rows(struct trial *t, int64_t rows, int64_t cols, double scale) {
+    struct tensor x = trial_rows(t, TRIAL_IN, rows, cols);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < cols; j++) tensor_f32(&x)[i * x.stride[0] + j] *= (float)scale;
+    }
+    return x;
+}
+
+void check_attention(struct trial *t) {
+    struct attention s = {0};
+    make_attention(t, &s);
+    struct op_attention_args a = {
+        .sequences = s.sequences, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.head_dim};
+    int64_t qw = s.heads * s.head_dim, kw = s.kv_heads * s.head_dim;
+    a.q = scaled_rows(t, s.sequences * s.queries, qw, trial_below(t, 2) ? 0.3 : 3);
+    a.k = scaled_rows(t, s.sequences * s.keys, kw, 1);
+    a.v = scaled_rows(t, s.sequences * s.keys, kw, 1);
+    a.o = trial_rows(t, TRIAL_OUT, s.sequences * s.queries, qw);
+    a.lse = trial_dense(t, TRIAL_OUT, s.sequences * s.queries, s.heads);
+    a.mask = s.one_mask ? &s.masks[0] : NULL;
+    a.masks = s.one_mask ? NULL : s.list;
+    trial_refilled(t);
+    TRIAL_RUN(t, attention, a);
+    s.q = trial_double(t, a.q);
+    s.k = trial_double(t, a.k);
+    s.v = trial_double(t, a.v);
+    double *o = trial_double(t, a.o), *lse = trial_double(t, a.lse);
+    reference(&s, trial_alloc(t, (size_t)s.keys * sizeof *o), o, lse);
+    trial_compare(t, "o", a.o, o, 2e-5);
+    for (int64_t i = 0; i < tensor_elems(&a.lse); i++) { // -inf has no mean
+        double got = (double)tensor_f32(&a.lse)[i];
+        if (!(got == lse[i]) && !(fabs(got - lse[i]) <= 1e-5 * (1 + fabs(lse[i])))) {
+            trial_fail(t, "lse[%lld] is %g, not %g", (long long)i, got, lse[i]);
+        }
+    }
+    free_masks(&s);
+}
+
+// dv += p dO; ds = p (dO v - dO o); dq += ds k; dk += ds q.
+static void reference_backward(const struct attention *s, double *p, double *dq, double *dk, double *dv) {
+    int hd = s->head_dim, group = s->heads / s->kv_heads;
+    double *o = p + s->keys;
+    for (int64_t row = 0; row < s->sequences * s->queries; row++) {
+        for (int h = 0; h < s->heads; h++) {
+            int64_t at = (row * s->heads + h) * hd;
+            attend(s, row / s->queries, row % s->queries, h, p, o);
+            double delta = 0;
+            for (int c = 0; c < hd; c++) delta += o[c] * s->d_o[at + c];
+            for (int64_t j = 0; j < s->keys; j++) {
+                int64_t kv = ((row / s->queries * s->keys + j) * s->kv_heads + h / group) * hd;
+                double dp = 0;
+                if (p[j] == 0) continue;
+                for (int c = 0; c < hd; c++) dp += s->d_o[at + c] * s->v[kv + c];
+                double ds = p[j] * (dp - delta);
+                for (int c = 0; c < hd; c++) {
+                    dv[kv + c] += p[j] * s->d_o[at + c];
+                    dk[kv + c] += ds * s->q[at + c];
+                    dq[at + c] += ds * s->k[kv + c];
+                }
+            }
+        }
+    }
+}
+
+void check_attention_backward(struct trial *t) {
+    struct attention s = {0};
+    make_attention(t, &s);
+    struct op_attention_backward_args a = {
+        .sequences = s.sequences, .heads = s.heads, .kv_heads = s.kv_heads};
+    int64_t qrows = s.sequences * s.queries, krows = s.sequences * s.keys;
+    int64_t qw = s.heads * s.head_dim, kw = s.kv_heads * s.head_dim;
+    a.head_dim = s.head_dim;
+    a.q = scaled_rows(t, qrows, qw, 0.5);
+    a.k = scaled_rows(t, krows, kw, 1);
+    a.v = scaled_rows(t, krows, kw, 1);
+    a.d_o = scaled_rows(t, qrows, qw, 1);
+    trial_refilled(t);
+    a.o = trial_rows(t, TRIAL_IN, qrows, qw);
+    a.lse = trial_dense(t, TRIAL_IN, qrows, s.heads);
+    a.dq = trial_rows(t, TRIAL_OUT, qrows, qw);
+    a.dk = trial_rows(t, TRIAL_OUT, krows, kw);
+    a.dv = trial_rows(t, TRIAL_OUT, krows, kw);
+    a.mask = s.one_mask ? &s.masks[0] : NULL;
+    a.masks = s.one_mask ? NULL : s.list;
+    s.q = trial_double(t, a.q);
+    s.k = trial_double(t, a.k);
+    s.v = trial_double(t, a.v);
+    s.d_o = trial_double(t, a.d_o);
+    double *o = trial_double(t, a.o), *lse = trial_double(t, a.lse);
+    double *p = trial_alloc(t, (size_t)(s.keys + s.head_dim) * sizeof *p);
+    reference(&s, p, o, lse);
+    for (int64_t i = 0; i < qrows * qw; i++) tensor_f32(&a.o)[i / qw * a.o.stride[0] + i % qw] = (float)o[i];
+    for (int64_t i = 0; i < qrows * s.heads; i++) tensor_f32(&a.lse)[i] = (float)lse[i];
+    trial_refilled(t);
+    TRIAL_RUN(t, attention_backward, a);
+    double *dq = trial_alloc(t, (size_t)(qrows * qw) * sizeof *dq);
+    double *dk = trial_alloc(t, (size_t)(krows * kw) * sizeof *dk),
+           *dv = trial_alloc(t, (size_t)(krows * kw) * sizeof *dv);
+    reference_backward(&s, p, dq, dk, dv);
+    trial_compare(t, "dq", a.dq, dq, 5e-5);
+    trial_compare(t, "dk", a.dk, dk, 5e-5);
+    trial_compare(t, "dv", a.dv, dv, 5e-5);
+    if (s.queries * s.keys <= 700) {
+        trial_gradient(t, "dq", a.dq, false, s.q, attention_loss, &s, 5e-5);
+        trial_gradient(t, "dk", a.dk, false, s.k, attention_loss, &s, 5e-5);
+        trial_gradient(t, "dv", a.dv, false, s.v, attention_loss, &s, 5e-5);
+    }
+    free_masks(&s);
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// Masks, the arena, the device.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/device.h"
+#include "kernels/mask.h"
+#include "kernels/ops.h"
+
+struct frames {
+    int64_t per_frame, window, skipped;
+};
+
+static int block_causal_visible(void *arg, int64_t q, int64_t k) {
+    const struct frames *f = arg;
+    int64_t qf = f->skipped + q / f->per_frame, kf = k / f->per_frame;
+    return kf <= qf && (f->window == 0 || kf > qf - f->window);
+}
+
+static void same_mask(const struct mask *a, const struct mask *b) {
+    assert_int_equal(a->queries, b->queries);
+    assert_int_equal(a->keys, b->keys);
+    assert_int_equal(a->n_runs, b->n_runs);
+    assert_int_equal(a->n_intervals, b->n_intervals);
+    assert_memory_equal(a->runs, b->runs, (size_t)a->n_runs * sizeof *a->runs);
+    assert_memory_equal(a->intervals, b->intervals, (size_t)a->n_intervals * sizeof *a->intervals);
+}
+
+static void block_causal_is_its_predicate(void **state) {
+    struct err e = {0};
+    for (int64_t window = 0; window <= 4; window++) {
+        for (int64_t last = 1; last <= 5; last++) {
+            struct mask a, b;
+            struct frames f = {3, window, 5 - last};
+            assert_int_equal(mask_block_causal(&a, 5, 3, window, last, &e), 0);
+            assert_int_equal(mask_from_predicate(&b, last * 3, 15, block_causal_visible, &f, &e), 0);
+            assert_int_equal(mask_check(&a, &e), 0);
+            assert_int_equal(mask_check(&b, &e), 0);
+            assert_int_equal(mask_pairs(&a), mask_pairs(&b));
+            if (last > 1 && window != 1) same_mask(&a, &b);
+            mask_fini(&a);
+            mask_fini(&b);
+        }
+    }
+}
+
+static void full_sees_all(void **state) {
+    struct err e = {0};
+    struct mask m;
+    assert_int_equal(mask_full(&m, 7, 11, &e), 0);
+    assert_int_equal(mask_check(&m, &e), 0);
+    assert_int_equal(mask_pairs(&m), 77);
+    mask_fini(&m);
+}
+
+static void nonsense_is_refused(void **state) {
+    struct err e = {0};
+    struct mask m;
+    assert_int_not_equal(mask_full(&m, -1, 3, &e), 0);
+    err_clear(&e);
+    assert_int_not_equal(mask_block_causal(&m, INT64_MAX / 2, 1000, 0, 1, &e), 0);
+    err_clear(&e);
+    assert_int_equal(mask_full(&m, 4, 4, &e), 0);
+    m.intervals[0].hi = 5;
+    assert_int_not_equal(mask_check(&m, &e), 0);
+    err_clear(&e);
+    m.intervals[0].hi = 4;
+    m.runs[0].q_hi = 3;
+    assert_int_not_equal(mask_check(&m, &e), 0);
+    mask_fini(&m);
+}
+
+static void arena_hands_out_what_was_planned(void **state) {
+    struct err e = {0};
+    struct device *d = NULL;
+    struct arena a;
+    void *p = NULL, *q = NULL;
+    assert_int_equal(device_open_cpu(&d, 1, &e), 0);
+    assert_int_equal(arena_init(&a, d, 256, &e), 0);
+    assert_int_equal(arena_take(&a, &p, 10, &e), 0);
+    size_t mark = arena_mark(&a);
+    assert_int_equal(arena_take(&a, &q, 192, &e), 0);
+    assert_int_equal((uintptr_t)p % 64 + (uintptr_t)q % 64, 0);
+    assert_int_equal((char *)q - (char *)p, 64);
+    assert_int_equal(arena_take(&a, &q, 1, &e), -ERR_BUG);
+    assert_non_null(strstr(e.text, "256"));
+    arena_rewind(&a, mark);
+    err_clear(&e);
+    assert_int_equal(arena_take(&a, &q, 192, &e), 0);
+    assert_int_equal(a.peak, 256);
+    arena_fini(&a);
+    device_close(d);
+}
+
+static void unknown_isa_is_named(void **state) {
+    struct err e = {0};
+    struct device *d = NULL;
+    setenv("ORRERY_ISA", "mmx", 1);
+    assert_int_equal(device_open_cpu(&d, 1, &e), -ERR_USAGE);
+    assert_non_null(strstr(e.text, "mmx"));
+    unsetenv("ORRERY_ISA");
+    device_close(NULL);
+}
+
+static void device_adds_and_copies(void **state) {
+    struct err e = {0};
+    struct device *d = NULL;
+    enum { N = 100001 };
+    assert_int_equal(device_open_cpu(&d, 2, &e), 0);
+    float *x = malloc(N * sizeof *x);
+    void *y = NULL;
+    assert_int_equal(d->vtable->alloc(d, &y, N * sizeof *x, &e), 0);
+    assert_int_equal(d->vtable->zero(d, y, N * sizeof *x, &e), 0);
+    for (int i = 0; i < N; i++) x[i] = (float)i;
+    assert_int_equal(d->vtable->add(d, y, y, x, N, &e), 0);
+    assert_int_equal(d->vtable->add(d, y, y, x, N, &e), 0);
+    assert_int_equal(d->vtable->copy_out(d, x, y, N * sizeof *x, &e), 0);
+    assert_int_equal(d->vtable->sync(d, &e), 0);
+    for (int i = 0; i < N; i++) assert_true(x[i] == 2 * (float)i);
+    struct device_info info;
+    device_describe(d, &info);
+    assert_int_equal(info.threads, 2);
+    assert_true(info.memory_bytes > 0 && info.model[0] != '\0');
+    d->vtable->release(d, y);
+    free(x);
+    device_close(d);
+}
+
+static void misfits_are_refused(void **state) {
+    struct err e = {0};
+    struct device *d = NULL;
+    float x[16] = {0};
+    assert_int_equal(device_open_cpu(&d, 1, &e), 0);
+    struct op_gemm_args g = {.a = tensor_2d(x, 2, 3), .b = tensor_2d(x, 2, 3), .c = tensor_2d(x, 2, 3)};
+    assert_int_equal(d->ops->gemm(d, &g, &e), -ERR_BUG);
+    assert_non_null(strstr(e.text, "gemm"));
+    device_close(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(block_causal_is_its_predicate), cmocka_unit_test(full_sees_all),
+        cmocka_unit_test(nonsense_is_refused),           cmocka_unit_test(arena_hands_out_what_was_planned),
+        cmocka_unit_test(unknown_isa_is_named),          cmocka_unit_test(device_adds_and_copies),
+        cmocka_unit_test(misfits_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
