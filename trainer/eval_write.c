@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/eval_write.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+
+// ---- eval.json
+static void put_number(struct json_writer *w, const struct eval_result *r, int64_t at) {
+    json_put_double(w, "value", r->value[at]);
+    json_put_double(w, "lo", r->lo[at]);
+    json_put_double(w, "hi", r->hi[at]);
+}
+
+static void put_horizons(struct json_writer *w, const char *key, const double *numbers, int64_t horizon) {
+    json_put_array(w, key);
+    for (int64_t h = 0; h < horizon; h++) json_put_double(w, NULL, numbers[h]);
+    json_close(w, ']');
+}
+
+static void put_row(struct json_writer *w, const struct eval_result *r, int row) {
+    json_put_object(w, NULL);
+    json_put_string(w, "name", eval_row_name(row));
+    json_put_string(w, "label", eval_row_label(row));
+    if (row == EVAL_SAMPLED) json_put_int(w, "steps", r->samples);
+    json_put_object(w, "metrics");
+    for (int m = 0; m < EVAL_METRICS; m++) {
+        int64_t at = eval_number_metric(r->horizon, row, m, 0);
+        json_put_object(w, eval_metric_at(m)->name);
+        put_number(w, r, at);
+        put_horizons(w, "horizon", r->value + at + 1, r->horizon);
+        put_horizons(w, "horizon_lo", r->lo + at + 1, r->horizon);
+        put_horizons(w, "horizon_hi", r->hi + at + 1, r->horizon);
+        json_close(w, '}');
+    }
+    json_close(w, '}');
+    json_close(w, '}');
+}
+
+static void put_metrics(struct json_writer *w) {
+    json_put_array(w, "metrics");
+    for (int m = 0; m < EVAL_METRICS; m++) {
+        const struct eval_metric *metric = eval_metric_at(m);
+        json_put_object(w, NULL);
+        json_put_string(w, "name", metric->name);
+        json_put_string(w, "label", metric->label);
+        json_put_string(w, "unit", metric->unit);
+        json_put_string(w, "better", metric->more_is_better ? "more" : "less");
+        json_put_int(w, "digits", metric->digits);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
+static void put_probes(struct json_writer *w, const struct eval_result *r) {
+    json_put_array(w, "probes");
+    for (int p = 0; p < EVAL_PROBES; p++) {
+        json_put_object(w, NULL);
+        json_put_string(w, "name", eval_probe_name(p));
+        json_put_string(w, "label", eval_probe_label(p));
+        put_number(w, r, eval_number_probe(r->horizon, p));
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
+static void put_bars(struct json_writer *w, const struct eval_result *r) {
+    int passed = 0;
+    json_put_array(w, "bars");
+    for (int b = 0; b < EVAL_BARS; b++) {
+        const struct eval_bar *bar = eval_bar_at(b);
+        int64_t at = eval_number_bar(r->horizon, b);
+        bool pass = eval_bar_passes(b, r->value[at]);
+        passed += pass;
+        json_put_object(w, NULL);
+        json_put_string(w, "name", bar->name);
+        json_put_string(w, "label", bar->label);
+        put_number(w, r, at);
+        json_put_string(w, "relation", bar->at_least ? ">=" : "<=");
+        json_put_double(w, "threshold", bar->threshold);
+        json_put_bool(w, "pass", pass);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+    json_put_int(w, "bars_passed", passed);
+    json_put_bool(w, "pass", passed == EVAL_BARS);
+}
+
+static void put_left_out(struct json_writer *w, const struct eval_result *r) {
+    json_put_array(w, "left_out");
+    if (!r->objects)
+        json_put_string(w, NULL,
+                        "pusher, puck and constant velocity: the data tells of no objects in the pictures");
+    if (!r->made[EVAL_WRONG]) json_put_string(w, NULL, "wrong action: needs actions and two sequences");
+    if (!r->made[EVAL_SAMPLED]) json_put_string(w, NULL, "sampled: eval.samples is 1");
+    json_close(w, ']');
+}
+
+static void put_head(struct json_writer *w, const struct eval_result *r) {
+    char when[CLOCK_ISO_BYTES];
+    json_put_string(w, "format", "orrery-eval");
+    json_put_int(w, "version", EVAL_JSON_VERSION);
+    json_put_string(w, "made", clock_iso(clock_utc_ns(), when));
+    json_put_int(w, "step", r->step);
+    json_put_int(w, "sequences", r->sequences);
+    json_put_int(w, "context", r->context);
+    json_put_int(w, "horizon", r->horizon);
+    json_put_int(w, "samples", r->samples);
+    json_put_int(w, "seed", (int64_t)r->seed);
+    json_put_int(w, "ranks", r->ranks);
+    json_put_double(w, "seconds", r->seconds);
+}
+
+int eval_write_json(const struct eval_result *r, struct buf *out, struct err *e) {
+    struct json_writer w;
+    json_begin(&w, out);
+    json_put_object(&w, NULL);
+    put_head(&w, r);
+    put_metrics(&w);
+    json_put_array(&w, "rows");
+    for (int row = 0; row < EVAL_ROWS; row++)
+        if (r->made[row]) put_row(&w, r, row);
+    json_close(&w, ']');
+    put_probes(&w, r);
+    put_bars(&w, r);
+    put_left_out(&w, r);
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    return rc ? rc : buf_append(out, "\n", 1, e);
+}
+
+// ---- the table
+#define CELL_BYTES 32
+
+static const char *cell(char *out, double v, int digits) {
+    if (isnan(v))
+        snprintf(out, CELL_BYTES, "-");
+    else
+        snprintf(out, CELL_BYTES, "%.*f", digits, v);
+    return out;
+}
+
+struct column {
+    const char *head;
+    int metric, width;
+};
+
+static const struct column columns[] = {
+    {"PSNR", METRIC_PSNR, 6},          {"moving", METRIC_PSNR_MOVING, 7}, {"pusher", METRIC_PSNR_NEAR, 7},
+    {"SSIM", METRIC_SSIM, 6},          {"pusher", METRIC_PUSHER, 7},      {"puck", METRIC_PUCK, 6},
+    {"contact", METRIC_CONTACT_F1, 8}, {"touch", METRIC_TOUCH_R2, 7},     {"force", METRIC_FORCE_RMSE, 7},
+    {"audio", METRIC_AUDIO_R2, 7},     {"mel", METRIC_AUDIO_DISTANCE, 6}, {"onset", METRIC_ONSET_F1, 6},
+};
+#define COLUMNS     (sizeof columns / sizeof *columns)
+#define LABEL_WIDTH 18
+
+static int write_rows(const struct eval_result *r, struct buf *out, struct err *e) {
+    char text[CELL_BYTES];
+    int rc = buf_appendf(
+        out, e,
+        "%-*s    dB      dB      dB            px     px      F1     R2   RMSE     R2  dist.     F1\n",
+        LABEL_WIDTH, "");
+    if (!rc) rc = buf_appendf(out, e, "%-*s", LABEL_WIDTH, "all horizons");
+    for (size_t c = 0; c < COLUMNS && !rc; c++)
+        rc = buf_appendf(out, e, "%*s", columns[c].width, columns[c].head);
+    for (int row = 0; row < EVAL_ROWS && !rc; row++) {
+        if (!r->made[row]) continue;
+        rc = row == EVAL_SAMPLED
+                 ? buf_appendf(out, e, "\nmodel, K = %-*lld", LABEL_WIDTH - 11, (long long)r->samples)
+                 : buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, eval_row_label(row));
+        for (size_t c = 0; c < COLUMNS && !rc; c++) {
+            double v = r->value[eval_number_metric(r->horizon, row, columns[c].metric, 0)];
+            rc = buf_appendf(out, e, "%*s", columns[c].width,
+                             cell(text, v, eval_metric_at(columns[c].metric)->digits));
+        }
+    }
+    return rc ? rc : buf_appends(out, "\n", e);
+}
+
+#define HORIZONS_SHOWN 10
+
+static int write_skill(const struct eval_result *r, struct buf *out, struct err *e) {
+    char text[CELL_BYTES];
+    int64_t shown = r->horizon < HORIZONS_SHOWN ? r->horizon : HORIZONS_SHOWN;
+    int rc = buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, "skill by horizon");
+    for (int64_t i = 1; i <= shown && !rc; i++)
+        rc = buf_appendf(out, e, "%7lld", (long long)(r->horizon <= shown ? i : i * r->horizon / shown));
+    for (int row = EVAL_MEAN; row < EVAL_ROWS && !rc; row++) {
+        if (!r->made[row]) continue;
+        rc = row == EVAL_SAMPLED
+                 ? buf_appendf(out, e, "\nmodel, K = %-*lld", LABEL_WIDTH - 11, (long long)r->samples)
+                 : buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, eval_row_label(row));
+        for (int64_t i = 1; i <= shown && !rc; i++) {
+            int64_t h = r->horizon <= shown ? i : i * r->horizon / shown;
+            double v = r->value[eval_number_metric(r->horizon, row, METRIC_SKILL, h)];
+            rc = buf_appendf(out, e, "%7s", cell(text, v, 2));
+        }
+    }
+    return rc ? rc : buf_appends(out, "\n", e);
+}
+
+static int write_line(const struct eval_result *r, int64_t at, const char *mark, const char *label,
+                      const char *want, struct buf *out, struct err *e) {
+    char value[CELL_BYTES], lo[CELL_BYTES], hi[CELL_BYTES];
+    return buf_appendf(out, e, "%-5s%-58s%8s  [%s, %s]%s\n", mark, label, cell(value, r->value[at], 3),
+                       cell(lo, r->lo[at], 3), cell(hi, r->hi[at], 3), want);
+}
+
+static int write_bars(const struct eval_result *r, struct buf *out, struct err *e) {
+    int rc = buf_appends(out, "\nbars (95 % intervals over sequences)\n", e), passed = 0;
+    for (int b = 0; b < EVAL_BARS && !rc; b++) {
+        const struct eval_bar *bar = eval_bar_at(b);
+        int64_t at = eval_number_bar(r->horizon, b);
+        bool pass = eval_bar_passes(b, r->value[at]);
+        char want[64];
+        passed += pass;
+        snprintf(want, sizeof want, "  %s %g", bar->at_least ? "at least" : "at most", bar->threshold);
+        rc = write_line(r, at, pass ? "pass" : "MISS", bar->label, want, out, e);
+    }
+    return rc ? rc : buf_appendf(out, e, "%d of %d bars passed\n", passed, EVAL_BARS);
+}
+
+int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e) {
+    int rc = buf_appendf(
+        out, e, "%lld held-out sequences, %lld frames given, %lld predicted, weights of step %lld\n\n",
+        (long long)r->sequences, (long long)r->context, (long long)r->horizon, (long long)r->step);
+    if (!rc) rc = write_rows(r, out, e);
+    if (!rc) rc = write_skill(r, out, e);
+    if (!rc) rc = buf_appends(out, "\n", e);
+    for (int p = 0; p < EVAL_PROBES && !rc; p++) {
+        int64_t at = eval_number_probe(r->horizon, p);
+        if (!isnan(r->value[at])) rc = write_line(r, at, "", eval_probe_label(p), "", out, e);
+    }
+    if (!rc && !r->objects)
+        rc = buf_appends(
+            out,
+            "The data tells of no objects in the pictures: pusher, puck and constant velocity are left "
+            "out.\n",
+            e);
+    return rc ? rc : write_bars(r, out, e);
+}

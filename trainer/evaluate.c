@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/evaluate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "trainer/eval_deal.h"
+#include "trainer/eval_measure.h"
+
+#define CHUNK           8   // sequences predicted together, whatever the number of ranks
+#define MEAN_WINDOWS    256 // training windows behind the training mean
+#define REPLICATES_MAX  1000
+#define REPLICATES_MIN  50
+#define REPLICATE_CELLS 8000000 // doubles that all replicates together may take
+
+struct evaluate {
+    const struct evaluate_request *q;
+    int64_t context, frames, window; // window: frames that the model sees
+    struct eval_windows held_out, train;
+    struct baseline_means truth, training;
+    struct eval_measure measure;
+    bool made[EVAL_ROWS];
+    int64_t record; // elems of one
+};
+
+// ---- means of data, in chunks of windows whose sums add up in chunk order.
+struct mean_job {
+    const struct modality_set *set;
+    const struct eval_source *source;
+    const struct eval_windows *windows;
+};
+
+static int64_t chunk_end(const struct eval_windows *w, int64_t first) {
+    return first + CHUNK < w->n ? first + CHUNK : w->n;
+}
+
+// A block: sums, squares, frames.
+static int sum_chunk(void *arg, int64_t item, double *block, struct err *e) {
+    const struct mean_job *job = arg;
+    const struct eval_windows *w = job->windows;
+    int64_t first = item * CHUNK, n = chunk_end(w, first) - first;
+    struct batch batch = {0};
+    struct baseline_sums sums;
+    int rc = baseline_sums_init(&sums, job->set, e);
+    if (rc) return rc;
+    rc = job->source->window(job->source->arg, w->episode + first, w->first_frame + first, n, w->frames,
+                             &batch, e);
+    if (!rc) {
+        baseline_sums_add(&sums, job->set, batch.x, batch.valid, n * w->frames);
+        memcpy(block, sums.sum, sizeof(double) * (size_t)sums.elems);
+        memcpy(block + sums.elems, sums.square, sizeof(double) * (size_t)sums.elems);
+        memcpy(block + 2 * sums.elems, sums.frames, sizeof sums.frames);
+        batch_fini(&batch);
+    }
+    baseline_sums_fini(&sums);
+    return rc;
+}
+
+static void merge_block(struct baseline_sums *total, double *block) {
+    struct baseline_sums one = {.elems = total->elems, .sum = block, .square = block + total->elems};
+    memcpy(one.frames, block + 2 * total->elems, sizeof one.frames);
+    baseline_sums_merge(total, &one);
+}
+
+static int take_means(const struct evaluate_request *q, const struct eval_source *source,
+                      const struct eval_windows *windows, struct baseline_means *out, struct err *e) {
+    struct mean_job job = {q->set, source, windows};
+    struct baseline_sums total;
+    double *all = NULL;
+    int64_t items = (windows->n + CHUNK - 1) / CHUNK;
+    int rc = baseline_sums_init(&total, q->set, e);
+    if (rc) return rc;
+    int64_t block = 2 * total.elems + OPS_MODALITIES_MAX;
+    rc = eval_deal(q->coll, "evaluate: means of data", items, block, sum_chunk, &job, &all, e);
+    for (int64_t i = 0; i < items && !rc; i++) merge_block(&total, all + i * block);
+    if (!rc) rc = baseline_means_init(out, q->set, &total, e);
+    free(all);
+    baseline_sums_fini(&total);
+    return rc;
+}
+
+// ---- one chunk of sequences.
+struct chunk {
+    struct evaluate *ev;
+    int64_t first, n;
+    struct batch batch; // n + 1 windows: the one before the first, for its actions, then the chunk
+    uint64_t sample[CHUNK];
+    float *guess[EVAL_ROWS][OPS_MODALITIES_MAX];
+    float *cut[OPS_MODALITIES_MAX]; // [n, probe frames, frame_elems]
+};
+
+static int64_t elems_of(const struct evaluate *ev, int m) {
+    return ev->q->set->spec[m].frame_elems;
+}
+
+static float *truth_of(const struct chunk *c, int m) {
+    return c->batch.x[m] + c->ev->frames * elems_of(c->ev, m);
+}
+
+static int load_chunk(struct chunk *c, struct err *e) {
+    struct evaluate *ev = c->ev;
+    int64_t episode[CHUNK + 1], first_frame[CHUNK + 1];
+    for (int64_t i = 0; i <= c->n; i++) {
+        int64_t k = (c->first + i - 1 + ev->held_out.n) % ev->held_out.n;
+        episode[i] = ev->held_out.episode[k];
+        first_frame[i] = ev->held_out.first_frame[k];
+    }
+    for (int64_t i = 0; i < c->n; i++) c->sample[i] = (uint64_t)(c->first + i);
+    const struct eval_source *s = &ev->q->held_out;
+    return s->window(s->arg, episode, first_frame, c->n + 1, ev->frames, &c->batch, e);
+}
+
+static void chunk_fini(struct chunk *c) {
+    for (int m = 0; m < OPS_MODALITIES_MAX; m++) {
+        for (int row = 0; row < EVAL_ROWS; row++) free(c->guess[row][m]);
+        free(c->cut[m]);
+    }
+    batch_fini(&c->batch);
+}
+
+// A row starts as a copy of the truth; its forecast then replaces the frames from the context on.
+static int start_row(struct chunk *c, int row, struct err *e) {
+    for (int m = 0; m < c->ev->q->set->n; m++) {
+        size_t bytes = sizeof(float) * (size_t)(c->n * c->ev->frames * elems_of(c->ev, m));
+        c->guess[row][m] = malloc(bytes);
+        if (!c->guess[row][m]) return err_set(e, ERR_MEMORY, "no memory for %zu bytes of forecast", bytes);
+        memcpy(c->guess[row][m], truth_of(c, m), bytes);
+    }
+    return 0;
+}
+
+static void run_naive(struct chunk *c) {
+    struct evaluate *ev = c->ev;
+    struct baseline_shape s = {c->n, ev->frames, ev->context};
+    for (int m = 0; m < ev->q->set->n; m++) {
+        if (m == ev->q->set->action) continue;
+        baseline_copy_last(c->guess[EVAL_COPY_LAST][m], s, elems_of(ev, m));
+        baseline_mean(c->guess[EVAL_MEAN][m], s, elems_of(ev, m), ev->training.mean[m]);
+    }
+}
+
+static int run_velocity(struct chunk *c, struct err *e) {
+    struct evaluate *ev = c->ev;
+    const struct eval_source *s = &ev->q->held_out;
+    int video = ev->measure.video;
+    for (int64_t b = 0; b < c->n; b++) {
+        struct baseline_objects o;
+        int64_t now = ev->held_out.first_frame[c->first + b] + ev->context - 1;
+        int rc = s->objects(s->arg, ev->held_out.episode[c->first + b], now, &o, e);
+        if (rc) return rc;
+        baseline_constant_velocity(c->guess[EVAL_VELOCITY][video] + b * ev->frames * elems_of(ev, video),
+                                   ev->frames, ev->context, &ev->q->set->spec[video].grid, &o);
+    }
+    return 0;
+}
+
+// The actions of the sequence before, from the context on.
+static void swap_actions(struct chunk *c) {
+    struct evaluate *ev = c->ev;
+    int a = ev->q->set->action;
+    int64_t n = elems_of(ev, a), skip = ev->context * n, all = ev->frames * n;
+    for (int64_t b = 0; b < c->n; b++)
+        memcpy(c->guess[EVAL_WRONG][a] + b * all + skip, c->batch.x[a] + b * all + skip,
+               sizeof(float) * (size_t)(all - skip));
+}
+
+static int run_model(struct chunk *c, int row, int steps, struct err *e) {
+    struct evaluate *ev = c->ev;
+    struct rollout_request r = {.mode = ROLLOUT_SIMULATE,
+                                .sequences = c->n,
+                                .frames = ev->frames,
+                                .context = ev->context,
+                                .window = ev->window,
+                                .steps = steps,
+                                .seed = (uint64_t)ev->q->config->run_seed,
+                                .sample = c->sample};
+    for (int m = 0; m < ev->q->set->n; m++) r.x[m] = c->guess[row][m];
+    return rollout_run(&ev->q->predictor, ev->q->set, &r, e);
+}
+
+static int run_rows(struct chunk *c, struct err *e) {
+    struct evaluate *ev = c->ev;
+    int rc = 0;
+    for (int row = 0; row < EVAL_ROWS && !rc; row++)
+        if (ev->made[row]) rc = start_row(c, row, e);
+    if (rc) return rc;
+    run_naive(c);
+    if (ev->made[EVAL_VELOCITY]) rc = run_velocity(c, e);
+    if (!rc) rc = run_model(c, EVAL_MODEL, 1, e);
+    if (!rc && ev->made[EVAL_WRONG]) {
+        swap_actions(c);
+        rc = run_model(c, EVAL_WRONG, 1, e);
+    }
+    if (!rc && ev->made[EVAL_SAMPLED]) rc = run_model(c, EVAL_SAMPLED, (int)ev->q->config->eval_samples, e);
+    return rc;
+}
+
+static int measure_rows(struct chunk *c, double *block, struct err *e) {
+    struct evaluate *ev = c->ev;
+    for (int64_t b = 0; b < c->n; b++) {
+        struct eval_sequence s = {0};
+        for (int m = 0; m < ev->q->set->n; m++) {
+            int64_t at = b * ev->frames * elems_of(ev, m);
+            s.truth[m] = truth_of(c, m) + at;
+            s.valid[m] = c->batch.valid[m] + (b + 1) * ev->frames;
+            for (int row = 0; row < EVAL_ROWS; row++) {
+                bool says = ev->made[row] && (row != EVAL_VELOCITY || m == ev->measure.video);
+                s.guess[row][m] = says ? c->guess[row][m] + at : NULL;
+            }
+        }
+        int rc = eval_measure_forecast(&ev->measure, &s, block + b * ev->record, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+// ---- probes: one look at the last `seen` frames of a sequence.
+static int64_t frames_seen(const struct evaluate *ev) {
+    return ev->frames < ev->window ? ev->frames : ev->window;
+}
+
+static int cut_last(struct chunk *c, float *const *from, struct err *e) {
+    int64_t seen = frames_seen(c->ev), skip = c->ev->frames - seen;
+    for (int m = 0; m < c->ev->q->set->n; m++) {
+        int64_t n = elems_of(c->ev, m);
+        if (!c->cut[m]) c->cut[m] = malloc(sizeof(float) * (size_t)(c->n * seen * n));
+        if (!c->cut[m]) return err_set(e, ERR_MEMORY, "no memory for %lld frames", (long long)seen);
+        for (int64_t b = 0; b < c->n; b++)
+            memcpy(c->cut[m] + b * seen * n, from[m] + (b * c->ev->frames + skip) * n,
+                   sizeof(float) * (size_t)(seen * n));
+    }
+    return 0;
+}
+
+static int look(struct chunk *c, enum rollout_mode mode, unsigned asked, float *const *from, struct err *e) {
+    struct rollout_request r = {.mode = mode,
+                                .sequences = c->n,
+                                .frames = frames_seen(c->ev),
+                                .asked = asked,
+                                .window = c->ev->window,
+                                .steps = 1,
+                                .seed = (uint64_t)c->ev->q->config->run_seed,
+                                .sample = c->sample};
+    int rc = cut_last(c, from, e);
+    for (int m = 0; m < c->ev->q->set->n; m++) r.x[m] = c->cut[m];
+    return rc ? rc : rollout_run(&c->ev->q->predictor, c->ev->q->set, &r, e);
+}
+
+// Compares what was asked for with the truth, frames [from, frames) of the sequence.
+static void add_probe(struct chunk *c, int m, int64_t from, int probe, double *block) {
+    struct evaluate *ev = c->ev;
+    int64_t n = elems_of(ev, m), seen = frames_seen(ev), skip = ev->frames - seen;
+    for (int64_t b = 0; b < c->n; b++)
+        eval_measure_probe(&ev->measure, m, truth_of(c, m) + (b * ev->frames + skip) * n,
+                           c->cut[m] + b * seen * n, c->batch.valid[m] + (b + 1) * ev->frames + skip,
+                           from > skip ? from - skip : 1, seen,
+                           eval_record_probe(block + b * ev->record, ev->frames - ev->context, probe));
+}
+
+static int run_probes(struct chunk *c, double *block, struct err *e) {
+    const struct eval_measure *m = &c->ev->measure;
+    float *truth[OPS_MODALITIES_MAX];
+    int rc = 0;
+    for (int i = 0; i < c->ev->q->set->n; i++) truth[i] = truth_of(c, i);
+    if (m->action >= 0) {
+        rc = look(c, ROLLOUT_INVERSE, 0, truth, e);
+        if (rc) return rc;
+        add_probe(c, m->action, 1, PROBE_INVERSE, block);
+        rc = look(c, ROLLOUT_INVERSE, 0, c->guess[EVAL_MODEL], e);
+        if (rc) return rc;
+        add_probe(c, m->action, c->ev->context, PROBE_OWN_VIDEO, block);
+    }
+    unsigned asked = (m->touch >= 0 ? 1u << m->touch : 0) | (m->audio >= 0 ? 1u << m->audio : 0);
+    if (!asked || m->video < 0) return 0;
+    rc = look(c, ROLLOUT_PERCEIVE, asked, truth, e);
+    if (rc) return rc;
+    if (m->touch >= 0) add_probe(c, m->touch, 1, PROBE_CROSS_TOUCH, block);
+    if (m->audio >= 0) add_probe(c, m->audio, 1, PROBE_CROSS_AUDIO, block);
+    return 0;
+}
+
+static int run_chunk(void *arg, int64_t item, double *block, struct err *e) {
+    struct evaluate *ev = arg;
+    struct chunk c = {.ev = ev, .first = item * CHUNK};
+    c.n = chunk_end(&ev->held_out, c.first) - c.first;
+    if (ev->q->box) {
+        char place[64];
+        snprintf(place, sizeof place, "sequences %lld to %lld", (long long)c.first,
+                 (long long)(c.first + c.n - 1));
+        blackbox_set_phase(ev->q->box, PHASE_EVALUATE, place);
+    }
+    int rc = load_chunk(&c, e);
+    if (!rc) rc = run_rows(&c, e);
+    if (!rc) rc = measure_rows(&c, block, e);
+    if (!rc) rc = run_probes(&c, block, e);
+    chunk_fini(&c);
+    return rc;
+}
+
+// ---- the whole.
+static int check(const struct evaluate_request *q, struct err *e) {
+    const struct config *c = q->config;
+    if (q->held_out.episodes < 1) return err_set(e, ERR_DATA, "data.eval holds no episode");
+    if (q->train.episodes < 1) return err_set(e, ERR_DATA, "data.train holds no episode");
+    if (c->eval_context >= c->data_frames)
+        return err_set(e, ERR_CONFIG,
+                       "eval.context (%lld) must be less than data.frames (%lld), the frames that the "
+                       "model sees",
+                       (long long)c->eval_context, (long long)c->data_frames);
+    return 0;
+}
+
+static void choose_rows(struct evaluate *ev) {
+    const struct evaluate_request *q = ev->q;
+    for (int row = 0; row < EVAL_ROWS; row++) ev->made[row] = true;
+    ev->made[EVAL_VELOCITY] = q->held_out.objects && eval_find(q->set, "video") >= 0 && ev->context >= 2;
+    ev->made[EVAL_WRONG] = q->set->action >= 0 && ev->held_out.n > 1;
+    ev->made[EVAL_SAMPLED] = q->config->eval_samples > 1;
+}
+
+static int prepare(struct evaluate *ev, struct err *e) {
+    const struct evaluate_request *q = ev->q;
+    const struct config *c = q->config;
+    uint64_t seed = (uint64_t)c->run_seed;
+    ev->context = c->eval_context;
+    ev->frames = c->eval_context + c->eval_horizon;
+    ev->window = c->data_frames;
+    ev->record = eval_record_elems(c->eval_horizon);
+    int rc = eval_windows_init(&ev->held_out, &q->held_out, c->eval_sequences, ev->frames, seed, e);
+    if (!rc) rc = eval_windows_init(&ev->train, &q->train, MEAN_WINDOWS, ev->window, seed, e);
+    if (!rc) rc = take_means(q, &q->train, &ev->train, &ev->training, e);
+    if (!rc) rc = take_means(q, &q->held_out, &ev->held_out, &ev->truth, e);
+    if (rc) return rc;
+    choose_rows(ev);
+    return eval_measure_init(&ev->measure, q->set, &ev->truth, ev->made[EVAL_VELOCITY], ev->frames,
+                             ev->context, e);
+}
+
+static int take_result(struct eval_result *out, int64_t horizon, struct err *e) {
+    size_t n = (size_t)eval_numbers_count(horizon);
+    out->value = calloc(n, sizeof(double));
+    out->lo = calloc(n, sizeof(double));
+    out->hi = calloc(n, sizeof(double));
+    if (out->value && out->lo && out->hi) return 0;
+    return err_set(e, ERR_MEMORY, "no memory for %zu numbers", n);
+}
+
+static int64_t replicates_for(int64_t horizon) {
+    int64_t n = REPLICATE_CELLS / eval_numbers_count(horizon);
+    return n > REPLICATES_MAX ? REPLICATES_MAX : n < REPLICATES_MIN ? REPLICATES_MIN : n;
+}
+
+// Rank 0 alone draws the intervals: they cost more than the rest of the arithmetic, and only its result is
+// written.
+static int conclude(const struct evaluate *ev, const double *records, struct eval_result *out,
+                    struct err *e) {
+    int64_t horizon = ev->frames - ev->context, n = ev->held_out.n;
+    double *sum = calloc((size_t)ev->record, sizeof *sum);
+    if (!sum) return err_set(e, ERR_MEMORY, "no memory for a record");
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < ev->record; k++) sum[k] += records[i * ev->record + k];
+    eval_numbers(sum, horizon, out->value);
+    free(sum);
+    if (ev->q->coll && coll_rank(ev->q->coll) != 0) {
+        memcpy(out->lo, out->value, sizeof(double) * (size_t)eval_numbers_count(horizon));
+        memcpy(out->hi, out->value, sizeof(double) * (size_t)eval_numbers_count(horizon));
+        return 0;
+    }
+    return eval_bootstrap(records, n, horizon, out->seed, replicates_for(horizon), out->lo, out->hi, e);
+}
+
+static void evaluate_fini(struct evaluate *ev) {
+    eval_measure_fini(&ev->measure);
+    baseline_means_fini(&ev->truth);
+    baseline_means_fini(&ev->training);
+    eval_windows_fini(&ev->held_out);
+    eval_windows_fini(&ev->train);
+}
+
+int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) {
+    struct evaluate ev = {.q = q};
+    double *records = NULL, began = clock_seconds();
+    *out = (struct eval_result){.step = q->step,
+                                .sequences = q->config->eval_sequences,
+                                .context = q->config->eval_context,
+                                .horizon = q->config->eval_horizon,
+                                .samples = q->config->eval_samples,
+                                .seed = (uint64_t)q->config->run_seed,
+                                .ranks = q->coll ? coll_size(q->coll) : 1};
+    int rc = check(q, e);
+    if (!rc) rc = take_result(out, out->horizon, e);
+    if (!rc) rc = prepare(&ev, e);
+    if (rc) goto out;
+    int64_t items = (ev.held_out.n + CHUNK - 1) / CHUNK;
+    rc = eval_deal(q->coll, "evaluate: records", items, CHUNK * ev.record, run_chunk, &ev, &records, e);
+    if (!rc) rc = conclude(&ev, records, out, e);
+    memcpy(out->made, ev.made, sizeof out->made);
+    out->objects = ev.measure.objects;
+    out->seconds = clock_seconds() - began;
+out:
+    free(records);
+    evaluate_fini(&ev);
+    if (rc) eval_result_fini(out);
+    return rc;
+}
+
+void eval_result_fini(struct eval_result *r) {
+    free(r->value);
+    free(r->lo);
+    free(r->hi);
+    r->value = r->lo = r->hi = NULL;
+}

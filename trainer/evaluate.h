@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evaluation on held-out windows: the model's forecasts, one-step and sampled, with its own and with another
+// episode's actions, beside the baselines; what it tells of one sense from the others. Sequences are dealt
+// out to the ranks in fixed chunks and their records added in sequence order: the numbers do not depend on
+// the number of ranks.
+#ifndef ORRERY_TRAINER_EVALUATE_H
+#define ORRERY_TRAINER_EVALUATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/blackbox.h"
+#include "base/config.h"
+#include "base/err.h"
+#include "comm/coll.h"
+#include "trainer/eval_record.h"
+#include "trainer/eval_source.h"
+#include "trainer/rollout.h"
+
+struct evaluate_request {
+    const struct config *config;
+    const struct modality_set *set;
+    struct predictor predictor;
+    struct eval_source held_out, train;
+    struct coll *coll;    // NULL: this process alone
+    struct blackbox *box; // NULL: none
+    int64_t step;         // of the weights
+};
+
+struct eval_result {
+    int64_t step, sequences, context, horizon, samples;
+    uint64_t seed;
+    int ranks;
+    bool objects;            // the metrics of pusher and puck were made
+    bool made[EVAL_ROWS];    // rows that were made
+    double *value, *lo, *hi; // [eval_numbers_count(horizon)], see eval_record.h; 95 % intervals
+    double seconds;
+};
+
+// Collective. The result is filled on every rank; the caller finishes it.
+int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) ERR_CHECK;
+void eval_result_fini(struct eval_result *r);
+
+#endif
