@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/eval_source.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
-#include "base/rng.h"
 #include "trainer/media_npy.h"
 
 #define STATE_ELEMS_MAX ((int64_t)1 << 24)
-#define WINDOW_STREAM   1 // of RNG_WINDOW: training's windows are stream 0
 
 // ---- a data set as a source.
 static int64_t data_frames(void *arg, int64_t episode) {
@@ -107,61 +103,4 @@ void eval_source_data(struct eval_source *out, struct data *d) {
                                 .frames = data_frames,
                                 .window = data_cut,
                                 .objects = has_objects(d) ? data_objects : NULL};
-}
-
-// ---- windows.
-static int64_t usable(const struct eval_source *s, int64_t frames, int64_t *list) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < s->episodes; i++)
-        if (s->frames(s->arg, i) >= frames) list[n++] = i;
-    return n;
-}
-
-static void place_windows(struct eval_windows *w, const struct eval_source *s, const int64_t *list,
-                          int64_t usable_n, uint64_t seed) {
-    int64_t passes = (w->n + usable_n - 1) / usable_n;
-    struct rng_key key = rng_key(seed, RNG_WINDOW, WINDOW_STREAM);
-    for (int64_t i = 0; i < w->n; i++) {
-        uint32_t bits[4];
-        rng_block(key, 0, (uint64_t)i, 0, bits);
-        // Fewer windows than episodes: spread over all of them. More: each pass has its own stretch of the
-        // episode.
-        int64_t pick = passes > 1 ? i % usable_n : (int64_t)((double)i * (double)usable_n / (double)w->n);
-        int64_t room = s->frames(s->arg, list[pick]) - w->frames + 1;
-        double at = ((double)(i / usable_n) + (double)rng_unit(bits[0])) / (double)passes;
-        w->episode[i] = list[pick];
-        w->first_frame[i] = (int64_t)(at * (double)room);
-        if (w->first_frame[i] >= room) w->first_frame[i] = room - 1;
-    }
-}
-
-int eval_windows_init(struct eval_windows *w, const struct eval_source *s, int64_t n, int64_t frames,
-                      uint64_t seed, struct err *e) {
-    *w = (struct eval_windows){.n = n, .frames = frames};
-    int64_t *list = calloc((size_t)s->episodes + 1, sizeof *list);
-    w->episode = calloc((size_t)n, sizeof *w->episode);
-    w->first_frame = calloc((size_t)n, sizeof *w->first_frame);
-    int rc = 0;
-    if (!list || !w->episode || !w->first_frame) {
-        rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
-        goto out;
-    }
-    int64_t found = usable(s, frames, list);
-    if (found == 0) {
-        rc = err_set(e, ERR_DATA,
-                     "no episode has the %lld frames that evaluation needs (eval.context + eval.horizon)",
-                     (long long)frames);
-        goto out;
-    }
-    place_windows(w, s, list, found, seed);
-out:
-    free(list);
-    if (rc) eval_windows_fini(w);
-    return rc;
-}
-
-void eval_windows_fini(struct eval_windows *w) {
-    free(w->episode);
-    free(w->first_frame);
-    w->episode = w->first_frame = NULL;
 }
