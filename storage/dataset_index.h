@@ -49,4 +49,8 @@ int dataset_index_write(const struct dataset_index *x, const char *shard, struct
 int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, const char *shard,
                         struct err *e) ERR_CHECK;
 
+// Shared with the manifest: a CRC32C as eight hex digits; "format" and "version" at the head of a document.
+bool dataset_index_crc(const struct json_value *v, uint32_t *out);
+int dataset_index_head(const struct json *doc, const char *format, const char *what, struct err *e) ERR_CHECK;
+
 #endif

@@ -99,10 +99,8 @@ static int append_member(struct buf *out, const char *name, uint64_t bytes, stru
     return rc ? rc : append_header(out, &h, e);
 }
 
-static const char *name_flaw(const char *name, size_t n);
-
 int tar_put_header(struct buf *out, const char *name, uint64_t bytes, struct err *e) {
-    const char *flaw = name_flaw(name, strlen(name));
+    const char *flaw = tar_name_flaw(name, strlen(name));
     if (flaw) return err_set(e, ERR_BUG, "cannot put '%.200s' into a tar: its name %s", name, flaw);
     if (bytes > INT64_MAX) return err_set(e, ERR_BUG, "cannot put '%s' into a tar: too large", name);
     if (out->len % TAR_BLOCK) return err_set(e, ERR_BUG, "the tar in memory does not end at a block");
@@ -127,7 +125,7 @@ int tar_put_end(struct buf *out, struct err *e) {
 
 // ---- reading
 
-static const char *name_flaw(const char *name, size_t n) {
+const char *tar_name_flaw(const char *name, size_t n) {
     if (!n) return "is empty";
     if (n > TAR_NAME_MAX) return "is longer than 1024 bytes";
     if (name[0] == '/') return "is absolute";
@@ -343,7 +341,7 @@ static int member_name(struct tar_scan *s, const struct tar_header *h, const str
     }
     size_t n = strlen(name);
     while (h->type == '5' && n > 1 && name[n - 1] == '/') n--;
-    const char *flaw = h->type == '5' && (!n || !strcmp(name, ".")) ? NULL : name_flaw(name, n);
+    const char *flaw = h->type == '5' && (!n || !strcmp(name, ".")) ? NULL : tar_name_flaw(name, n);
     if (flaw) {
         char shown[64];
         snprintf(shown, sizeof shown, "%.60s", bytes_is_utf8(name, strlen(name)) ? name : "?");

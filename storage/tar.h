@@ -15,6 +15,10 @@
 #define TAR_BLOCK    512
 #define TAR_NAME_MAX 1024
 
+// Why this is no name for a member ("is absolute"), NULL when it is one: 1 to TAR_NAME_MAX bytes of UTF-8
+// without control characters, relative, without a '..' component. Keys of shards follow the same rule.
+const char *tar_name_flaw(const char *name, size_t n);
+
 // Appends the header block(s) of a regular file with fixed owner, mode and time.
 int tar_put_header(struct buf *out, const char *name, uint64_t bytes, struct err *e) ERR_CHECK;
 // Zero bytes up to the next block, after a member's data.

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/dataset_index.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "storage/dataset.h"
+#include "storage/hash.h"
+
+#define FORMAT       "orrery-shard-index"
+#define TEXT_MAX     ((size_t)32 << 20)
+#define WINDOW_BYTES ((size_t)256 << 10)
+
+void dataset_index_init(struct dataset_index *x) {
+    memset(x, 0, sizeof *x);
+    buf_init(&x->text, TEXT_MAX);
+}
+
+void dataset_index_fini(struct dataset_index *x) {
+    free(x->samples);
+    free(x->members);
+    buf_fini(&x->text);
+    dataset_index_init(x);
+}
+
+const char *dataset_index_text(const struct dataset_index *x, uint32_t place) {
+    return x->text.data + place;
+}
+
+size_t dataset_index_memory(const struct dataset_index *x) {
+    return sizeof *x + x->cap_samples * sizeof *x->samples + x->cap_members * sizeof *x->members +
+           x->text.cap;
+}
+
+// ---- building
+
+static int grow(void **items, size_t *cap, size_t n, size_t item_bytes, struct err *e) {
+    if (n < *cap) return 0;
+    size_t want = *cap ? *cap * 2 : 16, bytes;
+    if (!bytes_mul(want, item_bytes, &bytes)) return err_set(e, ERR_DATA, "an index overflows");
+    void *grown = realloc(*items, bytes);
+    if (!grown) return err_set(e, ERR_MEMORY, "no memory for an index of %zu entries", want);
+    *items = grown;
+    *cap = want;
+    return 0;
+}
+
+static int add_text(struct dataset_index *x, const char *text, size_t n, uint32_t *place, struct err *e) {
+    *place = (uint32_t)x->text.len;
+    int rc = buf_append(&x->text, text, n, e);
+    return rc ? rc : buf_append(&x->text, "", 1, e);
+}
+
+static int add_sample(struct dataset_index *x, const char *stem, size_t n, struct err *e) {
+    int rc = grow((void **)&x->samples, &x->cap_samples, x->n_samples, sizeof *x->samples, e);
+    if (rc) return rc;
+    struct index_sample *s = &x->samples[x->n_samples];
+    *s = (struct index_sample){.first = (uint32_t)x->n_members};
+    if ((rc = add_text(x, stem, n, &s->stem, e))) return rc;
+    x->n_samples++;
+    return 0;
+}
+
+static int add_member(struct dataset_index *x, const char *shard, const char *name, size_t n, int64_t offset,
+                      int64_t bytes, uint32_t crc, struct err *e) {
+    struct index_sample *s = &x->samples[x->n_samples - 1];
+    const char *stem = dataset_index_text(x, s->stem);
+    if (s->n == DATASET_MEMBERS_MAX)
+        return err_set(e, ERR_DATA, "%s: offset %" PRId64 ": sample '%s' has more than %d members", shard,
+                       offset, stem, DATASET_MEMBERS_MAX);
+    for (uint32_t i = 0; i < s->n; i++) {
+        const char *other = dataset_index_text(x, x->members[s->first + i].name);
+        if (strlen(other) == n && !memcmp(other, name, n))
+            return err_set(e, ERR_DATA, "%s: offset %" PRId64 ": sample '%s' has two members '%s'", shard,
+                           offset, stem, other);
+    }
+    int rc = grow((void **)&x->members, &x->cap_members, x->n_members, sizeof *x->members, e);
+    if (rc) return rc;
+    struct index_member *m = &x->members[x->n_members];
+    *m = (struct index_member){.crc32c = crc, .offset = offset, .bytes = bytes};
+    if ((rc = add_text(x, name, n, &m->name, e))) return rc;
+    x->n_members++;
+    s->n++;
+    return 0;
+}
+
+static int by_text(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+// A stem that comes twice would be two samples of one name: WebDataset readers and we would disagree on them.
+static int check_stems(const struct dataset_index *x, const char *shard, struct err *e) {
+    if (!x->n_samples)
+        return err_set(e, ERR_DATA, "%s: no sample in it (a member is named STEM.NAME)", shard);
+    const char **stems = malloc(x->n_samples * sizeof *stems);
+    if (!stems) return err_set(e, ERR_MEMORY, "no memory for %zu names", x->n_samples);
+    int rc = 0;
+    for (size_t i = 0; i < x->n_samples; i++) stems[i] = dataset_index_text(x, x->samples[i].stem);
+    qsort(stems, x->n_samples, sizeof *stems, by_text);
+    for (size_t i = 1; i < x->n_samples && !rc; i++)
+        if (!strcmp(stems[i - 1], stems[i]))
+            rc = err_set(e, ERR_DATA, "%s: sample '%s' stands at two places of the tar", shard, stems[i]);
+    free(stems);
+    return rc;
+}
+
+// ---- scanning a tar: one pass, front to back, in pieces of WINDOW_BYTES; every byte goes through the
+// shard's CRC.
+
+struct window {
+    const struct tar_source *under;
+    char *data;
+    int64_t first;
+    size_t n;
+    uint32_t crc32c;
+};
+
+static int slide(struct window *w, struct err *e) {
+    int64_t first = w->first + (int64_t)w->n, left = w->under->bytes - first;
+    size_t n = left < (int64_t)WINDOW_BYTES ? (size_t)left : WINDOW_BYTES;
+    int rc = w->under->read(w->under->arg, first, n, w->data, e);
+    if (rc) return rc;
+    w->first = first;
+    w->n = n;
+    w->crc32c = hash_crc32c(w->crc32c, w->data, n);
+    return 0;
+}
+
+static int window_read(void *arg, int64_t offset, size_t n, void *into, struct err *e) {
+    struct window *w = arg;
+    char *to = into;
+    if (offset < w->first || offset > w->under->bytes || (int64_t)n > w->under->bytes - offset)
+        return err_set(e, ERR_BUG, "%s: a shard is read backwards or beyond its end", w->under->what);
+    while (n) {
+        int64_t have = w->first + (int64_t)w->n - offset;
+        if (have <= 0) {
+            int rc = slide(w, e);
+            if (rc) return rc;
+            continue;
+        }
+        size_t piece = (int64_t)n < have ? n : (size_t)have;
+        memcpy(to, w->data + (offset - w->first), piece);
+        to += piece;
+        offset += (int64_t)piece;
+        n -= piece;
+    }
+    return 0;
+}
+
+static int drain(struct window *w, struct err *e) {
+    int rc = 0;
+    while (!rc && w->first + (int64_t)w->n < w->under->bytes) rc = slide(w, e);
+    return rc;
+}
+
+// CRC32C of a member; its bytes too, when `keep` is given.
+static int hash_member(struct window *w, const struct tar_member *m, struct buf *keep, uint32_t *crc,
+                       struct err *e) {
+    char piece[16384];
+    *crc = 0;
+    for (int64_t done = 0; done < m->bytes;) {
+        size_t n = m->bytes - done < (int64_t)sizeof piece ? (size_t)(m->bytes - done) : sizeof piece;
+        int rc = window_read(w, m->offset + done, n, piece, e);
+        if (!rc && keep) rc = buf_append(keep, piece, n, e);
+        if (rc) return rc;
+        *crc = hash_crc32c(*crc, piece, n);
+        done += (int64_t)n;
+    }
+    return 0;
+}
+
+// The stem ends at the first dot of the last path component. No dot, or one in front: not part of a sample.
+static bool split_name(const char *full, size_t *stem, const char **name) {
+    const char *slash = strrchr(full, '/'), *base = slash ? slash + 1 : full;
+    const char *dot = strchr(base, '.');
+    if (!dot || dot == base || !dot[1]) return false;
+    *stem = (size_t)(dot - full);
+    *name = dot + 1;
+    return true;
+}
+
+static int check_members(const struct dataset_index *x, const struct index_sample *s,
+                         const struct stream_schema *streams, int n, const char *what, struct err *e) {
+    for (int i = 0; i < n; i++) {
+        bool found = false;
+        for (uint32_t m = 0; m < s->n && !found; m++)
+            found = !strcmp(dataset_index_text(x, x->members[s->first + m].name), streams[i].member);
+        if (!found)
+            return err_set(e, ERR_DATA, "%s: stream '%s' names a member '%s' that the sample lacks", what,
+                           streams[i].name, streams[i].member);
+    }
+    return 0;
+}
+
+// All samples of a shard have the same streams; the first one with metadata decides.
+static int take_meta(struct dataset_index *x, const char *shard, const struct buf *text, struct err *e) {
+    struct index_sample *s = &x->samples[x->n_samples - 1];
+    struct sample_meta meta;
+    bool known;
+    char what[512], why[160];
+    if (!text->len || text->len > SAMPLE_META_BYTES_MAX) return 0;
+    snprintf(what, sizeof what, "%s: sample '%.200s': json", shard, dataset_index_text(x, s->stem));
+    int rc = sample_meta_parse(&meta, &known, text->data, text->len, what, e);
+    if (rc || !known) return rc;
+    if ((rc = check_members(x, s, meta.streams, meta.n_streams, what, e))) return rc;
+    s->frames = meta.frames;
+    if (!x->n_streams) {
+        memcpy(x->streams, meta.streams, sizeof x->streams);
+        x->n_streams = meta.n_streams;
+        return 0;
+    }
+    if (!sample_meta_same_streams(x->streams, x->n_streams, meta.streams, meta.n_streams, why))
+        return err_set(e, ERR_DATA, "%s: its streams are not those of the samples before it: %s", what, why);
+    return 0;
+}
+
+struct scan_state {
+    struct dataset_index *x;
+    struct window *window;
+    struct buf meta; // the current sample's json
+    const char *shard;
+};
+
+static int scan_member(struct scan_state *t, const struct tar_member *m, struct err *e) {
+    struct dataset_index *x = t->x;
+    size_t stem;
+    const char *name;
+    uint32_t crc;
+    int rc = 0;
+    if (!split_name(m->name, &stem, &name)) return 0;
+    const char *last = x->n_samples ? dataset_index_text(x, x->samples[x->n_samples - 1].stem) : NULL;
+    if (!last || strlen(last) != stem || memcmp(last, m->name, stem)) {
+        if (last && (rc = take_meta(x, t->shard, &t->meta, e))) return rc;
+        buf_clear(&t->meta);
+        if ((rc = add_sample(x, m->name, stem, e))) return rc;
+    }
+    bool keep = !strcmp(name, "json") && m->bytes <= (int64_t)SAMPLE_META_BYTES_MAX;
+    if ((rc = hash_member(t->window, m, keep ? &t->meta : NULL, &crc, e))) return rc;
+    return add_member(x, t->shard, name, strlen(name), m->offset, m->bytes, crc, e);
+}
+
+int dataset_index_scan(struct dataset_index *x, const struct tar_source *source, struct err *e) {
+    struct window w = {.under = source, .data = malloc(WINDOW_BYTES)};
+    struct tar_source through = {window_read, &w, source->bytes, source->what};
+    struct scan_state t = {.x = x, .window = &w, .shard = source->what};
+    struct tar_scan scan;
+    struct tar_member member;
+    int rc = 0;
+    buf_init(&t.meta, SAMPLE_META_BYTES_MAX);
+    if (!w.data) {
+        rc = err_set(e, ERR_MEMORY, "no memory to scan %s", source->what);
+        goto out;
+    }
+    tar_scan_init(&scan, &through);
+    while ((rc = tar_scan_next(&scan, &member, e)) > 0)
+        if ((rc = scan_member(&t, &member, e))) goto out;
+    if (rc) goto out;
+    if (x->n_samples && (rc = take_meta(x, source->what, &t.meta, e))) goto out;
+    if ((rc = check_stems(x, source->what, e))) goto out;
+    if ((rc = drain(&w, e))) goto out;
+    x->bytes = source->bytes;
+    x->crc32c = w.crc32c;
+out:
+    buf_fini(&t.meta);
+    free(w.data);
+    return rc;
+}
+
+// ---- as JSON
+
+static void put_crc(struct json_writer *w, const char *key, uint32_t crc) {
+    char hex[16];
+    snprintf(hex, sizeof hex, "%08" PRIx32, crc);
+    json_put_string(w, key, hex);
+}
+
+static void put_sample(struct json_writer *w, const struct dataset_index *x, const struct index_sample *s) {
+    json_put_object(w, NULL);
+    json_put_string(w, "stem", dataset_index_text(x, s->stem));
+    json_put_int(w, "frames", s->frames);
+    json_put_array(w, "members");
+    for (uint32_t i = 0; i < s->n; i++) {
+        const struct index_member *m = &x->members[s->first + i];
+        json_put_array(w, NULL);
+        json_put_string(w, NULL, dataset_index_text(x, m->name));
+        json_put_int(w, NULL, m->offset);
+        json_put_int(w, NULL, m->bytes);
+        put_crc(w, NULL, m->crc32c);
+        json_close(w, ']');
+    }
+    json_close(w, ']');
+    json_close(w, '}');
+}
+
+int dataset_index_write(const struct dataset_index *x, const char *shard, struct buf *out, struct err *e) {
+    struct json_writer w;
+    const char *slash = strrchr(shard, '/');
+    json_begin(&w, out);
+    json_put_object(&w, NULL);
+    json_put_string(&w, "format", FORMAT);
+    json_put_int(&w, "version", 1);
+    json_put_string(&w, "shard", slash ? slash + 1 : shard);
+    json_put_int(&w, "bytes", x->bytes);
+    put_crc(&w, "crc32c", x->crc32c);
+    sample_meta_put_streams(&w, "streams", x->streams, x->n_streams);
+    json_put_array(&w, "samples");
+    for (size_t i = 0; i < x->n_samples; i++) put_sample(&w, x, &x->samples[i]);
+    json_close(&w, ']');
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    return rc ? rc : buf_appends(out, "\n", e);
+}
+
+bool dataset_index_crc(const struct json_value *v, uint32_t *out) {
+    const char *hex;
+    if (!json_as_string(v, &hex) || strlen(hex) != 8 || strspn(hex, "0123456789abcdef") != 8) return false;
+    *out = (uint32_t)strtoul(hex, NULL, 16);
+    return true;
+}
+
+struct parse_state {
+    struct dataset_index *x;
+    const struct json *doc;
+    const char *what;
+    int64_t at; // members before it are behind us
+};
+
+static int parse_member(struct parse_state *p, const struct json_value *v, struct err *e) {
+    const char *name;
+    int64_t offset, bytes;
+    uint32_t crc;
+    bool ok = json_size(v) == 4 && json_as_string(json_at(v, 0), &name) &&
+              json_as_int(json_at(v, 1), &offset) && json_as_int(json_at(v, 2), &bytes) &&
+              dataset_index_crc(json_at(v, 3), &crc);
+    size_t number = p->x->n_members;
+    if (!ok || !*name)
+        return err_set(e, ERR_DATA, "%s: member %zu is not [name, offset, bytes, crc32c]", p->what, number);
+    if (offset < p->at || bytes < 0 || offset > p->x->bytes || bytes > p->x->bytes - offset)
+        return err_set(e, ERR_DATA,
+                       "%s: member %zu ('%.100s'): bytes %" PRId64 " + %" PRId64
+                       " overlap the one before or lie outside of the shard's %" PRId64,
+                       p->what, number, name, offset, bytes, p->x->bytes);
+    p->at = offset + bytes;
+    return add_member(p->x, p->what, name, strlen(name), offset, bytes, crc, e);
+}
+
+static int parse_sample(struct parse_state *p, const struct json_value *v, struct err *e) {
+    const char *stem;
+    int64_t frames;
+    int rc = json_need_string(p->doc, v, "stem", &stem, e);
+    if (!rc) rc = json_need_int(p->doc, v, "frames", 0, (int64_t)1 << 31, &frames, e);
+    if (!rc) rc = add_sample(p->x, stem, strlen(stem), e);
+    if (rc) return rc;
+    p->x->samples[p->x->n_samples - 1].frames = frames;
+    const struct json_value *members = json_get(v, "members");
+    size_t n = json_size(members);
+    if (!json_is_array(members) || !n)
+        return err_set(e, ERR_DATA, "%s: sample '%.100s' has no members", p->what, stem);
+    for (size_t i = 0; i < n && !rc; i++) rc = parse_member(p, json_at(members, i), e);
+    return rc;
+}
+
+static int parse_samples(struct parse_state *p, const struct json_value *root, struct err *e) {
+    const struct json_value *samples = json_get(root, "samples");
+    if (!json_is_array(samples)) return err_set(e, ERR_DATA, "%s: 'samples' is no array", p->what);
+    size_t n = json_size(samples);
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++) rc = parse_sample(p, json_at(samples, i), e);
+    return rc ? rc : check_stems(p->x, p->what, e);
+}
+
+int dataset_index_head(const struct json *doc, const char *format, const char *what, struct err *e) {
+    const char *text;
+    int64_t version;
+    const struct json_value *root = json_root(doc);
+    int rc = json_need_string(doc, root, "format", &text, e);
+    if (rc) return rc;
+    if (strcmp(text, format))
+        return err_set(e, ERR_DATA, "%s: its format is '%.60s', not %s", what, text, format);
+    rc = json_need_int(doc, root, "version", 1, INT64_MAX, &version, e);
+    if (rc) return rc;
+    if (version != 1)
+        return err_set(e, ERR_DATA, "%s: version %" PRId64 " is newer than this program reads (1)", what,
+                       version);
+    return 0;
+}
+
+int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, const char *shard,
+                        struct err *e) {
+    struct json *doc = NULL;
+    char what[TAR_NAME_MAX + 32];
+    snprintf(what, sizeof what, "%s%s", shard, DATASET_INDEX_SUFFIX);
+    struct parse_state p = {.x = x, .what = what};
+    int rc = json_parse(&doc, text, n, what, e);
+    if (rc) goto out;
+    p.doc = doc;
+    const struct json_value *root = json_root(doc);
+    if ((rc = dataset_index_head(doc, FORMAT, what, e))) goto out;
+    if ((rc = json_need_int(doc, root, "bytes", 0, INT64_MAX, &x->bytes, e))) goto out;
+    if (!dataset_index_crc(json_get(root, "crc32c"), &x->crc32c)) {
+        rc = err_set(e, ERR_DATA, "%s: 'crc32c' is missing or no CRC", what);
+        goto out;
+    }
+    if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, x->streams, &x->n_streams, e)))
+        goto out;
+    rc = parse_samples(&p, root, e);
+out:
+    json_destroy(doc);
+    return rc;
+}

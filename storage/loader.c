@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keyed permutation of [0, n): a balanced Feistel network (Luby and Rackoff, 1988) on the smallest even
+// number of bits that holds n, walked along its cycle until the value is below n (Black and Rogaway, "Ciphers
+// with arbitrary finite domains", 2002). The domain is less than 4 n, so the walk takes under four turns on
+// average.
+#include "storage/loader.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/rng.h"
+
+#define ROUNDS 8
+
+// Sub-streams of RNG_SHUFFLE.
+enum { SUB_RING = 0, SUB_BLOCKS = 1, SUB_WINDOWS = 2 };
+
+// Successive episodes with the same number of frames.
+struct run {
+    int64_t episode, window; // number of its first episode, of its first window
+    int64_t frames, windows; // of one episode
+};
+
+struct loader_plan {
+    uint64_t seed;
+    int64_t window;    // frames
+    int64_t items;     // windows in the ring
+    int64_t per_block; // windows in a block
+    size_t n, cap;
+    struct run *runs;
+};
+
+// ---- the ring
+
+static int add_run(struct loader_plan *p, const struct run *run, struct err *e) {
+    if (p->n == p->cap) {
+        size_t want = p->cap ? 2 * p->cap : 16, bytes;
+        struct run *grown = bytes_mul(want, sizeof *grown, &bytes) ? realloc(p->runs, bytes) : NULL;
+        if (!grown) return err_set(e, ERR_MEMORY, "no memory for a loader plan of %zu runs", want);
+        p->runs = grown;
+        p->cap = want;
+    }
+    p->runs[p->n++] = *run;
+    return 0;
+}
+
+static int add_episode(struct loader_plan *p, int64_t episode, int64_t frames, struct err *e) {
+    struct run *last = p->n ? &p->runs[p->n - 1] : NULL;
+    if (frames < p->window)
+        return err_set(e, ERR_DATA, "episode %" PRId64 " has %" PRId64 " frames, a window has %" PRId64 "%s",
+                       episode, frames, p->window,
+                       frames ? "" : " (no metadata: was the data set made by another program?)");
+    int64_t windows = (frames - p->window + 1) / p->window;
+    if (windows < 1) windows = 1;
+    if (!last || last->frames != frames) {
+        struct run fresh = {episode, p->items, frames, windows};
+        int rc = add_run(p, &fresh, e);
+        if (rc) return rc;
+    }
+    p->items += windows;
+    return 0;
+}
+
+static int64_t block_size(const struct loader_plan *p, int64_t episodes, int64_t shuffle_block) {
+    if (shuffle_block >= episodes) return p->items;
+    double windows = (double)p->items / (double)episodes * (double)shuffle_block;
+    int64_t n = (int64_t)(windows + 0.5);
+    return n < 1 ? 1 : n > p->items ? p->items : n;
+}
+
+static int create(struct loader_plan **out, const struct dataset *d, const int64_t *frames, int64_t n,
+                  const struct loader_options *o, struct err *e) {
+    *out = NULL;
+    if (o->window < 1 || o->window > (int64_t)1 << 31 || o->shuffle_block < 1 || n < 1)
+        return err_set(e, ERR_BUG,
+                       "a loader plan of %" PRId64 " episodes, window %" PRId64 ", block %" PRId64, n,
+                       o->window, o->shuffle_block);
+    struct loader_plan *p = calloc(1, sizeof *p);
+    if (!p) return err_set(e, ERR_MEMORY, "no memory for a loader plan");
+    p->seed = o->seed;
+    p->window = o->window;
+    int rc = 0;
+    for (int64_t i = 0; i < n && !rc; i++) {
+        struct dataset_sample sample = {.frames = 0};
+        if (d) dataset_sample(d, i, &sample);
+        rc = add_episode(p, i, d ? sample.frames : frames[i], e);
+        if (rc && d) rc = err_prefix(e, "%s: shard %s", dataset_url(d), dataset_shard_key(d, sample.shard));
+    }
+    if (rc) {
+        loader_plan_destroy(p);
+        return rc;
+    }
+    p->per_block = block_size(p, n, o->shuffle_block);
+    *out = p;
+    return 0;
+}
+
+int loader_plan_create(struct loader_plan **out, const struct dataset *d,
+                       const struct loader_options *options, struct err *e) {
+    return create(out, d, NULL, dataset_samples(d), options, e);
+}
+
+int loader_plan_create_frames(struct loader_plan **out, const int64_t *frames, int64_t n,
+                              const struct loader_options *options, struct err *e) {
+    return create(out, NULL, frames, n, options, e);
+}
+
+void loader_plan_destroy(struct loader_plan *p) {
+    if (!p) return;
+    free(p->runs);
+    free(p);
+}
+
+int64_t loader_items_in_epoch(const struct loader_plan *p, int64_t epoch) {
+    (void)epoch;
+    return p->items;
+}
+
+// ---- random numbers of an epoch
+
+// Two words keyed by (seed, purpose, sub), epoch and `which`.
+static struct rng_key draw(const struct loader_plan *p, enum rng_purpose purpose, uint32_t sub, int64_t epoch,
+                           int64_t which) {
+    uint32_t words[4];
+    rng_block(rng_key(p->seed, purpose, sub), (uint32_t)epoch, (uint64_t)which,
+              (uint32_t)((uint64_t)epoch >> 32), words);
+    return (struct rng_key){words[0], words[1]};
+}
+
+// Below n; the bias is below n / 2^64.
+static int64_t below(struct rng_key words, int64_t n) {
+    uint64_t wide = (uint64_t)words.k1 << 32 | words.k0;
+    return (int64_t)(wide % (uint64_t)n);
+}
+
+static uint64_t encipher(struct rng_key key, int half_bits, uint64_t x) {
+    uint64_t mask = ((uint64_t)1 << half_bits) - 1, left = x >> half_bits, right = x & mask;
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        uint32_t words[4];
+        rng_block(key, round, right, 0, words);
+        uint64_t next = left ^ (((uint64_t)words[1] << 32 | words[0]) & mask);
+        left = right;
+        right = next;
+    }
+    return left << half_bits | right;
+}
+
+static int64_t permute(struct rng_key key, int64_t n, int64_t i) {
+    int half_bits = 1;
+    while (((uint64_t)1 << (2 * half_bits)) < (uint64_t)n) half_bits++;
+    uint64_t x = (uint64_t)i;
+    do x = encipher(key, half_bits, x);
+    while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
+// ---- items
+
+// Place in the ring of item `i` of an epoch: its block, permuted; its place in the block, permuted; turned.
+static int64_t place_of(const struct loader_plan *p, int64_t epoch, int64_t i) {
+    int64_t whole = p->items / p->per_block, block = i / p->per_block, first = block * p->per_block;
+    int64_t size = p->per_block, inside = i - first;
+    if (block < whole) {
+        block = permute(draw(p, RNG_SHUFFLE, SUB_BLOCKS, epoch, 0), whole, block);
+        first = block * p->per_block;
+    } else {
+        size = p->items - first;
+    }
+    int64_t place = first + permute(draw(p, RNG_SHUFFLE, SUB_WINDOWS, epoch, block), size, inside);
+    int64_t turn = below(draw(p, RNG_SHUFFLE, SUB_RING, epoch, 0), p->items);
+    return place < p->items - turn ? place + turn : place - (p->items - turn);
+}
+
+static const struct run *run_of(const struct loader_plan *p, int64_t place) {
+    size_t lo = 0, hi = p->n;
+    while (hi - lo > 1) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (p->runs[mid].window <= place)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return &p->runs[lo];
+}
+
+void loader_item_at(const struct loader_plan *p, int64_t g, struct loader_item *out) {
+    int64_t epoch = g / p->items, place = place_of(p, epoch, g % p->items);
+    const struct run *r = run_of(p, place);
+    int64_t inside = place - r->window, episode = r->episode + inside / r->windows;
+    int64_t slack = r->frames - r->windows * p->window;
+    int64_t phase = below(draw(p, RNG_WINDOW, 0, epoch, episode), slack + 1);
+    *out = (struct loader_item){
+        .sample = episode, .first_frame = phase + inside % r->windows * p->window, .epoch = epoch};
+}
