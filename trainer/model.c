@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/model_impl.h"
+
+// A prediction works on about this many tokens at a time: enough for the matrix products, few enough for
+// caches.
+#define PREDICT_TOKENS 2048
+
+struct tensor model_param(const struct model *m, float *flat, int i) {
+    const struct param *p = &m->params.list[i];
+    float *at = flat + p->offset;
+    return p->rank == 1 ? tensor_1d(at, p->shape[0]) : tensor_2d(at, p->shape[0], p->shape[1]);
+}
+
+static int number_of(const struct model *m, const char *format, const char *what) {
+    char name[64];
+    snprintf(name, sizeof name, format, what);
+    const struct param *p = params_find(&m->params, name);
+    return p ? (int)(p - m->params.list) : -1;
+}
+
+static int number_in_block(const struct model *m, int64_t layer, const char *what) {
+    char name[64];
+    snprintf(name, sizeof name, "blocks.%lld.%s", (long long)layer, what);
+    return number_of(m, "%s", name);
+}
+
+static void find_params(struct model *m) {
+    for (int i = 0; i < m->set.n; i++) {
+        const char *name = m->set.spec[i].modality->name;
+        m->embed[i] = number_of(m, "embed.%.32s.weight", name);
+        m->head_weight[i] = number_of(m, "head.%.32s.weight", name);
+        m->head_bias[i] = number_of(m, "head.%.32s.bias", name);
+    }
+    m->slot = number_of(m, "%s", "slot");
+    m->action_map = number_of(m, "%s", "action_map.weight");
+    m->cond1_weight = number_of(m, "%s", "cond.1.weight");
+    m->cond1_bias = number_of(m, "%s", "cond.1.bias");
+    m->cond2_weight = number_of(m, "%s", "cond.2.weight");
+    m->cond2_bias = number_of(m, "%s", "cond.2.bias");
+    for (int64_t i = 0; i < m->config->model_layers; i++)
+        m->blocks[i] = (struct model_block){.qkv = number_in_block(m, i, "qkv.weight"),
+                                            .out = number_in_block(m, i, "out.weight"),
+                                            .up = number_in_block(m, i, "up.weight"),
+                                            .down = number_in_block(m, i, "down.weight"),
+                                            .mod = number_in_block(m, i, "mod"),
+                                            .gamma = number_in_block(m, i, "gamma")};
+}
+
+static int fill_weights(struct model *m, struct err *e) {
+    const struct device_vtable *v = m->device->vtable;
+    int64_t largest = 0;
+    for (int i = 0; i < m->params.n; i++)
+        if (m->params.list[i].elems > largest) largest = m->params.list[i].elems;
+    int rc = v->zero(m->device, m->weights, (size_t)m->params.elems * sizeof(float), e);
+    float *host = malloc((size_t)largest * sizeof *host);
+    if (!host)
+        rc = err_set(e, ERR_MEMORY, "no memory for the starting values of %lld weights", (long long)largest);
+    for (int i = 0; !rc && i < m->params.n; i++) {
+        const struct param *p = &m->params.list[i];
+        params_fill(&m->params, i, (uint64_t)m->config->run_seed, host);
+        rc = v->copy_in(m->device, m->weights + p->offset, host, (size_t)p->elems * sizeof(float), e);
+    }
+    free(host);
+    return rc;
+}
+
+// Everything but memory on the device: enough for plans.
+static int describe(struct model *m, const struct config *c, const struct modality_set *set, struct err *e) {
+    m->config = c;
+    m->set = *set;
+    m->head_dim = (int)c->model_head_dim;
+    m->heads = (int)(c->model_width / c->model_head_dim);
+    m->hidden = params_hidden(c);
+    m->training.training = true;
+    return params_init(&m->params, c, set, e);
+}
+
+int model_create(struct model **out, const struct config *c, const struct modality_set *set, struct device *d,
+                 struct err *e) {
+    struct model *m = calloc(1, sizeof *m);
+    if (!m) return err_set(e, ERR_MEMORY, "no memory for a model");
+    void *weights = NULL;
+    int rc = describe(m, c, set, e);
+    if (rc) goto out;
+    m->device = d;
+    m->blocks = calloc((size_t)c->model_layers, sizeof *m->blocks);
+    if (!m->blocks) {
+        rc = err_set(e, ERR_MEMORY, "no memory for a table of blocks");
+        goto out;
+    }
+    find_params(m);
+    rc = d->vtable->alloc(d, &weights, (size_t)m->params.elems * sizeof(float), e);
+    m->weights = weights;
+    if (!rc) rc = fill_weights(m, e);
+out:
+    if (rc)
+        model_destroy(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void model_destroy(struct model *m) {
+    if (!m) return;
+    model_space_fini(&m->training);
+    model_space_fini(&m->predicting);
+    if (m->weights) m->device->vtable->release(m->device, m->weights);
+    params_fini(&m->params);
+    free(m->blocks);
+    free(m);
+}
+
+const struct params *model_params(const struct model *m) {
+    return &m->params;
+}
+
+const struct modality_set *model_modalities(const struct model *m) {
+    return &m->set;
+}
+
+float *model_weights(struct model *m) {
+    return m->weights;
+}
+
+int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err *e) {
+    return model_space_shape(&m->training, m, sequences, frames, e);
+}
+
+int model_forward(struct model *m, const struct model_input *in, struct err *e) {
+    return model_run(m, &m->training, in, e);
+}
+
+int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
+                             int64_t frames) {
+    struct model m = {0};
+    if (describe(&m, c, set, NULL)) return -1;
+    int64_t bytes = model_space_bytes(&m, sequences, frames, true);
+    params_fini(&m.params);
+    return bytes;
+}
+
+// The chunk of sequences [first, first + count) of the whole input.
+static struct model_input part_of(const struct model *m, const struct model_input *in, int64_t first,
+                                  int64_t count) {
+    struct model_input part = {.sequences = count, .frames = in->frames};
+    int64_t frame = first * in->frames;
+    for (int i = 0; i < m->set.n; i++) {
+        part.z[i] = in->z[i] + frame * m->set.spec[i].frame_elems;
+        part.history[i] = in->history[i] + frame * m->set.spec[i].frame_elems;
+    }
+    part.tau = in->tau + frame * m->set.n;
+    part.tau_history = in->tau_history + frame;
+    return part;
+}
+
+static int predict_part(struct model *m, const struct model_input *in, float *const *pred, int64_t first,
+                        struct err *e) {
+    int rc = model_run(m, &m->predicting, in, e);
+    for (int i = 0; !rc && i < m->set.n; i++) {
+        const struct modality_spec *spec = &m->set.spec[i];
+        if (!pred[i]) continue;
+        float *to = pred[i] + first * in->frames * spec->frame_elems;
+        struct op_unpatchify_args a = {.rows = m->predicting.out[i],
+                                       .frame = tensor_2d(to, in->sequences * in->frames, spec->frame_elems),
+                                       .grid = spec->grid};
+        rc = m->device->ops->unpatchify(m->device, &a, e);
+    }
+    return rc;
+}
+
+int model_predict(struct model *m, const struct model_input *in, float *const *pred, struct err *e) {
+    int64_t per_sequence = in->frames * m->set.tokens_per_frame;
+    int64_t chunk = per_sequence > PREDICT_TOKENS ? 1 : PREDICT_TOKENS / per_sequence;
+    int rc = 0;
+    for (int64_t first = 0; !rc && first < in->sequences; first += chunk) {
+        int64_t count = in->sequences - first < chunk ? in->sequences - first : chunk;
+        struct model_input part = part_of(m, in, first, count);
+        rc = model_space_shape(&m->predicting, m, count, in->frames, e);
+        if (!rc) rc = predict_part(m, &part, pred, first, e);
+    }
+    return rc;
+}

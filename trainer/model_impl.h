@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of the model, shared by model.c, model_space.c, model_forward.c and model_backward.c only.
+// Shapes: B sequences, F frames, P tokens per frame, N = B F P, D width, H hidden, M modalities, G = B F M,
+// n = a modality's tokens per frame.
+#ifndef ORRERY_TRAINER_MODEL_IMPL_H
+#define ORRERY_TRAINER_MODEL_IMPL_H
+
+#include "kernels/ops.h"
+#include "trainer/model.h"
+
+// Where a block's tensors stand in the table of parameters.
+struct model_block {
+    int qkv, out, up, down, mod, gamma;
+};
+
+// What a block's forward leaves for its backward. Without training all blocks share one set.
+struct model_layer {
+    struct tensor x, h1, rstd1;       // [N, D] input, [N, D] its norm
+    struct tensor qkv, q, k, rstd_qk; // [N, 3D], [N, D], [N, D], [N, 2 heads]
+    struct tensor o, lse, y1;         // [N, D], [N, heads], [N, D] attention's output and its projection
+    struct tensor x2, h2, rstd2;      // the stream between attention and MLP, its norm
+    struct tensor up, act, y2;        // [N, 2H], [N, H], [N, D]
+};
+
+struct model_space {
+    struct arena arena;
+    bool training;
+    int64_t sequences, frames; // that the views below are laid out for
+    struct token_map map;
+    struct mask mask;
+    struct model_layer *layers;
+    struct tensor cos, sin;                      // [F P, head_dim / 2]
+    struct tensor rows[OPS_MODALITIES_MAX];      // [B F n, value + history seen]
+    struct tensor e[OPS_MODALITIES_MAX];         // [B F n, D] embedded; in the backward their gradients
+    struct tensor act;                           // [B F, D]
+    struct tensor features, cond1, cond1_act, c; // [G, 24 + M], [G, cond_width] twice, [G, 6D]
+    struct tensor x, normed, rstd;               // the last stream [N, D], its norm
+    struct tensor last[OPS_MODALITIES_MAX];      // [B F n, D] rows of `normed`
+    struct tensor out[OPS_MODALITIES_MAX];       // [B F n, value]
+    // gradients
+    struct tensor dout[OPS_MODALITIES_MAX]; // [B F n, value]
+    struct tensor dx, dy, dh;               // [N, D]
+    struct tensor dup, dact;                // [N, 2H], [N, H]
+    struct tensor dqkv, dq, dk;             // [N, 3D], [N, D], [N, D]
+    struct tensor dc, dcond1, daction;      // [G, 6D], [G, cond_width], [B F, D]
+};
+
+struct model {
+    const struct config *config;
+    struct device *device;
+    struct modality_set set;
+    struct params params;
+    float *weights;
+    int64_t hidden;
+    int heads, head_dim;
+    int embed[OPS_MODALITIES_MAX], head_weight[OPS_MODALITIES_MAX], head_bias[OPS_MODALITIES_MAX];
+    int slot, action_map, cond1_weight, cond1_bias, cond2_weight, cond2_bias; // action_map -1: no actions
+    struct model_block *blocks;
+    struct model_space training, predicting;
+};
+
+// Tensor i of the table in a flat buffer.
+struct tensor model_param(const struct model *m, float *flat, int i);
+
+// Lays the space out for B sequences of F frames; takes a larger arena when it must. Keeps nothing of before.
+int model_space_shape(struct model_space *s, const struct model *m, int64_t sequences, int64_t frames,
+                      struct err *e) ERR_CHECK;
+void model_space_fini(struct model_space *s);
+int64_t model_space_bytes(const struct model *m, int64_t sequences, int64_t frames, bool training);
+
+int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) ERR_CHECK;
+
+#endif

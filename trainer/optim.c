@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/optim.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/ops.h"
+
+enum { KIND_MUON, KIND_ADAMW }; // of optim.kind
+
+struct optim {
+    const struct config *config;
+    const struct params *params;
+    struct device *device;
+    int size, rank, lo, hi; // own tensors
+    int64_t *offset;        // [size + 1]
+    int64_t *v_at;          // [hi - lo]: where a tensor's second moment starts, -1 none
+    float *state;           // m | v | average | work
+    float *m, *v, *average, *work;
+    int64_t work_elems;
+};
+
+static bool uses_muon(const struct config *c, const struct param *p) {
+    return c->optim_kind == KIND_MUON && p->group == PARAM_MATRIX;
+}
+
+// Multiplications, roughly: Newton-Schulz costs five times rows cols min + small; elementwise work a few per
+// number.
+static double cost_of(const struct config *c, const struct param *p) {
+    double rows = (double)p->shape[0] / p->parts, cols = (double)p->shape[1], least = fmin(rows, cols);
+    double each = 8 * (double)p->elems;
+    if (!uses_muon(c, p)) return each;
+    return each + p->parts * 5 * (2 * rows * cols * least + least * least * least);
+}
+
+void optim_split(const struct config *c, const struct params *p, int size, int64_t *offset) {
+    double total = 0, upto = 0;
+    int r = 1;
+    for (int i = 0; i < p->n; i++) total += cost_of(c, &p->list[i]);
+    offset[0] = 0;
+    for (int i = 0; i < p->n && r < size; i++) {
+        double cost = cost_of(c, &p->list[i]);
+        // A border goes before the tensor in whose first half it falls.
+        while (r < size && upto + cost / 2 >= total * r / size) offset[r++] = p->list[i].offset;
+        upto += cost;
+    }
+    while (r <= size) offset[r++] = p->elems;
+}
+
+static void own_range(const struct params *p, const int64_t *offset, int rank, int *lo, int *hi) {
+    *lo = 0;
+    while (*lo < p->n && p->list[*lo].offset < offset[rank]) (*lo)++;
+    *hi = *lo;
+    while (*hi < p->n && p->list[*hi].offset < offset[rank + 1]) (*hi)++;
+}
+
+struct sizes {
+    int64_t m, v, average, work;
+};
+
+static struct sizes sizes_of(const struct config *c, const struct params *p, int64_t segment, int lo,
+                             int hi) {
+    struct sizes s = {.m = segment, .average = c->optim_ema > 0 ? segment : 0};
+    for (int i = lo; i < hi; i++) {
+        const struct param *t = &p->list[i];
+        if (uses_muon(c, t)) {
+            int64_t work = op_muon_work_elems(t->shape[0] / t->parts, t->shape[1]);
+            if (work > s.work) s.work = work;
+        } else {
+            s.v += (t->elems + 15) / 16 * 16;
+        }
+    }
+    return s;
+}
+
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    int64_t *offset = malloc(((size_t)size + 1) * sizeof *offset);
+    if (!offset) return -1;
+    int lo, hi;
+    optim_split(c, p, size, offset);
+    own_range(p, offset, rank, &lo, &hi);
+    struct sizes s = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
+    free(offset);
+    return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float);
+}
+
+static void place_seconds(struct optim *o) {
+    int64_t at = 0;
+    for (int i = o->lo; i < o->hi; i++) {
+        const struct param *t = &o->params->list[i];
+        o->v_at[i - o->lo] = uses_muon(o->config, t) ? -1 : at;
+        if (!uses_muon(o->config, t)) at += (t->elems + 15) / 16 * 16;
+    }
+}
+
+static int take_state(struct optim *o, const float *weights, struct err *e) {
+    int64_t segment = o->offset[o->rank + 1] - o->offset[o->rank];
+    struct sizes s = sizes_of(o->config, o->params, segment, o->lo, o->hi);
+    size_t bytes = (size_t)(s.m + s.v + s.average + s.work) * sizeof(float);
+    if (bytes == 0) return 0;
+    void *block = NULL;
+    int rc = o->device->vtable->alloc(o->device, &block, bytes, e);
+    if (rc) return rc;
+    o->state = o->m = block;
+    o->v = o->m + s.m;
+    o->average = s.average ? o->v + s.v : NULL;
+    o->work = o->v + s.v + s.average;
+    o->work_elems = s.work;
+    rc = o->device->vtable->zero(o->device, block, bytes, e);
+    if (rc || !o->average) return rc;
+    struct op_ema_args start = {.average = tensor_1d(o->average, segment),
+                                .w = tensor_1d((void *)(weights + o->offset[o->rank]), segment)};
+    return o->device->ops->ema(o->device, &start, e);
+}
+
+int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,
+                 int size, int rank, const float *weights, struct err *e) {
+    struct optim *o = calloc(1, sizeof *o);
+    if (!o) return err_set(e, ERR_MEMORY, "no memory for an optimiser");
+    *o = (struct optim){.config = c, .params = p, .device = d, .size = size, .rank = rank};
+    int rc = 0;
+    o->offset = calloc((size_t)size + 1, sizeof *o->offset);
+    o->v_at = calloc((size_t)p->n, sizeof *o->v_at);
+    if (!o->offset || !o->v_at) {
+        rc = err_set(e, ERR_MEMORY, "no memory for the optimiser's tables");
+        goto out;
+    }
+    optim_split(c, p, size, o->offset);
+    own_range(p, o->offset, rank, &o->lo, &o->hi);
+    place_seconds(o);
+    rc = take_state(o, weights, e);
+out:
+    if (rc)
+        optim_destroy(o);
+    else
+        *out = o;
+    return rc;
+}
+
+void optim_destroy(struct optim *o) {
+    if (!o) return;
+    if (o->state) o->device->vtable->release(o->device, o->state);
+    free(o->offset);
+    free(o->v_at);
+    free(o);
+}
+
+const int64_t *optim_offsets(const struct optim *o) {
+    return o->offset;
+}
+
+void optim_owned(const struct optim *o, int *lo, int *hi) {
+    *lo = o->lo;
+    *hi = o->hi;
+}
+
+// Where tensor i starts within this rank's segment.
+static int64_t own_at(const struct optim *o, int i) {
+    return o->params->list[i].offset - o->offset[o->rank];
+}
+
+int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite, struct err *e) {
+    *nonfinite = 0;
+    for (int i = o->lo; i < o->hi; i++) {
+        int64_t bad = 0;
+        struct op_sum_squares_args a = {
+            .x = tensor_1d((void *)(grads + own_at(o, i)), o->params->list[i].elems),
+            .sum = &squares[i],
+            .nonfinite = &bad};
+        int rc = o->device->ops->sum_squares(o->device, &a, e);
+        if (rc) return rc;
+        *nonfinite += bad;
+    }
+    return 0;
+}
+
+double optim_norm(const struct optim *o, const double *squares) {
+    double sum = 0;
+    for (int i = 0; i < o->params->n; i++)
+        if (!uses_muon(o->config, &o->params->list[i])) sum += squares[i];
+    return sqrt(sum);
+}
+
+static int update_muon(struct optim *o, int i, float *w, const float *g, double rate, struct err *e) {
+    const struct param *t = &o->params->list[i];
+    int64_t rows = t->shape[0] / t->parts, cols = t->shape[1], at = own_at(o, i);
+    for (int k = 0; k < t->parts; k++) {
+        int64_t skip = k * rows * cols;
+        struct op_muon_args a = {.w = tensor_2d(w + t->offset + skip, rows, cols),
+                                 .g = tensor_2d((void *)(g + at + skip), rows, cols),
+                                 .m = tensor_2d(o->m + at + skip, rows, cols),
+                                 .work = tensor_1d(o->work, o->work_elems),
+                                 .lr = (float)rate,
+                                 .momentum = (float)o->config->optim_momentum,
+                                 .weight_decay = (float)o->config->optim_weight_decay};
+        int rc = o->device->ops->muon(o->device, &a, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+static int update_adamw(struct optim *o, int i, float *w, const float *g, double rate, double scale,
+                        int64_t step, struct err *e) {
+    const struct config *c = o->config;
+    const struct param *t = &o->params->list[i];
+    struct op_adamw_args a = {.w = tensor_1d(w + t->offset, t->elems),
+                              .g = tensor_1d((void *)(g + own_at(o, i)), t->elems),
+                              .m = tensor_1d(o->m + own_at(o, i), t->elems),
+                              .v = tensor_1d(o->v + o->v_at[i - o->lo], t->elems),
+                              .lr = (float)rate,
+                              .beta1 = (float)c->optim_beta1,
+                              .beta2 = (float)c->optim_beta2,
+                              .eps = (float)c->optim_eps,
+                              .weight_decay = t->group == PARAM_MATRIX ? (float)c->optim_weight_decay : 0,
+                              .step = step,
+                              .grad_scale = (float)scale};
+    return o->device->ops->adamw(o->device, &a, e);
+}
+
+static int update_average(struct optim *o, const float *weights, int64_t step, struct err *e) {
+    int64_t first = o->offset[o->rank], n = o->offset[o->rank + 1] - first;
+    if (!o->average || n == 0) return 0;
+    // Early on the average follows faster, so that the starting weights are soon forgotten.
+    double decay = fmin(o->config->optim_ema, (double)step / (double)(step + 9));
+    struct op_ema_args a = {.average = tensor_1d(o->average, n),
+                            .w = tensor_1d((void *)(weights + first), n),
+                            .decay = (float)decay};
+    return o->device->ops->ema(o->device, &a, e);
+}
+
+int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
+                 struct err *e) {
+    double clip = o->config->optim_clip, scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
+    int rc = 0;
+    for (int i = o->lo; !rc && i < o->hi; i++) {
+        if (uses_muon(o->config, &o->params->list[i]))
+            rc = update_muon(o, i, weights, grads, rate, e);
+        else
+            rc = update_adamw(o, i, weights, grads, rate, scale, step, e);
+    }
+    return rc ? rc : update_average(o, weights, step, e);
+}
+
+float *optim_state_of(struct optim *o, int i, enum optim_state which) {
+    if (i < o->lo || i >= o->hi) return NULL;
+    switch (which) {
+    case OPTIM_M: return o->m + own_at(o, i);
+    case OPTIM_V: return o->v_at[i - o->lo] < 0 ? NULL : o->v + o->v_at[i - o->lo];
+    case OPTIM_AVERAGE: return o->average ? o->average + own_at(o, i) : NULL;
+    default: return NULL;
+    }
+}
+
+const char *optim_state_name(enum optim_state which) {
+    static const char *const names[] = {"optim.m", "optim.v", "ema"};
+    return names[which];
+}

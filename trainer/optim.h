@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// The optimiser under ZeRO-1: every rank owns whole tensors, a contiguous run of the flat layout, and holds
+// state and gradients' sums for those alone. Muon (Jordan et al., 2024) on the blocks' matrices, AdamW on the
+// rest, or AdamW for all. Does not communicate. Thread rule: one thread.
+#ifndef ORRERY_TRAINER_OPTIM_H
+#define ORRERY_TRAINER_OPTIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "base/err.h"
+#include "kernels/device.h"
+#include "trainer/params.h"
+
+struct optim;
+
+// offset[size + 1]: who owns what, in floats, cut at tensor borders, balanced by the optimiser's work.
+void optim_split(const struct config *c, const struct params *p, int size, int64_t *offset);
+// Device memory that a rank's optimiser takes.
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank);
+
+// `c` and `p` outlive it. State starts at zero; the average starts as `weights`.
+int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,
+                 int size, int rank, const float *weights, struct err *e) ERR_CHECK;
+void optim_destroy(struct optim *o); // NULL-safe
+const int64_t *optim_offsets(const struct optim *o);
+// Tensors [*lo, *hi) of the table are this rank's.
+void optim_owned(const struct optim *o, int *lo, int *hi);
+
+// What the gradients of this rank's tensors sum up to. squares[i] is written for own tensors alone.
+int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite,
+                  struct err *e) ERR_CHECK;
+// Of all tensors' squares: the norm of what AdamW gets, summed in table order.
+double optim_norm(const struct optim *o, const double *squares);
+// One update of this rank's tensors: grads points at the own segment, weights at the whole flat buffer.
+// `step` counts from 1; `norm` is optim_norm's answer, for clipping.
+int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
+                 struct err *e) ERR_CHECK;
+
+// State of own tensor i, NULL where it has none: for checkpoints.
+enum optim_state { OPTIM_M, OPTIM_V, OPTIM_AVERAGE, OPTIM_STATES };
+float *optim_state_of(struct optim *o, int i, enum optim_state which);
+const char *optim_state_name(enum optim_state which); // "optim.m"
+
+#endif
