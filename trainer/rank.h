@@ -22,7 +22,7 @@ struct rank {
     struct grid grid;
     struct grid_place place;
     int number, world; // 0 .. world-1
-    int attempt;       // ORRERY_ATTEMPT, 0 without a launcher
+    int attempt;       // ORRERY_ATTEMPT, 1 without a launcher
     struct device *device;
     struct coll *coll;
     struct blackbox *box; // ORRERY_BLACKBOX; works without one

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/step.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "kernels/ops.h"
+#include "trainer/regime.h"
+#include "trainer/schedule.h"
+#include "trainer/step_impl.h"
+
+static const char *const part_names[STEP_PARTS] = {"data",   "noise",  "forward", "backward",
+                                                   "reduce", "update", "gather"};
+
+const char *step_part_name(enum step_part part) {
+    return part_names[part];
+}
+
+int step_check(const struct config *c, int world, struct err *e) {
+    if (c->train_batch % c->comm_shards)
+        return err_set(e, ERR_CONFIG, "train.batch %lld is no multiple of comm.shards %lld",
+                       (long long)c->train_batch, (long long)c->comm_shards);
+    if (c->comm_shards < world)
+        return err_set(e, ERR_CONFIG, "comm.shards %lld is less than the %d ranks; each needs at least one",
+                       (long long)c->comm_shards, world);
+    return 0;
+}
+
+void step_range(const struct config *c, int world, int rank, int64_t number, int64_t *first, int64_t *count) {
+    int64_t lo, hi, micro = c->train_batch / c->comm_shards;
+    grid_split(c->comm_shards, world, rank, &lo, &hi);
+    *first = number * c->train_batch + lo * micro;
+    *count = (hi - lo) * micro;
+}
+
+int step_open(struct step **out, struct rank *r, struct model *m, struct optim *o, struct fault *f,
+              struct err *e) {
+    const struct config *c = r->config;
+    int rc = step_check(c, r->world, e);
+    if (rc) return rc;
+    struct step *s = calloc(1, sizeof *s);
+    if (!s) return err_set(e, ERR_MEMORY, "no memory for a step");
+    *s =
+        (struct step){.rank = r, .config = c, .model = m, .optim = o, .fault = f, .set = model_modalities(m)};
+    s->micro = c->train_batch / c->comm_shards;
+    s->frames = c->data_frames;
+    grid_split(c->comm_shards, r->world, r->number, &s->lo, &s->hi);
+    rc = step_memory_take(s, e);
+    if (rc)
+        step_close(s);
+    else
+        *out = s;
+    return rc;
+}
+
+void step_close(struct step *s) {
+    if (!s) return;
+    step_memory_release(s);
+    free(s);
+}
+
+static void lap(struct step *s, struct step_report *out, enum step_part part) {
+    double now = clock_seconds();
+    out->seconds[part] += now - s->lap_at;
+    s->lap_at = now;
+}
+
+static void enter(struct step *s, int64_t number, enum blackbox_phase phase) {
+    blackbox_set_phase(s->rank->box, phase, NULL);
+    if (s->fault && fault_at(s->fault, number, phase) == FAULT_NAN) s->losses[s->lo * s->set->n] = NAN;
+}
+
+// ---- noise
+
+static void draw_sequence(struct step *s, const struct batch *b, int64_t i) {
+    struct step_levels *l = &s->levels;
+    int n = s->set->n;
+    float hide[OPS_MODALITIES_MAX];
+    struct regime_draw draw = {.tau = l->tau + i * s->frames * n,
+                               .past = l->past + i * s->frames,
+                               .tau_history = l->tau_history + i * s->frames,
+                               .hide = hide};
+    l->sample[i] = (uint64_t)(b->first + i);
+    regime_sample(s->config, s->set, s->frames, l->sample[i], &draw);
+    for (int m = 0; m < n; m++) {
+        l->hide[m * b->count + i] = hide[m];
+        for (int64_t f = 0; f < s->frames; f++) {
+            bool active = draw.tau[f * n + m] < 1 && b->valid[m][i * s->frames + f];
+            l->active[(m * b->count + i) * s->frames + f] = active ? 1 : 0;
+            s->counts[m] += active;
+        }
+    }
+}
+
+// Which sequences have what noise, and how many frames count in the whole global batch; the ranks' votes ride
+// along.
+static int agree(struct step *s, const struct batch *b, int64_t *votes, struct err *e) {
+    int64_t sums[OPS_MODALITIES_MAX + STEP_VOTES];
+    memset(s->counts, 0, sizeof s->counts);
+    for (int64_t i = 0; i < b->count; i++) draw_sequence(s, b, i);
+    memcpy(sums, s->counts, sizeof s->counts);
+    memcpy(sums + OPS_MODALITIES_MAX, votes, STEP_VOTES * sizeof *votes);
+    int rc = coll_sum_i64(s->rank->coll, "agree", sums, OPS_MODALITIES_MAX + STEP_VOTES, e);
+    memcpy(s->counts, sums, sizeof s->counts);
+    memcpy(votes, sums + OPS_MODALITIES_MAX, STEP_VOTES * sizeof *votes);
+    return rc;
+}
+
+// `number`-th of the rank's micro-batches: where it starts among the rank's sequences.
+static int64_t first_of(const struct step *s, int64_t shard) {
+    return (shard - s->lo) * s->micro;
+}
+
+static int copy_levels(struct step *s, int64_t shard, struct err *e) {
+    struct device *d = s->rank->device;
+    const struct step_levels *l = &s->levels;
+    int64_t from = first_of(s, shard) * s->frames, frames = s->micro * s->frames;
+    size_t bytes = (size_t)frames * sizeof(float);
+    int rc = d->vtable->copy_in(d, s->tau, l->tau + from * s->set->n, bytes * (size_t)s->set->n, e);
+    if (!rc) rc = d->vtable->copy_in(d, s->past, l->past + from, bytes, e);
+    if (!rc) rc = d->vtable->copy_in(d, s->tau_history, l->tau_history + from, bytes, e);
+    return rc;
+}
+
+static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
+    struct device *d = s->rank->device;
+    int64_t first = first_of(s, shard), width = s->frames * s->set->spec[i].frame_elems;
+    struct op_noise_args a = {.x = tensor_2d(b->x[i] + first * width, s->micro, width),
+                              .z = tensor_2d(s->z[i], s->micro, width),
+                              .tau = tensor_1d(s->tau + i, s->micro * s->frames),
+                              .tau_stride = s->set->n,
+                              .frames = s->frames,
+                              .key = rng_key((uint64_t)s->config->run_seed, RNG_NOISE, (uint32_t)i),
+                              .sample = s->levels.sample + first};
+    int rc = d->ops->noise(d, &a, e);
+    if (rc || s->set->spec[i].seen_width == 0) return rc;
+    a.z = tensor_2d(s->history[i], s->micro, width);
+    a.tau = tensor_1d(s->past, s->micro * s->frames);
+    a.tau_stride = 1;
+    a.key = rng_key((uint64_t)s->config->run_seed, RNG_HISTORY_NOISE, (uint32_t)i);
+    a.hide = s->levels.hide + i * b->count + first;
+    return d->ops->noise(d, &a, e);
+}
+
+static int noise_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
+    int rc = copy_levels(s, shard, e);
+    for (int i = 0; !rc && i < s->set->n; i++) rc = add_noise(s, b, shard, i, e);
+    return rc;
+}
+
+// ---- one shard
+
+static int forward_shard(struct step *s, struct err *e) {
+    struct model_input in = {
+        .sequences = s->micro, .frames = s->frames, .tau = s->tau, .tau_history = s->tau_history};
+    for (int i = 0; i < s->set->n; i++) {
+        in.z[i] = s->z[i];
+        in.history[i] = s->history[i];
+    }
+    return model_forward(s->model, &in, e);
+}
+
+static int loss_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
+    struct model_target t = {.tau = s->tau};
+    int64_t first = first_of(s, shard);
+    for (int i = 0; i < s->set->n; i++) {
+        const struct modality_spec *spec = &s->set->spec[i];
+        t.x[i] = b->x[i] + first * s->frames * spec->frame_elems;
+        t.active[i] = s->levels.active + (i * b->count + first) * s->frames;
+        t.scale[i] = s->counts[i] > 0 ? spec->loss_weight / (double)s->counts[i] : 0;
+    }
+    return model_loss(s->model, &t, s->losses + shard * s->set->n, e);
+}
+
+static int backward_shard(struct step *s, int64_t shard, struct err *e) {
+    if (!s->exact) return model_backward(s->model, s->grads, e);
+    float *leaf = NULL;
+    int rc = exact_leaf(s->exact, shard, &leaf, e);
+    if (!rc) rc = model_backward(s->model, leaf, e);
+    return rc ? rc : exact_leaf_done(s->exact, shard, e);
+}
+
+static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64_t number,
+                     struct step_report *out, struct err *e) {
+    int rc = noise_shard(s, b, shard, e);
+    lap(s, out, STEP_NOISE);
+    enter(s, number, PHASE_FORWARD);
+    if (!rc) rc = forward_shard(s, e);
+    if (!rc) rc = loss_shard(s, b, shard, e);
+    lap(s, out, STEP_FORWARD);
+    enter(s, number, PHASE_BACKWARD);
+    if (!rc) rc = backward_shard(s, shard, e);
+    lap(s, out, STEP_BACKWARD);
+    return rc;
+}
+
+// ---- over all ranks
+
+static int clear_sums(struct step *s, struct err *e) {
+    memset(s->squares, 0, (size_t)s->n_told * sizeof *s->squares);
+    if (s->exact) return 0;
+    struct device *d = s->rank->device;
+    return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
+}
+
+// Afterwards *own is the sum of this rank's segment.
+static int reduce_gradients(struct step *s, float **own, struct err *e) {
+    const int64_t *offset = optim_offsets(s->optim);
+    *own = s->grads;
+    if (s->exact) return exact_finish(s->exact, s->grads, e);
+    *own = s->grads + offset[s->rank->number];
+    struct coll_op *op = NULL;
+    int rc = coll_reduce_scatter(s->rank->coll, &op, "reduce-scatter gradients", s->grads, offset, e);
+    return rc ? rc : coll_wait(s->rank->coll, op, e);
+}
+
+static int tell(struct step *s, const float *own, int64_t *nonfinite, struct err *e) {
+    int64_t bad = 0;
+    int rc = optim_squares(s->optim, own, s->squares, &bad, e);
+    if (rc) return rc;
+    int last = s->n_told - 1;
+    memcpy(s->told, s->squares, (size_t)last * sizeof *s->told);
+    s->told[last] = bad;
+    rc = coll_sum_i64(s->rank->coll, "losses and norms", s->told, s->n_told, e);
+    memcpy(s->squares, s->told, (size_t)last * sizeof *s->told);
+    *nonfinite = s->told[last];
+    return rc;
+}
+
+// Shards in order, so that the sum does not depend on who had them.
+static void sum_losses(const struct step *s, struct step_report *out) {
+    for (int i = 0; i < s->set->n; i++) {
+        double sum = 0;
+        for (int64_t k = 0; k < s->config->comm_shards; k++) sum += s->losses[k * s->set->n + i];
+        out->loss_of[i] = s->counts[i] > 0 ? sum / (double)s->counts[i] : 0;
+        out->loss += s->set->spec[i].loss_weight * out->loss_of[i];
+    }
+}
+
+static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
+                 struct err *e) {
+    bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
+    out->skipped = !sound;
+    if (sound || s->config->train_on_nan == ON_NAN_SKIP) return 0;
+    return err_set(
+        e, ERR_DATA,
+        "step %lld: %s not finite (loss %g, %lld numbers in the gradients); what was saved before is "
+        "kept; look at the data, lower optim.lr, or set train.on_nan=skip",
+        (long long)number, isfinite(out->loss) ? "the gradient is" : "the loss is", out->loss,
+        (long long)nonfinite);
+}
+
+static int gather_weights(struct step *s, struct err *e) {
+    struct coll_op *op = NULL;
+    int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
+                             optim_offsets(s->optim), e);
+    return rc ? rc : coll_wait(s->rank->coll, op, e);
+}
+
+static int update(struct step *s, const float *own, int64_t number, struct step_report *out, struct err *e) {
+    out->rate = schedule_rate(s->config, number);
+    if (out->skipped) return 0;
+    return optim_update(s->optim, model_weights(s->model), own, out->rate, out->grad_norm, number + 1, e);
+}
+
+int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
+             struct step_report *out, struct err *e) {
+    s->lap_at = clock_seconds();
+    float *own = NULL;
+    int64_t nonfinite = 0;
+    int rc = clear_sums(s, e);
+    if (!rc) rc = agree(s, batch, votes, e);
+    for (int64_t shard = s->lo; !rc && shard < s->hi; shard++)
+        rc = run_shard(s, batch, shard, number, out, e);
+    enter(s, number, PHASE_COLLECTIVE);
+    if (!rc) rc = reduce_gradients(s, &own, e);
+    if (!rc) rc = tell(s, own, &nonfinite, e);
+    lap(s, out, STEP_REDUCE);
+    if (rc) return rc;
+    sum_losses(s, out);
+    out->grad_norm = optim_norm(s->optim, s->squares);
+    enter(s, number, PHASE_OPTIMISER);
+    rc = judge(s, number, nonfinite, out, e);
+    if (!rc) rc = update(s, own, number, out, e);
+    lap(s, out, STEP_UPDATE);
+    if (!rc) rc = gather_weights(s, e);
+    lap(s, out, STEP_GATHER);
+    return rc;
+}
