@@ -30,10 +30,18 @@ struct rank {
     char run_dir[CONFIG_TEXT_BYTES];
     char ckpt_url[CONFIG_TEXT_BYTES]; // checkpoint.url, or run_dir/ckpt
     struct store_options store;       // from the config's store section
+    int signal_fd;                    // -1: signals do what they always do
+    bool stop_asked;
 };
 
-// `task` goes into the black box. Grids with tp, cp or pp above 1 and device=cuda are refused here.
-int rank_open(struct rank *r, struct config_file *file, const char *task, struct err *e) ERR_CHECK;
+// Before rank_open: from now on SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 only make rank_stop_asked true, in every
+// thread that starts later.
+int rank_take_signals(struct rank *r, struct err *e) ERR_CHECK;
+// `task` goes into the black box; `alone`: one process, no MPI. Takes `file` over, also on failure. Grids
+// with tp, cp or pp above 1 and device=cuda are refused here. The caller zeroes *r and sets signal_fd to -1
+// first.
+int rank_open(struct rank *r, struct config_file *file, const char *task, bool alone,
+              struct err *e) ERR_CHECK;
 // `failed`: tears the job down without waiting for peers.
 void rank_close(struct rank *r, bool failed);
 
@@ -41,7 +49,7 @@ static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
 }
 
-// True once SIGTERM, SIGINT, SIGUSR1 or SIGUSR2 has come to this process. Tasks let all ranks agree on it.
-bool rank_stop_asked(void);
+// True once one of those signals has come to this process. Tasks let all ranks agree on it.
+bool rank_stop_asked(struct rank *r);
 
 #endif

@@ -8,7 +8,8 @@
 
 struct task {
     const char *name, *help;
-    bool alone; // needs neither ranks nor data: runs in one process without MPI
+    bool alone;    // needs neither ranks nor data: runs in one process without MPI
+    bool graceful; // SIGTERM and the like ask it to stop, by rank_stop_asked
     int (*run)(struct rank *r, struct err *e);
 };
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// orrery-rank: one process of a job. The launcher starts it; by hand it runs alone or under mpirun.
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "trainer/rank.h"
+#include "trainer/task.h"
+
+struct arguments {
+    const char *config, *task;
+    const char **overrides;
+    size_t n_overrides;
+    bool help;
+};
+
+static int usage(FILE *to) {
+    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [key=value ...]\n\ntasks:\n");
+    for (int i = 0; task_at(i); i++) fprintf(to, "  %-12s %s\n", task_at(i)->name, task_at(i)->help);
+    return to == stdout ? 0 : err_exit_code(ERR_USAGE);
+}
+
+static int parse(struct arguments *a, int argc, char **argv, struct err *e) {
+    for (int i = 1; i < argc; i++) {
+        bool has_next = i + 1 < argc;
+        if (!strcmp(argv[i], "--help"))
+            a->help = true;
+        else if (!strcmp(argv[i], "--config") && has_next)
+            a->config = argv[++i];
+        else if (!strcmp(argv[i], "--task") && has_next)
+            a->task = argv[++i];
+        else if (argv[i][0] != '-' && strchr(argv[i], '='))
+            a->overrides[a->n_overrides++] = argv[i];
+        else
+            return err_set(e, ERR_USAGE, "unknown argument '%s'; see orrery-rank --help", argv[i]);
+    }
+    return 0;
+}
+
+static int run(struct rank *r, const struct arguments *a, struct err *e) {
+    struct config_file *file = NULL;
+    int rc = config_load(&file, a->config, a->overrides, a->n_overrides, e);
+    if (rc) return rc;
+    const char *name = a->task ? a->task : config_values(file)->run_task;
+    const struct task *task = task_find(name);
+    if (!task) {
+        rc = err_set(e, ERR_USAGE, "unknown task '%.64s'; see orrery-rank --help", name);
+        config_close(file);
+        return rc;
+    }
+    if (task->graceful) rc = rank_take_signals(r, e);
+    if (rc) {
+        config_close(file);
+        return rc;
+    }
+    rc = rank_open(r, file, task->name, task->alone, e);
+    return rc ? rc : task->run(r, e);
+}
+
+int main(int argc, char **argv) {
+    const char *overrides[1024];
+    struct arguments a = {.overrides = overrides};
+    struct rank r = {.signal_fd = -1};
+    struct err e = {0};
+    if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
+    log_init(&r.log, STDERR_FILENO, LOG_INFO, "");
+    int rc = parse(&a, argc, argv, &e);
+    if (!rc && a.help) return usage(stdout);
+    if (!rc) rc = run(&r, &a, &e);
+    bool orderly = rc == 0 || e.code == ERR_SAVED;
+    if (orderly)
+        blackbox_set_phase(r.box, PHASE_DONE, NULL);
+    else
+        blackbox_set_err(r.box, &e);
+    if (rc) log_at(&r.log, orderly ? LOG_INFO : LOG_ERROR, "%s", e.text);
+    int code = rc ? err_exit_code(e.code) : 0;
+    rank_close(&r, !orderly);
+    return code;
+}

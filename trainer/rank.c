@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/rank.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };                  // of device
+enum { BACKEND_AUTO, BACKEND_SELF, BACKEND_MPI, BACKEND_NCCL }; // of comm.backend
+
+int rank_take_signals(struct rank *r, struct err *e) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    if (sigprocmask(SIG_BLOCK, &set, NULL)) return err_errno(e, errno, "block signals");
+    r->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return r->signal_fd < 0 ? err_errno(e, errno, "signalfd") : 0;
+}
+
+bool rank_stop_asked(struct rank *r) {
+    struct signalfd_siginfo info;
+    if (r->signal_fd >= 0 && read(r->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (!r->stop_asked) blackbox_event(r->box, "signal %u: stop asked", info.ssi_signo);
+        r->stop_asked = true;
+    }
+    return r->stop_asked;
+}
+
+static int64_t number_from(const char *variable, int64_t fallback) {
+    const char *text = getenv(variable);
+    int64_t value;
+    return text && bytes_parse_i64(text, &value) ? value : fallback;
+}
+
+// ---- the config's say
+
+static int check_layout(const struct config *c, struct err *e) {
+    const struct {
+        const char *key, *words;
+        int64_t size;
+    } sizes[] = {{"comm.tp", "tensor", c->comm_tp},
+                 {"comm.cp", "context", c->comm_cp},
+                 {"comm.pp", "pipeline", c->comm_pp}};
+    for (int i = 0; i < 3; i++)
+        if (sizes[i].size > 1)
+            return err_set(e, ERR_CONFIG, "%s is %lld: %s parallelism is not supported yet, leave it at 1",
+                           sizes[i].key, (long long)sizes[i].size, sizes[i].words);
+    if (c->comm_backend == BACKEND_NCCL)
+        return err_set(e, ERR_UNAVAILABLE,
+                       "comm.backend is nccl, but this build has no CUDA; use auto or mpi");
+    return 0;
+}
+
+static enum coll_kind kind_of(const struct config *c, bool alone) {
+    if (alone || c->comm_backend == BACKEND_SELF) return COLL_SELF;
+    if (c->comm_backend == BACKEND_MPI) return COLL_MPI;
+    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK") ? COLL_MPI : COLL_SELF;
+}
+
+static void fill_paths(struct rank *r) {
+    const struct config *c = r->config;
+    snprintf(r->run_dir, sizeof r->run_dir, "%s", c->run_dir);
+    int n = snprintf(r->ckpt_url, sizeof r->ckpt_url, "%s", c->checkpoint_url);
+    if (n == 0) snprintf(r->ckpt_url, sizeof r->ckpt_url, "%.480s/ckpt", c->run_dir);
+    r->store = (struct store_options){.endpoint = c->store_endpoint,
+                                      .region = c->store_region,
+                                      .path_style = c->store_path_style,
+                                      .deadline_ms = c->store_deadline_s * 1000,
+                                      .connections = (int)c->store_connections,
+                                      .seed = (uint64_t)c->run_seed};
+}
+
+// ---- device and peers
+
+static void notify(void *arg, const char *name, int64_t bytes) {
+    struct rank *r = arg;
+    if (bytes >= 0)
+        blackbox_coll_begin(r->box, name, bytes);
+    else
+        blackbox_coll_end(r->box);
+}
+
+// Cores of this process shared between the ranks that see the same ones.
+static int threads_for(const struct config *c) {
+    if (c->train_threads > 0) return (int)c->train_threads;
+    int64_t omp = number_from("OMP_NUM_THREADS", 0), local = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
+    if (omp > 0) return (int)omp;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    int64_t share = cores / (local > 0 ? local : 1);
+    return share > 1 ? (int)share : 1;
+}
+
+static int open_device(struct rank *r, struct err *e) {
+    if (r->config->top_device == DEVICE_CUDA)
+        return err_set(e, ERR_UNAVAILABLE,
+                       "device is cuda, but this build has no CUDA back end; use device=cpu or auto");
+    return device_open_cpu(&r->device, threads_for(r->config), e);
+}
+
+static int open_peers(struct rank *r, bool alone, struct err *e) {
+    const struct config *c = r->config;
+    struct coll_options options = {.kind = kind_of(c, alone),
+                                   .deadline_ms = c->comm_deadline_s * 1000,
+                                   .device = r->device,
+                                   .notify = notify,
+                                   .notify_arg = r};
+    int rc = coll_open(&r->coll, &options, e);
+    if (rc) return rc;
+    r->number = coll_rank(r->coll);
+    r->world = coll_size(r->coll);
+    int64_t expected = alone ? 1 : number_from("ORRERY_WORLD", r->world);
+    if (expected != r->world)
+        return err_set(e, ERR_UNAVAILABLE,
+                       "the launcher started %lld ranks, but MPI sees %d; look at the MPI set-up",
+                       (long long)expected, r->world);
+    rc = grid_init(&r->grid, r->world, 1, 1, 1, e);
+    if (!rc) r->place = grid_place_of(&r->grid, r->number);
+    return rc;
+}
+
+int rank_open(struct rank *r, struct config_file *file, const char *task, bool alone, struct err *e) {
+    r->file = file;
+    r->config = config_values(file);
+    r->attempt = (int)number_from("ORRERY_ATTEMPT", 1);
+    r->world = (int)number_from("ORRERY_WORLD", number_from("OMPI_COMM_WORLD_SIZE", 1));
+    r->number = (int)number_from("ORRERY_RANK", number_from("OMPI_COMM_WORLD_RANK", 0));
+    log_init(&r->log, STDERR_FILENO, LOG_INFO, "");
+    fill_paths(r);
+    int rc = blackbox_create(&r->box, getenv("ORRERY_BLACKBOX"), r->number, r->world, r->attempt, task, e);
+    if (!rc) rc = check_layout(r->config, e);
+    if (!rc) rc = open_device(r, e);
+    if (!rc) rc = open_peers(r, alone, e);
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "rank %d: ", r->number);
+    if (r->world > 1) log_init(&r->log, STDERR_FILENO, LOG_INFO, prefix);
+    return rc;
+}
+
+void rank_close(struct rank *r, bool failed) {
+    if (r->coll) coll_close(r->coll, failed);
+    device_close(r->device);
+    blackbox_close(r->box);
+    config_close(r->file);
+    if (r->signal_fd >= 0) close(r->signal_fd);
+    *r = (struct rank){.signal_fd = -1};
+}

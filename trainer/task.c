@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/task.h"
+
+#include <string.h>
+
+static const struct task tasks[] = {
+    {.name = "train",
+     .help = "train, or go on from the newest checkpoint",
+     .graceful = true,
+     .run = task_train},
+    {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
+    {.name = "step-bench", .help = "time training steps on random data", .run = task_step_bench},
+};
+
+const struct task *task_at(int i) {
+    return i >= 0 && i < (int)(sizeof tasks / sizeof *tasks) ? &tasks[i] : NULL;
+}
+
+const struct task *task_find(const char *name) {
+    for (int i = 0; task_at(i); i++)
+        if (!strcmp(task_at(i)->name, name)) return task_at(i);
+    return NULL;
+}
