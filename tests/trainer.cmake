@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 orrery_test(media unit unit/test_media.c orrery_trainer)
+orrery_test(model unit unit/test_model.c orrery_trainer)
 orrery_test(world unit unit/test_world.c orrery_trainer)
 orrery_test(rollout unit unit/test_rollout.c orrery_trainer)

@@ -200,10 +200,11 @@ static void gated_task(void *arg, int64_t frame) {
         int64_t row = frame * map->per_frame + t, group = frame * map->modalities + map->slot_modality[t];
         struct mod_view gate = mod_part(&a->c, &a->mod, group, a->which * 3 + 2, n);
         const float *y = cpu_row(&a->y, row);
-        float *x = cpu_row(&a->x, row);
+        const float *x = cpu_row(&a->x, row);
+        float *out = cpu_row(&a->out, row);
         for (int64_t i = 0; i < n; i += VW) {
             vf g = mod_load(gate, i, n - i) + 1.0f;
-            vf_store_n(x + i, vf_fma(g, vf_load_n(y + i, n - i), vf_load_n(x + i, n - i)), n - i);
+            vf_store_n(out + i, vf_fma(g, vf_load_n(y + i, n - i), vf_load_n(x + i, n - i)), n - i);
         }
     }
 }
@@ -212,6 +213,7 @@ int CPU_FN(gated_add)(struct device *d, const struct op_gated_add_args *a, struc
     int64_t width = a->x.shape[1], tokens = tokens_of(a->map);
     CPU_REQUIRE(map_is_valid(a->map) && (a->which == 0 || a->which == 1));
     CPU_REQUIRE(cpu_is_rows(&a->x, tokens, width) && cpu_is_rows(&a->y, tokens, width));
+    CPU_REQUIRE(cpu_is_rows(&a->out, tokens, width));
     CPU_REQUIRE(a->c.data != NULL && mod_is_valid(&a->c, &a->mod, a->map, width));
     struct op_gated_add_args job = *a;
     cpu_run(d, a->map->frames, gated_task, &job);

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole model: gradients of every tensor against finite differences, causality, prediction in chunks.
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "fake_set.h"
+#include "kernels/device.h"
+#include "trainer/model.h"
+
+enum { SEQUENCES = 3, FRAMES = 4 };
+
+struct fixture {
+    struct config_file *file;
+    const struct config *c;
+    struct modality_set set;
+    struct device *device;
+    struct model *model;
+    struct model_input in;
+    struct model_target target;
+    float *z[4], *history[4], *x[4], *active[4], *tau, *tau_history;
+};
+
+static float *random_floats(int64_t n, double lo, double hi, uint32_t stream) {
+    float *v = calloc((size_t)n, sizeof *v);
+    struct rng_stream r;
+    rng_stream_init(&r, rng_key(7, RNG_TEST, stream), 0, 0);
+    for (int64_t i = 0; i < n; i++) v[i] = (float)rng_next_range(&r, lo, hi);
+    return v;
+}
+
+static void fill(struct fixture *f) {
+    int64_t frames = SEQUENCES * FRAMES;
+    f->in = (struct model_input){.sequences = SEQUENCES, .frames = FRAMES};
+    for (int i = 0; i < 4; i++) {
+        int64_t n = frames * f->set.spec[i].frame_elems;
+        f->in.z[i] = f->z[i] = random_floats(n, -1, 1, 10 + (uint32_t)i);
+        f->in.history[i] = f->history[i] = random_floats(n, -1, 1, 20 + (uint32_t)i);
+        f->target.x[i] = f->x[i] = random_floats(n, -1, 1, 30 + (uint32_t)i);
+        f->target.active[i] = f->active[i] = random_floats(frames, 0, 1, 40 + (uint32_t)i);
+        for (int64_t k = 0; k < frames; k++) f->active[i][k] = f->active[i][k] > 0.4f ? 1 : 0;
+        f->target.scale[i] = 0.3 + i;
+    }
+    f->in.tau = f->target.tau = f->tau = random_floats(frames * 4, 0, 1, 50);
+    f->in.tau_history = f->tau_history = random_floats(frames, 0.5, 1, 51);
+}
+
+// Zero starts would hide what stands behind them.
+static void stir(struct fixture *f) {
+    const struct params *p = model_params(f->model);
+    float *w = model_weights(f->model);
+    for (int i = 0; i < p->n; i++) {
+        struct rng_stream r;
+        rng_stream_init(&r, rng_key(8, RNG_TEST, (uint32_t)i), 0, 0);
+        double sd = p->list[i].rank == 2 ? 1 / sqrt((double)p->list[i].shape[1]) : 0.3;
+        for (int64_t k = 0; k < p->list[i].elems; k++)
+            w[p->list[i].offset + k] += (float)(0.5 * sd * rng_next_normal(&r));
+    }
+}
+
+static int set_up(void **state) {
+    static const char *const overrides[] = {"model.width=32",  "model.head_dim=16",   "model.layers=2",
+                                            "model.history=2", "model.cond_width=12", "video.height=16",
+                                            "video.width=8",   "video.channels=2",    "video.patch=4",
+                                            "video.margin=2",  "audio.mels=3",        "audio.bins=2",
+                                            "data.frames=4",   "loss.weighting=ramp"};
+    struct fixture *f = calloc(1, sizeof *f);
+    struct err e = {0};
+    if (config_load(&f->file, NULL, overrides, sizeof overrides / sizeof *overrides, &e))
+        fail_msg("%s", e.text);
+    f->c = config_values(f->file);
+    fake_set(&f->set, f->c);
+    if (device_open_cpu(&f->device, 1, &e)) fail_msg("%s", e.text);
+    if (model_create(&f->model, f->c, &f->set, f->device, &e)) fail_msg("%s", e.text);
+    if (model_reserve(f->model, SEQUENCES, FRAMES, &e)) fail_msg("%s", e.text);
+    fill(f);
+    stir(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    struct fixture *f = *state;
+    for (int i = 0; i < 4; i++) {
+        free(f->z[i]);
+        free(f->history[i]);
+        free(f->x[i]);
+        free(f->active[i]);
+    }
+    free(f->tau);
+    free(f->tau_history);
+    model_destroy(f->model);
+    device_close(f->device);
+    config_close(f->file);
+    free(f);
+    return 0;
+}
+
+static double loss_of(struct fixture *f) {
+    struct err e = {0};
+    double loss[4] = {0}, sum = 0;
+    if (model_forward(f->model, &f->in, &e) || model_loss(f->model, &f->target, loss, &e))
+        fail_msg("%s", e.text);
+    for (int i = 0; i < 4; i++) sum += f->target.scale[i] * loss[i];
+    return sum;
+}
+
+// Along the gradient itself the slope is its length: the best signal that single precision can give.
+static double slope(struct fixture *f, const struct param *p, const float *grad, double length, double h) {
+    float *w = model_weights(f->model) + p->offset, *kept = malloc((size_t)p->elems * sizeof *kept);
+    double at[2];
+    for (int64_t k = 0; k < p->elems; k++) kept[k] = w[k];
+    for (int side = 0; side < 2; side++) {
+        for (int64_t k = 0; k < p->elems; k++)
+            w[k] = (float)(kept[k] + (side ? -h : h) * grad[p->offset + k] / length);
+        at[side] = loss_of(f);
+    }
+    for (int64_t k = 0; k < p->elems; k++) w[k] = kept[k];
+    free(kept);
+    return (at[0] - at[1]) / (2 * h);
+}
+
+static void gradient_of_every_tensor(void **state) {
+    struct fixture *f = *state;
+    struct err e = {0};
+    const struct params *p = model_params(f->model);
+    float *grads = calloc((size_t)p->elems, sizeof *grads);
+    (void)loss_of(f);
+    assert_int_equal(model_backward(f->model, grads, &e), 0);
+    for (int i = 0; i < p->n; i++) {
+        const struct param *t = &p->list[i];
+        double length = 0;
+        for (int64_t k = 0; k < t->elems; k++) length += pow(grads[t->offset + k], 2);
+        length = sqrt(length);
+        if (!(length > 1e-3)) fail_msg("%s: gradient of length %g", t->name, length);
+        double found = slope(f, t, grads, length, 4e-3);
+        if (!(fabs(found - length) <= 2e-3 * length + 1e-4))
+            fail_msg("%s: gradient %.6g, finite difference %.6g", t->name, length, found);
+    }
+    free(grads);
+}
+
+static void backward_accumulates(void **state) {
+    struct fixture *f = *state;
+    struct err e = {0};
+    int64_t n = model_params(f->model)->elems;
+    float *once = calloc((size_t)n, sizeof *once), *twice = calloc((size_t)n, sizeof *twice);
+    for (int i = 0; i < 3; i++) {
+        (void)loss_of(f);
+        assert_int_equal(model_backward(f->model, i == 0 ? once : twice, &e), 0);
+    }
+    for (int64_t k = 0; k < n; k++)
+        if (!(fabsf(twice[k] - 2 * once[k]) <= 1e-4f + 1e-4f * fabsf(once[k])))
+            fail_msg("element %lld: %g once, %g twice", (long long)k, once[k], twice[k]);
+    free(once);
+    free(twice);
+}
+
+static float **predictions(struct fixture *f, int64_t sequences) {
+    float **pred = calloc(4, sizeof *pred);
+    for (int i = 0; i < 4; i++)
+        pred[i] = calloc((size_t)(sequences * FRAMES * f->set.spec[i].frame_elems), sizeof(float));
+    struct err e = {0};
+    struct model_input in = f->in;
+    in.sequences = sequences;
+    if (model_predict(f->model, &in, pred, &e)) fail_msg("%s", e.text);
+    return pred;
+}
+
+static void drop(float **pred) {
+    for (int i = 0; i < 4; i++) free(pred[i]);
+    free(pred);
+}
+
+// A change in the last frame may not reach an earlier one; it must reach its own.
+static void later_frames_are_unseen(void **state) {
+    struct fixture *f = *state;
+    float **before = predictions(f, SEQUENCES);
+    int64_t e = f->set.spec[3].frame_elems;
+    f->z[3][(FRAMES - 1) * e + 5] += 1;
+    f->history[3][(FRAMES - 1) * e + 5] += 1; // history of the last frame: nobody's
+    float **after = predictions(f, SEQUENCES);
+    for (int i = 0; i < 4; i++) {
+        int64_t width = f->set.spec[i].frame_elems, changed = 0;
+        for (int64_t k = 0; k < (FRAMES - 1) * width; k++)
+            if (!(before[i][k] == after[i][k])) fail_msg("sense %d: element %lld changed", i, (long long)k);
+        for (int64_t k = (FRAMES - 1) * width; k < FRAMES * width; k++)
+            changed += before[i][k] != after[i][k];
+        assert_true(changed > 0);
+    }
+    drop(before);
+    drop(after);
+}
+
+// Sequence by sequence or all at once: to rounding the same.
+static void prediction_does_not_depend_on_company(void **state) {
+    struct fixture *f = *state;
+    float **all = predictions(f, SEQUENCES), **one = predictions(f, 1);
+    for (int i = 0; i < 4; i++)
+        for (int64_t k = 0; k < FRAMES * f->set.spec[i].frame_elems; k++)
+            if (!(fabsf(all[i][k] - one[i][k]) <= 1e-5f)) fail_msg("sense %d element %lld", i, (long long)k);
+    drop(all);
+    drop(one);
+}
+
+static void untrained_model_predicts_zero(void **state) {
+    struct fixture *f = *state;
+    struct model *fresh = NULL, *kept = f->model;
+    struct err e = {0};
+    assert_int_equal(model_create(&fresh, f->c, &f->set, f->device, &e), 0);
+    f->model = fresh;
+    float **pred = predictions(f, SEQUENCES);
+    for (int i = 0; i < 4; i++)
+        for (int64_t k = 0; k < SEQUENCES * FRAMES * f->set.spec[i].frame_elems; k++)
+            assert_true(pred[i][k] == 0);
+    drop(pred);
+    f->model = kept;
+    model_destroy(fresh);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(gradient_of_every_tensor, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(backward_accumulates, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(later_frames_are_unseen, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(untrained_model_predicts_zero, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
