@@ -189,8 +189,10 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
     rc = mask_block_causal(&s->mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);
     if (!rc) rc = fill_angles(s, m, frames, e);
     if (rc) return rc;
-    s->map = (struct token_map){sequences * frames, (int32_t)m->set.tokens_per_frame, m->set.n,
-                                m->set.slot_modality};
+    s->map = (struct token_map){.frames = sequences * frames,
+                                .per_frame = (int32_t)m->set.tokens_per_frame,
+                                .modalities = m->set.n,
+                                .slot_modality = m->set.slot_modality};
     s->sequences = sequences;
     s->frames = frames;
     return 0;
