@@ -30,7 +30,8 @@ struct coll_options {
 
 // MPI: initialises MPI if nobody has (MPI_THREAD_FUNNELED or better).
 int coll_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
-// Orderly end; with `abort` true tears the job down without waiting for peers.
+// Orderly end. With `abort`, or after a failed operation, it waits for nobody and leaves the library as it
+// is: the process must end right away with its own exit code, upon which mpirun ends the peers.
 void coll_close(struct coll *c, bool abort);
 int coll_rank(const struct coll *c);
 int coll_size(const struct coll *c);
@@ -47,14 +48,16 @@ int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, f
 int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer,
                     const int64_t *offset, struct err *e) ERR_CHECK;
 // Pieces to and from each rank: send[send_offset[r]..) goes to r, recv[recv_offset[r]..) comes from r.
-// Offsets count elements, size+1 entries. What the exact reduction is made of.
+// Offsets count elements, size+1 entries, and stay valid until the wait. A rank's own piece is copied, or
+// left where it is when its place in recv is empty. What the exact reduction is made of.
 int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
                   const int64_t *send_offset, float *recv, const int64_t *recv_offset,
                   struct err *e) ERR_CHECK;
 int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,
                    struct err *e) ERR_CHECK;
 // Frees the operation whatever happens. TIMEOUT names the operation and its sequence number; PEER when the
-// library reports a lost peer.
+// library reports a lost peer, BUG when ranks disagree on sizes. After any failure every later operation
+// fails too.
 int coll_wait(struct coll *c, struct coll_op *op, struct err *e) ERR_CHECK;
 
 // ---- small and blocking, host memory; integer and bitwise-exact on any number of ranks.

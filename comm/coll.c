@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm/coll.h"
+
+#include <inttypes.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "comm/coll_impl.h"
+
+#define DEFAULT_DEADLINE_MS 120000
+
+int coll_open(struct coll **out, const struct coll_options *options, struct err *e) {
+    int rc;
+    *out = NULL;
+    switch (options->kind) {
+    case COLL_SELF: rc = coll_self_open(out, options, e); break;
+    case COLL_MPI: rc = coll_mpi_open(out, options, e); break;
+    case COLL_NCCL:
+        return err_set(e, ERR_UNAVAILABLE,
+                       "comm.backend=nccl: built without the CUDA plug-in; use comm.backend=mpi or auto");
+    default: return err_set(e, ERR_BUG, "no collective back end %d", (int)options->kind);
+    }
+    if (rc) return rc;
+    struct coll *c = *out;
+    c->deadline_ms = options->deadline_ms > 0 ? options->deadline_ms : DEFAULT_DEADLINE_MS;
+    c->device = options->device;
+    c->notify = options->notify;
+    c->notify_arg = options->notify_arg;
+    return 0;
+}
+
+void coll_close(struct coll *c, bool abort) {
+    if (!c) return;
+    struct err ignored = {0};
+    if (!abort && !c->broken && coll_barrier(c, "closing", &ignored)) abort = true;
+    c->vtable->close(c, abort || c->broken);
+}
+
+int coll_rank(const struct coll *c) {
+    return c->rank;
+}
+int coll_size(const struct coll *c) {
+    return c->size;
+}
+int coll_local_rank(const struct coll *c) {
+    return c->local_rank;
+}
+int coll_local_size(const struct coll *c) {
+    return c->local_size;
+}
+
+// ---- start and wait
+
+static int start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    *op = NULL;
+    if (c->broken) return err_set(e, ERR_PEER, "%s: not started, an earlier collective failed", q->name);
+    c->seq++;
+    if (c->notify) c->notify(c->notify_arg, q->name, q->bytes);
+    int rc = c->vtable->start(c, q, op, e);
+    if (rc) {
+        c->broken = true;
+        return rc;
+    }
+    (*op)->name = q->name;
+    (*op)->seq = c->seq;
+    return 0;
+}
+
+// Polls: MPI makes progress only while somebody calls it, and a poll is what lets a deadline end the wait.
+static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
+    int64_t begun = clock_monotonic_ns();
+    int64_t until = begun + c->deadline_ms * 1000000;
+    for (;;) {
+        bool done = false;
+        int rc = c->vtable->test(c, op, &done, e);
+        if (rc || done) return rc;
+        if (clock_monotonic_ns() >= until)
+            return err_set(e, ERR_TIMEOUT,
+                           "rank %d waited %" PRId64 " ms in collective %" PRId64
+                           " (%s) for its peers; the black "
+                           "boxes say who is missing, comm.deadline_s how long to wait",
+                           c->rank, c->deadline_ms, op->seq, op->name);
+        sched_yield();
+    }
+}
+
+int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
+    if (!op) return err_set(e, ERR_BUG, "a wait for no collective");
+    int rc = c->broken ? err_set(e, ERR_PEER, "%s: given up, an earlier collective failed", op->name)
+                       : poll_until_done(c, op, e);
+    if (rc) c->broken = true;
+    c->vtable->release(op, rc == 0);
+    if (!rc && c->notify) c->notify(c->notify_arg, "", -1);
+    return rc;
+}
+
+static int run(struct coll *c, const struct coll_request *q, struct err *e) {
+    struct coll_op *op;
+    int rc = start(c, q, &op, e);
+    return rc ? rc : coll_wait(c, op, e);
+}
+
+// ---- the operations
+
+static int64_t float_bytes(const struct coll *c, const int64_t *offset) {
+    return (offset[c->size] - offset[0]) * (int64_t)sizeof(float);
+}
+
+int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, float *buffer,
+                        const int64_t *offset, struct err *e) {
+    struct coll_request q = {.verb = VERB_REDUCE_SCATTER, .name = name, .bytes = float_bytes(c, offset)};
+    q.buffer = buffer;
+    q.offset = offset;
+    return start(c, &q, op, e);
+}
+
+int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer,
+                    const int64_t *offset, struct err *e) {
+    struct coll_request q = {.verb = VERB_ALL_GATHER, .name = name, .bytes = float_bytes(c, offset)};
+    q.buffer = buffer;
+    q.offset = offset;
+    return start(c, &q, op, e);
+}
+
+int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
+                  const int64_t *send_offset, float *recv, const int64_t *recv_offset, struct err *e) {
+    struct coll_request q = {.verb = VERB_EXCHANGE, .name = name, .bytes = float_bytes(c, send_offset)};
+    q.send = send;
+    q.send_offset = send_offset;
+    q.recv = recv;
+    q.recv_offset = recv_offset;
+    return start(c, &q, op, e);
+}
+
+int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) {
+    int r = c->rank;
+    int64_t n = q->recv_offset[r + 1] - q->recv_offset[r];
+    if (n == 0) return 0;
+    if (n != q->send_offset[r + 1] - q->send_offset[r])
+        return err_set(e, ERR_BUG, "%s: rank %d sends itself %" PRId64 " elements and expects %" PRId64,
+                       q->name, r, q->send_offset[r + 1] - q->send_offset[r], n);
+    if (c->device && strcmp(c->device->vtable->name, "cpu"))
+        return err_set(e, ERR_BUG, "%s: a rank's own piece stays where it is on device %s", q->name,
+                       c->device->vtable->name);
+    memcpy(q->recv + q->recv_offset[r], q->send + q->send_offset[r], (size_t)n * sizeof(float));
+    return 0;
+}
+
+int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,
+                   struct err *e) {
+    struct coll_request q = {.verb = VERB_BROADCAST, .name = name, .bytes = (int64_t)bytes};
+    q.host = host;
+    q.host_bytes = bytes;
+    q.root = root;
+    return start(c, &q, op, e);
+}
+
+int coll_barrier(struct coll *c, const char *name, struct err *e) {
+    struct coll_request q = {.verb = VERB_BARRIER, .name = name};
+    return run(c, &q, e);
+}
+
+static int reduce_i64(struct coll *c, enum coll_verb verb, const char *name, int64_t *v, int n,
+                      struct err *e) {
+    struct coll_request q = {
+        .verb = verb, .name = name, .bytes = n * (int64_t)sizeof *v, .values = v, .count = n};
+    return run(c, &q, e);
+}
+
+int coll_sum_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) {
+    return reduce_i64(c, VERB_SUM, name, v, n, e);
+}
+
+int coll_max_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) {
+    return reduce_i64(c, VERB_MAX, name, v, n, e);
+}
+
+int coll_gather_all(struct coll *c, const char *name, const void *piece, size_t bytes, void *all,
+                    struct err *e) {
+    struct coll_request q = {.verb = VERB_GATHER_ALL, .name = name, .bytes = (int64_t)bytes};
+    q.piece = piece;
+    q.host_bytes = bytes;
+    q.all = all;
+    return run(c, &q, e);
+}

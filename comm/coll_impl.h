@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a back end of coll.h provides; included by coll*.c only. coll.c numbers the operations, waits with the
+// deadline and tells the black box; a back end starts an operation and says whether it has ended.
+#ifndef ORRERY_COMM_COLL_IMPL_H
+#define ORRERY_COMM_COLL_IMPL_H
+
+#include "comm/coll.h"
+
+enum coll_verb {
+    VERB_REDUCE_SCATTER,
+    VERB_ALL_GATHER,
+    VERB_EXCHANGE,
+    VERB_BROADCAST,
+    VERB_BARRIER,
+    VERB_SUM,
+    VERB_MAX,
+    VERB_GATHER_ALL,
+};
+
+// The arguments of one operation; which fields count depends on the verb.
+struct coll_request {
+    enum coll_verb verb;
+    const char *name;
+    int64_t bytes; // moved by this rank, for the black box
+    float *buffer; // reduce-scatter, all-gather
+    const int64_t *offset;
+    const float *send; // exchange
+    const int64_t *send_offset;
+    float *recv;
+    const int64_t *recv_offset;
+    void *host; // broadcast: in and out
+    size_t host_bytes;
+    int root;
+    int64_t *values; // sum, max: in and out
+    int count;
+    const void *piece; // gather: host_bytes of it
+    void *all;
+};
+
+// A back end's operation starts with this. Buffers of the blocking verbs are copied into it, so that a
+// deadline that passes leaves nothing on the caller's stack for the library to write to.
+struct coll_op {
+    const char *name;
+    int64_t seq;
+};
+
+struct coll_vtable {
+    const char *name;
+    // Allocates *op and starts it. The request itself is gone afterwards; its arrays stay until the wait.
+    int (*start)(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e);
+    // Makes progress; *done when it has ended and its results lie in the request's buffers.
+    int (*test)(struct coll *c, struct coll_op *op, bool *done, struct err *e);
+    void (*release)(struct coll_op *op, bool ended);
+    void (*close)(struct coll *c, bool abort); // frees c
+};
+
+// The head of every back end's own struct.
+struct coll {
+    const struct coll_vtable *vtable;
+    int rank, size, local_rank, local_size;
+    int64_t deadline_ms, seq;
+    bool broken; // an operation failed: the ranks no longer agree on what comes next
+    struct device *device;
+    coll_notify_fn *notify;
+    void *notify_arg;
+};
+
+int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
+int coll_mpi_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
+
+// Copies this rank's own piece of an exchange; nothing when it is to be left where it is.
+int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) ERR_CHECK;
+
+#endif

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// The collectives of one rank, and what coll.c does for every back end: numbering, notices, deadlines, the
+// refusal to go on after a failure. The MPI back end is tested under mpirun (tests/e2e/comm_mpi.sh).
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "comm/coll_impl.h"
+
+struct notice {
+    int begun, ended;
+    int64_t bytes;
+    char name[32];
+};
+
+static void note(void *arg, const char *name, int64_t bytes) {
+    struct notice *n = arg;
+    if (bytes < 0) {
+        n->ended++;
+        return;
+    }
+    n->begun++;
+    n->bytes = bytes;
+    strncpy(n->name, name, sizeof n->name - 1);
+}
+
+static void one_rank_is_its_own_world(void **state) {
+    struct err e = {0};
+    struct notice n = {0};
+    struct coll_options options = {.kind = COLL_SELF, .notify = note, .notify_arg = &n};
+    struct coll *c;
+    struct coll_op *op;
+    assert_int_equal(coll_open(&c, &options, &e), 0);
+    assert_int_equal(coll_rank(c), 0);
+    assert_int_equal(coll_size(c), 1);
+    assert_int_equal(coll_local_rank(c), 0);
+    assert_int_equal(coll_local_size(c), 1);
+    float v[3] = {1, 2, 3}, w[3] = {0};
+    int64_t offset[] = {0, 3}, empty[] = {0, 0};
+    assert_int_equal(coll_reduce_scatter(c, &op, "reduce", v, offset, &e), 0);
+    assert_string_equal(n.name, "reduce");
+    assert_int_equal(n.bytes, 12);
+    assert_int_equal(n.ended, 0);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    assert_int_equal(n.ended, 1);
+    assert_int_equal(coll_all_gather(c, &op, "gather", v, offset, &e), 0);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    assert_int_equal(coll_exchange(c, &op, "exchange", v, offset, w, offset, &e), 0);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    assert_memory_equal(v, w, sizeof v);
+    assert_int_equal(coll_exchange(c, &op, "stay", v, offset, NULL, empty, &e), 0);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    int64_t sum[] = {5, -7}, all = 0, piece = 9;
+    assert_int_equal(coll_sum_i64(c, "sum", sum, 2, &e), 0);
+    assert_int_equal(coll_max_i64(c, "max", sum, 2, &e), 0);
+    assert_int_equal(sum[0], 5);
+    assert_int_equal(sum[1], -7);
+    assert_int_equal(coll_gather_all(c, "all", &piece, sizeof piece, &all, &e), 0);
+    assert_int_equal(all, 9);
+    assert_int_equal(coll_broadcast(c, &op, "broadcast", &piece, sizeof piece, 0, &e), 0);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    assert_int_equal(coll_barrier(c, "barrier", &e), 0);
+    assert_int_equal(n.begun, n.ended);
+    coll_close(c, false);
+    coll_close(NULL, false);
+}
+
+static void a_piece_for_itself_must_fit(void **state) {
+    struct err e = {0};
+    struct coll_options options = {.kind = COLL_SELF};
+    struct coll *c;
+    struct coll_op *op;
+    float v[3] = {0}, w[3];
+    int64_t three[] = {0, 3}, two[] = {0, 2};
+    assert_int_equal(coll_open(&c, &options, &e), 0);
+    assert_int_equal(coll_exchange(c, &op, "uneven", v, three, w, two, &e), -ERR_BUG);
+    err_clear(&e);
+    assert_int_equal(coll_barrier(c, "after", &e), -ERR_PEER); // nothing goes on after a failure
+    coll_close(c, false);
+}
+
+static void nccl_says_what_is_missing(void **state) {
+    struct err e = {0};
+    struct coll_options options = {.kind = COLL_NCCL};
+    struct coll *c;
+    assert_int_equal(coll_open(&c, &options, &e), -ERR_UNAVAILABLE);
+    assert_non_null(strstr(e.text, "CUDA plug-in"));
+    assert_null(c);
+}
+
+// A back end whose operations never end.
+static int stuck_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    *op = calloc(1, sizeof **op);
+    return *op ? 0 : err_set(e, ERR_MEMORY, "no memory");
+}
+static int stuck_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    return 0;
+}
+static void stuck_release(struct coll_op *op, bool ended) {
+    assert_false(ended);
+    free(op);
+}
+static void stuck_close(struct coll *c, bool abort) {
+    assert_true(abort);
+}
+
+static void a_deadline_names_the_operation(void **state) {
+    static const struct coll_vtable stuck = {.name = "stuck",
+                                             .start = stuck_start,
+                                             .test = stuck_test,
+                                             .release = stuck_release,
+                                             .close = stuck_close};
+    struct coll c = {.vtable = &stuck, .rank = 2, .size = 4, .deadline_ms = 20, .seq = 811};
+    struct err e = {0};
+    struct coll_op *first, *second;
+    float v[4] = {0};
+    int64_t offset[] = {0, 1, 2, 3, 4};
+    assert_int_equal(coll_reduce_scatter(&c, &first, "reduce-scatter gradients", v, offset, &e), 0);
+    assert_int_equal(coll_all_gather(&c, &second, "all-gather weights", v, offset, &e), 0);
+    assert_int_equal(coll_wait(&c, first, &e), -ERR_TIMEOUT);
+    assert_non_null(strstr(e.text, "collective 812 (reduce-scatter gradients)"));
+    assert_non_null(strstr(e.text, "rank 2"));
+    err_clear(&e);
+    assert_int_equal(coll_wait(&c, second, &e), -ERR_PEER); // at once
+    coll_close(&c, false);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_rank_is_its_own_world),
+        cmocka_unit_test(a_piece_for_itself_must_fit),
+        cmocka_unit_test(nccl_says_what_is_missing),
+        cmocka_unit_test(a_deadline_names_the_operation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// The exact reduction for many world sizes in one process: each rank is a thread, the collectives are a fake
+// that copies between the threads' buffers.
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "comm/coll_impl.h"
+#include "comm/exact.h"
+#include "comm/grid.h"
+
+#define MAX_RANKS 8
+#define MAX_OPS   64
+#define ELEMS     37
+
+struct meeting {
+    pthread_mutex_t lock;
+    struct coll_request posted[MAX_OPS][MAX_RANKS];
+    int n_posted[MAX_OPS], n_copied[MAX_OPS];
+};
+
+struct fake {
+    struct coll base;
+    struct meeting *meeting;
+};
+
+struct fake_op {
+    struct coll_op base;
+    int64_t number;
+    bool copied;
+};
+
+static int fake_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    struct meeting *m = ((struct fake *)c)->meeting;
+    struct fake_op *f = calloc(1, sizeof *f);
+    if (!f || c->seq > MAX_OPS || q->verb != VERB_EXCHANGE) abort();
+    f->number = c->seq - 1;
+    pthread_mutex_lock(&m->lock);
+    m->posted[f->number][c->rank] = *q;
+    m->n_posted[f->number]++;
+    pthread_mutex_unlock(&m->lock);
+    *op = &f->base;
+    return 0;
+}
+
+static void copy_from_all(struct coll *c, struct coll_request *posted) {
+    struct coll_request *mine = &posted[c->rank];
+    for (int r = 0; r < c->size; r++) {
+        int64_t n = mine->recv_offset[r + 1] - mine->recv_offset[r];
+        int64_t sent = posted[r].send_offset[c->rank + 1] - posted[r].send_offset[c->rank];
+        if (r != c->rank && n != sent) abort();
+        if (n)
+            memcpy(mine->recv + mine->recv_offset[r], posted[r].send + posted[r].send_offset[c->rank],
+                   (size_t)n * sizeof(float));
+    }
+}
+
+static int fake_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    struct meeting *m = ((struct fake *)c)->meeting;
+    struct fake_op *f = (struct fake_op *)op;
+    pthread_mutex_lock(&m->lock);
+    if (m->n_posted[f->number] == c->size && !f->copied) {
+        copy_from_all(c, m->posted[f->number]);
+        f->copied = true;
+        m->n_copied[f->number]++;
+    }
+    *done = m->n_copied[f->number] == c->size;
+    pthread_mutex_unlock(&m->lock);
+    return 0;
+}
+
+static void fake_release(struct coll_op *op, bool ended) {
+    free(op);
+}
+
+static const struct coll_vtable fake_vtable = {
+    .name = "fake", .start = fake_start, .test = fake_test, .release = fake_release};
+
+// ---- a device that counts what it hands out
+
+static int fake_alloc(struct device *d, void **out, size_t bytes, struct err *e) {
+    *out = malloc(bytes);
+    d->threads++;
+    return *out ? 0 : err_set(e, ERR_MEMORY, "alloc");
+}
+static void fake_free(struct device *d, void *p) {
+    free(p);
+    d->threads--;
+}
+static int fake_zero(struct device *d, void *dst, size_t bytes, struct err *e) {
+    memset(dst, 0, bytes);
+    return 0;
+}
+static int fake_add(struct device *d, float *dst, const float *a, const float *b, int64_t n, struct err *e) {
+    for (int64_t i = 0; i < n; i++) dst[i] = a[i] + b[i];
+    return 0;
+}
+static const struct device_vtable fake_device = {
+    .name = "cpu", .alloc = fake_alloc, .release = fake_free, .zero = fake_zero, .add = fake_add};
+
+// ---- leaves and the sum that they must give
+
+static float leaf_value(int64_t shard, int step, int i) {
+    struct rng_stream r;
+    rng_stream_init(&r, rng_key(7, RNG_TEST, (uint32_t)i), (uint32_t)step, (uint64_t)shard);
+    float magnitude = (float)(1 << rng_next_below(&r, 20));
+    return (rng_next_unit(&r) - 0.5f) * magnitude;
+}
+
+static float tree_sum(int64_t lo, int64_t hi, int step, int i) {
+    if (hi - lo == 1) return leaf_value(lo, step, i);
+    int64_t half = 1;
+    while (half * 2 < hi - lo) half *= 2;
+    return tree_sum(lo, lo + half, step, i) + tree_sum(lo + half, hi, step, i);
+}
+
+struct run {
+    struct meeting *meeting;
+    int64_t shards, offset[MAX_RANKS + 1];
+    int size, rank;
+    float out[2][ELEMS];
+    int buffers;
+    int64_t planned;
+    struct err err;
+};
+
+static int one_step(struct exact *x, struct run *r, int step) {
+    int64_t lo, hi;
+    float *leaf;
+    exact_leaves(x, &lo, &hi);
+    for (int64_t shard = lo; shard < hi; shard++) {
+        int rc = exact_leaf(x, shard, &leaf, &r->err);
+        if (rc) return rc;
+        for (int i = 0; i < ELEMS; i++) leaf[i] += leaf_value(shard, step, i);
+        rc = exact_leaf_done(x, shard, &r->err);
+        if (rc) return rc;
+    }
+    return exact_finish(x, r->out[step] + r->offset[r->rank], &r->err);
+}
+
+static void *run_rank(void *arg) {
+    struct run *r = arg;
+    struct fake c = {.base = {.vtable = &fake_vtable, .rank = r->rank, .size = r->size, .deadline_ms = 20000},
+                     .meeting = r->meeting};
+    struct device d = {.vtable = &fake_device};
+    struct exact *x = NULL;
+    int rc = exact_open(&x, &c.base, r->shards, ELEMS, r->offset, &d, &r->err);
+    r->buffers = d.threads;
+    r->planned = exact_bytes(r->shards, r->size, r->rank, ELEMS, r->offset);
+    for (int step = 0; step < 2 && !rc; step++) rc = one_step(x, r, step);
+    exact_close(x);
+    if (d.threads) abort(); // a buffer was not given back
+    return NULL;
+}
+
+static int log2_up(int64_t n) {
+    int bits = 0;
+    while (((int64_t)1 << bits) < n) bits++;
+    return bits;
+}
+
+static void check_run(const struct run *r) {
+    assert_int_equal(r->err.code, 0);
+    assert_true(r->buffers <= log2_up(r->shards) + 2 + 1); // and the receive space
+    assert_true(r->planned >= ELEMS * (int64_t)sizeof(float));
+    for (int step = 0; step < 2; step++)
+        for (int64_t i = r->offset[r->rank]; i < r->offset[r->rank + 1]; i++) {
+            float want = tree_sum(0, r->shards, step, (int)i);
+            assert_memory_equal(&r->out[step][i], &want, sizeof want);
+        }
+}
+
+static void check_world(int64_t shards, int size) {
+    struct run *runs = calloc((size_t)size, sizeof *runs);
+    struct meeting *m = calloc(1, sizeof *m);
+    pthread_t threads[MAX_RANKS];
+    assert_true(runs && m);
+    pthread_mutex_init(&m->lock, NULL);
+    for (int r = 0; r < size; r++) {
+        runs[r] = (struct run){.meeting = m, .shards = shards, .size = size, .rank = r};
+        // Uneven segments, some of them empty.
+        for (int s = 1; s <= size; s++) runs[r].offset[s] = s == size ? ELEMS : ELEMS * (s / 2) / size;
+        assert_int_equal(pthread_create(&threads[r], NULL, run_rank, &runs[r]), 0);
+    }
+    for (int r = 0; r < size; r++) pthread_join(threads[r], NULL);
+    for (int r = 0; r < size; r++) check_run(&runs[r]);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+    free(runs);
+}
+
+static void every_world_gives_the_tree_s_bits(void **state) {
+    static const int64_t shards[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 31, 64};
+    for (size_t s = 0; s < sizeof shards / sizeof *shards; s++)
+        for (int size = 1; size <= MAX_RANKS && size <= shards[s]; size++) check_world(shards[s], size);
+}
+
+// The test above proves something only if another order gives other bits.
+static void the_order_matters_for_these_numbers(void **state) {
+    int different = 0;
+    for (int i = 0; i < ELEMS; i++) {
+        float in_turn = 0;
+        for (int64_t shard = 0; shard < 8; shard++) in_turn += leaf_value(shard, 0, i);
+        different += in_turn != tree_sum(0, 8, 0, i);
+    }
+    assert_true(different > ELEMS / 4);
+}
+
+static void misuse_is_refused(void **state) {
+    struct err e = {0};
+    struct coll *c;
+    struct device d = {.vtable = &fake_device};
+    struct exact *x;
+    float *leaf, out[ELEMS];
+    int64_t offset[] = {0, ELEMS}, gap[] = {0, ELEMS - 1};
+    struct coll_options options = {.kind = COLL_SELF, .device = &d};
+    assert_int_equal(coll_open(&c, &options, &e), 0);
+    assert_int_equal(exact_open(&x, c, 0, ELEMS, offset, &d, &e), -ERR_CONFIG);
+    err_clear(&e);
+    assert_int_equal(exact_open(&x, c, 4, ELEMS, gap, &d, &e), -ERR_BUG);
+    err_clear(&e);
+    assert_int_equal(exact_open(&x, c, 4, ELEMS, offset, &d, &e), 0);
+    assert_int_equal(exact_leaf(x, 1, &leaf, &e), -ERR_BUG); // out of turn
+    err_clear(&e);
+    assert_int_equal(exact_leaf_done(x, 0, &e), -ERR_BUG); // not begun
+    err_clear(&e);
+    assert_int_equal(exact_leaf(x, 0, &leaf, &e), 0);
+    assert_int_equal(exact_leaf(x, 1, &leaf, &e), -ERR_BUG); // the one before is not done
+    err_clear(&e);
+    assert_int_equal(exact_leaf_done(x, 0, &e), 0);
+    assert_int_equal(exact_finish(x, out, &e), -ERR_BUG); // leaves are missing
+    exact_close(x);
+    exact_close(NULL);
+    coll_close(c, false);
+    assert_int_equal(d.threads, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_world_gives_the_tree_s_bits),
+        cmocka_unit_test(the_order_matters_for_these_numbers),
+        cmocka_unit_test(misuse_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
