@@ -3,3 +3,7 @@ orrery_test(seams kernels kernels/test_seams.c orrery_kernels)
 orrery_test(ops kernels kernels/test_ops.c orrery_kernels)
 target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/check_norm.c kernels/check_attention.c
   kernels/check_embed.c kernels/check_optim.c)
+
+# Measures; never run by ctest.
+add_executable(bench_kernels bench/bench_kernels.c)
+target_link_libraries(bench_kernels PRIVATE orrery_kernels)

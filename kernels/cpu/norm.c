@@ -199,8 +199,7 @@ static void gated_task(void *arg, int64_t frame) {
     for (int32_t t = 0; t < map->per_frame; t++) {
         int64_t row = frame * map->per_frame + t, group = frame * map->modalities + map->slot_modality[t];
         struct mod_view gate = mod_part(&a->c, &a->mod, group, a->which * 3 + 2, n);
-        const float *y = cpu_row(&a->y, row);
-        const float *x = cpu_row(&a->x, row);
+        const float *y = cpu_row(&a->y, row), *x = cpu_row(&a->x, row);
         float *out = cpu_row(&a->out, row);
         for (int64_t i = 0; i < n; i += VW) {
             vf g = mod_load(gate, i, n - i) + 1.0f;

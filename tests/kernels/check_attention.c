@@ -146,7 +146,7 @@ void check_attention(struct trial *t) {
     struct op_attention_args a = {
         .sequences = s.sequences, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.head_dim};
     int64_t qw = s.heads * s.head_dim, kw = s.kv_heads * s.head_dim;
-    a.q = scaled_rows(t, s.sequences * s.queries, qw, trial_below(t, 2) ? 0.3 : 3);
+    a.q = scaled_rows(t, s.sequences * s.queries, qw, (trial_below(t, 2) ? 0.5 : 4) / sqrt(s.head_dim));
     a.k = scaled_rows(t, s.sequences * s.keys, kw, 1);
     a.v = scaled_rows(t, s.sequences * s.keys, kw, 1);
     a.o = trial_rows(t, TRIAL_OUT, s.sequences * s.queries, qw);
@@ -204,7 +204,7 @@ void check_attention_backward(struct trial *t) {
     int64_t qrows = s.sequences * s.queries, krows = s.sequences * s.keys;
     int64_t qw = s.heads * s.head_dim, kw = s.kv_heads * s.head_dim;
     a.head_dim = s.head_dim;
-    a.q = scaled_rows(t, qrows, qw, 0.5);
+    a.q = scaled_rows(t, qrows, qw, 1.5 / sqrt(s.head_dim));
     a.k = scaled_rows(t, krows, kw, 1);
     a.v = scaled_rows(t, krows, kw, 1);
     a.d_o = scaled_rows(t, qrows, qw, 1);

@@ -132,7 +132,9 @@ void check_gated_add(struct trial *t) {
     struct stage s = {0};
     make_stage(t, &s);
     struct op_gated_add_args a = {.which = s.which, .map = &s.map};
-    a.x = trial_rows(t, TRIAL_INOUT, s.tokens, s.width);
+    bool in_place = trial_below(t, 2);
+    a.x = trial_rows(t, in_place ? TRIAL_INOUT : TRIAL_IN, s.tokens, s.width);
+    a.out = in_place ? a.x : trial_rows(t, TRIAL_OUT, s.tokens, s.width);
     a.y = trial_rows(t, TRIAL_IN, s.tokens, s.width);
     a.c = trial_rows(t, TRIAL_IN, s.groups, 6 * s.width);
     a.mod = trial_dense(t, TRIAL_IN, 6, s.width);
@@ -142,7 +144,7 @@ void check_gated_add(struct trial *t) {
     double *x = trial_double(t, a.x), *y = trial_double(t, a.y);
     for (int64_t i = 0; i < s.tokens * s.width; i++)
         x[i] += (1 + mod_of(&s, i / s.width, 2, i % s.width)) * y[i];
-    trial_compare(t, "x", a.x, x, 4e-6);
+    trial_compare(t, "out", a.out, x, 4e-6);
 }
 
 void check_gated_add_backward(struct trial *t) {
