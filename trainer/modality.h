@@ -30,13 +30,17 @@ struct modality_spec {
 struct modality {
     const char *name; // "video": the stream's modality in the sample metadata
     bool is_action;   // conditions every token, has no history slots
-    // Fills grid and derived fields from config and stream; USER error when they do not fit.
+    size_t cell;      // bytes of a number as decoded and cached: 4 (float), or 1 (u8) with `expand`
+    // Fills grid and frame_hz from the config, and checks that the stream fits; the rest is
+    // modality_set_init's. CONFIG when it does not.
     int (*specify)(const struct config *c, const struct stream_schema *stream, struct modality_spec *out,
                    struct err *e);
-    // Decodes a whole episode into out [frames, frame_elems], normalised as the model sees it. valid
-    // [frames]: 1 where the frame has data. Frame f covers the interval ((f-1)/rate, f/rate].
-    int (*decode)(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames, float *out,
+    // Decodes a whole episode into cells [frames, frame_elems], zeroed by the caller. valid [frames]: 1 where
+    // the frame has data. Frame f covers the interval ((f-1)/rate, f/rate].
+    int (*decode)(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames, void *cells,
                   unsigned char *valid, struct err *e);
+    // Cells as the model sees them. NULL: they are these floats.
+    void (*expand)(const struct modality_spec *spec, const void *cells, int64_t n, float *out);
 };
 
 int modality_count(void);
@@ -50,8 +54,8 @@ struct modality_set {
     int32_t slot_modality[1024];            // [tokens_per_frame]
     int64_t slot_first[OPS_MODALITIES_MAX]; // first slot of each modality
 };
-// A data set that lacks a modality which the config asks for, or whose streams do not fit: USER, with both
-// lists.
+// A data set that lacks a modality which the config asks for, or whose streams do not fit: CONFIG, with both
+// lists. `streams` NULL: the config's word for all shapes (a plan without data).
 int modality_set_init(struct modality_set *out, const struct config *c, const struct stream_schema *streams,
                       int n_streams, struct err *e) ERR_CHECK;
 
