@@ -20,7 +20,8 @@ static void make_stage(struct trial *t, struct stage *s) {
         (struct token_map){trial_size(t, 30), (int32_t)per_frame, m + 1 + (int32_t)trial_below(t, 2), slots};
     s->tokens = s->map.frames * per_frame;
     s->groups = s->map.frames * s->map.modalities;
-    s->width = t->round == 2 ? 96 : trial_size(t, 140);
+    s->width =
+        t->round == 2 ? 96 : 3 + trial_size(t, 140); // of one or two elements, rms(x) is all cancellation
     s->which = (int)trial_below(t, 2);
 }
 
