@@ -231,9 +231,10 @@ static void read_stream(struct reader *r) {
 
 // libyaml would also take UTF-16, and stops silently at a NUL.
 static bool is_plain_text(struct reader *r, const char *text, size_t n) {
+    bool utf16 = n >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2));
     const char *nul = memchr(text, 0, n);
-    if (!nul && (n < 2 || (memcmp(text, "\xff\xfe", 2) && memcmp(text, "\xfe\xff", 2)))) return true;
-    complain(r, mark_of_offset(text, nul ? (size_t)(nul - text) : 0), "not a text file in UTF-8");
+    if (!nul && !utf16) return true;
+    complain(r, mark_of_offset(text, utf16 ? 0 : (size_t)(nul - text)), "not a text file in UTF-8");
     return false;
 }
 

@@ -1,3 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+foreach(name err clock bytes rng log json blackbox config)
+  orrery_test(${name} unit unit/test_${name}.c orrery_base)
+endforeach()
 orrery_fuzz(config fuzz/fuzz_config.c orrery_base)
 orrery_fuzz(json fuzz/fuzz_json.c orrery_base)
