@@ -16,8 +16,9 @@
 #include "base/err.h"
 #include "storage/store.h"
 
-#define CKPT_DIMS     4
-#define CKPT_NAME_MAX 255
+#define CKPT_DIMS         4
+#define CKPT_NAME_MAX     255
+#define CKPT_CONFIG_BYTES 32768
 
 // A box of one tensor: the part that a rank holds. Whole tensors have offset 0 and extent = shape.
 struct ckpt_tensor {
@@ -33,8 +34,8 @@ struct ckpt_state {
     int64_t next_sample; // global index of the next item
     uint64_t seed;
     uint64_t config_hash;
-    char sample_sha256[65]; // running digest of the sample sequence, hex
-    char config_yaml[8192]; // resolved config
+    char sample_sha256[65];              // running digest of the sample sequence, hex
+    char config_yaml[CKPT_CONFIG_BYTES]; // resolved config
 };
 
 // ---- saving. Rank 0 makes the save id and spreads it; every rank writes its tensors; when all have
@@ -43,7 +44,7 @@ struct ckpt_state {
 void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step);
 int ckpt_write_part(struct store *s, const char *id, int writer, const struct ckpt_tensor *tensors, size_t n,
                     struct buf *part_json, struct err *e) ERR_CHECK;
-// parts[i] is NUL-terminated JSON of writer i. The boxes of each tensor must cover it exactly once (BUG names
+// parts[i] is NUL-terminated JSON of writer i. The boxes of each tensor must cover it exactly once (DATA names
 // it). CONFLICT: another save committed this step already. A retry of one's own commit succeeds.
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) ERR_CHECK;

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading boxes: which chunks of which files are needed, many ranged GETs under way at once, every chunk
+// checked against its CRC32C, and the wanted runs of elements copied out.
+#include "storage/ckpt_fetch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/hash.h"
+
+#define PIECE_BYTES ((int64_t)8 << 20) // of one GET, unless one chunk is larger
+#define UNDER_WAY   16
+
+// ---- runs: the stretches of memory that a box and a wanted box share
+
+struct dims {
+    int64_t n[CKPT_DIMS];                    // elements shared
+    int64_t from[CKPT_DIMS], to[CKPT_DIMS];  // first shared element, in the box and in the wanted box
+    int64_t box[CKPT_DIMS], want[CKPT_DIMS]; // extents
+};
+
+// False when they share nothing. Dimensions are padded in front with ones.
+static bool intersect(const struct ckpt_box *b, const struct ckpt_tensor *w, struct dims *d) {
+    int pad = CKPT_DIMS - b->rank;
+    for (int i = 0; i < pad; i++) {
+        d->n[i] = d->box[i] = d->want[i] = 1;
+        d->from[i] = d->to[i] = 0;
+    }
+    for (int i = 0; i < b->rank; i++) {
+        int64_t lo = b->offset[i] > w->offset[i] ? b->offset[i] : w->offset[i];
+        int64_t box_end = b->offset[i] + b->extent[i], want_end = w->offset[i] + w->extent[i];
+        int64_t hi = box_end < want_end ? box_end : want_end;
+        if (lo >= hi) return false;
+        d->n[pad + i] = hi - lo;
+        d->from[pad + i] = lo - b->offset[i];
+        d->to[pad + i] = lo - w->offset[i];
+        d->box[pad + i] = b->extent[i];
+        d->want[pad + i] = w->extent[i];
+    }
+    return true;
+}
+
+// Joins the last dimension to the one before while it is whole on both sides: longer runs, fewer of them.
+static void join_whole(struct dims *d) {
+    const int last = CKPT_DIMS - 1;
+    for (int turn = 0; turn < last; turn++) {
+        if (d->n[last] != d->box[last] || d->n[last] != d->want[last]) return;
+        int64_t k = d->n[last];
+        for (int i = last; i > 0; i--) {
+            d->n[i] = d->n[i - 1];
+            d->from[i] = d->from[i - 1];
+            d->to[i] = d->to[i - 1];
+            d->box[i] = d->box[i - 1];
+            d->want[i] = d->want[i - 1];
+        }
+        d->n[last] *= k;
+        d->from[last] *= k;
+        d->to[last] *= k;
+        d->box[last] *= k;
+        d->want[last] *= k;
+        d->n[0] = d->box[0] = d->want[0] = 1;
+        d->from[0] = d->to[0] = 0;
+    }
+}
+
+static int64_t place(const int64_t *extent, const int64_t *first, int64_t i, int64_t j, int64_t k) {
+    int64_t at = first[0] + i;
+    at = at * extent[1] + first[1] + j;
+    at = at * extent[2] + first[2] + k;
+    return 4 * (at * extent[3] + first[3]);
+}
+
+// Calls each(arg, byte in the box, byte in the wanted box, bytes) in the order of the box.
+typedef void run_fn(void *arg, int64_t from, int64_t to, int64_t bytes);
+static void each_run(const struct dims *d, run_fn *each, void *arg) {
+    for (int64_t i = 0; i < d->n[0]; i++)
+        for (int64_t j = 0; j < d->n[1]; j++)
+            for (int64_t k = 0; k < d->n[2]; k++)
+                each(arg, place(d->box, d->from, i, j, k), place(d->want, d->to, i, j, k), 4 * d->n[3]);
+}
+
+// ---- pieces: ranges of a box to fetch
+
+struct piece {
+    const struct ckpt_box *box;
+    struct dims dims;
+    char *into;     // NULL: verify only
+    int64_t lo, hi; // of the box, whole chunks
+    char *data;
+    struct store_request *request;
+};
+
+struct plan {
+    struct piece *pieces;
+    size_t n, cap;
+};
+
+static int add_piece(struct plan *p, const struct piece *piece, struct err *e) {
+    if (p->n == p->cap) {
+        size_t want = p->cap ? 2 * p->cap : 64;
+        struct piece *grown = realloc(p->pieces, want * sizeof *grown);
+        if (!grown) return err_set(e, ERR_MEMORY, "no memory to plan %zu reads", want);
+        p->pieces = grown;
+        p->cap = want;
+    }
+    p->pieces[p->n++] = *piece;
+    return 0;
+}
+
+struct marking {
+    unsigned char *needed;
+    int64_t chunk;
+};
+
+static void mark_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
+    struct marking *m = arg;
+    (void)to;
+    for (int64_t c = from / m->chunk; c <= (from + bytes - 1) / m->chunk; c++) m->needed[c] = 1;
+}
+
+// Neighbouring chunks that are needed go into one piece.
+static int plan_chunks(struct plan *p, const struct ckpt_box *b, const struct dims *d,
+                       const unsigned char *needed, char *into, struct err *e) {
+    int64_t chunks = (int64_t)b->n_crcs, most = PIECE_BYTES / b->chunk;
+    if (most < 1) most = 1;
+    for (int64_t c = 0; c < chunks;) {
+        int64_t end = c;
+        while (end < chunks && needed[end] && end - c < most) end++;
+        if (end == c) {
+            c++;
+            continue;
+        }
+        int64_t hi = end * b->chunk < b->bytes ? end * b->chunk : b->bytes;
+        struct piece piece = {.box = b, .dims = *d, .into = into, .lo = c * b->chunk, .hi = hi};
+        int rc = add_piece(p, &piece, e);
+        if (rc) return rc;
+        c = end;
+    }
+    return 0;
+}
+
+static int plan_box(struct plan *p, const struct ckpt_box *b, const struct ckpt_tensor *want, char *into,
+                    struct err *e) {
+    struct dims d;
+    if (!intersect(b, want, &d)) return 0;
+    join_whole(&d);
+    struct marking m = {calloc(b->n_crcs, 1), b->chunk};
+    if (!m.needed) return err_set(e, ERR_MEMORY, "no memory to plan a read");
+    each_run(&d, mark_run, &m);
+    int rc = plan_chunks(p, b, &d, m.needed, into, e);
+    free(m.needed);
+    return rc;
+}
+
+// ---- fetching
+
+static void copy_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
+    const struct piece *p = arg;
+    int64_t lo = from > p->lo ? from : p->lo, hi = from + bytes < p->hi ? from + bytes : p->hi;
+    if (lo < hi) memcpy(p->into + to + (lo - from), p->data + (lo - p->lo), (size_t)(hi - lo));
+}
+
+struct fetch {
+    struct store *store;
+    const struct ckpt_manifest *m;
+};
+
+static int start(const struct fetch *f, struct piece *p, struct err *e) {
+    const struct ckpt_file *file = &f->m->files[p->box->file];
+    size_t bytes = (size_t)(p->hi - p->lo);
+    char key[CKPT_KEY_BYTES];
+    p->data = malloc(bytes + sizeof key); // the key lives as long as the request
+    if (!p->data) return err_set(e, ERR_MEMORY, "no memory for %zu bytes of a checkpoint", bytes);
+    char *kept = p->data + bytes;
+    snprintf(kept, sizeof key, "%s/%s", f->m->id, file->name);
+    struct store_call call = {.op = STORE_GET,
+                              .key = kept,
+                              .offset = file->data_begin + p->box->begin + p->lo,
+                              .length = (int64_t)bytes,
+                              .into = p->data,
+                              .capacity = bytes};
+    return store_start(f->store, &p->request, &call, e);
+}
+
+static int check(const struct fetch *f, const struct piece *p, struct err *e) {
+    const struct ckpt_file *file = &f->m->files[p->box->file];
+    for (int64_t at = p->lo; at < p->hi; at += p->box->chunk) {
+        int64_t n = p->hi - at < p->box->chunk ? p->hi - at : p->box->chunk;
+        uint32_t want = p->box->crcs[at / p->box->chunk];
+        uint32_t crc = hash_crc32c(0, p->data + (at - p->lo), (size_t)n);
+        int64_t first = file->data_begin + p->box->begin + at;
+        if (crc != want)
+            return err_set(
+                e, ERR_DATA,
+                "%s/%s/%s: tensor '%s', bytes %" PRId64 " .. %" PRId64 " of the file: CRC32C is %08" PRIx32
+                ", the manifest says %08" PRIx32 ": the checkpoint is damaged",
+                store_url(f->store), f->m->id, file->name, p->box->name, first, first + n, crc, want);
+    }
+    return 0;
+}
+
+// Waits for a piece that was started, whatever has failed before: its request writes into its memory.
+static int finish(const struct fetch *f, struct piece *p, bool use, struct err *e) {
+    struct store_result got;
+    int rc = 0;
+    if (p->request) {
+        struct err late = {ERR_OK};
+        rc = store_wait(f->store, p->request, &got, use ? e : &late);
+        p->request = NULL;
+        if (!rc && use && (int64_t)got.bytes != p->hi - p->lo)
+            rc = err_set(e, ERR_DATA, "%s/%s/%s: ends before tensor '%s' does", store_url(f->store), f->m->id,
+                         f->m->files[p->box->file].name, p->box->name);
+        if (!rc && use) rc = check(f, p, e);
+        if (!rc && use && p->into) each_run(&p->dims, copy_run, p);
+    }
+    free(p->data);
+    p->data = NULL;
+    return rc;
+}
+
+static int run(const struct fetch *f, struct plan *plan, struct err *e) {
+    size_t started = 0, done = 0;
+    int rc = 0;
+    while (done < plan->n) {
+        while (!rc && started < plan->n && started - done < UNDER_WAY)
+            rc = start(f, &plan->pieces[started++], e);
+        if (done == started) break;
+        int one = finish(f, &plan->pieces[done++], !rc, e);
+        if (!rc) rc = one;
+    }
+    return rc;
+}
+
+int ckpt_fetch(struct store *s, const struct ckpt_manifest *m, const struct ckpt_tensor *wants,
+               void *const *into, size_t n, struct err *e) {
+    struct plan plan = {.n = 0};
+    struct fetch f = {s, m};
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++) {
+        const struct ckpt_group *g = ckpt_manifest_find(m, wants[i].name);
+        for (size_t b = 0; g && b < g->n && !rc; b++)
+            rc = plan_box(&plan, &m->boxes[g->first + b], &wants[i], into ? into[i] : NULL, e);
+    }
+    if (!rc) rc = run(&f, &plan, e);
+    free(plan.pieces);
+    return rc;
+}

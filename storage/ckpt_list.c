@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which checkpoints a store holds, and which of them stay.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "storage/ckpt_manifest.h"
+
+#define PREFIX "manifest-"
+#define SUFFIX ".json"
+
+// "manifest-000000000400.json"
+static bool parse_key(const char *key, int64_t *step) {
+    char digits[16], ignored[CKPT_ID_BYTES];
+    size_t n = strlen(PREFIX);
+    if (strncmp(key, PREFIX, n) || strspn(key + n, "0123456789") != 12 || strcmp(key + n + 12, SUFFIX))
+        return false;
+    memcpy(digits, key + n, 12);
+    digits[12] = 0;
+    return ckpt_parse_id(digits, step, ignored);
+}
+
+static int read_entry(struct store *s, const struct store_object *o, int64_t step, struct ckpt_entry *out,
+                      struct err *e) {
+    struct err why = {ERR_OK};
+    struct buf text;
+    struct ckpt_manifest m;
+    buf_init(&text, CKPT_MANIFEST_MAX);
+    ckpt_manifest_init(&m);
+    memset(out, 0, sizeof *out);
+    out->step = step;
+    snprintf(out->id, sizeof out->id, "%012" PRId64, step);
+    int rc = store_get(s, o->key, CKPT_MANIFEST_MAX, &text, &why);
+    if (!rc) rc = ckpt_manifest_parse(&m, text.data, text.len, o->key, &why);
+    if (!rc && m.state.step != step) rc = -ERR_DATA;
+    if (!rc) {
+        memcpy(out->id, m.id, sizeof out->id);
+        out->bytes = m.bytes;
+    } else if (rc == -ERR_DATA) {
+        out->broken = true;
+        rc = 0;
+    } else {
+        *e = why;
+    }
+    ckpt_manifest_fini(&m);
+    buf_fini(&text);
+    return rc;
+}
+
+static int newest_first(const void *a, const void *b) {
+    int64_t x = ((const struct ckpt_entry *)a)->step, y = ((const struct ckpt_entry *)b)->step;
+    return (x < y) - (x > y);
+}
+
+int ckpt_list(struct store *s, struct ckpt_entry **out, size_t *n, struct err *e) {
+    struct store_listing all;
+    int64_t step;
+    *out = NULL;
+    *n = 0;
+    int rc = store_list(s, PREFIX, NULL, &all, e);
+    if (rc) return rc;
+    struct ckpt_entry *entries = calloc(all.n + 1, sizeof *entries);
+    if (!entries) rc = err_set(e, ERR_MEMORY, "no memory for %zu checkpoints", all.n);
+    for (size_t i = 0; i < all.n && !rc; i++) {
+        if (!parse_key(all.objects[i].key, &step)) continue;
+        rc = read_entry(s, &all.objects[i], step, &entries[*n], e);
+        if (!rc) ++*n;
+        if (rc == -ERR_MISSING) { // deleted since it was listed
+            err_clear(e);
+            rc = 0;
+        }
+    }
+    store_listing_fini(&all);
+    if (rc) {
+        free(entries);
+        *n = 0;
+        return rc;
+    }
+    qsort(entries, *n, sizeof *entries, newest_first);
+    *out = entries;
+    return 0;
+}
+
+// ---- deleting
+
+static int delete_files(struct store *s, const char *prefix, struct err *e) {
+    struct store_listing files;
+    int rc = store_list(s, prefix, NULL, &files, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < files.n && !rc; i++) rc = store_delete(s, files.objects[i].key, e);
+    store_listing_fini(&files);
+    return rc;
+}
+
+static int delete_entry(struct store *s, const struct ckpt_entry *c, struct err *e) {
+    char key[CKPT_KEY_BYTES], prefix[CKPT_KEY_BYTES];
+    ckpt_manifest_key(c->step, key);
+    int rc = store_delete(s, key, e);
+    if (rc || c->broken) return rc; // what a broken one's files are is not known: they count as unfinished
+    snprintf(prefix, sizeof prefix, "%s/", c->id);
+    return delete_files(s, prefix, e);
+}
+
+static bool is_kept(const struct ckpt_entry *entries, size_t n, const char *id, int64_t step) {
+    for (size_t i = 0; i < n; i++) {
+        if (entries[i].broken ? entries[i].step == step : !strcmp(entries[i].id, id)) return true;
+    }
+    return false;
+}
+
+// Folders of saves up to step `newest` that no kept manifest names.
+static int delete_unfinished(struct store *s, const struct ckpt_entry *kept, size_t n, int64_t newest,
+                             struct err *e) {
+    struct store_listing all;
+    int rc = store_list(s, "", "/", &all, e);
+    if (rc) return rc;
+    for (size_t i = 0; i < all.n_prefixes && !rc; i++) {
+        char name[CKPT_ID_BYTES], id[CKPT_ID_BYTES];
+        int64_t step;
+        size_t length = strlen(all.prefixes[i]);
+        if (length < 2 || length > sizeof name) continue;
+        memcpy(name, all.prefixes[i], length - 1);
+        name[length - 1] = 0;
+        if (!ckpt_parse_id(name, &step, id) || !*id || step > newest || is_kept(kept, n, id, step)) continue;
+        rc = delete_files(s, all.prefixes[i], e);
+    }
+    store_listing_fini(&all);
+    return rc;
+}
+
+int ckpt_retain(struct store *s, int64_t keep, struct err *e) {
+    struct ckpt_entry *entries;
+    size_t n, kept = 0;
+    int64_t complete = 0, newest = -1;
+    int rc = ckpt_list(s, &entries, &n, e);
+    if (rc) return rc;
+    if (keep < 1) keep = 1;
+    for (; kept < n && complete < keep; kept++) {
+        complete += !entries[kept].broken;
+        if (newest < 0 && complete) newest = entries[kept].step;
+    }
+    for (size_t i = n; i > kept && !rc; i--) rc = delete_entry(s, &entries[i - 1], e);
+    if (!rc && newest >= 0) rc = delete_unfinished(s, entries, kept, newest, e);
+    free(entries);
+    return rc;
+}
+
+int ckpt_remove(struct store *s, const char *id, struct err *e) {
+    struct ckpt_entry *entries;
+    char full[CKPT_ID_BYTES];
+    int64_t step;
+    size_t n;
+    bool found = false;
+    if (!ckpt_parse_id(id, &step, full))
+        return err_set(e, ERR_USAGE, "'%.60s' is no checkpoint's id or step", id);
+    int rc = ckpt_list(s, &entries, &n, e);
+    for (size_t i = 0; i < n && !rc; i++) {
+        if (entries[i].step != step || (*full && !entries[i].broken && strcmp(full, entries[i].id))) continue;
+        found = true;
+        rc = delete_entry(s, &entries[i], e);
+    }
+    free(entries);
+    if (!rc && !found) rc = err_set(e, ERR_MISSING, "%s: no checkpoint %s", store_url(s), id);
+    return rc;
+}
