@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// orrery ps: the jobs of this user on this host, from their private folders.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "launcher/boxdir.h"
+#include "launcher/opts.h"
+
+#define JOB_BYTES 65536
+
+struct listing {
+    bool as_json;
+    int shown;
+    struct json_writer json;
+    struct buf text;
+};
+
+static const char *text_of(const struct json_value *o, const char *key) {
+    const char *text = "?";
+    json_as_string(json_get(o, key), &text);
+    return text;
+}
+
+static int64_t int_of(const struct json_value *o, const char *key) {
+    int64_t value = 0;
+    json_as_int(json_get(o, key), &value);
+    return value;
+}
+
+static void show_job(struct listing *l, const struct json_value *o) {
+    if (l->as_json) {
+        json_put_object(&l->json, NULL);
+        json_put_int(&l->json, "pid", int_of(o, "pid"));
+        json_put_string(&l->json, "task", text_of(o, "task"));
+        json_put_int(&l->json, "ranks", int_of(o, "ranks"));
+        json_put_string(&l->json, "started", text_of(o, "started"));
+        json_put_string(&l->json, "run", text_of(o, "run"));
+        json_close(&l->json, '}');
+        return;
+    }
+    if (!l->shown++) printf("%8s  %-10s %5s  %-24s  %s\n", "PID", "TASK", "RANKS", "STARTED", "RUN");
+    printf("%8lld  %-10s %5lld  %-24s  %s\n", (long long)int_of(o, "pid"), text_of(o, "task"),
+           (long long)int_of(o, "ranks"), text_of(o, "started"), text_of(o, "run"));
+}
+
+static void show_folder(void *arg, const char *path, bool alive) {
+    char name[BOXDIR_PATH_BYTES + 16];
+    struct buf text;
+    struct json *doc = NULL;
+    struct err ignored = {0};
+    if (!alive) return;
+    snprintf(name, sizeof name, "%s/job.json", path);
+    buf_init(&text, JOB_BYTES);
+    if (!bytes_read_file(name, JOB_BYTES, &text, &ignored) &&
+        !json_parse(&doc, text.data, text.len, name, &ignored))
+        show_job(arg, json_root(doc));
+    json_destroy(doc);
+    buf_fini(&text);
+}
+
+int cmd_ps(const struct cmd *self, int argc, char **argv, struct err *e) {
+    struct listing l = {0};
+    const struct opt table[] = {{"json", 0, OPT_FLAG, NULL, "as JSON", &l.as_json, 0, 0}};
+    struct opts_rest rest;
+    int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 0, 0, &rest, e);
+    if (rc || rest.help) return rc;
+    buf_init(&l.text, 4 << 20);
+    json_begin(&l.json, &l.text);
+    json_put_array(&l.json, NULL);
+    boxdir_each(show_folder, &l);
+    json_close(&l.json, ']');
+    rc = json_end(&l.json, e);
+    if (!rc && l.as_json) printf("%s\n", l.text.data);
+    if (!rc && !l.as_json && !l.shown) fprintf(stderr, "no job of yours runs on this machine\n");
+    buf_fini(&l.text);
+    return rc;
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "launcher/job.h"
+#include "launcher/load.h"
+#include "launcher/machine.h"
+#include "launcher/opts.h"
+#include "launcher/resume.h"
+
+#define CONFIG_BYTES (1 << 20)
+
+struct run_words {
+    const char *config, *hosts;
+    int64_t ranks;
+    bool force;
+};
+
+// The first line: what will happen.
+static void say_start(const struct log *log, const struct config *c, const struct rundir *run, int64_t ranks,
+                      const struct resume *resume) {
+    char host[64] = "this machine", from[sizeof resume->url + 64];
+    if (gethostname(host, sizeof host - 1)) snprintf(host, sizeof host, "this machine");
+    if (resume->step >= 0)
+        snprintf(from, sizeof from, "resume from step %lld of %s", (long long)resume->step, resume->url);
+    else
+        snprintf(from, sizeof from, "fresh start");
+    int threads = machine_threads(c->train_threads, (int)ranks);
+    log_info(log, "%s: %s, %lld rank%s x %d thread%s on %s, to step %lld", from, run->given, (long long)ranks,
+             ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", host, (long long)c->train_steps);
+}
+
+static int write_config(const struct config_file *file, const struct rundir *run, char *path,
+                        size_t path_bytes, struct err *e) {
+    struct buf text;
+    buf_init(&text, CONFIG_BYTES);
+    int rc = rundir_join(run, "config.yaml", path, path_bytes, e);
+    if (!rc) rc = config_write(file, &text, e);
+    if (!rc) rc = bytes_write_file(path, text.data, text.len, e);
+    buf_fini(&text);
+    return rc;
+}
+
+// Everything was trained, evaluated and saved by an earlier command with the same goal.
+static bool is_complete(const struct rundir *run, const struct config *c, const struct resume *resume) {
+    struct rundir_record record;
+    struct err none = {0};
+    return resume->step >= c->train_steps && !rundir_read_record(run, &record, &none) &&
+           !strcmp(record.state, "done");
+}
+
+static int run_in(struct rundir *run, const struct config_file *file, const struct run_words *words,
+                  const struct log *log, struct err *e) {
+    const struct config *c = config_values(file);
+    char config_path[RUNDIR_PATH_BYTES + 16];
+    struct resume resume;
+    int rc = rundir_lock(run, e);
+    if (!rc) rc = resume_find(c, run, &resume, e);
+    if (!rc && resume.step >= 0) rc = resume_check_config(c, run, words->force, log, e);
+    if (rc) return rc;
+    if (is_complete(run, c, &resume)) {
+        log_info(log, "complete: %s is at step %lld of %lld; raise train.steps to go on, or: orrery eval %s",
+                 run->given, (long long)resume.step, (long long)c->train_steps, run->given);
+        return 0;
+    }
+    int64_t ranks = job_ranks(c, words->ranks);
+    say_start(log, c, run, ranks, &resume);
+    rc = write_config(file, run, config_path, sizeof config_path, e);
+    if (rc) return rc;
+    struct job_request request = {.config = file,
+                                  .task = "train",
+                                  .run = run,
+                                  .config_path = config_path,
+                                  .ranks = ranks,
+                                  .resume_step = resume.step,
+                                  .record = true};
+    rc = job_run(&request, log, e);
+    if (rc == err_exit_code(ERR_SAVED)) log_info(log, "stopped early and saved; the same command goes on");
+    return rc;
+}
+
+int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
+    struct run_words words = {0};
+    const struct opt table[] = {
+        {"ranks", 'n', OPT_INT, "N", "ranks to start (default: launch.ranks, else 2)", &words.ranks, 1, 4096},
+        {"force", 0, OPT_FLAG, NULL, "go on although keys of data or numbers have changed", &words.force, 0,
+         0},
+        {"hosts", 0, OPT_TEXT, "LIST", "other machines to use (not there yet)", &words.hosts, 0, 0},
+    };
+    struct opts_rest rest;
+    struct config_file *file = NULL;
+    struct rundir run = {.lock_fd = -1};
+    struct log log;
+    log_init(&log, STDERR_FILENO, LOG_INFO, NULL);
+    int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
+    if (rc || rest.help) return rc;
+    if (words.hosts)
+        return err_set(e, ERR_UNAVAILABLE,
+                       "--hosts is not there yet; this version runs on one machine: leave it out");
+    rc = load_config(&file, rest.words[0], rest.overrides, rest.n_overrides, e);
+    if (!rc) rc = rundir_open(&run, config_values(file)->run_dir, true, e);
+    if (!rc) rc = run_in(&run, file, &words, &log, e);
+    rundir_close(&run);
+    config_close(file);
+    return rc;
+}

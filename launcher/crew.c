@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/crew.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define STRANGERS    64 // connections that have not said who they are
+#define HELLO_MS     5000
+#define EVENTS       64
+#define LISTENER_TAG UINT32_MAX
+
+// A connection: slots [0, world) belong to ranks, the next STRANGERS to who has not said HELLO yet.
+struct slot {
+    struct wire wire;
+    int64_t since_ns;
+};
+
+struct crew {
+    int world, epoll_fd, listen_fd, refused;
+    char address[64], token[WIRE_TOKEN_BYTES + 1];
+    struct crew_rank *ranks;
+    struct slot *slots; // world + STRANGERS
+};
+
+static int watch_fd(struct crew *c, int op, int fd, uint32_t tag, struct err *e) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = tag};
+    return epoll_ctl(c->epoll_fd, op, fd, &event) ? err_errno(e, errno, "cannot watch a connection") : 0;
+}
+
+int crew_open(struct crew **out, int world, struct err *e) {
+    struct crew *c = calloc(1, sizeof *c);
+    if (!c) return err_set(e, ERR_MEMORY, "no memory for the crew");
+    int rc = 0;
+    size_t slots = (size_t)world + STRANGERS;
+    c->world = world;
+    c->listen_fd = c->epoll_fd = -1;
+    c->ranks = calloc((size_t)world, sizeof *c->ranks);
+    c->slots = calloc(slots, sizeof *c->slots);
+    if (!c->ranks || !c->slots) rc = err_set(e, ERR_MEMORY, "no memory for %d ranks", world);
+    for (size_t i = 0; c->slots && i < slots; i++) c->slots[i].wire.fd = -1;
+    if (!rc && (c->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        rc = err_errno(e, errno, "cannot make an epoll");
+    if (!rc) rc = wire_new_token(c->token, e);
+    if (!rc) rc = wire_listen(&c->listen_fd, c->address, sizeof c->address, e);
+    if (!rc) rc = watch_fd(c, EPOLL_CTL_ADD, c->listen_fd, LISTENER_TAG, e);
+    if (rc) {
+        crew_close(c);
+        return rc;
+    }
+    *out = c;
+    return 0;
+}
+
+void crew_close(struct crew *c) {
+    if (!c) return;
+    for (int i = 0; c->slots && i < c->world + STRANGERS; i++) wire_fini(&c->slots[i].wire);
+    for (int i = 0; c->ranks && i < c->world; i++) free(c->ranks[i].last_lines);
+    if (c->listen_fd >= 0) close(c->listen_fd);
+    if (c->epoll_fd >= 0) close(c->epoll_fd);
+    free(c->ranks);
+    free(c->slots);
+    free(c);
+}
+
+static void lose(struct crew *c, int rank) {
+    struct crew_rank *r = &c->ranks[rank];
+    wire_fini(&c->slots[rank].wire);
+    r->connected = false;
+    if (r->state == CREW_ENDED) return;
+    r->state = CREW_LOST;
+    r->ended_ns = clock_monotonic_ns();
+}
+
+static void take_message(struct crew_rank *r, const struct wire_message *m) {
+    switch (m->type) {
+    case WIRE_STARTED:
+        r->state = CREW_RUNNING;
+        r->pid = m->pid;
+        break;
+    case WIRE_HALTED: r->halted = m->signal; break;
+    case WIRE_RESUMED: r->halted = 0; break;
+    case WIRE_ENDED:
+        if (r->state == CREW_ENDED) break;
+        r->state = CREW_ENDED;
+        r->signal = m->signal;
+        r->code = m->code;
+        r->ended_ns = clock_monotonic_ns();
+        r->last_lines = *m->text ? strdup(m->text) : NULL;
+        break;
+    default: break;
+    }
+}
+
+// Compares in a time that does not depend on where they differ.
+static bool same_token(const char *a, const char *b) {
+    unsigned difference = 0;
+    for (int i = 0; i < WIRE_TOKEN_BYTES; i++) difference |= (unsigned)(a[i] ^ b[i]);
+    return !difference;
+}
+
+static void turn_away(struct crew *c, struct slot *s) {
+    wire_fini(&s->wire);
+    c->refused++;
+}
+
+// The first message of a stranger: moves it to its rank's slot, or sends it away.
+static bool admit(struct crew *c, struct slot *s, const struct wire_message *m) {
+    struct err e = {0};
+    bool known = m->type == WIRE_HELLO && same_token(m->token, c->token) && m->world == c->world &&
+                 m->rank >= 0 && m->rank < c->world && c->ranks[m->rank].state == CREW_ABSENT;
+    if (!known || watch_fd(c, EPOLL_CTL_MOD, s->wire.fd, (uint32_t)m->rank, &e)) {
+        turn_away(c, s);
+        return false;
+    }
+    struct crew_rank *r = &c->ranks[m->rank];
+    c->slots[m->rank] = *s;
+    s->wire = (struct wire){.fd = -1};
+    r->state = CREW_HERE;
+    r->connected = true;
+    r->guard_pid = m->pid;
+    snprintf(r->host, sizeof r->host, "%s", m->host);
+    for (char *at = r->host; *at; at++)
+        if ((unsigned char)*at < 0x21 || *at == 0x7f) *at = '?';
+    return true;
+}
+
+static void read_rank(struct crew *c, int rank) {
+    struct wire_message m;
+    struct err e = {0};
+    bool have = true;
+    struct wire *w = &c->slots[rank].wire;
+    bool gone = wire_receive(w, &e) != 0;
+    err_clear(&e);
+    while (have) {
+        if (wire_next(w, &m, &have, &e)) gone = true;
+        if (have) take_message(&c->ranks[rank], &m);
+    }
+    if (gone) lose(c, rank);
+}
+
+static void read_stranger(struct crew *c, int slot) {
+    struct wire_message m;
+    struct err e = {0};
+    bool have = false;
+    struct slot *s = &c->slots[slot];
+    bool gone = wire_receive(&s->wire, &e) != 0;
+    err_clear(&e);
+    if (wire_next(&s->wire, &m, &have, &e)) gone = true;
+    if (have) {
+        if (admit(c, s, &m)) read_rank(c, m.rank); // what came right behind the HELLO
+        return;
+    }
+    if (gone) turn_away(c, s);
+}
+
+static void accept_all(struct crew *c) {
+    struct err e = {0};
+    for (;;) {
+        int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) return;
+        int free_slot = -1;
+        for (int i = c->world; i < c->world + STRANGERS && free_slot < 0; i++)
+            if (c->slots[i].wire.fd < 0) free_slot = i;
+        if (free_slot < 0 || watch_fd(c, EPOLL_CTL_ADD, fd, (uint32_t)free_slot, &e)) {
+            close(fd);
+            c->refused++;
+            continue;
+        }
+        wire_init(&c->slots[free_slot].wire, fd);
+        c->slots[free_slot].since_ns = clock_monotonic_ns();
+    }
+}
+
+static void drop_silent(struct crew *c) {
+    int64_t now = clock_monotonic_ns();
+    for (int i = c->world; i < c->world + STRANGERS; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->wire.fd >= 0 && now - s->since_ns > (int64_t)HELLO_MS * 1000000) turn_away(c, s);
+    }
+}
+
+int crew_process(struct crew *c, struct err *e) {
+    struct epoll_event events[EVENTS];
+    int n = epoll_wait(c->epoll_fd, events, EVENTS, 0);
+    if (n < 0 && errno != EINTR) return err_errno(e, errno, "cannot wait for the guards");
+    for (int i = 0; i < n; i++) {
+        uint32_t tag = events[i].data.u32;
+        if (tag == LISTENER_TAG)
+            accept_all(c);
+        else if (c->slots[tag].wire.fd < 0)
+            continue;
+        else if ((int)tag < c->world)
+            read_rank(c, (int)tag);
+        else
+            read_stranger(c, (int)tag);
+    }
+    drop_silent(c);
+    return 0;
+}
+
+void crew_tell(struct crew *c, int rank, enum wire_type type) {
+    struct wire_message m = {.type = type, .rank = rank, .world = c->world};
+    struct err e = {0};
+    if (c->slots[rank].wire.fd >= 0 && wire_send(&c->slots[rank].wire, &m, &e)) lose(c, rank);
+}
+
+void crew_tell_all(struct crew *c, enum wire_type type) {
+    for (int r = 0; r < c->world; r++) crew_tell(c, r, type);
+}
+
+const char *crew_address(const struct crew *c) {
+    return c->address;
+}
+
+const char *crew_token(const struct crew *c) {
+    return c->token;
+}
+
+int crew_fd(const struct crew *c) {
+    return c->epoll_fd;
+}
+
+const struct crew_rank *crew_rank(const struct crew *c, int rank) {
+    return &c->ranks[rank];
+}
+
+int crew_world(const struct crew *c) {
+    return c->world;
+}
+
+int crew_count(const struct crew *c, enum crew_state state) {
+    int n = 0;
+    for (int r = 0; r < c->world; r++) n += c->ranks[r].state == state;
+    return n;
+}
+
+int crew_connected(const struct crew *c) {
+    int n = 0;
+    for (int r = 0; r < c->world; r++) n += c->ranks[r].connected;
+    return n;
+}
+
+int crew_refused(const struct crew *c) {
+    return c->refused;
+}

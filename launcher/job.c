@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/job.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "launcher/boxdir.h"
+#include "launcher/guard.h"
+#include "launcher/keeper.h"
+#include "launcher/ledger.h"
+#include "launcher/machine.h"
+#include "launcher/proc.h"
+#include "launcher/sched.h"
+#include "launcher/supervise.h"
+
+#define RANKS_DEFAULT 2
+#define RANKS_MAX     4096
+#define CONFIG_BYTES  (1 << 20)
+
+extern char **environ;
+
+static const char *const passed_names[] = {GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,
+                                           GUARD_BOXES,      GUARD_LOGS,        "ORRERY_ATTEMPT",
+                                           "ORRERY_RUN_DIR", "OMP_NUM_THREADS", NULL};
+
+int64_t job_ranks(const struct config *c, int64_t asked) {
+    if (asked > 0) return asked;
+    return c->launch_ranks > 0 ? c->launch_ranks : RANKS_DEFAULT;
+}
+
+bool job_is_single(const struct config *c, int64_t ranks) {
+    const char *backend = config_enum_word("comm.backend", c->comm_backend);
+    return ranks == 1 && backend && (!strcmp(backend, "auto") || !strcmp(backend, "self"));
+}
+
+// ---- one attempt's command
+
+static int guard_command(const struct job *j, struct strv *out, struct err *e) {
+    const char *const head[] = {j->self,        "guard",  j->program,      "--config",
+                                j->config_path, "--task", j->request->task};
+    int rc = strv_add_all(out, head, sizeof head / sizeof *head, e);
+    return rc ? rc : strv_add_all(out, j->request->args, j->request->n_args, e);
+}
+
+static int attempt_environment(const struct job *j, const struct job_attempt *a, struct strv *env,
+                               struct err *e) {
+    int rc = 0;
+    for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
+    if (!rc) rc = strv_set(env, e, GUARD_CONTROL, "%s", a->control);
+    if (!rc) rc = strv_set(env, e, GUARD_TOKEN, "%s", a->token);
+    if (!rc) rc = strv_set(env, e, GUARD_WORLD, "%d", j->ranks);
+    if (!rc) rc = strv_set(env, e, GUARD_BOXES, "%s", a->box_path);
+    if (!rc) rc = strv_set(env, e, GUARD_LOGS, "%s", a->log_path);
+    if (!rc) rc = strv_set(env, e, "ORRERY_ATTEMPT", "%d", a->number);
+    if (!rc) rc = strv_set(env, e, "ORRERY_RUN_DIR", "%s", j->run->path);
+    if (!rc) rc = strv_set(env, e, "OMP_NUM_THREADS", "%d", j->threads);
+    return rc;
+}
+
+int job_command(const struct job *j, const struct job_attempt *a, struct strv *argv, struct strv *env,
+                struct err *e) {
+    struct strv guard = {0};
+    int rc = guard_command(j, &guard, e);
+    if (!rc) rc = attempt_environment(j, a, env, e);
+    struct sched_request request = {.ranks = j->ranks,
+                                    .threads = j->threads,
+                                    .mpi = j->mpi,
+                                    .tmp_dir = a->box_path,
+                                    .guard = &guard,
+                                    .pass_env = passed_names};
+    if (!rc) rc = sched_find()->command(&request, argv, env, e);
+    strv_fini(&guard);
+    return rc;
+}
+
+// ---- preparing
+
+static int find_programs(struct job *j, struct err *e) {
+    ssize_t n = readlink("/proc/self/exe", j->self, sizeof j->self - 1);
+    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
+    j->self[n] = 0;
+    return proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", j->program, sizeof j->program, e);
+}
+
+static int write_config(struct job *j, const char *folder, struct err *e) {
+    struct buf text;
+    if (j->request->config_path) {
+        snprintf(j->config_path, sizeof j->config_path, "%s", j->request->config_path);
+        return 0;
+    }
+    snprintf(j->config_path, sizeof j->config_path, "%s/config.yaml", folder);
+    buf_init(&text, CONFIG_BYTES);
+    int rc = config_write(j->request->config, &text, e);
+    if (!rc) rc = bytes_write_file(j->config_path, text.data, text.len, e);
+    buf_fini(&text);
+    return rc;
+}
+
+static int plan_ranks(struct job *j, struct err *e) {
+    int64_t ranks = j->request->alone ? 1 : job_ranks(j->config, j->request->ranks);
+    if (ranks > RANKS_MAX)
+        return err_set(e, ERR_CONFIG, "%lld ranks on one machine; at most %d", (long long)ranks, RANKS_MAX);
+    j->ranks = (int)ranks;
+    j->mpi = !j->request->alone && !job_is_single(j->config, ranks);
+    j->threads = machine_threads(j->config->train_threads, j->ranks);
+    return sched_find()->check(j->ranks, j->mpi, e);
+}
+
+static int make_scratch(struct rundir *scratch, struct err *e) {
+    char path[256];
+    const char *tmp = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX",
+             tmp && *tmp == '/' && strlen(tmp) < 128 ? tmp : "/tmp");
+    if (!mkdtemp(path)) return err_errno(e, errno, "cannot make a scratch folder %s", path);
+    return rundir_open(scratch, path, false, e);
+}
+
+static int open_record(const struct job *j, const struct boxdir *boxes, struct rundir_record *record,
+                       struct err *e) {
+    struct err none = {0};
+    char now[CLOCK_ISO_BYTES];
+    int rc = 0;
+    if (rundir_read_record(j->run, record, &none) || !record->id[0])
+        rc = rundir_new_id(record->id, j->run->path, e);
+    snprintf(record->state, sizeof record->state, "running");
+    snprintf(record->task, sizeof record->task, "%s", j->request->task);
+    snprintf(record->box_path, sizeof record->box_path, "%s", boxes->path);
+    snprintf(record->started, sizeof record->started, "%s", clock_iso(clock_utc_ns(), now));
+    record->ended[0] = 0;
+    record->pid = getpid();
+    record->ranks = j->ranks;
+    record->exit_code = 0;
+    if (gethostname(record->host, sizeof record->host - 1)) record->host[0] = 0;
+    return rc ? rc : rundir_write_record(j->run, record, e);
+}
+
+static int close_record(const struct job *j, struct rundir_record *record, int status, struct err *e) {
+    char now[CLOCK_ISO_BYTES];
+    const char *state = status == 0 ? "done" : status == err_exit_code(ERR_SAVED) ? "saved" : "failed";
+    snprintf(record->state, sizeof record->state, "%s", state);
+    snprintf(record->ended, sizeof record->ended, "%s", clock_iso(clock_utc_ns(), now));
+    record->exit_code = status;
+    record->box_path[0] = 0;
+    return rundir_write_record(j->run, record, e);
+}
+
+// job.json in the private folder: what `orrery ps` shows.
+static int sign_boxes(const struct job *j, const struct boxdir *boxes, struct err *e) {
+    char path[BOXDIR_PATH_BYTES + 16], now[CLOCK_ISO_BYTES];
+    struct buf text;
+    struct json_writer w;
+    buf_init(&text, 65536);
+    json_begin(&w, &text);
+    json_put_object(&w, NULL);
+    json_put_int(&w, "pid", getpid());
+    json_put_string(&w, "task", j->request->task);
+    json_put_string(&w, "run", j->run->path);
+    json_put_int(&w, "ranks", j->ranks);
+    json_put_string(&w, "started", clock_iso(clock_utc_ns(), now));
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    snprintf(path, sizeof path, "%s/job.json", boxes->path);
+    if (!rc) rc = bytes_write_file(path, text.data, text.len, e);
+    buf_fini(&text);
+    return rc;
+}
+
+// ---- running
+
+static int supervised(struct job *j, struct boxdir *boxes, const struct log *log, struct err *e) {
+    const struct job_request *request = j->request;
+    struct rundir_record record = {0};
+    struct ledger ledger;
+    struct keeper keeper = {.fd = -1};
+    char save_path[RUNDIR_PATH_BYTES + 16] = "";
+    int events_fd = -1;
+    bool train = request->record;
+    int rc = train ? rundir_make(j->run, "blackbox", save_path, sizeof save_path, e) : 0;
+    if (!rc && train) rc = rundir_append(j->run, "events.jsonl", &events_fd, e);
+    ledger_init(&ledger, events_fd);
+    if (!rc && train) rc = open_record(j, boxes, &record, e);
+    if (!rc) rc = sign_boxes(j, boxes, e);
+    struct keeper_duty duty = {.box_path = boxes->path,
+                               .save_path = train ? save_path : NULL,
+                               .locks = {boxes->alive_fd, train ? j->run->lock_fd : -1}};
+    if (!rc) rc = keeper_start(&keeper, &duty, e);
+    struct supervise_options options = {.job = j,
+                                        .boxes = boxes,
+                                        .keeper = &keeper,
+                                        .ledger = &ledger,
+                                        .record = train ? &record : NULL,
+                                        .log = log,
+                                        .log_prefix = train ? "attempt" : request->task,
+                                        .resume_step = request->resume_step,
+                                        .attempts = train ? (int)j->config->launch_attempts : 1};
+    if (!rc) rc = supervise_run(&options, e);
+    struct err late = {0};
+    int status = rc >= 0 ? rc : err_exit_code((enum err_code)(-rc));
+    if (record.id[0] && close_record(j, &record, status, &late)) log_warn(log, "%s", late.text);
+    boxdir_remove_tree(boxes->path);
+    keeper_stop(&keeper);
+    ledger_fini(&ledger);
+    return rc;
+}
+
+int job_run(const struct job_request *request, const struct log *log, struct err *e) {
+    struct job *j = calloc(1, sizeof *j);
+    struct rundir scratch = {.lock_fd = -1};
+    struct boxdir boxes = {.alive_fd = -1};
+    if (!j) return err_set(e, ERR_MEMORY, "no memory for a job");
+    j->request = request;
+    j->config = config_values(request->config);
+    j->run = request->run;
+    int rc = find_programs(j, e);
+    if (!rc) rc = plan_ranks(j, e);
+    if (!rc && !j->run) {
+        rc = make_scratch(&scratch, e);
+        j->run = &scratch;
+    }
+    if (!rc) rc = boxdir_make(&boxes, e);
+    if (!rc) rc = write_config(j, boxes.path, e);
+    if (!rc) rc = supervised(j, &boxes, log, e);
+    boxdir_remove(&boxes);
+    if (j->run == &scratch && rc <= 0) boxdir_remove_tree(scratch.path);
+    rundir_close(&scratch);
+    free(j);
+    return rc;
+}

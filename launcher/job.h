@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// A job: one task of orrery-rank on some ranks. Every verb that computes something runs one through job_run.
+#ifndef ORRERY_LAUNCHER_JOB_H
+#define ORRERY_LAUNCHER_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "launcher/rundir.h"
+#include "launcher/strv.h"
+
+struct job_request {
+    const struct config_file *config; // resolved
+    const char *task; // a task of orrery-rank: "train", "evaluate", "rollout", "simulate", ...
+    // The run folder: its logs/TASK-N gets the logs. NULL: a scratch folder that stays only after a failure.
+    struct rundir *run;
+    const char *config_path; // what the ranks read; NULL: the resolved config is written for them
+    int64_t ranks;           // 0: launch.ranks, else two
+    bool alone;              // the task needs no other ranks: one process, no mpirun
+    int64_t resume_step;     // newest checkpoint there is, -1 none
+    bool record; // this job is the run itself: keeps run.json, events.jsonl, the black boxes; restarts
+    const char *const *args; // key=value, given to every rank
+    size_t n_args;
+};
+
+// Starts it, watches it, restarts it where that helps (record only). Talks through `log`. Returns the exit
+// status of the verb: 0, 75 when it stopped early and saved, else the failure's; or a negative code when it
+// could not begin.
+int job_run(const struct job_request *request, const struct log *log, struct err *e) ERR_CHECK;
+
+int64_t job_ranks(const struct config *c, int64_t asked); // 0: launch.ranks, else two
+// One rank that needs no MPI?
+bool job_is_single(const struct config *c, int64_t ranks);
+
+// ---- between job and supervisor: what one attempt starts.
+struct job {
+    const struct job_request *request;
+    const struct config *config;
+    const struct rundir *run; // the request's, or the scratch folder
+    int ranks, threads;
+    bool mpi;
+    char self[4096], program[4096], config_path[4096];
+};
+
+struct job_attempt {
+    int number;
+    const char *control, *token, *box_path, *log_path;
+};
+
+// argv and environment of the process to start.
+int job_command(const struct job *j, const struct job_attempt *a, struct strv *argv, struct strv *env,
+                struct err *e) ERR_CHECK;
+
+#endif

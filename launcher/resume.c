@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/resume.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "storage/store.h"
+
+#define CONFIG_PATH_BYTES (RUNDIR_PATH_BYTES + 16)
+
+static bool is_remote(const char *url) {
+    return strstr(url, ":") && strncmp(url, "file:", 5) != 0;
+}
+
+// Steps of committed checkpoints stand in their manifests' keys: manifest-STEP.json.
+static int64_t step_of(const char *key) {
+    char digits[24];
+    int64_t step;
+    const char *begin = strncmp(key, "manifest-", 9) ? NULL : key + 9;
+    const char *end = begin ? strstr(begin, ".json") : NULL;
+    if (!end || end[5] || end - begin >= (ptrdiff_t)sizeof digits) return -1;
+    snprintf(digits, sizeof digits, "%.*s", (int)(end - begin), begin);
+    return bytes_parse_i64(digits, &step) ? step : -1;
+}
+
+static int newest(const struct config *c, struct resume *out, struct err *e) {
+    struct store *store = NULL;
+    struct store_listing listing = {0};
+    struct store_options options = {.endpoint = c->store_endpoint,
+                                    .region = c->store_region,
+                                    .path_style = c->store_path_style,
+                                    .deadline_ms = c->store_deadline_s * 1000,
+                                    .connections = 2,
+                                    .seed = (uint64_t)c->run_seed};
+    int rc = store_open(&store, out->url, &options, e);
+    if (!rc) rc = store_list(store, "manifest-", NULL, &listing, e);
+    for (size_t i = 0; i < listing.n; i++) {
+        int64_t step = step_of(listing.objects[i].key);
+        if (step > out->step) out->step = step;
+    }
+    store_listing_fini(&listing);
+    store_close(store);
+    return rc;
+}
+
+int resume_find(const struct config *c, const struct rundir *run, struct resume *out, struct err *e) {
+    struct stat st;
+    out->step = -1;
+    if (c->checkpoint_url[0])
+        snprintf(out->url, sizeof out->url, "%s", c->checkpoint_url);
+    else
+        snprintf(out->url, sizeof out->url, "%s/ckpt", run->path);
+    // A folder that is not there yet holds nothing, and is none of ours to make.
+    const char *path = strncmp(out->url, "file://", 7) ? out->url : out->url + 7;
+    if (!is_remote(out->url) && stat(path, &st)) return 0;
+    int rc = newest(c, out, e);
+    return rc ? err_prefix(e, "looking for checkpoints in %s", out->url) : 0;
+}
+
+struct changes {
+    const struct log *log;
+    bool force;
+    int refused;
+    char names[512];
+};
+
+static void refuse(struct changes *d, const char *key, const char *was, const char *now) {
+    size_t used = strlen(d->names);
+    d->refused++;
+    snprintf(d->names + used, sizeof d->names - used, "%s%s (%s -> %s)", used ? ", " : "", key, was, now);
+}
+
+static void note_change(void *arg, const char *key, const char *was, const char *now,
+                        enum config_change change) {
+    struct changes *d = arg;
+    if (change == CHANGE_MODEL || (change == CHANGE_DATA && !d->force))
+        refuse(d, key, was, now);
+    else if (change != CHANGE_FREE)
+        log_info(d->log, "changed since the last start: %s: %s -> %s", key, was, now);
+}
+
+int resume_check_config(const struct config *now, const struct rundir *run, bool force, const struct log *log,
+                        struct err *e) {
+    char path[CONFIG_PATH_BYTES];
+    struct stat st;
+    struct config_file *was = NULL;
+    struct changes d = {.log = log, .force = force};
+    int rc = rundir_join(run, "config.yaml", path, sizeof path, e);
+    if (rc) return rc;
+    if (lstat(path, &st)) {
+        log_warn(log, "%s is gone: cannot tell whether the config has changed", path);
+        return 0;
+    }
+    if (!S_ISREG(st.st_mode)) return err_set(e, ERR_DATA, "%s is no regular file", path);
+    rc = config_load(&was, path, NULL, 0, e);
+    if (rc) return rc;
+    config_diff(config_values(was), now, note_change, &d);
+    config_close(was);
+    if (!d.refused) return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "the checkpoints of %s were made with another config: %s; put the old values back, or start anew in "
+        "another run.dir%s",
+        run->given, d.names,
+        force ? "" : " (keys of data and numbers, but not of the model, pass with --force)");
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Schedulers: how a job's ranks come to life in the surroundings we are in. One sched_*.c and one row in
+// sched.c each. A scheduler makes an argument vector and an environment; the supervisor starts it, and from
+// then on talks to the guards.
+#ifndef ORRERY_LAUNCHER_SCHED_H
+#define ORRERY_LAUNCHER_SCHED_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "launcher/strv.h"
+
+// One attempt: `ranks` times the command `guard`, spread over what the scheduler has.
+struct sched_request {
+    int ranks, threads;
+    bool mpi;                    // false: one rank that needs no MPI
+    const char *tmp_dir;         // private folder for MPI's own files
+    const struct strv *guard;    // argument vector of one guard
+    const char *const *pass_env; // names of variables that must reach every guard, NULL-terminated
+};
+
+struct sched {
+    const char *name;
+    bool (*here)(void); // are we in its surroundings?
+    // Contradictory surroundings, missing programs: an error with the cure.
+    int (*check)(int ranks, bool mpi, struct err *e);
+    // Appends to argv, sets what else is needed in env.
+    int (*command)(const struct sched_request *r, struct strv *argv, struct strv *env, struct err *e);
+};
+
+const struct sched *sched_find(void); // the first row that is here; the last one always is
+
+// For doctor.
+int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) ERR_CHECK;
+
+extern const struct sched sched_local;
+
+#endif

@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/supervise.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "launcher/crew.h"
+#include "launcher/proc.h"
+#include "launcher/progress.h"
+#include "launcher/verdict.h"
+#include "launcher/watch.h"
+
+#define TICK_MS       50
+#define SETTLE_MS     120   // patience for a truer cause when the first failure may be a victim
+#define STOP_MS       5000  // for the others, when a rank died of the wish to stop
+#define CREW_MS       60000 // from start until all guards are here
+#define FAREWELL_MS   2000  // for mpirun to end by itself when all ranks have
+#define TEARDOWN_MS   300   // ... when they were killed
+#define GRAVE_MS      1000
+#define BACKOFF_MAX_S 30
+
+enum stop_wish { STOP_NONE, STOP_SAVE, STOP_NOW };
+enum outcome { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_SAVED, OUTCOME_STOPPED, OUTCOME_FAILED };
+
+struct supervisor {
+    const struct supervise_options *o;
+    const struct log *log;
+    struct progress progress;
+    int signal_fd;
+    enum stop_wish wish, obeyed;
+    int wish_signal;
+    int64_t best_checkpoint; // newest step seen saved, -1 none
+    bool resumed;            // an attempt has failed before this one
+    // the attempt under way
+    int number;
+    char log_path[RUNDIR_PATH_BYTES + 64], launch_log[RUNDIR_PATH_BYTES + 80];
+    struct crew *crew;
+    struct watch *watch;
+    pid_t launcher;      // mpirun; 0 once reaped
+    int launcher_status; // wait status, once reaped
+    bool launcher_ended;
+    int *told; // pids that the keeper knows, per rank
+    int64_t began_ns, doubt_since_ns;
+};
+
+// ---- signals
+
+static int open_signals(struct supervisor *s, struct err *e) {
+    static const int wanted[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) sigaddset(&set, wanted[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    // What a guard leaves behind becomes our child, and no zombie.
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->signal_fd < 0 ? err_errno(e, errno, "cannot watch signals") : 0;
+}
+
+static void reap(struct supervisor *s) {
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG);
+        if (pid <= 0) return;
+        if (pid == s->o->keeper->pid) s->o->keeper->pid = 0;
+        if (pid != s->launcher) continue;
+        s->launcher = 0;
+        s->launcher_ended = true;
+        s->launcher_status = status;
+    }
+}
+
+static void take_signals(struct supervisor *s) {
+    struct signalfd_siginfo info;
+    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        int number = (int)info.ssi_signo;
+        if (number == SIGCHLD) continue;
+        bool again = s->wish != STOP_NONE && number == SIGINT;
+        if (s->wish == STOP_NONE) s->wish = STOP_SAVE;
+        if (again) s->wish = STOP_NOW;
+        s->wish_signal = number;
+    }
+    reap(s);
+}
+
+static void obey_wish(struct supervisor *s) {
+    if (s->wish == s->obeyed) return;
+    s->obeyed = s->wish;
+    progress_clear(&s->progress);
+    if (s->wish == STOP_NOW) {
+        log_warn(s->log, "stopping at once");
+        return;
+    }
+    log_info(s->log, "%s: asking all ranks to save and stop%s", proc_signal_name(s->wish_signal),
+             s->wish_signal == SIGINT ? "; Ctrl-C again stops at once" : "");
+    ledger_note(s->o->ledger, "stop-asked", proc_signal_name(s->wish_signal));
+    crew_tell_all(s->crew, WIRE_SAVE);
+}
+
+// ---- one attempt: begin
+
+static int start_launcher(struct supervisor *s, struct err *e) {
+    struct strv argv = {0}, env = {0};
+    char name[128];
+    int fd = -1;
+    struct job_attempt a = {.number = s->number,
+                            .control = crew_address(s->crew),
+                            .token = crew_token(s->crew),
+                            .box_path = s->o->boxes->path,
+                            .log_path = s->log_path};
+    snprintf(name, sizeof name, "logs/%s-%d/launch.log", s->o->log_prefix, s->number);
+    int rc = rundir_append(s->o->job->run, name, &fd, e);
+    if (!rc) rc = rundir_join(s->o->job->run, name, s->launch_log, sizeof s->launch_log, e);
+    if (!rc) rc = job_command(s->o->job, &a, &argv, &env, e);
+    struct proc_spec spec = {.argv = argv.items,
+                             .env = env.items,
+                             .out = fd,
+                             .err = fd,
+                             .own_group = true,
+                             .death_signal = SIGKILL};
+    if (!rc) rc = proc_start(&spec, &s->launcher, e);
+    if (!rc) keeper_tell(s->o->keeper, s->launcher);
+    if (fd >= 0) close(fd);
+    strv_fini(&argv);
+    strv_fini(&env);
+    return rc;
+}
+
+static int attempt_begin(struct supervisor *s, struct err *e) {
+    const struct job *j = s->o->job;
+    char name[96];
+    struct watch_options look = {.box_path = s->o->boxes->path,
+                                 .world = j->ranks,
+                                 .attempt = s->number,
+                                 .hang_ms = j->config->launch_hang_s * 1000,
+                                 .collective_ms = j->config->comm_deadline_s * 1000};
+    s->began_ns = clock_monotonic_ns();
+    s->doubt_since_ns = 0;
+    s->launcher_ended = false;
+    memset(s->told, 0, (size_t)j->ranks * sizeof *s->told);
+    boxdir_clear_boxes(s->o->boxes->path);
+    snprintf(name, sizeof name, "logs/%s-%d", s->o->log_prefix, s->number);
+    int rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
+    if (!rc) rc = crew_open(&s->crew, j->ranks, e);
+    if (!rc) rc = watch_open(&s->watch, &look, e);
+    if (!rc) rc = start_launcher(s, e);
+    if (!rc && s->o->record) {
+        s->o->record->attempt = s->number;
+        rc = rundir_write_record(j->run, s->o->record, e);
+    }
+    struct json_writer *w = ledger_event(s->o->ledger, "attempt-start");
+    json_put_int(w, "attempt", s->number);
+    json_put_int(w, "ranks", j->ranks);
+    json_put_string(w, "task", j->request->task);
+    ledger_end_event(s->o->ledger);
+    return rc;
+}
+
+// ---- one attempt: under way
+
+static void tell_keeper(struct supervisor *s) {
+    for (int r = 0; r < crew_world(s->crew); r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        if (!rank->pid || s->told[r] == rank->pid) continue;
+        s->told[r] = rank->pid;
+        keeper_tell(s->o->keeper, rank->guard_pid);
+        keeper_tell(s->o->keeper, rank->pid);
+    }
+}
+
+static enum ledger_kind kind_now(const struct supervisor *s) {
+    const struct blackbox_page *p = watch_front(s->watch);
+    if (s->obeyed != STOP_NONE) return LEDGER_STOP;
+    if (!watch_started(s->watch)) return s->resumed ? LEDGER_RESTART : LEDGER_STARTUP;
+    switch ((enum blackbox_phase)p->phase) {
+    case PHASE_CHECKPOINT: return LEDGER_CHECKPOINT;
+    case PHASE_EVALUATE:
+    case PHASE_ROLLOUT: return LEDGER_EVALUATE;
+    default: return LEDGER_PRODUCTIVE;
+    }
+}
+
+static void account(struct supervisor *s) {
+    const struct blackbox_page *p = watch_front(s->watch);
+    enum ledger_kind kind = kind_now(s);
+    ledger_spend(s->o->ledger, kind, p && kind == LEDGER_PRODUCTIVE ? p->data_wait_share : 0);
+    if (!p || p->checkpoint_step <= s->best_checkpoint) return;
+    s->best_checkpoint = p->checkpoint_step;
+    ledger_saved(s->o->ledger);
+    json_put_int(ledger_event(s->o->ledger, "checkpoint"), "step", p->checkpoint_step);
+    ledger_end_event(s->o->ledger);
+}
+
+static void tick(struct supervisor *s) {
+    char text[256];
+    watch_poll(s->watch);
+    account(s);
+    tell_keeper(s);
+    if (s->wish != STOP_NONE) return;
+    watch_progress(s->watch, text, sizeof text);
+    progress_show(&s->progress, text);
+}
+
+static bool crew_is_late(const struct supervisor *s) {
+    return crew_count(s->crew, CREW_ABSENT) > 0 &&
+           clock_monotonic_ns() - s->began_ns > (int64_t)CREW_MS * 1000000;
+}
+
+static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
+    int64_t now = clock_monotonic_ns();
+    if (!s->doubt_since_ns) s->doubt_since_ns = now;
+    bool patient = now - s->doubt_since_ns < (int64_t)SETTLE_MS * 1000000;
+    if (verdict_is_doubtful(s->crew) && patient && !s->launcher_ended) return OUTCOME_NONE;
+    watch_poll(s->watch);
+    if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
+        verdict_of_launch(v, s->launcher_status, s->o->job->ranks, s->number, s->launch_log);
+    else
+        verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
+    return OUTCOME_FAILED;
+}
+
+// Ranks that had not learned to listen die of the wish to stop; the others get time to end.
+static enum outcome judge_stop(struct supervisor *s, struct verdict *v) {
+    int64_t now = clock_monotonic_ns();
+    if (!verdict_is_doubtful(s->crew)) return judge_crash(s, v);
+    if (!s->doubt_since_ns) s->doubt_since_ns = now;
+    return now - s->doubt_since_ns < (int64_t)STOP_MS * 1000000 ? OUTCOME_NONE : OUTCOME_STOPPED;
+}
+
+static enum outcome judge_end(const struct supervisor *s) {
+    for (int r = 0; r < crew_world(s->crew); r++)
+        if (crew_rank(s->crew, r)->code == err_exit_code(ERR_SAVED)) return OUTCOME_SAVED;
+    return OUTCOME_DONE;
+}
+
+static enum outcome judge(struct supervisor *s, struct verdict *v) {
+    struct watch_hang hang;
+    int world = crew_world(s->crew);
+    if (s->wish == STOP_NOW) return OUTCOME_STOPPED;
+    if (crew_count(s->crew, CREW_ENDED) == world && !verdict_needed(s->crew)) return judge_end(s);
+    // Asked to stop before they could listen: there was nothing to save.
+    if (s->wish == STOP_SAVE && crew_count(s->crew, CREW_ENDED) == world) return OUTCOME_STOPPED;
+    if (verdict_needed(s->crew)) return s->wish == STOP_SAVE ? judge_stop(s, v) : judge_crash(s, v);
+    if (s->launcher_ended || crew_is_late(s)) {
+        int status = s->launcher_ended ? s->launcher_status : 0;
+        verdict_of_launch(v, status, world, s->number, s->launch_log);
+        return OUTCOME_FAILED;
+    }
+    if (!watch_hang(s->watch, s->crew, &hang)) return OUTCOME_NONE;
+    verdict_of_hang(v, &hang, s->crew, s->watch, s->number, s->log_path);
+    return OUTCOME_FAILED;
+}
+
+static int attempt_watch(struct supervisor *s, struct verdict *v, enum outcome *out, struct err *e) {
+    int64_t last_tick_ns = 0;
+    int rc = 0;
+    *out = OUTCOME_NONE;
+    while (!rc && *out == OUTCOME_NONE) {
+        struct pollfd fds[2] = {{s->signal_fd, POLLIN, 0}, {crew_fd(s->crew), POLLIN, 0}};
+        if (poll(fds, 2, TICK_MS) < 0 && errno != EINTR) return err_errno(e, errno, "cannot wait");
+        take_signals(s);
+        rc = crew_process(s->crew, e);
+        obey_wish(s);
+        if (clock_monotonic_ns() - last_tick_ns >= (int64_t)TICK_MS * 1000000) {
+            tick(s);
+            last_tick_ns = clock_monotonic_ns();
+        }
+        if (!rc) *out = judge(s, v);
+    }
+    return rc;
+}
+
+// ---- one attempt: end
+
+static bool wait_for_launcher(struct supervisor *s, int ms) {
+    int64_t until_ns = clock_monotonic_ns() + (int64_t)ms * 1000000;
+    struct err ignored = {0};
+    while (s->launcher && clock_monotonic_ns() < until_ns) {
+        struct pollfd p = {s->signal_fd, POLLIN, 0};
+        if (poll(&p, 1, 10) < 0 && errno != EINTR) break;
+        take_signals(s);
+        if (crew_process(s->crew, &ignored)) err_clear(&ignored);
+    }
+    return !s->launcher;
+}
+
+static int count_survivors(const struct supervisor *s, bool bury) {
+    int n = 0;
+    for (int r = 0; r < crew_world(s->crew); r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        bool guard = proc_alive(rank->guard_pid);
+        bool child = rank->state != CREW_ENDED && proc_alive(rank->pid);
+        if (guard && bury) kill(rank->guard_pid, SIGKILL);
+        if (child && bury) kill(rank->pid, SIGKILL);
+        n += guard + child;
+    }
+    return n;
+}
+
+static void tear_down(struct supervisor *s, bool orderly) {
+    crew_tell_all(s->crew, orderly ? WIRE_BYE : WIRE_KILL);
+    if (!wait_for_launcher(s, orderly ? FAREWELL_MS : TEARDOWN_MS)) {
+        kill(-s->launcher, SIGKILL);
+        kill(s->launcher, SIGKILL);
+        wait_for_launcher(s, GRAVE_MS);
+    }
+    for (int ms = 0; ms < GRAVE_MS && count_survivors(s, ms >= TEARDOWN_MS); ms += 10) {
+        clock_sleep_ms(10);
+        reap(s);
+    }
+    reap(s);
+}
+
+static void save_boxes(struct supervisor *s) {
+    char path[RUNDIR_PATH_BYTES + 16];
+    struct err e = {0};
+    if (!s->o->record) return;
+    if (rundir_make(s->o->job->run, "blackbox", path, sizeof path, &e)) goto out;
+    boxdir_clear_boxes(path);
+    if (boxdir_save_boxes(s->o->boxes->path, path, &e)) goto out;
+out:
+    if (e.code) log_warn(s->log, "the black boxes are not saved: %s", e.text);
+}
+
+static void attempt_end(struct supervisor *s, bool orderly) {
+    if (s->crew) tear_down(s, orderly);
+    save_boxes(s);
+    watch_close(s->watch);
+    crew_close(s->crew);
+    s->watch = NULL;
+    s->crew = NULL;
+}
+
+static void announce(struct supervisor *s, const struct verdict *v) {
+    struct buf text;
+    struct err full = {0};
+    buf_init(&text, 1 << 16);
+    progress_clear(&s->progress);
+    if (!verdict_text(v, &text, &full) && write(s->log->fd, text.data, text.len) < 0) err_clear(&full);
+    buf_fini(&text);
+    verdict_json(v, ledger_event(s->o->ledger, "verdict"));
+    ledger_end_event(s->o->ledger);
+}
+
+// ---- attempts
+
+static void farewell(struct supervisor *s, enum outcome outcome) {
+    char text[256];
+    watch_poll(s->watch);
+    watch_progress(s->watch, text, sizeof text);
+    account(s);
+    progress_final(&s->progress, text);
+    if (outcome == OUTCOME_DONE && s->o->record)
+        log_info(s->log, "done: %s, %.1f s in this command", s->o->job->run->given,
+                 1e-9 * (double)(clock_monotonic_ns() - s->o->ledger->begin_ns));
+    ledger_note(s->o->ledger, outcome == OUTCOME_DONE ? "done" : "saved", text);
+}
+
+// Waits before a retry when a service was away; a signal ends the wait.
+static void back_off(struct supervisor *s, const struct verdict *v, int failures) {
+    if (v->code != ERR_UNAVAILABLE || v->kind != VERDICT_CRASH) return;
+    int seconds = failures < 5 ? 1 << failures : BACKOFF_MAX_S;
+    struct pollfd p = {s->signal_fd, POLLIN, 0};
+    log_info(s->log, "next attempt in %d s", seconds);
+    if (poll(&p, 1, seconds * 1000) > 0) take_signals(s);
+}
+
+// After a failure: true when another attempt is worth it.
+static bool go_on(struct supervisor *s, const struct verdict *v, int64_t best_before, int *failures) {
+    bool progress = s->best_checkpoint > best_before;
+    *failures = progress ? 1 : *failures + 1;
+    ledger_lose(s->o->ledger);
+    if (!verdict_may_retry(v)) return false;
+    if (*failures >= s->o->attempts) {
+        if (s->o->attempts > 1) log_error(s->log, "%d attempts without progress: giving up", *failures);
+        return false;
+    }
+    back_off(s, v, *failures - 1);
+    if (s->wish != STOP_NONE) return false;
+    log_info(s->log, "restarting: attempt %d, from %s", s->number + 1,
+             s->best_checkpoint >= 0 ? "the newest checkpoint" : "where the run began");
+    return true;
+}
+
+static int run_attempt(struct supervisor *s, struct verdict *v, enum outcome *outcome, struct err *e) {
+    int rc = attempt_begin(s, e);
+    if (!rc) rc = attempt_watch(s, v, outcome, e);
+    bool orderly = !rc && (*outcome == OUTCOME_DONE || *outcome == OUTCOME_SAVED);
+    if (orderly) farewell(s, *outcome);
+    if (!rc && *outcome == OUTCOME_FAILED) announce(s, v);
+    attempt_end(s, orderly);
+    if (!rc && *outcome == OUTCOME_FAILED) ledger_spend(s->o->ledger, LEDGER_DETECT, 0);
+    return rc;
+}
+
+static int stopped_status(struct supervisor *s) {
+    progress_clear(&s->progress);
+    log_warn(s->log, "stopped without saving");
+    ledger_note(s->o->ledger, "stopped", proc_signal_name(s->wish_signal));
+    return 128 + s->wish_signal;
+}
+
+static int run_attempts(struct supervisor *s, struct err *e) {
+    struct verdict *v = calloc(1, sizeof *v);
+    int failures = 0, status = -1;
+    int rc = v ? 0 : err_set(e, ERR_MEMORY, "no memory for a verdict");
+    while (!rc && status < 0) {
+        enum outcome outcome = OUTCOME_NONE;
+        int64_t best_before = s->best_checkpoint;
+        s->number++;
+        rc = run_attempt(s, v, &outcome, e);
+        if (rc) break;
+        if (outcome == OUTCOME_DONE) status = 0;
+        if (outcome == OUTCOME_SAVED) status = err_exit_code(ERR_SAVED);
+        if (outcome == OUTCOME_STOPPED) status = stopped_status(s);
+        if (outcome == OUTCOME_FAILED && !go_on(s, v, best_before, &failures))
+            status = verdict_exit_status(v);
+        s->resumed = true;
+    }
+    free(v);
+    return rc ? rc : status;
+}
+
+int supervise_run(const struct supervise_options *options, struct err *e) {
+    struct supervisor s = {
+        .o = options, .log = options->log, .signal_fd = -1, .best_checkpoint = options->resume_step};
+    s.number = rundir_last_attempt(options->job->run, options->log_prefix);
+    s.told = calloc((size_t)options->job->ranks, sizeof *s.told);
+    progress_init(&s.progress, options->log);
+    int rc = s.told ? open_signals(&s, e) : err_set(e, ERR_MEMORY, "no memory to supervise");
+    if (!rc) rc = run_attempts(&s, e);
+    ledger_spend(options->ledger, LEDGER_STOP, 0);
+    ledger_account(options->ledger);
+    if (s.signal_fd >= 0) close(s.signal_fd);
+    free(s.told);
+    return rc;
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The supervisor: starts the attempts of a job, watches, judges, tears down, restarts. Owns signals, terminal
+// and ledger.
+#ifndef ORRERY_LAUNCHER_SUPERVISE_H
+#define ORRERY_LAUNCHER_SUPERVISE_H
+
+#include "base/log.h"
+#include "launcher/boxdir.h"
+#include "launcher/job.h"
+#include "launcher/keeper.h"
+#include "launcher/ledger.h"
+
+struct supervise_options {
+    const struct job *job;
+    const struct boxdir *boxes;
+    struct keeper *keeper;
+    struct ledger *ledger;
+    struct rundir_record *record; // kept up to date in run.json; NULL: no record
+    const struct log *log;
+    const char *log_prefix; // "attempt": logs/attempt-N
+    int64_t resume_step;    // newest checkpoint before the first attempt, -1 none
+    int attempts;           // without progress before it gives up
+};
+
+// Until the job is done, stopped, or given up. Returns the exit status, or a negative code when nothing was
+// started.
+int supervise_run(const struct supervise_options *options, struct err *e) ERR_CHECK;
+
+#endif

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verdict on an attempt that failed: the first failure, apart from its victims, and what follows from it.
+// A pure function of what guards and black boxes said.
+#ifndef ORRERY_LAUNCHER_VERDICT_H
+#define ORRERY_LAUNCHER_VERDICT_H
+
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "launcher/crew.h"
+#include "launcher/watch.h"
+
+enum verdict_kind { VERDICT_CRASH, VERDICT_HANG, VERDICT_LAUNCH }; // LAUNCH: the job never came to life
+
+struct verdict {
+    enum verdict_kind kind;
+    int rank, world, attempt; // rank -1: nobody in particular
+    int64_t pid;
+    int signal, exit_code; // of the rank; 0, 0: it did not end by itself
+    enum err_code code;    // ERR_OK: unknown
+    enum err_class cls;    // what the launcher acts on
+    int64_t step;          // -1: unknown
+    int64_t heard_ns;
+    char host[64], phase[24], place[192], log_path[4096];
+    char error[600];             // the rank's own words
+    char others[512];            // what the other ranks were at
+    char cause[1024];            // one line
+    char lines[WIRE_TEXT_BYTES]; // of the rank's log, or of mpirun's
+};
+
+// Has some rank failed, so that the attempt cannot go on?
+bool verdict_needed(const struct crew *crew);
+// True when a failure seen so far may be a victim only, so that a little patience may show the true cause.
+bool verdict_is_doubtful(const struct crew *crew);
+void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
+                      const char *log_dir);
+void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const struct crew *crew,
+                     struct watch *w, int attempt, const char *log_dir);
+// mpirun ended without its ranks.
+void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path);
+
+int verdict_exit_status(const struct verdict *v); // of `orrery run` when it gives up
+bool verdict_may_retry(const struct verdict *v);
+// The block for the terminal, cause last.
+int verdict_text(const struct verdict *v, struct buf *out, struct err *e) ERR_CHECK;
+void verdict_json(const struct verdict *v, struct json_writer *w); // members of an open object
+void verdict_from_json(struct verdict *v, const struct json_value *o);
+
+#endif

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/watch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#define SILENCE_STEP_MS   1000 // what one look adds at most: a suspended machine raises no alarm
+#define WARM_STEPS        3    // steps before the run's own pace is believed
+#define PACE_FACTOR       10   // a phase may take this many times the slowest step
+#define COLD_MS           120000
+#define SLOW_PHASE_MS     1800000
+#define COLLECTIVE_MARGIN 10000
+
+struct eye {
+    struct blackbox *box;
+    struct blackbox_page *page;
+    bool have;
+    int64_t heartbeat_ns, silent_ms; // silence as we saw it, not as the clocks say
+    int64_t step, step_seen_ns, slowest_step_ms, steps_seen;
+    int64_t first_step, first_ns; // where the first change of step was seen
+};
+
+struct watch {
+    struct watch_options options;
+    char box_path[256];
+    struct eye *eyes;
+    int64_t last_ns;
+};
+
+int watch_open(struct watch **out, const struct watch_options *options, struct err *e) {
+    struct watch *w = calloc(1, sizeof *w);
+    if (!w) return err_set(e, ERR_MEMORY, "no memory to watch the ranks");
+    w->options = *options;
+    snprintf(w->box_path, sizeof w->box_path, "%s", options->box_path);
+    w->eyes = calloc((size_t)options->world, sizeof *w->eyes);
+    int rc = w->eyes ? 0 : err_set(e, ERR_MEMORY, "no memory to watch %d ranks", options->world);
+    for (int r = 0; r < options->world && !rc; r++) {
+        w->eyes[r].page = calloc(1, sizeof *w->eyes[r].page);
+        if (!w->eyes[r].page) rc = err_set(e, ERR_MEMORY, "no memory to watch %d ranks", options->world);
+    }
+    w->last_ns = clock_monotonic_ns();
+    if (rc) {
+        watch_close(w);
+        return rc;
+    }
+    *out = w;
+    return 0;
+}
+
+void watch_close(struct watch *w) {
+    if (!w) return;
+    for (int r = 0; w->eyes && r < w->options.world; r++) {
+        blackbox_close(w->eyes[r].box);
+        free(w->eyes[r].page);
+    }
+    free(w->eyes);
+    free(w);
+}
+
+static void open_box(struct watch *w, int rank) {
+    char path[320];
+    struct err not_yet = {0};
+    snprintf(path, sizeof path, "%s/rank-%d.box", w->box_path, rank);
+    if (blackbox_open(&w->eyes[rank].box, path, &not_yet)) w->eyes[rank].box = NULL;
+}
+
+static void follow_steps(struct eye *eye, int64_t now) {
+    if (eye->page->step == eye->step) return;
+    if (eye->step_seen_ns) {
+        int64_t took_ms = (now - eye->step_seen_ns) / 1000000;
+        if (took_ms > eye->slowest_step_ms) eye->slowest_step_ms = took_ms;
+        eye->steps_seen++;
+    } else {
+        eye->first_step = eye->page->step;
+        eye->first_ns = now;
+    }
+    eye->step = eye->page->step;
+    eye->step_seen_ns = now;
+}
+
+static void look(struct watch *w, int rank, int64_t now, int64_t passed_ms) {
+    struct eye *eye = &w->eyes[rank];
+    if (!eye->box) open_box(w, rank);
+    if (!eye->box) return;
+    blackbox_read(eye->box, eye->page);
+    const struct blackbox_page *p = eye->page;
+    eye->have = p->rank == rank && p->world == w->options.world && p->attempt == w->options.attempt;
+    if (!eye->have) {
+        blackbox_close(eye->box);
+        eye->box = NULL;
+        return;
+    }
+    eye->silent_ms += passed_ms;
+    if (p->heartbeat_ns != eye->heartbeat_ns) eye->silent_ms = 0;
+    eye->heartbeat_ns = p->heartbeat_ns;
+    follow_steps(eye, now);
+}
+
+void watch_poll(struct watch *w) {
+    int64_t now = clock_monotonic_ns();
+    int64_t passed_ms = (now - w->last_ns) / 1000000;
+    w->last_ns = now - (now - w->last_ns) % 1000000;
+    if (passed_ms > SILENCE_STEP_MS) passed_ms = SILENCE_STEP_MS;
+    for (int r = 0; r < w->options.world; r++) look(w, r, now, passed_ms);
+}
+
+const struct blackbox_page *watch_page(const struct watch *w, int rank) {
+    return w->eyes[rank].have ? w->eyes[rank].page : NULL;
+}
+
+bool watch_waits(const struct blackbox_page *p) {
+    return p->coll_seq > p->coll_done;
+}
+
+const struct blackbox_page *watch_front(const struct watch *w) {
+    for (int r = 0; r < w->options.world; r++)
+        if (w->eyes[r].have) return w->eyes[r].page;
+    return NULL;
+}
+
+bool watch_started(const struct watch *w) {
+    const struct blackbox_page *p = watch_front(w);
+    return p && p->phase != PHASE_INIT;
+}
+
+// ---- hangs
+
+// How long a rank may be silent where it is.
+static int64_t patience_ms(const struct watch *w, const struct eye *eye) {
+    int64_t floor_ms = w->options.hang_ms, pace_ms = PACE_FACTOR * eye->slowest_step_ms;
+    switch ((enum blackbox_phase)eye->page->phase) {
+    case PHASE_FORWARD:
+    case PHASE_BACKWARD:
+    case PHASE_OPTIMISER:
+    case PHASE_COLLECTIVE:
+        if (eye->steps_seen < WARM_STEPS) return floor_ms > COLD_MS ? floor_ms : COLD_MS;
+        return pace_ms > floor_ms ? pace_ms : floor_ms;
+    case PHASE_INIT:
+    case PHASE_DATA: return floor_ms > COLD_MS ? floor_ms : COLD_MS;
+    default: return floor_ms > SLOW_PHASE_MS ? floor_ms : SLOW_PHASE_MS;
+    }
+}
+
+// A rank that waits in a collective is not missing itself; its own deadline ends it, ours is a little later.
+static int64_t deadline_ms(const struct watch *w, const struct crew *crew, int rank) {
+    const struct eye *eye = &w->eyes[rank];
+    const struct crew_rank *r = crew_rank(crew, rank);
+    if (r->halted || r->state == CREW_ENDED) return w->options.hang_ms;
+    if (watch_waits(eye->page)) return w->options.collective_ms + COLLECTIVE_MARGIN;
+    return patience_ms(w, eye);
+}
+
+void watch_ranks_text(const bool *in, int n, char *out, size_t out_bytes) {
+    size_t used = 0;
+    out[0] = 0;
+    for (int r = 0; r < n && used < out_bytes; r++) {
+        int last = r;
+        if (!in[r]) continue;
+        while (last + 1 < n && in[last + 1]) last++;
+        const char *comma = used ? ", " : "";
+        if (last > r + 1)
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%d-%d", comma, r, last);
+        else
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%d", comma, r);
+        if (last > r + 1) r = last;
+    }
+}
+
+static void name_waiters(const struct watch *w, int except, char *out, size_t out_bytes) {
+    char ranks[256];
+    int n = 0, first = -1, world = w->options.world;
+    bool *waits = calloc((size_t)world, sizeof *waits);
+    out[0] = 0;
+    for (int r = 0; waits && r < world; r++) {
+        waits[r] = r != except && w->eyes[r].have && watch_waits(w->eyes[r].page);
+        if (waits[r] && first < 0) first = r;
+        n += waits[r];
+    }
+    if (n) {
+        const struct blackbox_page *p = w->eyes[first].page;
+        watch_ranks_text(waits, world, ranks, sizeof ranks);
+        snprintf(out, out_bytes, "rank%s %s wait%s in %s (collective %lld, %.1f MB); ", n > 1 ? "s" : "",
+                 ranks, n > 1 ? "" : "s", p->coll_name, (long long)p->coll_seq, 1e-6 * (double)p->coll_bytes);
+    }
+    free(waits);
+}
+
+static void describe_hang(const struct watch *w, const struct crew *crew, struct watch_hang *h) {
+    char waiters[384], place[192];
+    const struct crew_rank *r = crew_rank(crew, h->rank);
+    name_waiters(w, h->rank, waiters, sizeof waiters);
+    watch_place(watch_page(w, h->rank), clock_monotonic_ns(), place, sizeof place);
+    const char *how = "has shown no sign of life";
+    if (r->halted) how = "is stopped by a signal";
+    if (r->state == CREW_ENDED) how = "has ended";
+    snprintf(h->text, sizeof h->text, "%srank %d %s for %.1f s: %s", waiters, h->rank, how,
+             1e-3 * (double)h->silent_ms, place);
+}
+
+bool watch_hang(struct watch *w, const struct crew *crew, struct watch_hang *out) {
+    int64_t worst = 0;
+    out->rank = -1;
+    if (!w->options.hang_ms) return false;
+    for (int r = 0; r < w->options.world; r++) {
+        const struct eye *eye = &w->eyes[r];
+        if (!eye->have || (crew_rank(crew, r)->state == CREW_ENDED && eye->page->phase == PHASE_DONE))
+            continue;
+        int64_t over = eye->silent_ms - deadline_ms(w, crew, r);
+        // Who is stopped, or is in no collective, keeps the others waiting: it goes before them.
+        if (over <= 0) continue;
+        if (!watch_waits(eye->page) || crew_rank(crew, r)->halted) over += INT64_C(1) << 40;
+        if (over <= worst) continue;
+        worst = over;
+        out->rank = r;
+        out->silent_ms = eye->silent_ms;
+    }
+    if (out->rank >= 0) describe_hang(w, crew, out);
+    return out->rank >= 0;
+}
+
+// ---- for people
+
+static void duration_text(double seconds, char *out, size_t out_bytes) {
+    long long s = (long long)seconds;
+    if (s >= 3600)
+        snprintf(out, out_bytes, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else if (s >= 60)
+        snprintf(out, out_bytes, "%lldm%02llds", s / 60, s % 60);
+    else
+        snprintf(out, out_bytes, "%llds", s);
+}
+
+// Pace as we saw it, so that a resumed run is not credited with the steps of an earlier attempt.
+static double seconds_left(const struct eye *eye) {
+    const struct blackbox_page *p = eye->page;
+    double spent = 1e-9 * (double)(clock_monotonic_ns() - eye->first_ns);
+    if (!eye->step_seen_ns || p->step <= eye->first_step || p->total_steps <= p->step) return -1;
+    return spent * (double)(p->total_steps - p->step) / (double)(p->step - eye->first_step);
+}
+
+static size_t append_train(const struct blackbox_page *p, char *out, size_t n) {
+    int used = snprintf(out, n, "  loss %.4g  %.1f samples/s  data wait %.0f%%", p->loss, p->samples_per_s,
+                        100 * p->data_wait_share);
+    return used > 0 && (size_t)used < n ? (size_t)used : 0;
+}
+
+void watch_progress(const struct watch *w, char *out, size_t out_bytes) {
+    const struct eye *eye = NULL;
+    char left[32];
+    for (int r = 0; r < w->options.world && !eye; r++)
+        if (w->eyes[r].have) eye = &w->eyes[r];
+    out[0] = 0;
+    if (!eye) return;
+    const struct blackbox_page *p = eye->page;
+    if (p->total_steps <= 0) return;
+    bool steps = !strcmp(p->task, "train") && p->phase != PHASE_EVALUATE && p->phase != PHASE_ROLLOUT;
+    const char *word = steps                    ? "step"
+                       : p->phase == PHASE_INIT ? p->task
+                                                : blackbox_phase_name((enum blackbox_phase)p->phase);
+    size_t used =
+        (size_t)snprintf(out, out_bytes, "%s %lld/%lld", word, (long long)p->step, (long long)p->total_steps);
+    if (used < out_bytes && steps && p->samples_seen > 0)
+        used += append_train(p, out + used, out_bytes - used);
+    double seconds = seconds_left(eye);
+    if (seconds < 0 || used >= out_bytes) return;
+    duration_text(seconds, left, sizeof left);
+    snprintf(out + used, out_bytes - used, "  ETA %s", left);
+}
+
+void watch_place(const struct blackbox_page *p, int64_t now_ns, char *out, size_t out_bytes) {
+    if (!p) {
+        snprintf(out, out_bytes, "before its black box was open");
+        return;
+    }
+    double since = 1e-9 * (double)(now_ns - p->phase_since_ns);
+    int used = snprintf(out, out_bytes, "step %lld, %s%s%s for %.1f s", (long long)p->step,
+                        blackbox_phase_name((enum blackbox_phase)p->phase), *p->place ? " of " : "", p->place,
+                        since);
+    if (used > 0 && (size_t)used < out_bytes && watch_waits(p))
+        snprintf(out + used, out_bytes - (size_t)used, ", waiting in %s (collective %lld)", p->coll_name,
+                 (long long)p->coll_seq);
+}

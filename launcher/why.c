@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/why.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "launcher/boxdir.h"
+#include "launcher/watch.h"
+
+#define EVENTS_TAIL (1 << 18)
+#define RANKS_MAX   4096
+
+static bool is_held(const struct rundir *run) {
+    char path[RUNDIR_PATH_BYTES + 8];
+    snprintf(path, sizeof path, "%s/lock", run->path);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return held;
+}
+
+static void take_verdict(struct why *w, const char *line, size_t n) {
+    struct json *doc = NULL;
+    struct err bad = {0};
+    const char *event = "";
+    if (json_parse(&doc, line, n, "events.jsonl", &bad)) return;
+    json_as_string(json_get(json_root(doc), "event"), &event);
+    if (!strcmp(event, "verdict")) {
+        verdict_from_json(&w->verdict, json_root(doc));
+        w->has_verdict = true;
+    }
+    json_destroy(doc);
+}
+
+// The end of events.jsonl, line by line; a line that is cut or broken is skipped.
+static void read_events(struct why *w, const struct rundir *run) {
+    char path[RUNDIR_PATH_BYTES + 16];
+    struct stat st;
+    char *text = malloc(EVENTS_TAIL + 1);
+    snprintf(path, sizeof path, "%s/events.jsonl", run->path);
+    int fd = text ? open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+    ssize_t n = 0;
+    if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode))
+        n = pread(fd, text, EVENTS_TAIL, st.st_size > EVENTS_TAIL ? st.st_size - EVENTS_TAIL : 0);
+    if (fd >= 0) close(fd);
+    if (text) text[n > 0 ? n : 0] = 0;
+    for (char *line = text; line && *line;) {
+        size_t len = strcspn(line, "\n");
+        if (line[len]) take_verdict(w, line, len);
+        line += len + (line[len] == '\n');
+    }
+    free(text);
+}
+
+static int read_boxes(struct why *w, const char *folder, struct err *e) {
+    int world = 1;
+    for (int r = 0; r < world && r < RANKS_MAX; r++) {
+        char path[RUNDIR_PATH_BYTES + 64];
+        struct blackbox *box = NULL;
+        struct err none = {0};
+        snprintf(path, sizeof path, "%s/rank-%d.box", folder, r);
+        if (blackbox_open(&box, path, &none)) {
+            if (none.code == ERR_MISSING) continue;
+            return err_set(e, none.code, "%s", none.text);
+        }
+        struct blackbox_page *pages = realloc(w->pages, (size_t)(w->n + 1) * sizeof *pages);
+        if (!pages) {
+            blackbox_close(box);
+            return err_set(e, ERR_MEMORY, "no memory for %d black boxes", w->n + 1);
+        }
+        w->pages = pages;
+        blackbox_read(box, &pages[w->n]);
+        blackbox_close(box);
+        if (pages[w->n].rank != r)
+            return err_set(e, ERR_DATA, "%s says that it is of rank %d", path, pages[w->n].rank);
+        if (w->n == 0) world = pages[0].world;
+        w->n++;
+    }
+    return 0;
+}
+
+// Who waits, and who keeps them waiting.
+static void compare(struct why *w) {
+    char ranks[200], place[192];
+    bool waits[RANKS_MAX] = {false};
+    int waiting = 0, first = -1, late = -1;
+    size_t used = 0;
+    for (int i = 0; i < w->n; i++) {
+        waits[i] = watch_waits(&w->pages[i]);
+        waiting += waits[i];
+        if (waits[i] && first < 0) first = i;
+        bool later = late < 0 || w->pages[i].coll_seq < w->pages[late].coll_seq ||
+                     (w->pages[i].coll_seq == w->pages[late].coll_seq && !waits[i] && waits[late]);
+        if (later) late = i;
+    }
+    if (late < 0) return;
+    if (waiting && waiting < w->n) {
+        watch_ranks_text(waits, w->n, ranks, sizeof ranks);
+        used = (size_t)snprintf(w->comparison, sizeof w->comparison,
+                                "rank%s %s wait%s in %s (collective %lld); ", waiting > 1 ? "s" : "", ranks,
+                                waiting > 1 ? "" : "s", w->pages[first].coll_name,
+                                (long long)w->pages[first].coll_seq);
+    }
+    watch_place(&w->pages[late], w->now_ns, place, sizeof place);
+    snprintf(w->comparison + used, sizeof w->comparison - used, "%s %d: %s",
+             waiting ? "behind is rank" : "rank", w->pages[late].rank, place);
+}
+
+static void find_now(struct why *w) {
+    w->now_ns = clock_monotonic_ns();
+    if (w->live || !w->n) return;
+    w->now_ns = w->pages[0].heartbeat_ns;
+    for (int i = 1; i < w->n; i++)
+        if (w->pages[i].heartbeat_ns > w->now_ns) w->now_ns = w->pages[i].heartbeat_ns;
+}
+
+int why_read(struct why *w, const struct rundir *run, struct err *e) {
+    char saved[RUNDIR_PATH_BYTES + 16];
+    struct err none = {0};
+    memset(w, 0, sizeof *w);
+    w->has_record = !rundir_read_record(run, &w->record, &none);
+    if (!w->has_record && none.code != ERR_MISSING) return err_set(e, none.code, "%s", none.text);
+    if (!w->has_record) return err_set(e, ERR_MISSING, "%s is no run folder: it has no run.json", run->given);
+    w->live = is_held(run);
+    read_events(w, run);
+    snprintf(saved, sizeof saved, "%s/blackbox", run->path);
+    bool in_memory = w->live && boxdir_is_ours(w->record.box_path);
+    int rc = read_boxes(w, in_memory ? w->record.box_path : saved, e);
+    if (rc) return rc;
+    find_now(w);
+    compare(w);
+    return 0;
+}
+
+void why_fini(struct why *w) {
+    free(w->pages);
+    w->pages = NULL;
+    w->n = 0;
+}
