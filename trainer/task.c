@@ -8,6 +8,10 @@ static const struct task tasks[] = {
      .help = "train, or go on from the newest checkpoint",
      .graceful = true,
      .run = task_train},
+    {.name = "simulate",
+     .help = "make a data set from a simulated world",
+     .graceful = true,
+     .run = task_simulate},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
     {.name = "step-bench", .help = "time training steps on random data", .run = task_step_bench},
 };

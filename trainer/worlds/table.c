@@ -34,58 +34,18 @@ static struct table_knobs table_knobs_of(const double *v) {
     return k;
 }
 
-struct table_stream {
-    const char *modality, *member, *dtype, *unit;
-    int rank;
-    int64_t shape[3];
-    double rate_hz, t0, scale, lo, hi;
-};
-
 // A stream of intervals (action, touch, sound) begins a frame before the first picture: its t0 is -1 / rate.
-static void table_write_stream(struct json_writer *w, const struct table_stream *s) {
-    json_put_object(w, NULL);
-    json_put_string(w, "modality", s->modality);
-    json_put_string(w, "name", s->modality);
-    json_put_string(w, "member", s->member);
-    json_put_string(w, "dtype", s->dtype);
-    json_put_array(w, "shape");
-    for (int i = 0; i < s->rank; i++) json_put_int(w, NULL, s->shape[i]);
-    json_close(w, ']');
-    json_put_double(w, "rate_hz", s->rate_hz);
-    json_put_double(w, "t0", s->t0);
-    json_put_string(w, "unit", s->unit);
-    json_put_double(w, "scale", s->scale);
-    if (s->hi > s->lo) {
-        json_put_array(w, "range");
-        json_put_double(w, NULL, s->lo);
-        json_put_double(w, NULL, s->hi);
-        json_close(w, ']');
-    }
-    json_close(w, '}');
-}
-
-static void table_write_streams(struct json_writer *w, int pucks) {
+static int table_streams(struct stream_schema *out, int pucks) {
     const double before = -1.0 / TABLE_FRAME_HZ;
-    const struct table_stream streams[] = {
-        {"action", "action.npy", "f32", "of full speed", 1, {2}, TABLE_FRAME_HZ, before, 0.6, -1, 1},
-        {"touch", "touch.npy", "f32", "N s", 1, {2}, TABLE_TOUCH_HZ, before, TABLE_TOUCH_SCALE, 0, 0},
-        {"audio", "audio.flac", "i16", "full scale", 0, {0}, TABLE_AUDIO_HZ, before, 0, -1, 1},
-        {"video",
-         "video.png",
-         "u8",
-         "brightness",
-         3,
-         {TABLE_SIDE, TABLE_SIDE, 2},
-         TABLE_FRAME_HZ,
-         0,
-         0,
-         0,
-         255},
-        {"state", "state.npy", "f32", "table edge", 2, {1 + pucks, 2}, TABLE_FRAME_HZ, 0, 0, 0, 1},
+    const struct stream_schema streams[] = {
+        {"action", "action", "action.npy", "f32", 1, {2}, TABLE_FRAME_HZ, before, "of full speed", 0.6},
+        {"touch", "touch", "touch.npy", "f32", 1, {2}, TABLE_TOUCH_HZ, before, "N s", TABLE_TOUCH_SCALE},
+        {"audio", "audio", "audio.flac", "i16", 0, {0}, TABLE_AUDIO_HZ, before, "full scale", 0},
+        {"video", "video", "video.png", "u8", 3, {TABLE_SIDE, TABLE_SIDE, 2}, TABLE_FRAME_HZ, 0, "of 255", 0},
+        {"state", "state", "state.npy", "f32", 2, {1 + pucks, 2}, TABLE_FRAME_HZ, 0, "table edge", 0},
     };
-    json_put_array(w, "streams");
-    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) table_write_stream(w, &streams[i]);
-    json_close(w, ']');
+    memcpy(out, streams, sizeof streams);
+    return (int)(sizeof streams / sizeof *streams);
 }
 
 static void table_write_objects(struct json_writer *w, const struct table_trace *t) {
@@ -108,36 +68,35 @@ static void table_write_objects(struct json_writer *w, const struct table_trace 
     json_close(w, ']');
 }
 
-static void table_write_simulator(struct json_writer *w, const struct table_trace *t, uint64_t seed,
-                                  int64_t episode, const double *knob_values) {
-    json_put_object(w, "simulator");
-    json_put_string(w, "world", "table");
-    json_put_int(w, "seed", (int64_t)seed);
-    json_put_int(w, "episode", episode);
-    json_put_object(w, "knobs");
-    for (size_t i = 0; i < KNOBS; i++) json_put_double(w, table_knob_rows[i].name, knob_values[i]);
-    json_close(w, '}');
-    table_write_objects(w, t);
-    json_close(w, '}');
+static int table_write_simulator(const struct table_trace *t, uint64_t seed, int64_t episode,
+                                 const double *knob_values, struct buf *out, struct err *e) {
+    struct json_writer w;
+    json_begin(&w, out);
+    json_put_object(&w, NULL);
+    json_put_string(&w, "world", "table");
+    json_put_int(&w, "seed", (int64_t)seed);
+    json_put_int(&w, "episode", episode);
+    json_put_object(&w, "knobs");
+    for (size_t i = 0; i < KNOBS; i++) json_put_double(&w, table_knob_rows[i].name, knob_values[i]);
+    json_close(&w, '}');
+    table_write_objects(&w, t);
+    json_close(&w, '}');
+    return json_end(&w, e);
 }
 
 static int table_metadata(const struct table_trace *t, uint64_t seed, int64_t episode,
                           const double *knob_values, const char *split, struct buf *out, struct err *e) {
-    struct json_writer w;
-    char id[64];
-    snprintf(id, sizeof id, "table-%llu-%lld", (unsigned long long)seed, (long long)episode);
-    json_begin(&w, out);
-    json_put_object(&w, NULL);
-    json_put_string(&w, "id", id);
-    json_put_string(&w, "embodiment", "table-pusher");
-    json_put_string(&w, "split", split);
-    json_put_string(&w, "licence", "CC0-1.0");
-    json_put_int(&w, "frames", t->frames);
-    json_put_double(&w, "rate_hz", TABLE_FRAME_HZ);
-    table_write_streams(&w, t->pucks);
-    table_write_simulator(&w, t, seed, episode, knob_values);
-    json_close(&w, '}');
-    return json_end(&w, e);
+    struct sample_meta meta = {
+        .embodiment = "table-pusher", .licence = "CC0-1.0", .frames = t->frames, .rate_hz = TABLE_FRAME_HZ};
+    struct buf simulator;
+    snprintf(meta.id, sizeof meta.id, "table-%llu-%lld", (unsigned long long)seed, (long long)episode);
+    snprintf(meta.split, sizeof meta.split, "%s", split);
+    meta.n_streams = table_streams(meta.streams, t->pucks);
+    buf_init(&simulator, SAMPLE_META_BYTES_MAX);
+    int rc = table_write_simulator(t, seed, episode, knob_values, &simulator, e);
+    if (!rc) rc = sample_meta_write(&meta, simulator.data, out, e);
+    buf_fini(&simulator);
+    return rc;
 }
 
 static struct buf *table_member(struct world_episode *ep, const char *name) {
@@ -169,6 +128,7 @@ static int table_make(uint64_t seed, int64_t episode, int64_t frames, const doub
 extern const struct world world_table;
 const struct world world_table = {
     .name = "table",
+    .version = 1,
     .help = "a pusher moved by the action, pucks with hidden mass and material, walls; seen, felt and heard",
     .knobs = table_knob_rows,
     .n_knobs = KNOBS,

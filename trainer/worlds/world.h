@@ -32,6 +32,7 @@ struct world_episode {
 
 struct world {
     const char *name; // "table"
+    int version;      // raised whenever the same seed gives other bytes than before
     const char *help;
     const struct world_knob *knobs;
     size_t n_knobs;
