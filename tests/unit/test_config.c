@@ -234,7 +234,8 @@ static void yaml_s_odd_corners_are_refused(void **state) {
     REFUSE("- a\n- b\n", "1:1 a config is a mapping of sections");
     REFUSE("text\n", "1:1 a config is a mapping of sections");
     REFUSE("? [a]\n: b\n", "1:3 a key must be a word");
-    REFUSE("train:\n  steps: 5\n bad\n", "3:2 not valid YAML: while parsing a block mapping: did not find expected key");
+    REFUSE("train:\n  steps: 5\n bad\n",
+           "3:2 not valid YAML: while parsing a block mapping: did not find expected key");
     REFUSE("train:\n\tsteps: 5\n", "2:1 not valid YAML");
     REFUSE("run: {dir: \"\\q\"}\n", "1:13 not valid YAML");
     REFUSE("run:\n  dir: \xff\n", "2:8 not valid YAML");
