@@ -33,19 +33,6 @@ static inline int64_t cpu_min(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-// op(A) op(B) on one thread, alpha 1; OpenBLAS, or plain loops where it is missing.
-struct blas_gemm {
-    int64_t m, n, k;
-    const float *a, *b;
-    float *c;
-    int64_t lda, ldb, ldc;
-    bool trans_a, trans_b;
-    float beta;
-};
-void blas_open(void); // once, before threads
-void blas_sgemm(const struct blas_gemm *g);
-const char *blas_name(void);
-
 #define CPU_JOIN_(a, b) a##_##b
 #define CPU_JOIN(a, b)  CPU_JOIN_(a, b)
 #ifdef KERNEL_ISA

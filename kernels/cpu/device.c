@@ -188,7 +188,6 @@ int device_open_cpu(struct device **out, int threads, struct err *e) {
     if (threads < 0) return err_set(e, ERR_USAGE, "cpu: %d threads", threads);
     struct cpu_device *c = calloc(1, sizeof *c);
     if (c == NULL) return err_set(e, ERR_MEMORY, "cpu: no memory for the device");
-    blas_open();
     c->base.vtable = &cpu_vtable;
     c->base.ops = isa.ops;
     c->base.threads = threads > 0 ? threads : default_threads();

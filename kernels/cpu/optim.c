@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/simd.h"
 
 enum { OPTIM_BLOCK = 1 << 14, SQUARES_BLOCK = 4096 };
@@ -193,10 +194,10 @@ static void muon_apply_task(void *arg, int64_t task) {
 
 static int muon_product(struct device *d, const float *x, const float *y, float *out, int64_t m, int64_t n,
                         int64_t k, bool trans_y, struct err *e) {
-    struct op_gemm_args g = {
-        .a = tensor_2d((void *)(uintptr_t)x, m, k), .c = tensor_2d(out, m, n), .trans_b = trans_y};
-    g.b = trans_y ? tensor_2d((void *)(uintptr_t)y, n, k) : tensor_2d((void *)(uintptr_t)y, k, n);
-    return CPU_FN(gemm)(d, &g, e);
+    struct gemm g = {
+        .m = m, .n = n, .k = k, .a = x, .b = y, .c = out, .lda = k, .ldb = trans_y ? k : n, .ldc = n};
+    g.trans_b = trans_y;
+    return CPU_FN(gemm_run)(d, &g, e);
 }
 
 static int muon_iterate(struct device *d, struct muon *u, struct err *e) {

@@ -68,6 +68,10 @@ SIMD_INLINE void vf_store_n(float *p, vf v, int64_t n) {
 #endif
 }
 
+SIMD_INLINE void vf_copy(float *out, const float *in, int64_t n) {
+    for (int64_t i = 0; i < n; i += VW) vf_store_n(out + i, vf_load_n(in + i, n - i), n - i);
+}
+
 SIMD_INLINE vf vf_fma(vf a, vf b, vf c) {
 #if defined(SIMD_AVX512)
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -170,6 +174,39 @@ SIMD_INLINE float vf_max_lane(vf v) {
     float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
     return a > b ? a : b;
 #endif
+}
+
+// Interleaves two vectors: lo is a0 b0 a1 b1 ..., hi the second halves.
+#if VW == 16
+#define SIMD_LANES_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SIMD_LANES_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VW == 8
+#define SIMD_LANES_LO 0, 8, 1, 9, 2, 10, 3, 11
+#define SIMD_LANES_HI 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define SIMD_LANES_LO 0, 4, 1, 5
+#define SIMD_LANES_HI 2, 6, 3, 7
+#endif
+SIMD_INLINE vf vf_zip_lo(vf a, vf b) {
+    return __builtin_shufflevector(a, b, SIMD_LANES_LO);
+}
+SIMD_INLINE vf vf_zip_hi(vf a, vf b) {
+    return __builtin_shufflevector(a, b, SIMD_LANES_HI);
+}
+
+// A square of VW x VW: log2 VW rounds of interleaving rows that lie half the square apart.
+SIMD_INLINE void vf_transpose(vf r[VW]) {
+#pragma GCC unroll 4
+    for (int round = 1; round < VW; round *= 2) {
+        vf t[VW];
+#pragma GCC unroll 8
+        for (int i = 0; i < VW / 2; i++) {
+            t[2 * i] = vf_zip_lo(r[i], r[i + VW / 2]);
+            t[2 * i + 1] = vf_zip_hi(r[i], r[i + VW / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VW; i++) r[i] = t[i];
+    }
 }
 
 // The two 64-bit halves of the products of each lane with a constant.
