@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "launcher/opts.h"
+#include "launcher/report.h"
+
+#define PAGE_MAX ((size_t)1 << 30)
+
+static int make(const char *run_dir, const char *path, struct err *e) {
+    struct report_input in;
+    struct buf page;
+    struct stat st;
+    if (stat(run_dir, &st) || !S_ISDIR(st.st_mode))
+        return err_set(e, ERR_MISSING, "no run folder %s; the folder is run.dir of the config", run_dir);
+    int rc = report_read(&in, run_dir, e);
+    if (rc) return rc;
+    buf_init(&page, PAGE_MAX);
+    rc = report_write(&in, &page, e);
+    if (!rc) rc = bytes_write_file(path, page.data, page.len, e);
+    buf_fini(&page);
+    report_input_fini(&in);
+    return rc;
+}
+
+int cmd_report(const struct cmd *self, int argc, char **argv, struct err *e) {
+    const char *out = NULL;
+    char path[4096];
+    struct opts_rest rest;
+    const struct opt table[] = {
+        {"out", 'o', OPT_TEXT, "FILE", "where the page goes (default: RUN/report.html)", &out, 0, 0},
+    };
+    int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
+    if (rc || rest.help) return rc;
+    if (!out && snprintf(path, sizeof path, "%s/report.html", rest.words[0]) >= (int)sizeof path)
+        return err_set(e, ERR_USAGE, "the run folder's path is too long");
+    rc = make(rest.words[0], out ? out : path, e);
+    if (!rc) printf("%s\n", out ? out : path);
+    return rc;
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/eval_task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "trainer/eval_write.h"
+#include "trainer/evaluate.h"
+#include "trainer/rollout_show.h"
+#include "trainer/task.h"
+
+#define TEXT_MAX ((size_t)64 << 20)
+
+static int ask_model(void *model, const struct model_input *in, float *const *pred, struct err *e) {
+    return model_predict(model, in, pred, e);
+}
+
+static int write_file(const struct rank *r, const char *name, const struct buf *text, struct err *e) {
+    char path[CONFIG_TEXT_BYTES + 64];
+    snprintf(path, sizeof path, "%s/%s", r->run_dir, name);
+    int rc = bytes_make_dirs(r->run_dir, e);
+    return rc ? rc : bytes_write_file(path, text->data, text->len, e);
+}
+
+static int write_result(const struct rank *r, const struct eval_result *result, struct err *e) {
+    struct buf json, table;
+    buf_init(&json, TEXT_MAX);
+    buf_init(&table, TEXT_MAX);
+    int rc = eval_write_json(result, &json, e);
+    if (!rc) rc = eval_write_table(result, &table, e);
+    if (!rc) rc = write_file(r, "eval.txt", &table, e);
+    if (!rc) rc = write_file(r, "eval.json", &json, e);
+    buf_fini(&json);
+    buf_fini(&table);
+    return rc;
+}
+
+int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
+                      int64_t step, struct err *e) {
+    struct evaluate_request q = {.config = r->config,
+                                 .set = data_modalities(held_out),
+                                 .predictor = {ask_model, m},
+                                 .coll = r->coll,
+                                 .box = r->box,
+                                 .step = step};
+    struct eval_result result = {0};
+    struct data *own = NULL;
+    int rc = train ? 0 : data_open(&own, r->config, r->config->data_train, e);
+    if (rc) return rc;
+    eval_source_data(&q.held_out, held_out);
+    eval_source_data(&q.train, train ? train : own);
+    rc = evaluate_run(&q, &result, e);
+    if (!rc && rank_is_root(r)) {
+        log_info(&r->log, "evaluated %lld sequences in %.1f s", (long long)result.sequences, result.seconds);
+        rc = write_result(r, &result, e);
+    }
+    eval_result_fini(&result);
+    data_close(own);
+    return rc;
+}
+
+int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+    struct rollout_show_request q = {
+        .config = r->config, .set = data_modalities(held_out), .predictor = {ask_model, m}};
+    int rc = 0;
+    blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
+    if (rank_is_root(r)) {
+        eval_source_data(&q.source, held_out);
+        rc = rollout_show(&q, r->run_dir, e);
+        if (!rc) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
+    }
+    return rc ? rc : coll_barrier(r->coll, "rollout pictures", e);
+}
+
+int eval_task_finish(struct rank *r, struct model *m, struct data *train, int64_t step, struct err *e) {
+    struct data *held_out = NULL;
+    if (!r->config->data_eval[0]) {
+        if (rank_is_root(r)) log_info(&r->log, "no evaluation: data.eval is not set");
+        return 0;
+    }
+    int rc = data_open(&held_out, r->config, r->config->data_eval, e);
+    if (!rc) rc = eval_task_measure(r, m, train, held_out, step, e);
+    if (!rc) rc = eval_task_draw(r, m, held_out, e);
+    data_close(held_out);
+    return rc;
+}
+
+// ---- the tasks: the newest checkpoint's weights in a new model.
+struct loaded {
+    struct data *held_out;
+    struct model *model;
+    int64_t step;
+};
+
+static void loaded_fini(struct loaded *l) {
+    model_destroy(l->model);
+    data_close(l->held_out);
+}
+
+static int open_newest(struct store *s, const char *url, struct ckpt **out, struct err *e) {
+    struct ckpt_entry *list = NULL;
+    size_t n = 0;
+    int rc = ckpt_list(s, &list, &n, e);
+    if (!rc && n == 0)
+        rc = err_set(e, ERR_MISSING, "no complete checkpoint in %s; train first: orrery run", url);
+    if (!rc) rc = ckpt_open(out, s, list[0].id, e);
+    free(list);
+    return rc;
+}
+
+static int load_weights(struct rank *r, struct loaded *l, struct err *e) {
+    struct store *s = NULL;
+    struct ckpt *c = NULL;
+    int rc = store_open(&s, r->ckpt_url, &r->store, e);
+    if (!rc) rc = open_newest(s, r->ckpt_url, &c, e);
+    if (!rc) rc = model_load(l->model, c, r->config->optim_ema > 0, e);
+    if (!rc) l->step = ckpt_state_of(c)->step;
+    ckpt_close(c);
+    store_close(s);
+    return rc;
+}
+
+static int load(struct rank *r, struct loaded *l, struct err *e) {
+    if (!r->config->data_eval[0])
+        return err_set(e, ERR_CONFIG, "data.eval is not set: there is nothing to evaluate on");
+    int rc = data_open(&l->held_out, r->config, r->config->data_eval, e);
+    if (!rc) rc = model_create(&l->model, r->config, data_modalities(l->held_out), r->device, e);
+    return rc ? rc : load_weights(r, l, e);
+}
+
+int task_evaluate(struct rank *r, struct err *e) {
+    struct loaded l = {0};
+    int rc = load(r, &l, e);
+    if (!rc) rc = eval_task_measure(r, l.model, NULL, l.held_out, l.step, e);
+    loaded_fini(&l);
+    return rc;
+}
+
+int task_rollout(struct rank *r, struct err *e) {
+    struct loaded l = {0};
+    int rc = load(r, &l, e);
+    if (!rc) rc = eval_task_draw(r, l.model, l.held_out, e);
+    loaded_fini(&l);
+    return rc;
+}

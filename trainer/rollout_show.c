@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/rollout_show.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trainer/eval_measure.h"
+#include "trainer/metrics_signal.h"
+#include "trainer/rollout_draw.h"
+
+#define CANDIDATES 16 // windows looked at for each one shown
+#define FILE_MAX   ((size_t)256 << 20)
+
+struct show {
+    const struct rollout_show_request *q;
+    int64_t n, context, frames, strip; // sequences; frames given, of a sequence, in the strip
+    int64_t *episode, *first_frame;    // [n], chosen
+    struct batch truth;
+    float *model[OPS_MODALITIES_MAX];
+};
+
+static int64_t longest(const struct eval_source *s) {
+    int64_t most = 0;
+    for (int64_t i = 0; i < s->episodes; i++) {
+        int64_t n = s->frames(s->arg, i);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static double felt(const struct show *s, const struct batch *b, int touch) {
+    const struct modality_spec *spec = &s->q->set->spec[touch];
+    int64_t channels =
+        spec->stream.rank > 0 && spec->stream.shape[0] > 0 ? spec->stream.shape[0] : spec->frame_elems;
+    double sum = 0;
+    for (int64_t f = s->context; f < s->strip; f++)
+        sum += metrics_contact_level(b->x[touch] + f * spec->frame_elems, spec->frame_elems / channels,
+                                     channels);
+    return sum;
+}
+
+// How much is touched in the part of a window that the strip shows; 0 without touch.
+static int score(const struct show *s, int64_t episode, int64_t first_frame, double *out, struct err *e) {
+    int touch = eval_find(s->q->set, "touch");
+    struct batch b = {0};
+    *out = 0;
+    if (touch < 0) return 0;
+    const struct eval_source *source = &s->q->source;
+    int rc = source->window(source->arg, &episode, &first_frame, 1, s->frames, &b, e);
+    if (rc) return rc;
+    *out = felt(s, &b, touch);
+    batch_fini(&b);
+    return 0;
+}
+
+static int64_t take_best(double *scores, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (scores[i] > scores[best]) best = i;
+    scores[best] = -1;
+    return best;
+}
+
+static int choose(struct show *s, struct err *e) {
+    struct eval_windows w;
+    int64_t n = s->n * CANDIDATES;
+    int rc = eval_windows_init(&w, &s->q->source, n, s->frames, (uint64_t)s->q->config->run_seed, e);
+    if (rc) return rc;
+    double *scores = calloc((size_t)n, sizeof *scores);
+    if (!scores) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
+    for (int64_t i = 0; i < n && !rc; i++) rc = score(s, w.episode[i], w.first_frame[i], &scores[i], e);
+    for (int64_t i = 0; i < s->n && !rc; i++) {
+        int64_t best = take_best(scores, n);
+        s->episode[i] = w.episode[best];
+        s->first_frame[i] = w.first_frame[best];
+    }
+    free(scores);
+    eval_windows_fini(&w);
+    return rc;
+}
+
+static int generate(struct show *s, struct err *e) {
+    const struct rollout_show_request *q = s->q;
+    uint64_t sample[64];
+    struct rollout_request r = {.mode = ROLLOUT_SIMULATE,
+                                .sequences = s->n,
+                                .frames = s->frames,
+                                .context = s->context,
+                                .window = q->config->data_frames,
+                                .steps = 1,
+                                .seed = (uint64_t)q->config->run_seed,
+                                .sample = sample};
+    for (int64_t i = 0; i < s->n; i++) sample[i] = (uint64_t)i;
+    int rc = q->source.window(q->source.arg, s->episode, s->first_frame, s->n, s->frames, &s->truth, e);
+    for (int m = 0; m < q->set->n && !rc; m++) {
+        size_t bytes = sizeof(float) * (size_t)(s->n * s->frames * q->set->spec[m].frame_elems);
+        s->model[m] = malloc(bytes);
+        if (!s->model[m])
+            rc = err_set(e, ERR_MEMORY, "no memory for %zu bytes of rollout", bytes);
+        else
+            memcpy(s->model[m], s->truth.x[m], bytes);
+        r.x[m] = s->model[m];
+    }
+    return rc ? rc : rollout_run(&q->predictor, q->set, &r, e);
+}
+
+static int write_picture(const char *run_dir, const char *name, struct buf *bytes, struct err *e) {
+    char path[CONFIG_TEXT_BYTES + 64];
+    snprintf(path, sizeof path, "%s/rollouts", run_dir);
+    int rc = bytes_make_dirs(path, e);
+    snprintf(path, sizeof path, "%s/rollouts/%s", run_dir, name);
+    if (!rc) rc = bytes_write_file(path, bytes->data, bytes->len, e);
+    buf_clear(bytes);
+    return rc;
+}
+
+static int draw(struct show *s, const char *run_dir, struct err *e) {
+    struct rollout_draw d = {.set = s->q->set, .count = s->n, .frames = s->frames, .context = s->context};
+    struct buf bytes;
+    for (int m = 0; m < s->q->set->n; m++) {
+        d.truth[m] = s->truth.x[m];
+        d.model[m] = s->model[m];
+    }
+    buf_init(&bytes, FILE_MAX);
+    int rc = rollout_draw_strip(&d, s->strip, &bytes, e);
+    if (!rc) rc = write_picture(run_dir, "strip.png", &bytes, e);
+    if (!rc) rc = rollout_draw_gif(&d, &bytes, e);
+    if (!rc) rc = write_picture(run_dir, "rollout.gif", &bytes, e);
+    buf_fini(&bytes);
+    return rc;
+}
+
+static int show_init(struct show *s, struct err *e) {
+    const struct config *c = s->q->config;
+    int64_t most = longest(&s->q->source);
+    s->n = c->rollout_sequences;
+    s->context = c->eval_context;
+    s->frames = c->eval_context + (c->rollout_frames > c->eval_horizon ? c->rollout_frames : c->eval_horizon);
+    if (s->frames > most && most > s->context) s->frames = most;
+    s->strip = c->eval_context + c->eval_horizon < s->frames ? c->eval_context + c->eval_horizon : s->frames;
+    s->episode = calloc((size_t)s->n, sizeof *s->episode);
+    s->first_frame = calloc((size_t)s->n, sizeof *s->first_frame);
+    return s->episode && s->first_frame
+               ? 0
+               : err_set(e, ERR_MEMORY, "no memory for %lld sequences", (long long)s->n);
+}
+
+static void show_fini(struct show *s) {
+    for (int m = 0; m < OPS_MODALITIES_MAX; m++) free(s->model[m]);
+    batch_fini(&s->truth);
+    free(s->episode);
+    free(s->first_frame);
+}
+
+int rollout_show(const struct rollout_show_request *q, const char *run_dir, struct err *e) {
+    struct show s = {.q = q};
+    if (eval_find(q->set, "video") < 0) return 0; // nothing to see
+    int rc = show_init(&s, e);
+    if (!rc) rc = choose(&s, e);
+    if (!rc) rc = generate(&s, e);
+    if (!rc) rc = draw(&s, run_dir, e);
+    show_fini(&s);
+    return rc;
+}
