@@ -12,6 +12,7 @@
 #define BOTTOM     40.0
 #define TICKS      5
 #define POINTS_MAX ((size_t)1 << 20)
+#define VALUE_MAX  1e30 // larger ones are rubbish, and overflow the arithmetic of axes
 #define DRAWN_MAX  1200 // points of a line; more are thinned out
 
 int report_series_add(struct report_series *s, double x, double y, struct err *e) {
@@ -66,7 +67,7 @@ static double scale_y(const struct report_chart *c, double y) {
 }
 
 static bool usable(const struct report_chart *c, double x, double y) {
-    return isfinite(x) && isfinite(scale_y(c, y));
+    return fabs(x) <= VALUE_MAX && fabs(y) <= VALUE_MAX && isfinite(scale_y(c, y));
 }
 
 static bool measure(struct frame *f) {

@@ -8,7 +8,8 @@
 #include "trainer/metrics_image.h"
 #include "trainer/metrics_signal.h"
 
-#define ONSET_SHARE 0.5 // of the audio's spread: a rise above it is an onset
+#define ONSET_SHARE 0.5               // of the audio's spread: a rise above it is an onset
+#define AUDIO_DB    8.685889638065036 // the features are half the natural log of power: 20 / ln 10 dB a unit
 
 int eval_find(const struct modality_set *set, const char *name) {
     for (int m = 0; m < set->n; m++)
@@ -141,7 +142,7 @@ static void add_audio(const struct eval_measure *m, const float *there, const fl
         cell[SUM_AUDIO_ERROR] += d * d;
         cell[SUM_AUDIO_POWER] += p * p;
     }
-    cell[SUM_AUDIO_DISTANCE] += metrics_spectral_distance(there, guess, n);
+    cell[SUM_AUDIO_DISTANCE] += AUDIO_DB * metrics_spectral_distance(there, guess, n);
     cell[SUM_AUDIO_FRAMES] += 1;
     bool onset = metrics_rise(there - n, there, n) > level, claim = metrics_rise(guess - n, guess, n) > level;
     cell[SUM_ONSET_THERE] += onset;

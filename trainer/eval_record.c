@@ -125,9 +125,9 @@ static const struct eval_metric metrics[EVAL_METRICS] = {
     [METRIC_PUCK] = {"puck_px", "puck error", "px", false, 2, puck},
     [METRIC_CONTACT_F1] = {"contact_f1", "contact F1", "", true, 3, contact_f1},
     [METRIC_TOUCH_R2] = {"touch_r2", "touch R2", "", true, 3, touch_r2},
-    [METRIC_FORCE_RMSE] = {"force_rmse", "force RMSE", "", false, 3, force_rmse},
+    [METRIC_FORCE_RMSE] = {"force_rmse", "force RMSE", "N", false, 3, force_rmse},
     [METRIC_AUDIO_R2] = {"audio_r2", "audio R2", "", true, 3, audio_r2},
-    [METRIC_AUDIO_DISTANCE] = {"audio_distance", "log-mel distance", "", false, 3, audio_distance},
+    [METRIC_AUDIO_DISTANCE] = {"audio_distance", "log-mel distance", "dB", false, 2, audio_distance},
     [METRIC_ONSET_F1] = {"onset_f1", "onset F1", "", true, 3, onset_f1},
 };
 
