@@ -107,14 +107,15 @@ static void count_pixels(struct cutter *c, const unsigned char *rgb, int64_t n) 
 
 static void fill_palette(const struct cutter *c, struct palette *p) {
     for (int i = 0; i < c->boxes; i++) {
-        int64_t count = 0, sum[3] = {0};
+        int64_t count = 0, sum[3] = {0}; // every box holds a used bin
         for (int j = c->box[i].first; j < c->box[i].last; j++) {
             const struct bin *b = &c->bins[c->list[j]];
             count += b->count;
             for (int k = 0; k < 3; k++) sum[k] += b->sum[k];
             p->index[c->list[j]] = (unsigned char)i;
         }
-        for (int k = 0; k < 3; k++) p->rgb[i][k] = (unsigned char)((sum[k] + count / 2) / count);
+        for (int k = 0; k < 3; k++)
+            p->rgb[i][k] = (unsigned char)((count ? (sum[k] + count / 2) / count : 0));
     }
 }
 
