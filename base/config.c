@@ -167,6 +167,24 @@ int config_load(struct config_file **out, const char *path, const char *const *o
     return rc;
 }
 
+int config_parse(struct config_file **out, const char *what, const char *text, size_t n, struct err *e) {
+    struct buf messages;
+    *out = NULL;
+    struct config_file *f = calloc(1, sizeof *f);
+    if (!f) return err_set(e, ERR_MEMORY, "no memory for the config");
+    buf_init(&messages, MAX_MESSAGE_BYTES);
+    struct config_errors errors = {.messages = &messages};
+    config_rows_defaults(&f->values);
+    int rc = config_yaml_read(f, what, text, n, &errors, e);
+    if (!rc && errors.count) rc = errors_to_err(&errors, e);
+    buf_fini(&messages);
+    if (rc)
+        config_close(f);
+    else
+        *out = f;
+    return rc;
+}
+
 void config_close(struct config_file *f) {
     if (!f) return;
     for (size_t i = 0; i < CONFIG_ROW_COUNT; i++) free(f->origin[i]);

@@ -48,6 +48,9 @@ struct config_file; // a struct config plus the origin of every value
 // An override wins over the file, a later override over an earlier one; text is taken as it stands.
 int config_load(struct config_file **out, const char *path, const char *const *overrides, size_t n_overrides,
                 struct err *e) ERR_CHECK;
+// The same from YAML text in memory; `what` names it in messages.
+int config_parse(struct config_file **out, const char *what, const char *text, size_t n,
+                 struct err *e) ERR_CHECK;
 void config_close(struct config_file *f);
 const struct config *config_values(const struct config_file *f);
 // The same, and appends every message of a failure to `messages`, one line each.

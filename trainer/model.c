@@ -52,11 +52,16 @@ static void find_params(struct model *m) {
                                             .gamma = number_in_block(m, i, "gamma")};
 }
 
+static int64_t largest_tensor(const struct params *p) {
+    int64_t largest = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->list[i].elems > largest) largest = p->list[i].elems;
+    return largest;
+}
+
 static int fill_weights(struct model *m, struct err *e) {
     const struct device_vtable *v = m->device->vtable;
-    int64_t largest = 0;
-    for (int i = 0; i < m->params.n; i++)
-        if (m->params.list[i].elems > largest) largest = m->params.list[i].elems;
+    int64_t largest = largest_tensor(&m->params);
     int rc = v->zero(m->device, m->weights, (size_t)m->params.elems * sizeof(float), e);
     float *host = malloc((size_t)largest * sizeof *host);
     if (!host)
@@ -184,5 +189,38 @@ int model_predict(struct model *m, const struct model_input *in, float *const *p
         rc = model_space_shape(&m->predicting, m, count, in->frames, e);
         if (!rc) rc = predict_part(m, &part, pred, first, e);
     }
+    return rc;
+}
+
+static int load_tensor(struct model *m, struct ckpt *c, const struct param *p, bool average, float *host,
+                       struct err *e) {
+    char name[CKPT_NAME_MAX + 1];
+    snprintf(name, sizeof name, "%s%s", average ? "ema." : "", p->name);
+    struct ckpt_tensor want = {.name = name, .rank = p->rank};
+    for (int k = 0; k < p->rank; k++) want.shape[k] = want.extent[k] = p->shape[k];
+    int rc = ckpt_read(c, &want, host, e);
+    if (rc) return rc;
+    return m->device->vtable->copy_in(m->device, m->weights + p->offset, host,
+                                      (size_t)p->elems * sizeof(float), e);
+}
+
+static bool has_average(const struct ckpt *c) {
+    for (size_t i = 0; i < ckpt_tensors(c); i++) {
+        struct ckpt_tensor t;
+        ckpt_tensor_at(c, i, &t);
+        if (!strncmp(t.name, "ema.", 4)) return true;
+    }
+    return false;
+}
+
+int model_load(struct model *m, struct ckpt *c, bool average, struct err *e) {
+    int64_t largest = largest_tensor(&m->params);
+    float *host = malloc((size_t)largest * sizeof *host);
+    if (!host)
+        return err_set(e, ERR_MEMORY, "no memory to read a tensor of %lld weights", (long long)largest);
+    int rc = 0;
+    average = average && has_average(c);
+    for (int i = 0; !rc && i < m->params.n; i++) rc = load_tensor(m, c, &m->params.list[i], average, host, e);
+    free(host);
     return rc;
 }

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of a snapshot, shared by snapshot.c and snapshot_resume.c only.
+#ifndef ORRERY_TRAINER_SNAPSHOT_IMPL_H
+#define ORRERY_TRAINER_SNAPSHOT_IMPL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "trainer/snapshot.h"
+
+enum snapshot_stage { STAGE_IDLE, STAGE_WRITING, STAGE_COMMITTING };
+
+struct snapshot {
+    struct rank *rank;
+    struct model *model;
+    struct optim *optim;
+    struct fault *fault;
+    const struct params *params;
+    struct store *store;
+    int64_t newest;
+
+    // The copy of this rank's tensors, and their list.
+    float *copy;
+    int64_t copy_elems;
+    struct ckpt_tensor *tensors;
+    char (*names)[CKPT_NAME_MAX + 1];
+    size_t n_tensors, tensors_max;
+
+    // One save. While `running`, the thread owns part, state and thread_err; afterwards the main thread does.
+    enum snapshot_stage stage;
+    pthread_t thread;
+    bool running;
+    atomic_bool ended;
+    int thread_rc;
+    struct err thread_err;
+    char id[CKPT_ID_BYTES];
+    bool full_disk; // fault injection: this save fails
+    struct ckpt_state *state;
+    struct buf part;
+    char *parts; // rank 0, committing: all ranks' JSON, part_bytes apart
+    size_t part_bytes;
+};
+
+#endif

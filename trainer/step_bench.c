@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The task `step-bench`: training steps on random data, without store or loader. One line of JSON on stdout.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "trainer/step.h"
+#include "trainer/task.h"
+
+enum { WARM_UP = 5 };
+
+struct bench {
+    struct rank *rank;
+    struct modality_set set;
+    struct model *model;
+    struct optim *optim;
+    struct step *step;
+    struct batch batch;
+    double seconds[STEP_PARTS], total, least;
+};
+
+static int fill_batch(struct bench *b, struct err *e) {
+    struct batch *x = &b->batch;
+    x->frames = b->rank->config->data_frames;
+    step_range(b->rank->config, b->rank->world, b->rank->number, 0, &x->first, &x->count);
+    for (int i = 0; i < b->set.n; i++) {
+        int64_t frames = x->count * x->frames, n = frames * b->set.spec[i].frame_elems;
+        x->x[i] = malloc((size_t)n * sizeof(float));
+        x->valid[i] = malloc((size_t)frames);
+        if (!x->x[i] || !x->valid[i]) return err_set(e, ERR_MEMORY, "no memory for a batch");
+        struct rng_stream r;
+        rng_stream_init(&r, rng_key(1, RNG_TEST, (uint32_t)i), 0, (uint64_t)x->first);
+        for (int64_t k = 0; k < n; k++) x->x[i][k] = rng_next_unit(&r);
+        for (int64_t k = 0; k < frames; k++) x->valid[i][k] = 1;
+    }
+    return 0;
+}
+
+static int open_all(struct bench *b, struct err *e) {
+    struct rank *r = b->rank;
+    int rc = modality_set_init(&b->set, r->config, NULL, 0, e);
+    if (!rc) rc = model_create(&b->model, r->config, &b->set, r->device, e);
+    if (!rc) rc = optim_create(&b->optim, r->config, model_params(b->model), r->device, r->world, r->number, model_weights(b->model), e);
+    if (!rc) rc = step_open(&b->step, r, b->model, b->optim, NULL, e);
+    return rc ? rc : fill_batch(b, e);
+}
+
+static int time_steps(struct bench *b, int64_t steps, struct err *e) {
+    b->least = 1e30;
+    for (int64_t n = 0; n < WARM_UP + steps; n++) {
+        struct step_report report = {0};
+        int64_t votes[STEP_VOTES] = {0};
+        double began = clock_seconds();
+        int rc = step_run(b->step, &b->batch, n, votes, &report, e);
+        if (rc) return rc;
+        if (n < WARM_UP) continue;
+        double took = clock_seconds() - began;
+        b->total += took;
+        if (took < b->least) b->least = took;
+        for (int i = 0; i < STEP_PARTS; i++) b->seconds[i] += report.seconds[i];
+    }
+    return 0;
+}
+
+static int print(const struct bench *b, int64_t steps, struct err *e) {
+    const struct config *c = b->rank->config;
+    struct buf text;
+    struct json_writer w;
+    double each = b->total / (double)steps, flops = model_step_flops(c, &b->set, c->train_batch, c->data_frames);
+    buf_init(&text, 65536);
+    json_begin(&w, &text);
+    json_put_object(&w, NULL);
+    json_put_int(&w, "ranks", b->rank->world);
+    json_put_int(&w, "steps", steps);
+    json_put_double(&w, "ms_per_step", 1e3 * each);
+    json_put_double(&w, "ms_least", 1e3 * b->least);
+    json_put_double(&w, "tokens_per_s", (double)(c->train_batch * c->data_frames * b->set.tokens_per_frame) / each);
+    json_put_double(&w, "gflop_per_s", 1e-9 * flops / each);
+    json_put_object(&w, "ms");
+    for (int i = STEP_NOISE; i < STEP_PARTS; i++)
+        json_put_double(&w, step_part_name((enum step_part)i), 1e3 * b->seconds[i] / (double)steps);
+    json_close(&w, '}');
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    if (!rc) puts(text.data);
+    buf_fini(&text);
+    return rc;
+}
+
+int task_step_bench(struct rank *r, struct err *e) {
+    struct bench b = {.rank = r};
+    int64_t steps = r->config->train_steps;
+    int rc = open_all(&b, e);
+    if (!rc) rc = time_steps(&b, steps, e);
+    if (!rc && rank_is_root(r)) rc = print(&b, steps, e);
+    for (int i = 0; i < b.set.n; i++) {
+        free(b.batch.x[i]);
+        free(b.batch.valid[i]);
+    }
+    step_close(b.step);
+    optim_destroy(b.optim);
+    model_destroy(b.model);
+    return rc;
+}

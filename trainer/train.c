@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// The task `train`: open, resume, steps with saves and votes between them, a last save, evaluation.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "storage/hash.h"
+#include "trainer/data.h"
+#include "trainer/metrics.h"
+#include "trainer/snapshot.h"
+#include "trainer/step.h"
+#include "trainer/task.h"
+
+struct train {
+    struct rank *rank;
+    const struct config *config;
+    struct fault fault;
+    struct data *data;
+    struct model *model;
+    struct optim *optim;
+    struct step *step;
+    struct snapshot *snapshot;
+    struct metrics *metrics;        // rank 0
+    int64_t done;                   // steps
+    bool stopped;                   // a signal came to some rank
+    unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
+
+    // Since the last line of metrics.
+    double since, seconds[STEP_PARTS];
+    int64_t steps_since;
+};
+
+// ---- opening
+
+static int open_parts(struct train *t, struct err *e) {
+    struct rank *r = t->rank;
+    int rc = step_check(t->config, r->world, e);
+    if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
+    if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
+    if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
+    if (!rc) rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number, model_weights(t->model), e);
+    if (!rc) rc = step_open(&t->step, r, t->model, t->optim, &t->fault, e);
+    if (!rc) rc = snapshot_open(&t->snapshot, r, t->model, t->optim, &t->fault, e);
+    return rc;
+}
+
+static bool unhex(const char *text, unsigned char *out, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        unsigned value;
+        if (sscanf(text + 2 * i, "%2x", &value) != 1) return false;
+        out[i] = (unsigned char)value;
+    }
+    return true;
+}
+
+static int resume(struct train *t, struct err *e) {
+    struct ckpt_state *state = calloc(1, sizeof *state);
+    if (!state) return err_set(e, ERR_MEMORY, "no memory for a checkpoint's state");
+    bool found = false;
+    int rc = snapshot_resume(t->snapshot, &found, state, e);
+    if (!rc && found) {
+        t->done = state->step;
+        if (!unhex(state->sample_sha256, t->sample_digest, sizeof t->sample_digest))
+            rc = err_set(e, ERR_DATA, "checkpoint of step %lld: sample_sha256 is no SHA-256", (long long)t->done);
+    }
+    free(state);
+    if (rc || !rank_is_root(t->rank)) return rc;
+    if (found) log_info(&t->rank->log, "resuming from step %lld of %s", (long long)t->done, t->rank->ckpt_url);
+    else log_info(&t->rank->log, "starting fresh; checkpoints go to %s", t->rank->ckpt_url);
+    return metrics_open(&t->metrics, t->rank->run_dir, t->done, e);
+}
+
+static void close_all(struct train *t) {
+    metrics_close(t->metrics);
+    snapshot_close(t->snapshot);
+    step_close(t->step);
+    optim_destroy(t->optim);
+    model_destroy(t->model);
+    data_close(t->data);
+}
+
+// ---- what is seen of a step
+
+static void fold_samples(struct train *t, int64_t number) {
+    int64_t batch = t->config->train_batch;
+    for (int64_t g = number * batch; g < (number + 1) * batch; g++) {
+        struct loader_item item;
+        unsigned char link[48];
+        data_item(t->data, g, &item);
+        memcpy(link, t->sample_digest, 32);
+        bytes_put_le64(link + 32, (uint64_t)item.sample);
+        bytes_put_le64(link + 40, (uint64_t)item.first_frame);
+        hash_sha256_of(link, sizeof link, t->sample_digest);
+    }
+}
+
+static void show(struct train *t, const struct batch *b, const struct step_report *r) {
+    struct blackbox_page *p = blackbox_page(t->rank->box);
+    p->samples_seen = t->done * t->config->train_batch;
+    p->first_sample = b->first;
+    p->last_sample = b->first + b->count - 1;
+    p->loss = r->loss;
+    p->grad_norm = r->grad_norm;
+    p->lr = r->rate;
+    blackbox_set_step(t->rank->box, t->done);
+}
+
+static int write_line(struct train *t, const struct step_report *r, struct err *e) {
+    double now = clock_seconds(), took = now - t->since;
+    struct metrics_line line = {.step = t->done, .set = model_modalities(t->model), .report = r};
+    line.samples_per_s = (double)(t->steps_since * t->config->train_batch) / took;
+    line.data_wait = t->seconds[STEP_DATA] / took;
+    for (int i = 0; i < STEP_PARTS; i++) line.seconds[i] = t->seconds[i] / (double)t->steps_since;
+    struct blackbox_page *p = blackbox_page(t->rank->box);
+    p->samples_per_s = line.samples_per_s;
+    p->data_wait_share = line.data_wait;
+    t->since = now;
+    t->steps_since = 0;
+    memset(t->seconds, 0, sizeof t->seconds);
+    if (!t->metrics) return 0;
+    log_info(&t->rank->log, "step %lld/%lld  loss %.5f  %.0f samples/s", (long long)t->done,
+             (long long)t->config->train_steps, r->loss, line.samples_per_s);
+    return metrics_write(t->metrics, &line, e);
+}
+
+static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
+    show(t, b, r);
+    t->steps_since++;
+    for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
+    if (r->skipped) {
+        blackbox_event(t->rank->box, "step %lld skipped: not finite", (long long)t->done - 1);
+        if (t->metrics) log_warn(&t->rank->log, "step %lld skipped: loss or gradient not finite", (long long)t->done - 1);
+    }
+    bool due = t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
+    return due ? write_line(t, r, e) : 0;
+}
+
+// ---- saving
+
+static int save(struct train *t, struct err *e) {
+    struct buf yaml;
+    struct ckpt_state *state = calloc(1, sizeof *state);
+    if (!state) return err_set(e, ERR_MEMORY, "no memory for a checkpoint's state");
+    buf_init(&yaml, sizeof state->config_yaml - 1);
+    state->step = t->done;
+    state->next_sample = t->done * t->config->train_batch;
+    state->seed = (uint64_t)t->config->run_seed;
+    state->config_hash = config_hash(t->config);
+    bytes_hex(t->sample_digest, sizeof t->sample_digest, state->sample_sha256);
+    int rc = config_write(t->rank->file, &yaml, e);
+    if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
+    if (!rc) rc = snapshot_begin(t->snapshot, state, e);
+    buf_fini(&yaml);
+    free(state);
+    return rc;
+}
+
+static int save_last(struct train *t, struct err *e) {
+    int rc = snapshot_finish(t->snapshot, e);
+    if (!rc && snapshot_newest(t->snapshot) != t->done) rc = save(t, e);
+    return rc ? rc : snapshot_finish(t->snapshot, e);
+}
+
+// ---- the loop
+
+static int next_batch(struct train *t, const struct batch **out, struct step_report *r, struct err *e) {
+    double began = clock_seconds();
+    blackbox_set_phase(t->rank->box, PHASE_DATA, NULL);
+    (void)fault_at(&t->fault, t->done, PHASE_DATA);
+    int rc = data_next(t->data, out, e);
+    r->seconds[STEP_DATA] = clock_seconds() - began;
+    return rc;
+}
+
+static int one_step(struct train *t, struct err *e) {
+    const struct batch *batch = NULL;
+    struct step_report report = {0};
+    int64_t votes[STEP_VOTES] = {0};
+    int rc = next_batch(t, &batch, &report, e);
+    if (rc) return rc;
+    snapshot_say(t->snapshot, votes);
+    votes[VOTE_STOP] = rank_stop_asked(t->rank);
+    rc = step_run(t->step, batch, t->done, votes, &report, e);
+    if (rc) return rc;
+    t->stopped = votes[VOTE_STOP] > 0;
+    if (t->metrics) fold_samples(t, t->done);
+    t->done++;
+    rc = snapshot_hear(t->snapshot, votes, e);
+    return rc ? rc : observe(t, batch, &report, e);
+}
+
+static int run_steps(struct train *t, struct err *e) {
+    const struct config *c = t->config;
+    int64_t first, count;
+    step_range(c, t->rank->world, t->rank->number, t->done, &first, &count);
+    int rc = data_prefetch(t->data, first, count, c->train_batch, e);
+    t->since = clock_seconds();
+    while (!rc && !t->stopped && t->done < c->train_steps) {
+        rc = one_step(t, e);
+        bool due = c->checkpoint_every > 0 && t->done % c->checkpoint_every == 0 && t->done < c->train_steps;
+        if (!rc && due && !t->stopped) rc = save(t, e);
+    }
+    return rc;
+}
+
+static int run(struct train *t, struct err *e) {
+    struct blackbox_page *p = blackbox_page(t->rank->box);
+    int rc = open_parts(t, e);
+    if (!rc) rc = resume(t, e);
+    if (rc) return rc;
+    p->total_steps = t->config->train_steps;
+    p->micro_batch = t->config->train_batch / t->config->comm_shards;
+    p->checkpoint_step = snapshot_newest(t->snapshot);
+    blackbox_set_step(t->rank->box, t->done);
+    if (t->done < t->config->train_steps) rc = run_steps(t, e);
+    if (!rc) rc = save_last(t, e);
+    if (rc || !t->stopped || t->done >= t->config->train_steps) return rc;
+    return err_set(e, ERR_SAVED, "stopped at step %lld of %lld and saved; the same command goes on from there",
+                   (long long)t->done, (long long)t->config->train_steps);
+}
+
+int task_train(struct rank *r, struct err *e) {
+    struct train t = {.rank = r, .config = r->config};
+    int rc = run(&t, e);
+    close_all(&t);
+    return rc;
+}
