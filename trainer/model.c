@@ -141,15 +141,6 @@ int model_forward(struct model *m, const struct model_input *in, struct err *e) 
     return model_run(m, &m->training, in, e);
 }
 
-int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                             int64_t frames) {
-    struct model m = {0};
-    if (describe(&m, c, set, NULL)) return -1;
-    int64_t bytes = model_space_bytes(&m, sequences, frames, true);
-    params_fini(&m.params);
-    return bytes;
-}
-
 // The chunk of sequences [first, first + count) of the whole input.
 static struct model_input part_of(const struct model *m, const struct model_input *in, int64_t first,
                                   int64_t count) {

@@ -42,7 +42,9 @@ static int open_all(struct bench *b, struct err *e) {
     struct rank *r = b->rank;
     int rc = modality_set_init(&b->set, r->config, NULL, 0, e);
     if (!rc) rc = model_create(&b->model, r->config, &b->set, r->device, e);
-    if (!rc) rc = optim_create(&b->optim, r->config, model_params(b->model), r->device, r->world, r->number, model_weights(b->model), e);
+    if (!rc)
+        rc = optim_create(&b->optim, r->config, model_params(b->model), r->device, r->world, r->number,
+                          model_weights(b->model), e);
     if (!rc) rc = step_open(&b->step, r, b->model, b->optim, NULL, e);
     return rc ? rc : fill_batch(b, e);
 }
@@ -68,7 +70,8 @@ static int print(const struct bench *b, int64_t steps, struct err *e) {
     const struct config *c = b->rank->config;
     struct buf text;
     struct json_writer w;
-    double each = b->total / (double)steps, flops = model_step_flops(c, &b->set, c->train_batch, c->data_frames);
+    double each = b->total / (double)steps,
+           flops = model_step_flops(c, &b->set, c->train_batch, c->data_frames);
     buf_init(&text, 65536);
     json_begin(&w, &text);
     json_put_object(&w, NULL);
@@ -76,7 +79,8 @@ static int print(const struct bench *b, int64_t steps, struct err *e) {
     json_put_int(&w, "steps", steps);
     json_put_double(&w, "ms_per_step", 1e3 * each);
     json_put_double(&w, "ms_least", 1e3 * b->least);
-    json_put_double(&w, "tokens_per_s", (double)(c->train_batch * c->data_frames * b->set.tokens_per_frame) / each);
+    json_put_double(&w, "tokens_per_s",
+                    (double)(c->train_batch * c->data_frames * b->set.tokens_per_frame) / each);
     json_put_double(&w, "gflop_per_s", 1e-9 * flops / each);
     json_put_object(&w, "ms");
     for (int i = STEP_NOISE; i < STEP_PARTS; i++)

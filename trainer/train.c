@@ -21,9 +21,9 @@ struct train {
     struct optim *optim;
     struct step *step;
     struct snapshot *snapshot;
-    struct metrics *metrics;        // rank 0
-    int64_t done;                   // steps
-    bool stopped;                   // a signal came to some rank
+    struct metrics *metrics;         // rank 0
+    int64_t done;                    // steps
+    bool stopped;                    // a signal came to some rank
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
 
     // Since the last line of metrics.
@@ -39,7 +39,9 @@ static int open_parts(struct train *t, struct err *e) {
     if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
     if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
-    if (!rc) rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number, model_weights(t->model), e);
+    if (!rc)
+        rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,
+                          model_weights(t->model), e);
     if (!rc) rc = step_open(&t->step, r, t->model, t->optim, &t->fault, e);
     if (!rc) rc = snapshot_open(&t->snapshot, r, t->model, t->optim, &t->fault, e);
     return rc;
@@ -62,12 +64,15 @@ static int resume(struct train *t, struct err *e) {
     if (!rc && found) {
         t->done = state->step;
         if (!unhex(state->sample_sha256, t->sample_digest, sizeof t->sample_digest))
-            rc = err_set(e, ERR_DATA, "checkpoint of step %lld: sample_sha256 is no SHA-256", (long long)t->done);
+            rc = err_set(e, ERR_DATA, "checkpoint of step %lld: sample_sha256 is no SHA-256",
+                         (long long)t->done);
     }
     free(state);
     if (rc || !rank_is_root(t->rank)) return rc;
-    if (found) log_info(&t->rank->log, "resuming from step %lld of %s", (long long)t->done, t->rank->ckpt_url);
-    else log_info(&t->rank->log, "starting fresh; checkpoints go to %s", t->rank->ckpt_url);
+    if (found)
+        log_info(&t->rank->log, "resuming from step %lld of %s", (long long)t->done, t->rank->ckpt_url);
+    else
+        log_info(&t->rank->log, "starting fresh; checkpoints go to %s", t->rank->ckpt_url);
     return metrics_open(&t->metrics, t->rank->run_dir, t->done, e);
 }
 
@@ -130,7 +135,8 @@ static int observe(struct train *t, const struct batch *b, const struct step_rep
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
     if (r->skipped) {
         blackbox_event(t->rank->box, "step %lld skipped: not finite", (long long)t->done - 1);
-        if (t->metrics) log_warn(&t->rank->log, "step %lld skipped: loss or gradient not finite", (long long)t->done - 1);
+        if (t->metrics)
+            log_warn(&t->rank->log, "step %lld skipped: loss or gradient not finite", (long long)t->done - 1);
     }
     bool due = t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
     return due ? write_line(t, r, e) : 0;
@@ -216,7 +222,8 @@ static int run(struct train *t, struct err *e) {
     if (t->done < t->config->train_steps) rc = run_steps(t, e);
     if (!rc) rc = save_last(t, e);
     if (rc || !t->stopped || t->done >= t->config->train_steps) return rc;
-    return err_set(e, ERR_SAVED, "stopped at step %lld of %lld and saved; the same command goes on from there",
+    return err_set(e, ERR_SAVED,
+                   "stopped at step %lld of %lld and saved; the same command goes on from there",
                    (long long)t->done, (long long)t->config->train_steps);
 }
 

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a model costs, before there is one: memory and arithmetic as functions of the config.
+#include "trainer/model_impl.h"
+
+int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
+                             int64_t frames) {
+    struct model m = {.config = c,
+                      .set = *set,
+                      .head_dim = (int)c->model_head_dim,
+                      .heads = (int)(c->model_width / c->model_head_dim),
+                      .hidden = params_hidden(c)};
+    return model_space_bytes(&m, sequences, frames, true);
+}
+
+// Pairs (query, key) that one sequence attends over.
+static double pairs_of(const struct config *c, int64_t frames, int64_t per_frame) {
+    double seen = 0;
+    for (int64_t f = 0; f < frames; f++)
+        seen += (double)(c->model_window > 0 && f + 1 > c->model_window ? c->model_window : f + 1);
+    return seen * (double)(per_frame * per_frame);
+}
+
+// A product costs two operations a weight and row, its backward four, two where no input's gradient is
+// wanted.
+double model_step_flops(const struct config *c, const struct modality_set *set, int64_t sequences,
+                        int64_t frames) {
+    double b = (double)(sequences * frames), d = (double)c->model_width, hidden = (double)params_hidden(c);
+    double layers = (double)c->model_layers, rows = b * (double)set->tokens_per_frame, total = 0;
+    total += 6 * rows * layers * (4 * d * d + 3 * d * hidden);
+    total += 12 * layers * (double)sequences * pairs_of(c, frames, set->tokens_per_frame) * d;
+    for (int i = 0; i < set->n; i++) {
+        const struct modality_spec *s = &set->spec[i];
+        double tokens = b * (double)s->tokens;
+        total += 4 * tokens * (double)(s->value_width + s->history * s->seen_width) * d;
+        total += 6 * tokens * (double)s->value_width * d;
+    }
+    return total + 6 * b * set->n * (double)c->model_cond_width * 6 * d;
+}

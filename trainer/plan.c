@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The task `plan`: what a run will take and cost, as JSON on stdout, from the config alone: no data, no
+// peers.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/json.h"
+#include "trainer/snapshot.h"
+#include "trainer/step.h"
+#include "trainer/task.h"
+
+// Program, libraries, MPI's and BLAS's own buffers, as measured on x86-64 with Open MPI 4.1.
+#define PROGRAM_BYTES ((int64_t)48 << 20)
+
+struct plan {
+    const struct config *c;
+    struct modality_set set;
+    struct params params;
+    int world;
+};
+
+struct plan_memory {
+    int64_t weights, optimiser, activations, step, snapshot, data, program, total;
+};
+
+static struct plan_memory memory_of(const struct plan *p, int rank) {
+    const struct config *c = p->c;
+    int64_t micro = c->train_batch / c->comm_shards;
+    struct plan_memory m = {.program = PROGRAM_BYTES};
+    m.weights = p->params.elems * (int64_t)sizeof(float);
+    m.optimiser = optim_bytes(c, &p->params, p->world, rank);
+    m.activations = model_training_bytes(c, &p->set, micro, c->data_frames);
+    m.step = step_bytes(c, &p->set, &p->params, p->world, rank);
+    m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);
+    m.data = c->data_memory_mb << 20;
+    m.total = m.weights + m.optimiser + m.activations + m.step + m.snapshot + m.data + m.program;
+    return m;
+}
+
+static void put_memory(struct json_writer *w, const struct plan *p, int rank) {
+    struct plan_memory m = memory_of(p, rank);
+    json_put_object(w, NULL);
+    json_put_int(w, "rank", rank);
+    json_put_int(w, "weights", m.weights);
+    json_put_int(w, "optimiser", m.optimiser);
+    json_put_int(w, "activations", m.activations);
+    json_put_int(w, "step_buffers", m.step);
+    json_put_int(w, "snapshot_copy", m.snapshot);
+    json_put_int(w, "data_cache_at_most", m.data);
+    json_put_int(w, "program", m.program);
+    json_put_int(w, "total", m.total);
+    json_close(w, '}');
+}
+
+// Subtrees of the reduction tree over [lo, hi) that lie wholly in a rank's leaves [own_lo, own_hi).
+static int64_t subtrees(int64_t lo, int64_t hi, int64_t own_lo, int64_t own_hi) {
+    if (hi <= own_lo || lo >= own_hi) return 0;
+    if (lo >= own_lo && hi <= own_hi) return 1;
+    int64_t half = 1;
+    while (2 * half < hi - lo) half *= 2;
+    return subtrees(lo, lo + half, own_lo, own_hi) + subtrees(lo + half, hi, own_lo, own_hi);
+}
+
+// Bytes that a rank sends in a step: its subtrees' sums of others' segments, and its weights to the others.
+static int64_t sent_per_step(const struct plan *p, int rank, const int64_t *offset) {
+    int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = 1;
+    grid_split(p->c->comm_shards, p->world, rank, &lo, &hi);
+    bool exact = p->c->comm_reduce == 0;
+    if (exact) roots = subtrees(0, p->c->comm_shards, lo, hi);
+    int64_t sums = roots * (p->params.elems - own), weights = own * (p->world - 1);
+    return (sums + weights) * (int64_t)sizeof(float);
+}
+
+static int64_t checkpoint_bytes(const struct plan *p) {
+    const struct config *c = p->c;
+    int64_t moments = 0;
+    for (int i = 0; i < p->params.n; i++) {
+        const struct param *t = &p->params.list[i];
+        moments += t->elems * (c->optim_kind == 0 && t->group == PARAM_MATRIX ? 1 : 2);
+    }
+    return (p->params.count * (c->optim_ema > 0 ? 2 : 1) + moments) * (int64_t)sizeof(float);
+}
+
+static void put_model(struct json_writer *w, const struct plan *p) {
+    const struct config *c = p->c;
+    json_put_int(w, "parameters", p->params.count);
+    json_put_int(w, "tensors", p->params.n);
+    json_put_array(w, "modalities");
+    for (int i = 0; i < p->set.n; i++) {
+        json_put_object(w, NULL);
+        json_put_string(w, "name", p->set.spec[i].modality->name);
+        json_put_int(w, "tokens_per_frame", p->set.spec[i].tokens);
+        json_put_int(w, "values_per_token", p->set.spec[i].value_width);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+    json_put_int(w, "tokens_per_frame", p->set.tokens_per_frame);
+    json_put_int(w, "tokens_per_step", p->set.tokens_per_frame * c->data_frames * c->train_batch);
+    json_put_int(w, "micro_batch", c->train_batch / c->comm_shards);
+    json_put_double(w, "flops_per_step", model_step_flops(c, &p->set, c->train_batch, c->data_frames));
+    json_put_int(w, "checkpoint_bytes", checkpoint_bytes(p));
+}
+
+static int put_ranks(struct json_writer *w, const struct plan *p, struct err *e) {
+    int64_t *offset = calloc((size_t)p->world + 1, sizeof *offset), most = 0;
+    if (!offset) return err_set(e, ERR_MEMORY, "no memory for a plan of %d ranks", p->world);
+    optim_split(p->c, &p->params, p->world, offset);
+    json_put_int(w, "ranks", p->world);
+    for (int r = 0; r < p->world; r++) {
+        int64_t sent = sent_per_step(p, r, offset);
+        if (sent > most) most = sent;
+    }
+    json_put_int(w, "bytes_sent_per_step_and_rank", most);
+    // All ranks of a large world look alike: the first, the fullest of interest, and the last.
+    json_put_array(w, "memory");
+    for (int r = 0; r < p->world; r++)
+        if (r < 8 || r == p->world - 1) put_memory(w, p, r);
+    json_close(w, ']');
+    free(offset);
+    return 0;
+}
+
+static int write_plan(const struct plan *p, struct buf *text, struct err *e) {
+    struct json_writer w;
+    json_begin(&w, text);
+    json_put_object(&w, NULL);
+    put_model(&w, p);
+    int rc = put_ranks(&w, p, e);
+    json_close(&w, '}');
+    return rc ? rc : json_end(&w, e);
+}
+
+int task_plan(struct rank *r, struct err *e) {
+    struct plan p = {.c = r->config, .world = r->config->launch_ranks > 0 ? (int)r->config->launch_ranks : 1};
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    int rc = step_check(p.c, p.world, e);
+    if (!rc) rc = modality_set_init(&p.set, p.c, NULL, 0, e);
+    if (!rc) rc = params_init(&p.params, p.c, &p.set, e);
+    if (!rc) rc = write_plan(&p, &text, e);
+    if (!rc) puts(text.data);
+    params_fini(&p.params);
+    buf_fini(&text);
+    return rc;
+}
