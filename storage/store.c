@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/clock.h"
+#include "base/rng.h"
 #include "storage/store_backend.h"
 
 #define DEADLINE_MS_DEFAULT 60000
@@ -20,6 +23,7 @@ static const struct scheme schemes[] = {
     {"file:", store_posix_open},
     {"mem:", store_mem_open},
     {"fault:", store_fault_open},
+    {"s3:", store_s3_open},
 };
 
 static bool has_scheme(const char *url) {
@@ -47,7 +51,7 @@ int store_init(struct store *s, const struct store_ops *ops, const char *url,
     s->deadline_ms = options->deadline_ms > 0 ? options->deadline_ms : DEADLINE_MS_DEFAULT;
     s->connections = options->connections > 0 ? options->connections : CONNECTIONS_DEFAULT;
     if (s->connections > CONNECTIONS_MAX) s->connections = CONNECTIONS_MAX;
-    s->seed = options->seed;
+    s->jitter = rng_mix64(options->seed ^ ((uint64_t)getpid() << 40) ^ (uint64_t)clock_utc_ns());
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->finished, NULL);
     s->url = strdup(url);
@@ -143,6 +147,9 @@ int store_wait(struct store *s, struct store_request *r, struct store_result *re
     while (!r->done) pthread_cond_wait(&s->finished, &s->lock);
     pthread_mutex_unlock(&s->lock);
     int rc = r->status;
+    const struct store_call *c = &r->call;
+    if (rc == -ERR_CONFLICT && c->create_only && r->doubtful && store_holds(s, c->key, c->data, c->bytes))
+        rc = 0;
     if (result) *result = r->result;
     if (rc && e && !e->code) *e = r->err;
     free(r);

@@ -33,7 +33,8 @@ struct store {
     char *url;
     int64_t deadline_ms;
     int connections;
-    uint64_t seed;
+    uint64_t
+        jitter; // seed of the backoff: differs from process to process, or all ranks would come back together
     pthread_mutex_t lock; // guards `done` of this store's requests
     pthread_cond_t finished;
     struct store_pool *pool; // of a blocking back end, made by the first store_start
@@ -46,7 +47,7 @@ struct store_request {
     struct err err;
     int status;
     bool done;
-    void *backend;              // the back end's own state of this request
+    bool doubtful;              // it may have been carried out before the attempt that status is of
     struct store_request *next; // in the pool's queue
 };
 
@@ -83,7 +84,9 @@ int store_clip_range(const struct store_call *c, int64_t object_bytes, size_t *o
 bool store_holds(struct store *s, const char *key, const void *data, size_t bytes);
 
 // Milliseconds to wait before attempt + 1 of a request; a pure function.
-int64_t store_backoff_ms(uint64_t seed, uint64_t request, int attempt);
+int64_t store_backoff_ms(uint64_t jitter, uint64_t request, int attempt);
+// When (clock_monotonic_ns) to make attempt + 1, at least least_ms from now; 0: the deadline is too near.
+int64_t store_retry_ns(uint64_t jitter, uint64_t request, int attempt, int64_t least_ms, int64_t deadline_ns);
 bool store_transient(int rc); // worth another attempt: UNAVAILABLE, TIMEOUT, PEER
 
 // ---- the pool (store_pool.c).
@@ -98,5 +101,7 @@ int store_mem_open(struct store **out, const char *rest, const struct store_opti
                    struct err *e) ERR_CHECK;
 int store_fault_open(struct store **out, const char *rest, const struct store_options *options,
                      struct err *e) ERR_CHECK;
+int store_s3_open(struct store **out, const char *rest, const struct store_options *options,
+                  struct err *e) ERR_CHECK;
 
 #endif

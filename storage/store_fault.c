@@ -187,13 +187,13 @@ static struct retry retry_begin(struct fault_store *f) {
 // After a failure: true when it is to be tried again (e is cleared), after the backoff.
 static bool retry_again(struct retry *r, int rc, struct err *e) {
     if (!store_transient(rc)) return false;
-    int64_t wait = store_backoff_ms(r->f->store.seed, r->attempt.call, r->attempt.number++);
-    if (clock_monotonic_ns() + wait * 1000000 >= r->deadline_ns) {
+    int64_t at = store_retry_ns(r->f->store.jitter, r->attempt.call, r->attempt.number++, 0, r->deadline_ns);
+    if (!at) {
         err_prefix(e, "given up after %d attempts in %lld ms", r->attempt.number,
                    (long long)r->f->store.deadline_ms);
         return false;
     }
-    clock_sleep_ms(wait);
+    clock_sleep_ms((at - clock_monotonic_ns()) / 1000000);
     err_clear(e);
     return true;
 }

@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "storage/http.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+
+#define CONNECTIONS_DEFAULT 16
+#define STALL_MS_DEFAULT    15000
+#define STALL_BYTES_PER_S   1024L
+#define CONNECT_MS_MAX      10000
+#define SOCKET_BUFFER       ((long)512 << 10)
+#define POLL_MS_MAX         1000
+
+// One connection's worth of work: an exchange while it is under way.
+struct transfer {
+    struct http *http;
+    CURL *easy;
+    struct http_exchange *x; // NULL: free
+    struct curl_slist *headers;
+    size_t sent, header_bytes;
+    bool headers_too_large, body_too_large;
+    char error[CURL_ERROR_SIZE];
+};
+
+struct queue {
+    struct http_exchange *first, **last;
+};
+
+struct http {
+    CURLM *multi;
+    pthread_t thread;
+    char *ca_bundle;
+    long stall_s;
+
+    pthread_mutex_t lock; // guards the next two
+    struct queue arrived;
+    bool ending;
+
+    // The thread's own.
+    struct queue ready, delayed;
+    int64_t due_ns; // of the earliest delayed exchange
+    int active, n;
+    struct transfer transfers[];
+};
+
+// ---- queues.
+
+static void queue_init(struct queue *q) {
+    q->first = NULL;
+    q->last = &q->first;
+}
+
+static void queue_push(struct queue *q, struct http_exchange *x) {
+    x->next = NULL;
+    *q->last = x;
+    q->last = &x->next;
+}
+
+static struct http_exchange *queue_pop(struct queue *q) {
+    struct http_exchange *x = q->first;
+    if (x && !(q->first = x->next)) q->last = &q->first;
+    return x;
+}
+
+// ---- what libcurl calls.
+
+static size_t on_read(char *into, size_t size, size_t n, void *arg) {
+    struct transfer *t = arg;
+    size_t room = size * n, left = t->x->body_bytes - t->sent;
+    if (left < room) room = left;
+    if (room) memcpy(into, (const char *)t->x->body + t->sent, room);
+    t->sent += room;
+    return room;
+}
+
+// A kept connection may turn out dead; libcurl then sends again on a fresh one.
+static int on_seek(void *arg, curl_off_t offset, int origin) {
+    struct transfer *t = arg;
+    if (origin != SEEK_SET || offset < 0 || (uint64_t)offset > t->x->body_bytes) return CURL_SEEKFUNC_FAIL;
+    t->sent = (size_t)offset;
+    return CURL_SEEKFUNC_OK;
+}
+
+static size_t keep_body(struct transfer *t, const char *data, size_t n) {
+    struct http_exchange *x = t->x;
+    if (n > x->capacity - x->got) {
+        t->body_too_large = true;
+        return 0;
+    }
+    memcpy((char *)x->into + x->got, data, n);
+    x->got += n;
+    return n;
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *arg) {
+    struct transfer *t = arg;
+    size_t bytes = size * n;
+    if (t->x->into && t->x->status >= 200 && t->x->status < 300) return keep_body(t, data, bytes);
+    if (!buf_append(t->x->text, data, bytes, NULL)) return bytes;
+    t->body_too_large = true;
+    return 0;
+}
+
+// A new status line: what came before was an interim reply.
+static void begin_reply(struct http_exchange *x, const char *line, size_t n) {
+    const char *blank = memchr(line, ' ', n);
+    int status = 0;
+    for (int i = 1; blank && i <= 3 && blank + i < line + n && blank[i] >= '0' && blank[i] <= '9'; i++)
+        status = 10 * status + blank[i] - '0';
+    x->status = status;
+    x->content_length = -1;
+    x->retry_after_s = 0;
+    x->etag[0] = x->content_range[0] = x->date[0] = x->region[0] = 0;
+}
+
+static bool header_value(const char *line, size_t n, const char *name, char *out, size_t room) {
+    size_t skip = strlen(name);
+    if (n <= skip || strncasecmp(line, name, skip) || line[skip] != ':') return false;
+    for (skip++; skip < n && (line[skip] == ' ' || line[skip] == '\t'); skip++) {
+    }
+    while (n > skip && strchr(" \t\r\n", line[n - 1])) n--;
+    size_t length = n - skip < room - 1 ? n - skip : room - 1;
+    memcpy(out, line + skip, length);
+    out[length] = 0;
+    return true;
+}
+
+static void keep_header(struct http_exchange *x, const char *line, size_t n) {
+    char number[24];
+    int64_t value;
+    (void)(header_value(line, n, "etag", x->etag, sizeof x->etag) ||
+           header_value(line, n, "content-range", x->content_range, sizeof x->content_range) ||
+           header_value(line, n, "date", x->date, sizeof x->date) ||
+           header_value(line, n, "x-amz-bucket-region", x->region, sizeof x->region));
+    if (header_value(line, n, "content-length", number, sizeof number) && bytes_parse_i64(number, &value) &&
+        value >= 0)
+        x->content_length = value;
+    if (header_value(line, n, "retry-after", number, sizeof number) && bytes_parse_i64(number, &value) &&
+        value > 0)
+        x->retry_after_s = value;
+}
+
+static size_t on_header(char *line, size_t size, size_t n, void *arg) {
+    struct transfer *t = arg;
+    size_t bytes = size * n;
+    t->header_bytes += bytes;
+    if (t->header_bytes > HTTP_HEADER_BYTES_MAX) {
+        t->headers_too_large = true;
+        return 0;
+    }
+    if (bytes > 5 && !strncmp(line, "HTTP/", 5))
+        begin_reply(t->x, line, bytes);
+    else
+        keep_header(t->x, line, bytes);
+    return bytes;
+}
+
+// ---- one exchange.
+
+static bool add_header(struct transfer *t, const char *line) {
+    struct curl_slist *longer = curl_slist_append(t->headers, line);
+    if (longer) t->headers = longer;
+    return longer != NULL;
+}
+
+static bool set_headers(struct transfer *t) {
+    bool ok = add_header(t, "Expect:") && add_header(t, "Accept:"); // neither is sent
+    for (size_t i = 0; i < t->x->n_headers && ok; i++) ok = add_header(t, t->x->headers[i]);
+    return ok && !curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
+}
+
+static CURLcode set_method(struct transfer *t) {
+    const struct http_exchange *x = t->x;
+    bool sends = !strcmp(x->method, "PUT") || !strcmp(x->method, "POST");
+    if (!strcmp(x->method, "HEAD")) return curl_easy_setopt(t->easy, CURLOPT_NOBODY, 1L);
+    if (!sends) return curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, x->method);
+    CURLcode rc = curl_easy_setopt(t->easy, CURLOPT_UPLOAD, 1L);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, x->method);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_READFUNCTION, on_read);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_READDATA, t);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_SEEKFUNCTION, on_seek);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_SEEKDATA, t);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_UPLOAD_BUFFERSIZE, SOCKET_BUFFER);
+    return rc ? rc : curl_easy_setopt(t->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)x->body_bytes);
+}
+
+static CURLcode set_times(struct transfer *t, int64_t now_ns) {
+    long left_ms = (long)((t->x->deadline_ns - now_ns) / 1000000) + 1;
+    long connect_ms = left_ms < CONNECT_MS_MAX ? left_ms : CONNECT_MS_MAX;
+    CURLcode rc = curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS, left_ms);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_LOW_SPEED_LIMIT, STALL_BYTES_PER_S);
+    return rc ? rc : curl_easy_setopt(t->easy, CURLOPT_LOW_SPEED_TIME, t->http->stall_s);
+}
+
+static CURLcode set_reply(struct transfer *t) {
+    CURLcode rc = curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, SOCKET_BUFFER);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, t->error);
+    return rc ? rc : curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
+}
+
+static CURLcode set_transport(struct transfer *t) {
+    CURLcode rc = curl_easy_setopt(t->easy, CURLOPT_URL, t->x->url);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    if (!rc && t->x->no_proxy) rc = curl_easy_setopt(t->easy, CURLOPT_PROXY, "");
+    if (!rc && t->http->ca_bundle) rc = curl_easy_setopt(t->easy, CURLOPT_CAINFO, t->http->ca_bundle);
+    return rc;
+}
+
+static bool set_all(struct transfer *t, int64_t now_ns) {
+    return !set_transport(t) && !set_times(t, now_ns) && !set_reply(t) && !set_method(t) && set_headers(t) &&
+           !curl_multi_add_handle(t->http->multi, t->easy);
+}
+
+static void reset_reply(struct http_exchange *x) {
+    begin_reply(x, "", 0);
+    x->end = HTTP_DONE;
+    x->got = 0;
+    x->why[0] = 0;
+    if (x->text) buf_clear(x->text);
+}
+
+static void fail(struct http_exchange *x, enum http_end end, const char *why) {
+    x->end = end;
+    snprintf(x->why, sizeof x->why, "%s", why);
+    x->done(x);
+}
+
+static void release(struct transfer *t) {
+    curl_slist_free_all(t->headers);
+    t->headers = NULL;
+    t->x = NULL;
+    t->http->active--;
+}
+
+static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
+    int64_t now = clock_monotonic_ns();
+    reset_reply(x);
+    if (now >= x->deadline_ns) {
+        fail(x, HTTP_SLOW, "the deadline passed before a connection was free");
+        return;
+    }
+    curl_easy_reset(t->easy);
+    t->x = x;
+    t->sent = t->header_bytes = 0;
+    t->headers_too_large = t->body_too_large = false;
+    t->error[0] = 0;
+    h->active++;
+    if (set_all(t, now)) return;
+    release(t);
+    fail(x, HTTP_FAILED, "the request cannot be set up (a bad URL, or no memory)");
+}
+
+static enum http_end end_of(const struct transfer *t, CURLcode code) {
+    if (t->headers_too_large || t->body_too_large) return HTTP_TOO_LARGE;
+    switch (code) {
+    case CURLE_OK: return HTTP_DONE;
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+    case CURLE_COULDNT_CONNECT: return HTTP_CONNECT;
+    case CURLE_OPERATION_TIMEDOUT: return HTTP_SLOW;
+    case CURLE_GOT_NOTHING:
+    case CURLE_PARTIAL_FILE:
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+    case CURLE_SEND_FAIL_REWIND:
+    case CURLE_SSL_CONNECT_ERROR: return HTTP_BROKEN;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE: return HTTP_UNTRUSTED;
+    default: return HTTP_FAILED;
+    }
+}
+
+static void finish(struct http *h, struct transfer *t, CURLcode code) {
+    struct http_exchange *x = t->x;
+    x->end = end_of(t, code);
+    if (t->headers_too_large)
+        snprintf(x->why, sizeof x->why, "more than %zu bytes of headers", HTTP_HEADER_BYTES_MAX);
+    else if (t->body_too_large)
+        snprintf(x->why, sizeof x->why, "a longer body than was asked for");
+    else if (code)
+        snprintf(x->why, sizeof x->why, "%.190s", t->error[0] ? t->error : curl_easy_strerror(code));
+    if (t->headers_too_large) x->status = 0;
+    curl_multi_remove_handle(h->multi, t->easy);
+    release(t);
+    x->done(x);
+}
+
+// ---- the thread.
+
+// False when the client is ending and nothing is left.
+static bool collect(struct http *h) {
+    pthread_mutex_lock(&h->lock);
+    struct http_exchange *x = h->arrived.first;
+    queue_init(&h->arrived);
+    bool ending = h->ending;
+    pthread_mutex_unlock(&h->lock);
+    for (struct http_exchange *next; x; x = next) {
+        next = x->next;
+        bool later = x->not_before_ns > clock_monotonic_ns();
+        if (later && (!h->delayed.first || x->not_before_ns < h->due_ns)) h->due_ns = x->not_before_ns;
+        queue_push(later ? &h->delayed : &h->ready, x);
+    }
+    return !ending || h->active || h->ready.first || h->delayed.first;
+}
+
+static void release_due(struct http *h) {
+    int64_t now = clock_monotonic_ns();
+    if (!h->delayed.first || now < h->due_ns) return;
+    struct queue all = h->delayed;
+    queue_init(&h->delayed);
+    for (struct http_exchange *x; (x = queue_pop(&all));) {
+        bool later = x->not_before_ns > now;
+        if (later && (!h->delayed.first || x->not_before_ns < h->due_ns)) h->due_ns = x->not_before_ns;
+        queue_push(later ? &h->delayed : &h->ready, x);
+    }
+}
+
+static struct transfer *free_transfer(struct http *h) {
+    for (int i = 0; i < h->n; i++)
+        if (!h->transfers[i].x) return &h->transfers[i];
+    return NULL;
+}
+
+static void start_ready(struct http *h) {
+    while (h->ready.first && h->active < h->n) start(h, free_transfer(h), queue_pop(&h->ready));
+}
+
+static void finish_done(struct http *h) {
+    int left;
+    for (CURLMsg *m; (m = curl_multi_info_read(h->multi, &left));) {
+        char *private = NULL;
+        if (m->msg != CURLMSG_DONE) continue;
+        CURLcode code = m->data.result;
+        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &private);
+        finish(h, (struct transfer *)(void *)private, code);
+    }
+}
+
+static int poll_ms(const struct http *h) {
+    if (h->ready.first && h->active < h->n) return 0;
+    if (!h->delayed.first) return POLL_MS_MAX;
+    int64_t ms = (h->due_ns - clock_monotonic_ns()) / 1000000 + 1;
+    return ms < 0 ? 0 : ms > POLL_MS_MAX ? POLL_MS_MAX : (int)ms;
+}
+
+static void *run(void *arg) {
+    struct http *h = arg;
+    while (collect(h)) {
+        int running;
+        release_due(h);
+        start_ready(h);
+        curl_multi_perform(h->multi, &running);
+        finish_done(h);
+        curl_multi_poll(h->multi, NULL, 0, poll_ms(h), NULL);
+    }
+    return NULL;
+}
+
+void http_submit(struct http *h, struct http_exchange *x) {
+    pthread_mutex_lock(&h->lock);
+    queue_push(&h->arrived, x);
+    pthread_mutex_unlock(&h->lock);
+    curl_multi_wakeup(h->multi);
+}
+
+// ---- create and destroy.
+
+static int create_handles(struct http *h, const struct http_options *options, struct err *e) {
+    h->multi = curl_multi_init();
+    if (!h->multi) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
+    curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->n);
+    for (int i = 0; i < h->n; i++) {
+        h->transfers[i].http = h;
+        h->transfers[i].easy = curl_easy_init();
+        if (!h->transfers[i].easy) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
+    }
+    if (!options->ca_bundle) return 0;
+    h->ca_bundle = strdup(options->ca_bundle);
+    return h->ca_bundle ? 0 : err_set(e, ERR_MEMORY, "no memory for an HTTP client");
+}
+
+static void free_all(struct http *h) {
+    for (int i = 0; i < h->n; i++) curl_easy_cleanup(h->transfers[i].easy);
+    curl_multi_cleanup(h->multi);
+    curl_global_cleanup();
+    pthread_mutex_destroy(&h->lock);
+    free(h->ca_bundle);
+    free(h);
+}
+
+// curl_global_init counts its callers and is thread-safe since libcurl 7.84.
+int http_create(struct http **out, const struct http_options *options, struct err *e) {
+    int n = options->connections > 0 ? options->connections : CONNECTIONS_DEFAULT;
+    int64_t stall_ms = options->stall_ms > 0 ? options->stall_ms : STALL_MS_DEFAULT;
+    if (curl_global_init(CURL_GLOBAL_DEFAULT)) return err_set(e, ERR_MEMORY, "libcurl cannot be initialised");
+    struct http *h = calloc(1, sizeof *h + (size_t)n * sizeof h->transfers[0]);
+    if (!h) {
+        curl_global_cleanup();
+        return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
+    }
+    h->n = n;
+    h->stall_s = (long)((stall_ms + 999) / 1000);
+    pthread_mutex_init(&h->lock, NULL);
+    queue_init(&h->arrived);
+    queue_init(&h->ready);
+    queue_init(&h->delayed);
+    int rc = create_handles(h, options, e);
+    if (!rc && pthread_create(&h->thread, NULL, run, h))
+        rc = err_set(e, ERR_MEMORY, "no thread can be started for HTTP (limit on processes?)");
+    if (rc)
+        free_all(h);
+    else
+        *out = h;
+    return rc;
+}
+
+void http_destroy(struct http *h) {
+    if (!h) return;
+    pthread_mutex_lock(&h->lock);
+    h->ending = true;
+    pthread_mutex_unlock(&h->lock);
+    curl_multi_wakeup(h->multi);
+    pthread_join(h->thread, NULL);
+    free_all(h);
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of the S3 back end share. Only store_s3*.c includes this.
+//   store_s3.c        opening; GET, PUT, HEAD, DELETE of one object
+//   store_s3_auth.c   credentials
+//   store_s3_op.c     one signed operation with its retries, start to end
+//   store_s3_error.c  what a reply that is no success means, and what to do
+//   store_s3_list.c   ListObjectsV2
+//   store_s3_upload.c multipart uploads, the writer
+//   store_s3_xml.c    reading XML replies (expat)
+#ifndef ORRERY_STORAGE_STORE_S3_H
+#define ORRERY_STORAGE_STORE_S3_H
+
+#include <stdatomic.h>
+
+#include "storage/http.h"
+#include "storage/sigv4.h"
+#include "storage/store_backend.h"
+
+#define S3_ERROR_BODY_MAX ((size_t)64 << 10)
+#define S3_LIST_BODY_MAX  ((size_t)16 << 20) // 1000 keys of 1 KiB, each byte escaped, and room
+#define S3_REGION_BYTES   40
+#define S3_BUCKET_MAX     255
+
+// ---- credentials. Never printed; `source` says where they are from ("the environment").
+struct s3_auth {
+    char *access_key, *secret_key, *session_token;
+    char *source;
+};
+int store_s3_auth_load(struct s3_auth *out, struct err *e) ERR_CHECK;
+void store_s3_auth_fini(struct s3_auth *a);
+
+struct s3_store {
+    struct store store;
+    struct http *http;
+    struct s3_auth auth;
+    char *base;   // "https://host:port", of every request
+    char *host;   // "host:port", as it is signed
+    char *bucket; // name
+    char *prefix; // "" or "a/b/", before every key
+    char region[S3_REGION_BYTES];
+    bool path_style, loopback;
+    _Atomic int64_t clock_offset_s; // what to add to this machine's clock, learnt from a refusal
+    _Atomic uint64_t operations;
+};
+
+// ---- one operation. The caller fills the first part; everything it points to stays until `finished`.
+struct s3_op;
+struct s3_op {
+    const char *verb;   // for messages: "GET", "LIST"
+    const char *method; // HTTP's
+    const char *key;    // relative to the store; NULL: the bucket itself
+    struct sigv4_field query[6], headers[3];
+    size_t n_query, n_headers;
+    const void *body;
+    size_t body_bytes;
+    void *into; // for the body of a success; NULL: `text`
+    size_t capacity;
+    size_t text_max; // bound of `text`; 0: S3_ERROR_BODY_MAX
+    // Looks at a 2xx reply: 0, or an error. UNAVAILABLE: a failure in disguise, tried again until the
+    // deadline. PEER: the reply makes no sense, tried again twice, DATA in the end. Also called for
+    // `also_ok`.
+    int (*accept)(struct s3_op *op, struct err *e);
+    int64_t deadline_ms; // 0: the store's
+    int also_ok;         // another status that is a success: 404 of DELETE, 416 of GET; 0: none
+    void (*finished)(struct s3_op *op); // on any thread; rc, err are set. NULL: store_s3_op_begin's
+    void *owner;
+    char range[64]; // room for a header's value; named in messages when not empty
+
+    // Progress and outcome.
+    struct s3_store *s;
+    struct http_exchange x; // the last reply
+    struct buf text;
+    int rc;
+    struct err err;
+    bool done;     // for store_s3_op_wait; guarded by the store's lock
+    bool doubtful; // an attempt may have been carried out without our knowing
+    bool clock_corrected;
+    int attempts, nonsense;
+    uint64_t id;
+    int64_t start_ns;
+    char payload_sha256[65];
+};
+// Begins; `finished` follows exactly once, perhaps before this returns. No store_s3_op_fini before that.
+void store_s3_op_start(struct s3_op *op, struct s3_store *s);
+void store_s3_op_begin(struct s3_op *op, struct s3_store *s); // the same, for store_s3_op_wait
+int store_s3_op_wait(struct s3_op *op, struct err *e) ERR_CHECK;
+int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK; // begin and wait
+void store_s3_op_fini(struct s3_op *op);                                            // frees the reply
+
+// ---- replies that are no success (store_s3_error.c): what it means and what to do about it, in op->err.
+// Returns its code: UNAVAILABLE, TIMEOUT and PEER as `accept` does, any other is final.
+int store_s3_judge(struct s3_op *op);
+// Is the body of this 2xx an <Error>? Then as above, into e; else 0.
+int store_s3_error_in_body(struct s3_op *op, struct err *e) ERR_CHECK;
+
+// ---- XML. Calls `each` when an element ends, with its path ("Result/Contents/Key") and text; stops at its
+// first error. A DOCTYPE, more than 16 levels or more than 8 KiB of text in one element are refused.
+typedef int store_s3_xml_fn(void *arg, const char *path, const char *text, struct err *e);
+int store_s3_xml(const struct buf *text, store_s3_xml_fn *each, void *arg, struct err *e) ERR_CHECK;
+
+// ---- the other files' operations.
+int store_s3_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+                  struct err *e);
+int store_s3_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e);
+int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+
+#endif

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// One operation: sign, send, look at the reply, try again after a backoff until it works, cannot work, or the
+// deadline is near. Runs on the HTTP client's thread but for the first attempt.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "storage/hash.h"
+#include "storage/store_s3.h"
+
+#define WIRE_MAX     ((size_t)64 << 10)
+#define NONSENSE_MAX 3 // replies that break the protocol; a broken proxy does not get better
+
+static int64_t deadline_of(const struct s3_op *op) {
+    int64_t ms = op->deadline_ms ? op->deadline_ms : op->s->store.deadline_ms;
+    return op->start_ns + ms * 1000000;
+}
+
+// ---- building an attempt.
+
+static int add_header(struct s3_op *op, struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int add_header(struct s3_op *op, struct err *e, const char *fmt, ...) {
+    char *line = NULL;
+    va_list ap;
+    if (op->x.n_headers == HTTP_HEADERS_MAX) return err_set(e, ERR_BUG, "too many headers");
+    va_start(ap, fmt);
+    int n = vasprintf(&line, fmt, ap);
+    va_end(ap);
+    if (n < 0) return err_set(e, ERR_MEMORY, "no memory for a header");
+    op->x.headers[op->x.n_headers++] = line;
+    return 0;
+}
+
+static void drop_attempt(struct s3_op *op) {
+    for (size_t i = 0; i < op->x.n_headers; i++) free((char *)op->x.headers[i]);
+    free((char *)op->x.url);
+    op->x.n_headers = 0;
+    op->x.url = NULL;
+}
+
+static int path_of(const struct s3_op *op, char **out, struct err *e) {
+    const struct s3_store *s = op->s;
+    const char *bucket = s->path_style ? s->bucket : "", *slash = s->path_style ? "/" : "";
+    if (asprintf(out, "/%s%s%s%s", bucket, slash, op->key ? s->prefix : "", op->key ? op->key : "") >= 0)
+        return 0;
+    *out = NULL;
+    return err_set(e, ERR_MEMORY, "no memory for a request");
+}
+
+static int add_headers(struct s3_op *op, const struct sigv4_request *r, struct err *e) {
+    const struct s3_auth *a = &op->s->auth;
+    const struct sigv4_credentials c = {a->access_key, a->secret_key, a->session_token};
+    char date[SIGV4_DATE_BYTES];
+    struct buf authorization;
+    buf_init(&authorization, WIRE_MAX);
+    sigv4_date(r->utc_seconds, date);
+    int rc = sigv4_authorize(r, &c, &authorization, e);
+    if (!rc) rc = add_header(op, e, "authorization: %s", authorization.data);
+    if (!rc) rc = add_header(op, e, "host: %s", r->host);
+    if (!rc) rc = add_header(op, e, "x-amz-date: %s", date);
+    if (!rc) rc = add_header(op, e, "x-amz-content-sha256: %s", r->payload_sha256);
+    if (!rc && *a->session_token) rc = add_header(op, e, "x-amz-security-token: %s", a->session_token);
+    for (size_t i = 0; i < r->n_headers && !rc; i++)
+        rc = add_header(op, e, "%s: %s", r->headers[i].name, r->headers[i].value);
+    buf_fini(&authorization);
+    return rc;
+}
+
+static int set_url(struct s3_op *op, const struct sigv4_request *r, struct err *e) {
+    struct buf url;
+    buf_init(&url, WIRE_MAX);
+    int rc = buf_appends(&url, op->s->base, e);
+    if (!rc) rc = sigv4_target(r, &url, e);
+    if (!rc) op->x.url = buf_take(&url);
+    buf_fini(&url);
+    return rc;
+}
+
+static int build_attempt(struct s3_op *op, struct err *e) {
+    struct s3_store *s = op->s;
+    char *path;
+    drop_attempt(op);
+    int rc = path_of(op, &path, e);
+    if (rc) return rc;
+    struct sigv4_request r = {.method = op->method,
+                              .host = s->host,
+                              .path = path,
+                              .query = op->query,
+                              .n_query = op->n_query,
+                              .headers = op->headers,
+                              .n_headers = op->n_headers,
+                              .payload_sha256 = op->payload_sha256,
+                              .region = s->region,
+                              .service = "s3"};
+    r.utc_seconds = clock_utc_ns() / 1000000000 + atomic_load(&s->clock_offset_s);
+    rc = set_url(op, &r, e);
+    if (!rc) rc = add_headers(op, &r, e);
+    free(path);
+    return rc;
+}
+
+// ---- the end.
+
+// "s3://bucket/prefix: GET 'key' bytes 0-99: HTTP 503 SlowDown: ...; 5 attempts in 12.3 s"
+static void explain(struct s3_op *op) {
+    char quoted[160] = "", tail[64];
+    double seconds = 1e-9 * (double)(clock_monotonic_ns() - op->start_ns);
+    snprintf(tail, sizeof tail, "; %d attempt%s in %.1f s", op->attempts, op->attempts == 1 ? "" : "s",
+             seconds);
+    size_t used = strlen(op->err.text), room = sizeof op->err.text - 320;
+    if (used > room) used = room;
+    snprintf(op->err.text + used, sizeof op->err.text - used, "%s", tail);
+    if (!op->key) return; // LIST: store_list names it
+    snprintf(quoted, sizeof quoted, " '%.150s'", op->key);
+    err_prefix(&op->err, "%s: %s%s%s%s", op->s->store.url, op->verb, quoted, op->range[0] ? " " : "",
+               op->range);
+}
+
+static void end_op(struct s3_op *op, int rc) {
+    drop_attempt(op);
+    op->rc = rc;
+    if (rc) explain(op);
+    op->finished(op);
+}
+
+// ---- attempts.
+
+static void attempt(struct s3_op *op, int64_t not_before_ns) {
+    struct err e = {0};
+    int rc = build_attempt(op, &e);
+    if (rc) {
+        op->err = e;
+        end_op(op, rc);
+        return;
+    }
+    op->attempts++;
+    op->x.not_before_ns = not_before_ns;
+    http_submit(op->s->http, &op->x);
+}
+
+// When to try again, or 0. A corrected clock costs no wait.
+static int64_t next_attempt_ns(const struct s3_op *op, bool corrected) {
+    if (corrected) return clock_monotonic_ns();
+    return store_retry_ns(op->s->store.jitter, op->id, op->attempts - 1, op->x.retry_after_s * 1000,
+                          deadline_of(op));
+}
+
+static bool succeeded(const struct s3_op *op) {
+    const struct http_exchange *x = &op->x;
+    return x->end == HTTP_DONE &&
+           ((x->status >= 200 && x->status < 300) || (op->also_ok && x->status == op->also_ok));
+}
+
+static bool worth_another(struct s3_op *op, int rc) {
+    if (rc == -ERR_PEER) return ++op->nonsense < NONSENSE_MAX;
+    return rc == -ERR_UNAVAILABLE || rc == -ERR_TIMEOUT;
+}
+
+static void on_reply(struct http_exchange *x) {
+    struct s3_op *op = x->owner;
+    bool clock_before = op->clock_corrected;
+    int rc;
+    err_clear(&op->err);
+    if (succeeded(op)) {
+        rc = op->accept ? op->accept(op, &op->err) : 0;
+    } else {
+        rc = store_s3_judge(op);
+    }
+    int64_t at = worth_another(op, rc) ? next_attempt_ns(op, op->clock_corrected != clock_before) : 0;
+    if (at) {
+        bool refused = x->end == HTTP_CONNECT || x->status == 429 || x->status == 503;
+        if (!refused) op->doubtful = true;
+        attempt(op, at);
+        return;
+    }
+    if (rc == -ERR_PEER) op->err.code = ERR_DATA;
+    end_op(op, -(int)op->err.code);
+}
+
+static void hash_body(struct s3_op *op) {
+    unsigned char digest[32];
+    hash_sha256_of(op->body, op->body_bytes, digest);
+    bytes_hex(digest, sizeof digest, op->payload_sha256);
+}
+
+void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
+    op->s = s;
+    op->id = atomic_fetch_add(&s->operations, 1);
+    op->start_ns = clock_monotonic_ns();
+    hash_body(op);
+    buf_init(&op->text, op->text_max ? op->text_max : S3_ERROR_BODY_MAX);
+    op->x = (struct http_exchange){.method = op->method,
+                                   .body = op->body,
+                                   .body_bytes = op->body_bytes,
+                                   .deadline_ns = deadline_of(op),
+                                   .no_proxy = s->loopback,
+                                   .done = on_reply,
+                                   .owner = op,
+                                   .into = op->into,
+                                   .capacity = op->capacity,
+                                   .text = &op->text};
+    attempt(op, 0);
+}
+
+static void wake(struct s3_op *op) {
+    struct store *s = &op->s->store;
+    pthread_mutex_lock(&s->lock);
+    op->done = true;
+    pthread_cond_broadcast(&s->finished);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void store_s3_op_begin(struct s3_op *op, struct s3_store *s) {
+    op->finished = wake;
+    op->done = false;
+    store_s3_op_start(op, s);
+}
+
+int store_s3_op_wait(struct s3_op *op, struct err *e) {
+    struct store *s = &op->s->store;
+    pthread_mutex_lock(&s->lock);
+    while (!op->done) pthread_cond_wait(&s->finished, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    if (op->rc && e && !e->code) *e = op->err;
+    return op->rc;
+}
+
+int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) {
+    store_s3_op_begin(op, s);
+    return store_s3_op_wait(op, e);
+}
+
+void store_s3_op_fini(struct s3_op *op) {
+    buf_fini(&op->text);
+}

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The S3 store against a real Ceph radosgw, which is killed with -9 and started again while it is read.
+set -euo pipefail
+testbed=tests/testbed/radosgw
+program=${ORRERY_BUILD:-build}/tests/test_store_s3
+dir=$(mktemp -d "${TMPDIR:-/tmp}/orrery-s3-XXXXXX")
+trap '"$testbed" down "$dir"' EXIT
+
+"$testbed" up "$dir" $$
+# shellcheck disable=SC1091
+source "$dir/env"
+export S3_BUCKET=orrery-test
+"$testbed" bucket "$dir" "$S3_BUCKET"
+"$program"
+
+echo "killing the server while it is read"
+"$program" reads "${S3_SECONDS:-15}" &
+reader=$!
+for _ in 1 2 3 4; do
+    sleep 2
+    "$testbed" crash "$dir"
+    sleep 0.5
+    "$testbed" revive "$dir"
+done
+wait "$reader"
