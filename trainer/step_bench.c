@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The task `step-bench`: training steps on random data, without store or loader. One line of JSON on stdout.
+// The task `step-bench`: training steps on made-up data, without store or loader. One line of JSON on stdout.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "storage/hash.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
 
@@ -18,22 +21,31 @@ struct bench {
     struct optim *optim;
     struct step *step;
     struct batch batch;
-    double seconds[STEP_PARTS], total, least;
+    double seconds[STEP_PARTS], total, least, loss;
 };
+
+// A slow wave whose phase is the sample's: something that can be learned, the same whoever holds the sample.
+static void fill_sequence(struct batch *x, int i, int64_t sequence, int64_t width) {
+    struct rng_stream r;
+    rng_stream_init(&r, rng_key(1, RNG_TEST, (uint32_t)i), 0, (uint64_t)(x->first + sequence));
+    double phase = rng_next_range(&r, 0, 6);
+    float *to = x->x[i] + sequence * x->frames * width;
+    for (int64_t f = 0; f < x->frames; f++)
+        for (int64_t k = 0; k < width; k++)
+            to[f * width + k] = (float)sin(0.4 * (double)f + phase + 0.1 * (double)k);
+}
 
 static int fill_batch(struct bench *b, struct err *e) {
     struct batch *x = &b->batch;
     x->frames = b->rank->config->data_frames;
     step_range(b->rank->config, b->rank->world, b->rank->number, 0, &x->first, &x->count);
     for (int i = 0; i < b->set.n; i++) {
-        int64_t frames = x->count * x->frames, n = frames * b->set.spec[i].frame_elems;
-        x->x[i] = malloc((size_t)n * sizeof(float));
+        int64_t frames = x->count * x->frames, width = b->set.spec[i].frame_elems;
+        x->x[i] = malloc((size_t)(frames * width) * sizeof(float));
         x->valid[i] = malloc((size_t)frames);
         if (!x->x[i] || !x->valid[i]) return err_set(e, ERR_MEMORY, "no memory for a batch");
-        struct rng_stream r;
-        rng_stream_init(&r, rng_key(1, RNG_TEST, (uint32_t)i), 0, (uint64_t)x->first);
-        for (int64_t k = 0; k < n; k++) x->x[i][k] = rng_next_unit(&r);
-        for (int64_t k = 0; k < frames; k++) x->valid[i][k] = 1;
+        memset(x->valid[i], 1, (size_t)frames);
+        for (int64_t k = 0; k < x->count; k++) fill_sequence(x, i, k, width);
     }
     return 0;
 }
@@ -57,6 +69,7 @@ static int time_steps(struct bench *b, int64_t steps, struct err *e) {
         double began = clock_seconds();
         int rc = step_run(b->step, &b->batch, n, votes, &report, e);
         if (rc) return rc;
+        b->loss = report.loss;
         if (n < WARM_UP) continue;
         double took = clock_seconds() - began;
         b->total += took;
@@ -66,17 +79,36 @@ static int time_steps(struct bench *b, int64_t steps, struct err *e) {
     return 0;
 }
 
-static int print(const struct bench *b, int64_t steps, struct err *e) {
+// The weights' SHA-256: equal on any number of ranks and threads with comm.reduce exact.
+static int digest(struct bench *b, char *hex, struct err *e) {
+    size_t bytes = (size_t)model_params(b->model)->elems * sizeof(float);
+    unsigned char hash[32];
+    float *host = malloc(bytes);
+    if (!host) return err_set(e, ERR_MEMORY, "no memory for a copy of the weights");
+    struct device *d = b->rank->device;
+    int rc = d->vtable->copy_out(d, host, model_weights(b->model), bytes, e);
+    hash_sha256_of(host, bytes, hash);
+    bytes_hex(hash, sizeof hash, hex);
+    free(host);
+    return rc;
+}
+
+static int print(struct bench *b, int64_t steps, struct err *e) {
     const struct config *c = b->rank->config;
     struct buf text;
     struct json_writer w;
     double each = b->total / (double)steps,
            flops = model_step_flops(c, &b->set, c->train_batch, c->data_frames);
+    char hex[65] = "";
+    int rc = digest(b, hex, e);
+    if (rc) return rc;
     buf_init(&text, 65536);
     json_begin(&w, &text);
     json_put_object(&w, NULL);
     json_put_int(&w, "ranks", b->rank->world);
     json_put_int(&w, "steps", steps);
+    json_put_double(&w, "loss", b->loss);
+    json_put_string(&w, "weights_sha256", hex);
     json_put_double(&w, "ms_per_step", 1e3 * each);
     json_put_double(&w, "ms_least", 1e3 * b->least);
     json_put_double(&w, "tokens_per_s",
@@ -87,7 +119,7 @@ static int print(const struct bench *b, int64_t steps, struct err *e) {
         json_put_double(&w, step_part_name((enum step_part)i), 1e3 * b->seconds[i] / (double)steps);
     json_close(&w, '}');
     json_close(&w, '}');
-    int rc = json_end(&w, e);
+    rc = json_end(&w, e);
     if (!rc) puts(text.data);
     buf_fini(&text);
     return rc;

@@ -9,7 +9,7 @@ static const struct task tasks[] = {
      .graceful = true,
      .run = task_simulate},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
-    {.name = "step-bench", .help = "time training steps on random data", .run = task_step_bench},
+    {.name = "step-bench", .help = "time training steps on made-up data", .run = task_step_bench},
 };
 
 const struct task *task_at(int i) {
