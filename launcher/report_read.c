@@ -85,11 +85,11 @@ static int take_metrics(void *arg, struct json *doc, struct err *e) {
     int rc = 0;
     if (json_as_double(json_get(line, "step"), &step)) {
         if (json_as_double(json_get(line, "loss"), &loss)) rc = add_loss(c, "all", step, loss, e);
-        if (!rc) rc = add_losses(c, json_get(line, "loss_by_modality"), step, e);
+        if (!rc) rc = add_losses(c, json_get(line, "losses"), step, e);
         if (!rc) rc = add_number(&c->lr, line, "lr", step, e);
         if (!rc) rc = add_number(&c->speed, line, "samples_per_s", step, e);
         if (!rc) rc = add_number(&c->grad_norm, line, "grad_norm", step, e);
-        if (!rc) rc = add_number(&c->wait, line, "data_wait_share", step, e);
+        if (!rc) rc = add_number(&c->wait, line, "data_wait", step, e);
     }
     json_destroy(doc);
     return rc;

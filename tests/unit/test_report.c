@@ -69,9 +69,9 @@ static void a_full_folder_gives_every_part(void **state) {
     assert_non_null(mkdtemp(dir));
     put(dir, "eval.json", eval_json);
     put(dir, "metrics.jsonl",
-        "{\"step\":1,\"loss\":2.5,\"loss_by_modality\":{\"video\":2,\"touch\":0.5},\"lr\":0.001}\n"
+        "{\"step\":1,\"loss\":2.5,\"losses\":{\"video\":2,\"touch\":0.5},\"lr\":0.001}\n"
         "this line is broken\n"
-        "{\"step\":2,\"loss\":1.5,\"loss_by_modality\":{\"video\":1,\"touch\":null},\"lr\":0.002}\n"
+        "{\"step\":2,\"loss\":1.5,\"losses\":{\"video\":1,\"touch\":null},\"lr\":0.002}\n"
         "{\"step\":3,\"loss\":");
     put(dir, "events.jsonl",
         "{\"event\":\"ledger\",\"productive\":1,\"total\":100}\n"
