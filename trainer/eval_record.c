@@ -181,16 +181,17 @@ static double value_of(const double *numbers, int64_t horizon, int row, int metr
 }
 
 static const struct eval_bar bars[EVAL_BARS] = {
-    {"psnr_over_constant_velocity", "PSNR above constant velocity, dB", true, 6.0},
-    {"skill_h1", "skill at h = 1", true, 0.92},
-    {"skill_h6", "skill at h = 6", true, 0.82},
-    {"puck_ratio", "puck error / constant velocity's", false, 0.5},
-    {"pusher_ratio", "pusher error / constant velocity's", false, 0.15},
-    {"action_following", "true minus wrong action, PSNR near pusher, dB", true, 12.0},
-    {"inverse_dynamics", "inverse dynamics R2", true, 0.93},
-    {"contact_f1", "contact F1", true, 0.8},
-    {"touch_r2", "touch R2", true, 0.78},
-    {"audio_r2", "audio R2", true, 0.78},
+    {"psnr_over_constant_velocity", "PSNR above constant velocity, dB", true, EVAL_HAS_OBJECTS, 6.0},
+    {"skill_h1", "skill at h = 1", true, EVAL_HAS_VIDEO, 0.92},
+    {"skill_h6", "skill at h = 6", true, EVAL_HAS_VIDEO | EVAL_HAS_H6, 0.82},
+    {"puck_ratio", "puck error / constant velocity's", false, EVAL_HAS_OBJECTS, 0.5},
+    {"pusher_ratio", "pusher error / constant velocity's", false, EVAL_HAS_OBJECTS, 0.15},
+    {"action_following", "true minus wrong action, PSNR near pusher, dB", true,
+     EVAL_HAS_OBJECTS | EVAL_HAS_WRONG, 12.0},
+    {"inverse_dynamics", "inverse dynamics R2", true, EVAL_HAS_ACTION, 0.93},
+    {"contact_f1", "contact F1", true, EVAL_HAS_TOUCH, 0.8},
+    {"touch_r2", "touch R2", true, EVAL_HAS_TOUCH, 0.78},
+    {"audio_r2", "audio R2", true, EVAL_HAS_AUDIO, 0.78},
 };
 
 static void bar_numbers(double *n, int64_t horizon) {

@@ -104,11 +104,22 @@ enum eval_metric_number {
 };
 const struct eval_metric *eval_metric_at(int metric);
 
-// What is wanted of the demo: the bars.
+// What is wanted of the demo: the bars. A bar stands only where the data and the model have what it asks
+// about.
 enum { EVAL_BARS = 10 };
+enum eval_has {
+    EVAL_HAS_VIDEO = 1,
+    EVAL_HAS_OBJECTS = 2,
+    EVAL_HAS_ACTION = 4,
+    EVAL_HAS_WRONG = 8,
+    EVAL_HAS_TOUCH = 16,
+    EVAL_HAS_AUDIO = 32,
+    EVAL_HAS_H6 = 64, // six horizons
+};
 struct eval_bar {
     const char *name, *label;
-    bool at_least; // value >= threshold; else value <= threshold
+    bool at_least;  // value >= threshold; else value <= threshold
+    unsigned needs; // of enum eval_has
     double threshold;
 };
 const struct eval_bar *eval_bar_at(int bar);

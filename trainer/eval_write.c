@@ -67,31 +67,47 @@ static void put_probes(struct json_writer *w, const struct eval_result *r) {
     json_close(w, ']');
 }
 
-static void put_bars(struct json_writer *w, const struct eval_result *r) {
-    int passed = 0;
-    json_put_array(w, "bars");
+static bool bar_stands(const struct eval_result *r, int bar) {
+    return (eval_bar_at(bar)->needs & ~r->has) == 0;
+}
+
+static int bars_standing(const struct eval_result *r, int *passed) {
+    int n = 0;
+    *passed = 0;
     for (int b = 0; b < EVAL_BARS; b++) {
-        const struct eval_bar *bar = eval_bar_at(b);
-        int64_t at = eval_number_bar(r->horizon, b);
-        bool pass = eval_bar_passes(b, r->value[at]);
-        passed += pass;
-        json_put_object(w, NULL);
-        json_put_string(w, "name", bar->name);
-        json_put_string(w, "label", bar->label);
-        put_number(w, r, at);
-        json_put_string(w, "relation", bar->at_least ? ">=" : "<=");
-        json_put_double(w, "threshold", bar->threshold);
-        json_put_bool(w, "pass", pass);
-        json_close(w, '}');
+        if (!bar_stands(r, b)) continue;
+        n++;
+        *passed += eval_bar_passes(b, r->value[eval_number_bar(r->horizon, b)]);
     }
+    return n;
+}
+
+static void put_bar(struct json_writer *w, const struct eval_result *r, int b) {
+    const struct eval_bar *bar = eval_bar_at(b);
+    int64_t at = eval_number_bar(r->horizon, b);
+    json_put_object(w, NULL);
+    json_put_string(w, "name", bar->name);
+    json_put_string(w, "label", bar->label);
+    put_number(w, r, at);
+    json_put_string(w, "relation", bar->at_least ? ">=" : "<=");
+    json_put_double(w, "threshold", bar->threshold);
+    json_put_bool(w, "pass", eval_bar_passes(b, r->value[at]));
+    json_close(w, '}');
+}
+
+static void put_bars(struct json_writer *w, const struct eval_result *r) {
+    int passed, standing = bars_standing(r, &passed);
+    json_put_array(w, "bars");
+    for (int b = 0; b < EVAL_BARS; b++)
+        if (bar_stands(r, b)) put_bar(w, r, b);
     json_close(w, ']');
     json_put_int(w, "bars_passed", passed);
-    json_put_bool(w, "pass", passed == EVAL_BARS);
+    json_put_bool(w, "pass", passed == standing);
 }
 
 static void put_left_out(struct json_writer *w, const struct eval_result *r) {
     json_put_array(w, "left_out");
-    if (!r->objects)
+    if (!(r->has & EVAL_HAS_OBJECTS))
         json_put_string(w, NULL,
                         "pusher, puck and constant velocity: the data tells of no objects in the pictures");
     if (!r->made[EVAL_WRONG]) json_put_string(w, NULL, "wrong action: needs actions and two sequences");
@@ -210,17 +226,17 @@ static int write_line(const struct eval_result *r, int64_t at, const char *mark,
 }
 
 static int write_bars(const struct eval_result *r, struct buf *out, struct err *e) {
-    int rc = buf_appends(out, "\nbars (95 % intervals over sequences)\n", e), passed = 0;
+    int passed, standing = bars_standing(r, &passed);
+    int rc = buf_appends(out, "\nbars (95 % intervals over sequences)\n", e);
     for (int b = 0; b < EVAL_BARS && !rc; b++) {
         const struct eval_bar *bar = eval_bar_at(b);
         int64_t at = eval_number_bar(r->horizon, b);
-        bool pass = eval_bar_passes(b, r->value[at]);
         char want[64];
-        passed += pass;
+        if (!bar_stands(r, b)) continue;
         snprintf(want, sizeof want, "  %s %g", bar->at_least ? "at least" : "at most", bar->threshold);
-        rc = write_line(r, at, pass ? "pass" : "MISS", bar->label, want, out, e);
+        rc = write_line(r, at, eval_bar_passes(b, r->value[at]) ? "pass" : "MISS", bar->label, want, out, e);
     }
-    return rc ? rc : buf_appendf(out, e, "%d of %d bars passed\n", passed, EVAL_BARS);
+    return rc ? rc : buf_appendf(out, e, "%d of %d bars passed\n", passed, standing);
 }
 
 int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e) {
@@ -234,7 +250,7 @@ int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e
         int64_t at = eval_number_probe(r->horizon, p);
         if (!isnan(r->value[at])) rc = write_line(r, at, "", eval_probe_label(p), "", out, e);
     }
-    if (!rc && !r->objects)
+    if (!rc && !(r->has & EVAL_HAS_OBJECTS))
         rc = buf_appends(
             out,
             "The data tells of no objects in the pictures: pusher, puck and constant velocity are left "

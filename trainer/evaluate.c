@@ -371,6 +371,14 @@ static int conclude(const struct evaluate *ev, const double *records, struct eva
     return eval_bootstrap(records, n, horizon, out->seed, replicates_for(horizon), out->lo, out->hi, e);
 }
 
+static unsigned has_of(const struct evaluate *ev) {
+    const struct eval_measure *m = &ev->measure;
+    return (m->video >= 0 ? EVAL_HAS_VIDEO : 0u) | (m->objects ? EVAL_HAS_OBJECTS : 0u) |
+           (m->action >= 0 ? EVAL_HAS_ACTION : 0u) | (ev->made[EVAL_WRONG] ? EVAL_HAS_WRONG : 0u) |
+           (m->touch >= 0 ? EVAL_HAS_TOUCH : 0u) | (m->audio >= 0 ? EVAL_HAS_AUDIO : 0u) |
+           (ev->frames - ev->context >= 6 ? EVAL_HAS_H6 : 0u);
+}
+
 static void evaluate_fini(struct evaluate *ev) {
     eval_measure_fini(&ev->measure);
     baseline_means_fini(&ev->truth);
@@ -397,7 +405,7 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
     rc = eval_deal(q->coll, "evaluate: records", items, CHUNK * ev.record, run_chunk, &ev, &records, e);
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);
-    out->objects = ev.measure.objects;
+    out->has = has_of(&ev);
     out->seconds = clock_seconds() - began;
 out:
     free(records);

@@ -31,7 +31,7 @@ struct eval_result {
     int64_t step, sequences, context, horizon, samples;
     uint64_t seed;
     int ranks;
-    bool objects;            // the metrics of pusher and puck were made
+    unsigned has;            // enum eval_has: which bars and metrics can be
     bool made[EVAL_ROWS];    // rows that were made
     double *value, *lo, *hi; // [eval_numbers_count(horizon)], see eval_record.h; 95 % intervals
     double seconds;

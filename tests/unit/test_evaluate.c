@@ -200,7 +200,7 @@ static void knowing_the_law_beats_every_baseline(void **state) {
     assert_true(r.value[eval_number_probe(r.horizon, PROBE_CROSS_TOUCH)] > 0.5);
     int64_t at = eval_number_metric(r.horizon, EVAL_MODEL, METRIC_PSNR, 0);
     assert_true(r.lo[at] <= r.value[at] && r.value[at] <= r.hi[at] && r.lo[at] < r.hi[at]);
-    assert_true(r.objects && r.made[EVAL_SAMPLED]);
+    assert_true((r.has & EVAL_HAS_OBJECTS) && r.made[EVAL_SAMPLED]);
     eval_result_fini(&r);
     free(c);
     free(t.scratch);
@@ -278,7 +278,7 @@ static void worlds_without_objects_leave_them_out(void **state) {
     struct err e = {0};
     toy_init(&t);
     assert_int_equal(evaluate_run(&q, &r, &e), 0);
-    assert_false(r.objects || r.made[EVAL_VELOCITY]);
+    assert_false((r.has & EVAL_HAS_OBJECTS) || r.made[EVAL_VELOCITY]);
     assert_true(isnan(of(&r, EVAL_MODEL, METRIC_PUCK)) && of(&r, EVAL_MODEL, METRIC_PSNR_MOVING) > 10);
     eval_result_fini(&r);
     c->eval_horizon = FRAMES; // longer than any episode
