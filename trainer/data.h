@@ -15,29 +15,37 @@
 struct data;
 
 // Sequences [first, first + count) of the global sequence of samples; floats in host memory, owned by the
-// batch.
+// batch. A frame that the data lacks is 0 and not valid.
 struct batch {
     int64_t first, count, frames;
     float *x[OPS_MODALITIES_MAX];             // [count, frames, frame_elems]
     unsigned char *valid[OPS_MODALITIES_MAX]; // [count, frames]
     int64_t *episode, *first_frame;           // [count], provenance
+    int64_t replaced; // sequences cut from another episode, since theirs is broken (data.on_error: skip)
+    struct err why;   // what is wrong with the first of them
 };
 
-// `url` training or held-out shards; opens the data set and fits the modalities to it.
+// `url` training or held-out shards; opens the data set and fits the modalities to it. CONFIG when they do
+// not fit; DATA when an episode is shorter than data.frames.
 int data_open(struct data **out, const struct config *c, const char *url, struct err *e) ERR_CHECK;
 void data_close(struct data *d);
 const struct modality_set *data_modalities(const struct data *d);
 struct dataset *data_dataset(const struct data *d); // borrowed; for reading samples beside the batches
 // Prefetch: announces the ranges this rank will ask for: runs of `count` sequences starting at
-// first + k * stride, k = 0, 1, ...
+// first + k * stride, k = 0, 1, ... data.threads threads stay two batches ahead. Announcing again starts
+// anew; batches handed out before are void then.
 int data_prefetch(struct data *d, int64_t first, int64_t count, int64_t stride, struct err *e) ERR_CHECK;
-// The next announced batch; waits for the prefetch thread when it must. Valid until the next call but one.
+// The next announced batch; waits for the prefetch threads when it must. Valid until the next call but one.
+// A broken sample: with data.on_error stop DATA, naming shard, member and offset; with skip its window is cut
+// from the next sample of the data set that is whole. That is a pure function of which samples are broken, so
+// all ranks agree on it without a word.
 int data_next(struct data *d, const struct batch **out, struct err *e) ERR_CHECK;
-// Any range, at once, without prefetch (evaluation); `frames` may exceed the training window. Caller frees.
+// Any windows, at once, without prefetch (evaluation); `frames` may exceed the training window. Nothing is
+// replaced. Caller frees with batch_fini, also after a failure.
 int data_window(struct data *d, const int64_t *episode, const int64_t *first_frame, int64_t count,
                 int64_t frames, struct batch *out, struct err *e) ERR_CHECK;
 void batch_fini(struct batch *b);
-// Folds (episode, first_frame) of global samples [first, first+count) into a running SHA-256: any rank can.
+// What global sample g is, before any replacement: a pure function of seed and data set.
 void data_item(const struct data *d, int64_t global_sample, struct loader_item *out);
 
 #endif
