@@ -22,6 +22,7 @@ static inline void fake_sense(struct modality_set *set, int kind, struct patch_g
     s->history = kind == 0 ? 0 : history;
     set->slot_first[set->n] = set->tokens_per_frame;
     for (int64_t t = 0; t < s->tokens; t++) set->slot_modality[set->tokens_per_frame++] = set->n;
+    if (kind == 0) set->action = set->n;
     set->n++;
 }
 
