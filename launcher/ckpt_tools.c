@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/ckpt_tools.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/config.h"
+#include "base/json.h"
+
+#define SLAB_ELEMS ((int64_t)4 << 20)
+
+// ---- diff
+
+struct tensor_diff {
+    const char *why; // NULL: both have it, of one shape
+    int64_t elems, differing;
+    double largest;
+};
+
+static void compare(const float *x, const float *y, int64_t n, struct tensor_diff *d) {
+    for (int64_t i = 0; i < n; i++) {
+        if (!memcmp(&x[i], &y[i], sizeof *x)) continue;
+        double apart = fabs((double)x[i] - (double)y[i]);
+        d->differing++;
+        if (!(apart <= d->largest)) d->largest = isnan(apart) ? INFINITY : apart;
+    }
+}
+
+// Reads both, in slabs of the first dimension.
+static int diff_tensor(struct ckpt *a, struct ckpt *b, const struct ckpt_tensor *t, struct tensor_diff *d,
+                       struct err *e) {
+    struct ckpt_tensor slab = *t;
+    int64_t row = 1, rows = t->rank ? t->shape[0] : 1;
+    for (int i = 1; i < t->rank; i++) row *= t->shape[i];
+    int64_t most = SLAB_ELEMS / row < 1 ? 1 : SLAB_ELEMS / row;
+    if (most > rows) most = rows;
+    float *x = calloc((size_t)(most * row), sizeof *x), *y = calloc((size_t)(most * row), sizeof *y);
+    int rc = x && y ? 0 : err_set(e, ERR_MEMORY, "no memory to compare tensor '%s'", t->name);
+    for (int64_t at = 0; at < rows && !rc; at += most) {
+        int64_t n = rows - at < most ? rows - at : most;
+        if (t->rank) {
+            slab.offset[0] = at;
+            slab.extent[0] = n;
+        }
+        rc = ckpt_read(a, &slab, x, e);
+        if (!rc) rc = ckpt_read(b, &slab, y, e);
+        if (!rc) compare(x, y, n * row, d);
+    }
+    d->elems = rows * row;
+    free(x);
+    free(y);
+    return rc;
+}
+
+static void put_diff(struct json_writer *w, bool json, const char *name, const struct tensor_diff *d) {
+    if (!json) {
+        if (d->why)
+            printf("%s: %s\n", name, d->why);
+        else
+            printf("%s: %" PRId64 " of %" PRId64 " elements differ, by up to %g\n", name, d->differing,
+                   d->elems, d->largest);
+        return;
+    }
+    json_put_object(w, NULL);
+    json_put_string(w, "name", name);
+    if (d->why) json_put_string(w, "why", d->why);
+    json_put_int(w, "differing", d->differing);
+    json_put_int(w, "elems", d->elems);
+    json_put_double(w, "largest", d->largest);
+    json_close(w, '}');
+}
+
+static bool same_shape(const struct ckpt_tensor *a, const struct ckpt_tensor *b) {
+    return a->rank == b->rank && !memcmp(a->shape, b->shape, sizeof a->shape);
+}
+
+// Walks both lists of names, which are sorted.
+static int diff_all(struct ckpt *a, struct ckpt *b, bool json, struct json_writer *w, int64_t *differing,
+                    struct err *e) {
+    size_t i = 0, k = 0, na = ckpt_tensors(a), nb = ckpt_tensors(b);
+    while (i < na || k < nb) {
+        struct ckpt_tensor x = {.name = NULL}, y = {.name = NULL};
+        struct tensor_diff d = {.why = NULL};
+        if (i < na) ckpt_tensor_at(a, i, &x);
+        if (k < nb) ckpt_tensor_at(b, k, &y);
+        int order = !x.name ? 1 : !y.name ? -1 : strcmp(x.name, y.name);
+        int rc = 0;
+        if (order)
+            d.why = order < 0 ? "only in the first" : "only in the second";
+        else if (!same_shape(&x, &y))
+            d.why = "the shapes differ";
+        else
+            rc = diff_tensor(a, b, &x, &d, e);
+        if (rc) return rc;
+        if (d.why || d.differing) {
+            ++*differing;
+            put_diff(w, json, order > 0 ? y.name : x.name, &d);
+        }
+        i += order <= 0;
+        k += order >= 0;
+    }
+    return 0;
+}
+
+int ckpt_tools_diff(struct ckpt *a, struct ckpt *b, bool json, int64_t *differing, struct err *e) {
+    struct json_writer w;
+    struct buf out;
+    *differing = 0;
+    buf_init(&out, (size_t)64 << 20);
+    json_begin(&w, &out);
+    json_put_array(&w, NULL);
+    int rc = diff_all(a, b, json, &w, differing, e);
+    json_close(&w, ']');
+    int ended = json_end(&w, e);
+    if (!rc) rc = ended;
+    if (!rc && json) puts(out.data);
+    if (!rc && !json && !*differing) printf("the same: %zu tensors, bit for bit\n", ckpt_tensors(a));
+    buf_fini(&out);
+    return rc;
+}
+
+// ---- export
+
+struct file_out {
+    int fd;
+    const char *path;
+};
+
+static int write_out(void *arg, const void *data, size_t bytes, struct err *e) {
+    const struct file_out *f = arg;
+    const char *p = data;
+    while (bytes) {
+        ssize_t n = write(f->fd, p, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return err_errno(e, errno, "cannot write %s", f->path);
+        p += n;
+        bytes -= (size_t)n;
+    }
+    return 0;
+}
+
+static int export_weights(struct ckpt *c, const char *prefix, const char *folder, struct err *e) {
+    char path[4096], temporary[4200];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    snprintf(temporary, sizeof temporary, "%s.tmp-%d", path, (int)getpid());
+    struct file_out f = {open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666), path};
+    if (f.fd < 0) return err_errno(e, errno, "cannot create %s", temporary);
+    int rc = ckpt_export_to(c, prefix, write_out, &f, e);
+    if (!rc && fsync(f.fd)) rc = err_errno(e, errno, "cannot sync %s", path);
+    if (close(f.fd) && !rc) rc = err_errno(e, errno, "cannot close %s", path);
+    if (!rc && rename(temporary, path)) rc = err_errno(e, errno, "cannot rename %s", temporary);
+    if (rc) unlink(temporary);
+    return rc;
+}
+
+// Opens the object of a section when the section changes; the keys of `top` have none.
+static void enter(struct json_writer *w, const char **current, const char *section) {
+    if (!strcmp(*current, section)) return;
+    if (strcmp(*current, "top") != 0) json_close(w, '}');
+    if (strcmp(section, "top") != 0) json_put_object(w, section);
+    *current = section;
+}
+
+static void put_config(struct json_writer *w, const struct config *c) {
+    const char *section = "top";
+    json_put_object(w, "config");
+#define CONFIG_SECTION(sec, help)
+#define CONFIG_INT(sec, key, def, lo, hi, change, help)                                                      \
+    enter(w, &section, #sec);                                                                                \
+    json_put_int(w, #key, c->sec##_##key);
+#define CONFIG_REAL(sec, key, def, lo, hi, change, help)                                                     \
+    enter(w, &section, #sec);                                                                                \
+    json_put_double(w, #key, c->sec##_##key);
+#define CONFIG_BOOL(sec, key, def, change, help)                                                             \
+    enter(w, &section, #sec);                                                                                \
+    json_put_bool(w, #key, c->sec##_##key);
+#define CONFIG_ENUM(sec, key, def, words, change, help)                                                      \
+    enter(w, &section, #sec);                                                                                \
+    json_put_string(w, #key,                                                                                 \
+                    config_enum_word(strcmp(#sec, "top") != 0 ? #sec "." #key : #key, c->sec##_##key));
+#define CONFIG_TEXT(sec, key, def, change, help)                                                             \
+    enter(w, &section, #sec);                                                                                \
+    json_put_string(w, #key, c->sec##_##key);
+#include "configs/schema.def"
+#undef CONFIG_SECTION
+#undef CONFIG_INT
+#undef CONFIG_REAL
+#undef CONFIG_BOOL
+#undef CONFIG_ENUM
+#undef CONFIG_TEXT
+    enter(w, &section, "top");
+    json_close(w, '}');
+}
+
+static void put_state(struct json_writer *w, const struct ckpt *c) {
+    const struct ckpt_state *s = ckpt_state_of(c);
+    char text[32];
+    json_put_string(w, "save", ckpt_id(c));
+    json_put_int(w, "step", s->step);
+    json_put_int(w, "next_sample", s->next_sample);
+    snprintf(text, sizeof text, "%" PRIu64, s->seed);
+    json_put_string(w, "seed", text);
+    json_put_string(w, "sample_sha256", s->sample_sha256);
+}
+
+static int export_config(const struct ckpt *c, const char *folder, struct err *e) {
+    const char *yaml = ckpt_state_of(c)->config_yaml;
+    char path[4096];
+    struct config_file *f = NULL;
+    struct json_writer w;
+    struct buf out;
+    buf_init(&out, (size_t)1 << 20);
+    snprintf(path, sizeof path, "%s/config.yaml", folder);
+    int rc = bytes_write_file(path, yaml, strlen(yaml), e);
+    if (!rc) rc = config_load(&f, path, NULL, 0, e);
+    if (rc) goto out;
+    json_begin(&w, &out);
+    json_put_object(&w, NULL);
+    put_state(&w, c);
+    put_config(&w, config_values(f));
+    json_close(&w, '}');
+    if ((rc = json_end(&w, e)) || (rc = buf_appends(&out, "\n", e))) goto out;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    rc = bytes_write_file(path, out.data, out.len, e);
+out:
+    config_close(f);
+    buf_fini(&out);
+    return rc;
+}
+
+int ckpt_tools_export(struct ckpt *c, const char *prefix, const char *folder, struct err *e) {
+    int rc = bytes_make_dirs(folder, e);
+    if (!rc) rc = export_config(c, folder, e);
+    if (!rc) rc = export_weights(c, prefix, folder, e);
+    if (!rc) printf("%s/model.safetensors\n%s/config.yaml\n%s/config.json\n", folder, folder, folder);
+    return rc;
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// orrery ckpt: the checkpoints of a run, or of a store.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/config.h"
+#include "base/json.h"
+#include "launcher/ckpt_tools.h"
+#include "launcher/opts.h"
+#include "launcher/units.h"
+#include "storage/ckpt.h"
+
+struct ckpt_args {
+    const char *runs[2];
+    size_t n_runs;
+    const char *out, *prefix;
+    int64_t step; // -1: the newest
+    bool json;
+    struct store_options store;
+};
+
+// ---- from RUN to a store
+
+static bool is_url(const char *run) {
+    static const char *const schemes[] = {"file:", "s3:", "mem:", "fault:"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (!strncmp(run, schemes[i], strlen(schemes[i]))) return true;
+    return false;
+}
+
+static int open_by_config(struct store **out, const char *run, const char *path, const struct ckpt_args *a,
+                          struct err *e) {
+    struct config_file *f;
+    char url[CONFIG_TEXT_BYTES + 8];
+    int rc = config_load(&f, path, NULL, 0, e);
+    if (rc) return rc;
+    const struct config *c = config_values(f);
+    struct store_options o = {.endpoint = a->store.endpoint ? a->store.endpoint : c->store_endpoint,
+                              .region = a->store.region ? a->store.region : c->store_region,
+                              .path_style = c->store_path_style,
+                              .deadline_ms = c->store_deadline_s * 1000,
+                              .connections = (int)c->store_connections};
+    if (*c->checkpoint_url)
+        snprintf(url, sizeof url, "%s", c->checkpoint_url);
+    else
+        snprintf(url, sizeof url, "%.500s/ckpt", run);
+    rc = store_open(out, url, &o, e);
+    config_close(f);
+    return rc;
+}
+
+static int open_run(struct store **out, const char *run, const struct ckpt_args *a, struct err *e) {
+    char path[4096];
+    if (is_url(run)) return store_open(out, run, &a->store, e);
+    snprintf(path, sizeof path, "%s/config.yaml", run);
+    if (!access(path, F_OK)) return open_by_config(out, run, path, a, e);
+    snprintf(path, sizeof path, "%s/ckpt", run);
+    if (!access(path, F_OK)) return store_open(out, path, &a->store, e);
+    if (access(run, F_OK))
+        return err_set(e, ERR_MISSING, "%s: no such run folder (and no store URL: file:, s3:)", run);
+    return store_open(out, run, &a->store, e);
+}
+
+// ---- from a store to one checkpoint
+
+struct opened {
+    struct store *store;
+    struct ckpt *ckpt;
+};
+
+static void opened_close(struct opened *o) {
+    ckpt_close(o->ckpt);
+    store_close(o->store);
+}
+
+static int newest(struct store *s, char id[CKPT_ID_BYTES], struct err *e) {
+    struct ckpt_entry *entries;
+    size_t n, i = 0;
+    int rc = ckpt_list(s, &entries, &n, e);
+    if (rc) return rc;
+    for (; i < n && entries[i].broken; i++)
+        fprintf(stderr, "orrery: step %" PRId64 " is passed over: its manifest is damaged\n",
+                entries[i].step);
+    if (i < n)
+        memcpy(id, entries[i].id, CKPT_ID_BYTES);
+    else
+        rc = err_set(e, ERR_MISSING, "%s: no complete checkpoint", store_url(s));
+    free(entries);
+    return rc;
+}
+
+// "RUN", or "RUN@STEP" for one of its steps.
+static int open_one(struct opened *o, const char *run, const struct ckpt_args *a, struct err *e) {
+    char folder[4096], id[CKPT_ID_BYTES] = "";
+    int64_t step = a->step;
+    const char *at = strrchr(run, '@');
+    *o = (struct opened){NULL, NULL};
+    bool has_step = at && bytes_parse_i64(at + 1, &step) && step >= 0;
+    snprintf(folder, sizeof folder, "%.*s", has_step ? (int)(at - run) : (int)strlen(run), run);
+    int rc = open_run(&o->store, folder, a, e);
+    if (rc) return rc;
+    if (step >= 0)
+        snprintf(id, sizeof id, "%" PRId64, step);
+    else
+        rc = newest(o->store, id, e);
+    if (!rc) rc = ckpt_open(&o->ckpt, o->store, id, e);
+    if (rc) opened_close(o);
+    return rc;
+}
+
+// ---- list
+
+static int list_json(const struct ckpt_entry *entries, size_t n, struct err *e) {
+    struct json_writer w;
+    struct buf out;
+    buf_init(&out, (size_t)64 << 20);
+    json_begin(&w, &out);
+    json_put_array(&w, NULL);
+    for (size_t i = 0; i < n; i++) {
+        json_put_object(&w, NULL);
+        json_put_int(&w, "step", entries[i].step);
+        json_put_string(&w, "id", entries[i].id);
+        json_put_int(&w, "bytes", entries[i].bytes);
+        json_put_bool(&w, "broken", entries[i].broken);
+        json_close(&w, '}');
+    }
+    json_close(&w, ']');
+    int rc = json_end(&w, e);
+    if (!rc) puts(out.data);
+    buf_fini(&out);
+    return rc;
+}
+
+static int run_list(const struct ckpt_args *a, struct err *e) {
+    struct store *s;
+    struct ckpt_entry *entries = NULL;
+    size_t n = 0;
+    char size[UNITS_BYTES];
+    int rc = open_run(&s, a->runs[0], a, e);
+    if (rc) return rc;
+    rc = ckpt_list(s, &entries, &n, e);
+    if (!rc && a->json) rc = list_json(entries, n, e);
+    if (!rc && !a->json && !n) fprintf(stderr, "%s: no checkpoint\n", store_url(s));
+    for (size_t i = 0; !rc && !a->json && i < n; i++) {
+        if (!i) printf("%12s  %-30s %10s\n", "step", "save", "size");
+        printf("%12" PRId64 "  %-30s %10s\n", entries[i].step, entries[i].id,
+               entries[i].broken ? "damaged" : units_bytes(entries[i].bytes, size));
+    }
+    free(entries);
+    store_close(s);
+    return rc;
+}
+
+// ---- verify, digest
+
+static int run_verify(const struct ckpt_args *a, struct err *e) {
+    struct opened o;
+    int64_t bytes;
+    char size[UNITS_BYTES];
+    int rc = open_one(&o, a->runs[0], a, e);
+    if (rc) return rc;
+    rc = ckpt_verify(o.ckpt, &bytes, e);
+    if (!rc && a->json)
+        printf("{\"id\": \"%s\", \"tensors\": %zu, \"bytes\": %" PRId64 "}\n", ckpt_id(o.ckpt),
+               ckpt_tensors(o.ckpt), bytes);
+    else if (!rc)
+        printf("step %" PRId64 " (%s): %zu tensors, %s, every byte as it was saved\n",
+               ckpt_state_of(o.ckpt)->step, ckpt_id(o.ckpt), ckpt_tensors(o.ckpt), units_bytes(bytes, size));
+    opened_close(&o);
+    return rc;
+}
+
+static int run_digest(const struct ckpt_args *a, struct err *e) {
+    struct opened o;
+    char digest[65];
+    int rc = open_one(&o, a->runs[0], a, e);
+    if (rc) return rc;
+    rc = ckpt_digest(o.ckpt, digest, e);
+    if (!rc && a->json)
+        printf("{\"id\": \"%s\", \"step\": %" PRId64 ", \"digest\": \"%s\", \"sample_sha256\": \"%s\"}\n",
+               ckpt_id(o.ckpt), ckpt_state_of(o.ckpt)->step, digest, ckpt_state_of(o.ckpt)->sample_sha256);
+    else if (!rc)
+        printf("%s\n", digest);
+    opened_close(&o);
+    return rc;
+}
+
+// ---- diff, export
+
+static int run_diff(const struct ckpt_args *a, struct err *e) {
+    struct opened x, y;
+    int64_t differing = 0;
+    int rc = open_one(&x, a->runs[0], a, e);
+    if (rc) return rc;
+    rc = open_one(&y, a->runs[1], a, e);
+    if (!rc) {
+        rc = ckpt_tools_diff(x.ckpt, y.ckpt, a->json, &differing, e);
+        opened_close(&y);
+    }
+    opened_close(&x);
+    return rc ? rc : differing ? 1 : 0;
+}
+
+static int run_export(const struct ckpt_args *a, struct err *e) {
+    struct opened o;
+    char folder[64];
+    int rc = open_one(&o, a->runs[0], a, e);
+    if (rc) return rc;
+    snprintf(folder, sizeof folder, "export-%" PRId64, ckpt_state_of(o.ckpt)->step);
+    rc = ckpt_tools_export(o.ckpt, a->prefix, a->out ? a->out : folder, e);
+    opened_close(&o);
+    return rc;
+}
+
+// ---- the verb
+
+static const struct {
+    const char *name;
+    size_t runs;
+    int (*run)(const struct ckpt_args *a, struct err *e);
+} actions[] = {{"list", 1, run_list},
+               {"verify", 1, run_verify},
+               {"digest", 1, run_digest},
+               {"diff", 2, run_diff},
+               {"export", 1, run_export}};
+
+int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
+    struct ckpt_args a = {.step = -1, .store = {.path_style = true}};
+    const struct opt table[] = {
+        {"step", 0, OPT_INT, "N", "this step, not the newest (also RUN@N)", &a.step, 0, 999999999999},
+        {"json", 0, OPT_FLAG, NULL, "list, verify, digest, diff: as JSON", &a.json, 0, 0},
+        {"out", 0, OPT_TEXT, "FOLDER", "export: where to (export-STEP)", &a.out, 0, 0},
+        {"prefix", 0, OPT_TEXT, "TEXT", "export: only tensors whose name starts so", &a.prefix, 0, 0},
+        {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (the run's, or AWS_ENDPOINT_URL)", &a.store.endpoint, 0,
+         0},
+        {"region", 0, OPT_TEXT, "NAME", "S3 region (the run's, or AWS_REGION)", &a.store.region, 0, 0},
+    };
+    struct opts_rest rest;
+    int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);
+    if (rc || rest.help) return rc;
+    a.n_runs = rest.n_words - 1;
+    for (size_t i = 0; i < a.n_runs; i++) a.runs[i] = rest.words[i + 1];
+    for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
+        if (strcmp(rest.words[0], actions[i].name) != 0) continue;
+        if (a.n_runs != actions[i].runs)
+            return err_set(e, ERR_USAGE, "'orrery ckpt %s' takes %s", actions[i].name,
+                           actions[i].runs == 1 ? "one RUN" : "two: RUN and OTHER (RUN@STEP for a step)");
+        return actions[i].run(&a, e);
+    }
+    return err_set(e, ERR_USAGE, "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export RUN",
+                   rest.words[0]);
+}

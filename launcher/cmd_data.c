@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// orrery data: what lies in a data set, and whether it is whole.
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/json.h"
+#include "launcher/opts.h"
+#include "launcher/units.h"
+#include "storage/dataset.h"
+#include "storage/store.h"
+
+struct data_args {
+    const char *url, *number;
+    bool json, again;
+    struct store_options store;
+};
+
+static void print_line(void *arg, const char *line) {
+    (void)arg;
+    fprintf(stderr, "%s\n", line);
+}
+
+static int put_json(const struct buf *text) {
+    fwrite(text->data, 1, text->len, stdout);
+    putchar('\n');
+    return 0;
+}
+
+// ---- index
+
+static int data_index(const struct data_args *a, struct err *e) {
+    struct store *s;
+    int rc = store_open(&s, a->url, &a->store, e);
+    if (rc) return rc;
+    rc = dataset_index_all(s, a->again, print_line, NULL, e);
+    store_close(s);
+    return rc;
+}
+
+// ---- check
+
+static int data_check(const struct data_args *a, struct err *e) {
+    struct dataset *d;
+    struct dataset_check sum;
+    char size[UNITS_BYTES];
+    int rc = dataset_open(&d, a->url, &a->store, e);
+    if (rc) return rc;
+    rc = dataset_check(d, print_line, NULL, &sum, e);
+    units_bytes(sum.bytes, size);
+    if (a->json)
+        printf("{\"shards\": %" PRId64 ", \"samples\": %" PRId64 ", \"bytes\": %" PRId64
+               ", \"problems\": %" PRId64 "}\n",
+               sum.shards, sum.samples, sum.bytes, sum.problems);
+    else
+        printf("%" PRId64 " shards, %" PRId64 " samples, %s checked: %" PRId64 " problem%s\n", sum.shards,
+               sum.samples, size, sum.problems, sum.problems == 1 ? "" : "s");
+    dataset_close(d);
+    if (sum.problems > 1) return err_prefix(e, "the first of %" PRId64 " problems", sum.problems);
+    return rc;
+}
+
+// ---- stat
+
+static void shape_text(const struct stream_schema *s, char out[96]) {
+    int n = snprintf(out, 96, "%s[", s->dtype);
+    for (int i = 0; i < s->rank; i++)
+        n += snprintf(out + n, 96 - (size_t)n, "%s%" PRId64, i ? "," : "", s->shape[i]);
+    snprintf(out + n, 96 - (size_t)n, "]");
+}
+
+static void print_streams(const struct dataset *d) {
+    const struct stream_schema *streams;
+    int n = dataset_streams(d, &streams);
+    if (!n) printf("\nno sample describes its streams\n");
+    for (int i = 0; i < n; i++) {
+        char shape[96];
+        shape_text(&streams[i], shape);
+        if (!i)
+            printf("\n%-10s %-16s %-16s %-18s %10s  %s\n", "modality", "stream", "member", "a step",
+                   "rate Hz", "unit");
+        printf("%-10s %-16s %-16s %-18s %10g  %s\n", streams[i].modality, streams[i].name, streams[i].member,
+               shape, streams[i].rate_hz, streams[i].unit);
+    }
+}
+
+static void print_stat(const struct dataset *d) {
+    char size[UNITS_BYTES];
+    printf("%-32s %10s %12s %12s\n", "shard", "samples", "frames", "size");
+    for (int64_t i = 0; i < dataset_shards(d); i++) {
+        struct dataset_shard s;
+        dataset_shard(d, i, &s);
+        printf("%-32s %10" PRId64 " %12" PRId64 " %12s\n", s.key, s.samples, s.frames,
+               units_bytes(s.bytes, size));
+    }
+    char shards[40];
+    snprintf(shards, sizeof shards, "%" PRId64 " shard%s", dataset_shards(d),
+             dataset_shards(d) == 1 ? "" : "s");
+    printf("%-32s %10" PRId64 " %12" PRId64 " %12s\n", shards, dataset_samples(d), dataset_frames(d),
+           units_bytes(dataset_bytes(d), size));
+    print_streams(d);
+}
+
+static int stat_json(const struct dataset *d, struct err *e) {
+    const struct stream_schema *streams;
+    struct json_writer w;
+    struct buf out;
+    int n = dataset_streams(d, &streams);
+    buf_init(&out, (size_t)256 << 20);
+    json_begin(&w, &out);
+    json_put_object(&w, NULL);
+    json_put_string(&w, "url", dataset_url(d));
+    json_put_int(&w, "samples", dataset_samples(d));
+    json_put_int(&w, "frames", dataset_frames(d));
+    json_put_int(&w, "bytes", dataset_bytes(d));
+    sample_meta_put_streams(&w, "streams", streams, n);
+    json_put_array(&w, "shards");
+    for (int64_t i = 0; i < dataset_shards(d); i++) {
+        struct dataset_shard s;
+        dataset_shard(d, i, &s);
+        json_put_object(&w, NULL);
+        json_put_string(&w, "key", s.key);
+        json_put_int(&w, "samples", s.samples);
+        json_put_int(&w, "frames", s.frames);
+        json_put_int(&w, "bytes", s.bytes);
+        json_close(&w, '}');
+    }
+    json_close(&w, ']');
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    if (!rc) rc = put_json(&out);
+    buf_fini(&out);
+    return rc;
+}
+
+static int data_stat(const struct data_args *a, struct err *e) {
+    struct dataset *d;
+    int rc = dataset_open(&d, a->url, &a->store, e);
+    if (rc) return rc;
+    if (a->json)
+        rc = stat_json(d, e);
+    else
+        print_stat(d);
+    dataset_close(d);
+    return rc;
+}
+
+// ---- show
+
+static void print_sample(const struct dataset *d, const struct sample *s) {
+    struct dataset_sample row;
+    dataset_sample(d, s->number, &row);
+    printf("sample %" PRId64 ": %s/%s, '%s', %" PRId64 " frames\n\n", s->number, dataset_url(d),
+           dataset_shard_key(d, row.shard), s->stem, row.frames);
+    printf("%-24s %12s %12s  %s\n", "member", "offset", "bytes", "crc32c");
+    for (int i = 0; i < s->n; i++)
+        printf("%-24s %12" PRId64 " %12zu  %08" PRIx32 "\n", s->members[i].name, s->members[i].offset,
+               s->members[i].bytes, s->members[i].crc32c);
+    const struct sample_member *meta = sample_find(s, "json");
+    if (meta) printf("\n%.*s%s", (int)meta->bytes, (const char *)meta->data, "\n");
+}
+
+static void put_members(struct json_writer *w, const struct sample *s) {
+    json_put_array(w, "members");
+    for (int i = 0; i < s->n; i++) {
+        char crc[16];
+        snprintf(crc, sizeof crc, "%08" PRIx32, s->members[i].crc32c);
+        json_put_object(w, NULL);
+        json_put_string(w, "name", s->members[i].name);
+        json_put_int(w, "offset", s->members[i].offset);
+        json_put_int(w, "bytes", (int64_t)s->members[i].bytes);
+        json_put_string(w, "crc32c", crc);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
+static int show_json(const struct dataset *d, const struct sample *s, struct err *e) {
+    struct dataset_sample row;
+    struct json_writer w;
+    struct json *meta = NULL;
+    struct buf out;
+    int rc = 0;
+    const struct sample_member *m = sample_find(s, "json");
+    dataset_sample(d, s->number, &row);
+    buf_init(&out, (size_t)16 << 20);
+    if (m && (rc = json_parse(&meta, m->data, m->bytes, m->name, e))) goto out;
+    json_begin(&w, &out);
+    json_put_object(&w, NULL);
+    json_put_int(&w, "sample", s->number);
+    json_put_string(&w, "shard", dataset_shard_key(d, row.shard));
+    json_put_string(&w, "stem", s->stem);
+    json_put_int(&w, "frames", row.frames);
+    put_members(&w, s);
+    if (m && (rc = buf_appendf(&out, e, ",\"metadata\":%.*s", (int)m->bytes, (const char *)m->data)))
+        goto out;
+    json_close(&w, '}');
+    rc = json_end(&w, e);
+    if (!rc) rc = put_json(&out);
+out:
+    json_destroy(meta);
+    buf_fini(&out);
+    return rc;
+}
+
+static int data_show(const struct data_args *a, struct err *e) {
+    struct dataset *d;
+    struct sample s = {.n = 0};
+    int64_t number = 0;
+    if (a->number && (!bytes_parse_i64(a->number, &number) || number < 0))
+        return err_set(e, ERR_USAGE, "'%s' is no number of a sample", a->number);
+    int rc = dataset_open(&d, a->url, &a->store, e);
+    if (rc) return rc;
+    if (number >= dataset_samples(d))
+        rc = err_set(e, ERR_USAGE, "%s has samples 0 .. %" PRId64 ", not %" PRId64, a->url,
+                     dataset_samples(d) - 1, number);
+    if (!rc) rc = dataset_read(d, number, &s, e);
+    if (!rc && a->json)
+        rc = show_json(d, &s, e);
+    else if (!rc)
+        print_sample(d, &s);
+    sample_fini(&s);
+    dataset_close(d);
+    return rc;
+}
+
+// ---- the verb
+
+static const struct {
+    const char *name;
+    int (*run)(const struct data_args *a, struct err *e);
+} actions[] = {{"index", data_index}, {"check", data_check}, {"stat", data_stat}, {"show", data_show}};
+
+int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
+    struct data_args a = {.store = {.path_style = true}};
+    const struct opt table[] = {
+        {"json", 0, OPT_FLAG, NULL, "check, stat, show: as JSON", &a.json, 0, 0},
+        {"again", 0, OPT_FLAG, NULL, "index: scan shards that have an index, too", &a.again, 0, 0},
+        {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},
+        {"region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &a.store.region, 0, 0},
+    };
+    struct opts_rest rest;
+    int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);
+    if (rc || rest.help) return rc;
+    a.url = rest.words[1];
+    a.number = rest.n_words > 2 ? rest.words[2] : NULL;
+    for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
+        if (strcmp(rest.words[0], actions[i].name) != 0) continue;
+        if (a.number && actions[i].run != data_show)
+            return err_set(e, ERR_USAGE, "'orrery data %s' takes one URL", actions[i].name);
+        return actions[i].run(&a, e);
+    }
+    return err_set(e, ERR_USAGE, "'orrery data %s'? Write: orrery data index|check|stat|show URL",
+                   rest.words[0]);
+}
