@@ -62,6 +62,9 @@ const char *config_origin(const struct config_file *f, const char *dotted_key);
 // The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same
 // values.
 int config_write(const struct config_file *f, struct buf *out, struct err *e) ERR_CHECK;
+// The values as a JSON object of objects, keys without a section first.
+struct json_writer;
+void config_put_json(struct json_writer *w, const char *key, const struct config *c);
 // Generated from the table: one key (or all, key NULL) for people; JSON schema; Markdown reference.
 int config_explain(const char *dotted_key, struct buf *out, struct err *e) ERR_CHECK;
 int config_schema_json(struct buf *out, struct err *e) ERR_CHECK;

@@ -120,6 +120,36 @@ int config_explain(const char *dotted_key, struct buf *out, struct err *e) {
     return err_set(e, ERR_USAGE, "unknown key '%s'%s", shown, hint);
 }
 
+// ---- values as JSON
+
+static void put_value(struct json_writer *w, const struct config_row *row, const struct config *c) {
+    const void *at = (const char *)c + row->offset;
+    switch (row->type) {
+    case CONFIG_TYPE_INT: json_put_int(w, row->key, *(const int64_t *)at); break;
+    case CONFIG_TYPE_REAL: json_put_double(w, row->key, *(const double *)at); break;
+    case CONFIG_TYPE_BOOL: json_put_bool(w, row->key, *(const bool *)at); break;
+    case CONFIG_TYPE_ENUM: json_put_string(w, row->key, row->words[*(const int *)at]); break;
+    case CONFIG_TYPE_TEXT: json_put_string(w, row->key, at); break;
+    }
+}
+
+static void put_section(struct json_writer *w, const char *section, const struct config *c) {
+    for (size_t i = 0; i < CONFIG_ROW_COUNT; i++)
+        if (!strcmp(config_rows[i].section, section)) put_value(w, &config_rows[i], c);
+}
+
+void config_put_json(struct json_writer *w, const char *key, const struct config *c) {
+    json_put_object(w, key);
+    put_section(w, "top", c);
+    for (size_t s = 0; s < CONFIG_SECTION_COUNT; s++) {
+        if (is_top(config_sections[s].name)) continue;
+        json_put_object(w, config_sections[s].name);
+        put_section(w, config_sections[s].name, c);
+        json_close(w, '}');
+    }
+    json_close(w, '}');
+}
+
 // ---- JSON schema
 
 static void schema_type(struct json_writer *w, const struct config_row *row, const struct config *defaults) {

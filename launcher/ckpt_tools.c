@@ -160,45 +160,6 @@ static int export_weights(struct ckpt *c, const char *prefix, const char *folder
     return rc;
 }
 
-// Opens the object of a section when the section changes; the keys of `top` have none.
-static void enter(struct json_writer *w, const char **current, const char *section) {
-    if (!strcmp(*current, section)) return;
-    if (strcmp(*current, "top") != 0) json_close(w, '}');
-    if (strcmp(section, "top") != 0) json_put_object(w, section);
-    *current = section;
-}
-
-static void put_config(struct json_writer *w, const struct config *c) {
-    const char *section = "top";
-    json_put_object(w, "config");
-#define CONFIG_SECTION(sec, help)
-#define CONFIG_INT(sec, key, def, lo, hi, change, help)                                                      \
-    enter(w, &section, #sec);                                                                                \
-    json_put_int(w, #key, c->sec##_##key);
-#define CONFIG_REAL(sec, key, def, lo, hi, change, help)                                                     \
-    enter(w, &section, #sec);                                                                                \
-    json_put_double(w, #key, c->sec##_##key);
-#define CONFIG_BOOL(sec, key, def, change, help)                                                             \
-    enter(w, &section, #sec);                                                                                \
-    json_put_bool(w, #key, c->sec##_##key);
-#define CONFIG_ENUM(sec, key, def, words, change, help)                                                      \
-    enter(w, &section, #sec);                                                                                \
-    json_put_string(w, #key,                                                                                 \
-                    config_enum_word(strcmp(#sec, "top") != 0 ? #sec "." #key : #key, c->sec##_##key));
-#define CONFIG_TEXT(sec, key, def, change, help)                                                             \
-    enter(w, &section, #sec);                                                                                \
-    json_put_string(w, #key, c->sec##_##key);
-#include "configs/schema.def"
-#undef CONFIG_SECTION
-#undef CONFIG_INT
-#undef CONFIG_REAL
-#undef CONFIG_BOOL
-#undef CONFIG_ENUM
-#undef CONFIG_TEXT
-    enter(w, &section, "top");
-    json_close(w, '}');
-}
-
 static void put_state(struct json_writer *w, const struct ckpt *c) {
     const struct ckpt_state *s = ckpt_state_of(c);
     char text[32];
@@ -217,16 +178,16 @@ static int export_config(const struct ckpt *c, const char *folder, struct err *e
     struct json_writer w;
     struct buf out;
     buf_init(&out, (size_t)1 << 20);
-    snprintf(path, sizeof path, "%s/config.yaml", folder);
-    int rc = bytes_write_file(path, yaml, strlen(yaml), e);
-    if (!rc) rc = config_load(&f, path, NULL, 0, e);
+    int rc = config_parse(&f, "the checkpoint's config", yaml, strlen(yaml), e);
     if (rc) goto out;
     json_begin(&w, &out);
     json_put_object(&w, NULL);
     put_state(&w, c);
-    put_config(&w, config_values(f));
+    config_put_json(&w, "config", config_values(f));
     json_close(&w, '}');
     if ((rc = json_end(&w, e)) || (rc = buf_appends(&out, "\n", e))) goto out;
+    snprintf(path, sizeof path, "%s/config.yaml", folder);
+    if ((rc = bytes_write_file(path, yaml, strlen(yaml), e))) goto out;
     snprintf(path, sizeof path, "%s/config.json", folder);
     rc = bytes_write_file(path, out.data, out.len, e);
 out:

@@ -93,17 +93,23 @@ static int newest(struct store *s, char id[CKPT_ID_BYTES], struct err *e) {
     return rc;
 }
 
-// "RUN", or "RUN@STEP" for one of its steps.
+// "RUN", or "RUN@STEP" for one of its steps; false when neither that nor --step names one.
+static bool split_run(const char *run, const struct ckpt_args *a, char folder[4096], int64_t *step) {
+    const char *at = strrchr(run, '@');
+    *step = a->step;
+    bool has_step = at && at[1] >= '0' && at[1] <= '9' && bytes_parse_i64(at + 1, step);
+    snprintf(folder, 4096, "%.*s", has_step ? (int)(at - run) : (int)strlen(run), run);
+    return *step >= 0;
+}
+
 static int open_one(struct opened *o, const char *run, const struct ckpt_args *a, struct err *e) {
     char folder[4096], id[CKPT_ID_BYTES] = "";
-    int64_t step = a->step;
-    const char *at = strrchr(run, '@');
+    int64_t step;
     *o = (struct opened){NULL, NULL};
-    bool has_step = at && bytes_parse_i64(at + 1, &step) && step >= 0;
-    snprintf(folder, sizeof folder, "%.*s", has_step ? (int)(at - run) : (int)strlen(run), run);
+    bool has_step = split_run(run, a, folder, &step);
     int rc = open_run(&o->store, folder, a, e);
     if (rc) return rc;
-    if (step >= 0)
+    if (has_step)
         snprintf(id, sizeof id, "%" PRId64, step);
     else
         rc = newest(o->store, id, e);
@@ -216,17 +222,31 @@ static int run_export(const struct ckpt_args *a, struct err *e) {
     return rc;
 }
 
+// ---- remove: what a person does with a damaged one, so that the run goes on from the one before
+
+static int run_remove(const struct ckpt_args *a, struct err *e) {
+    struct store *s;
+    char folder[4096], id[CKPT_ID_BYTES];
+    int64_t step;
+    if (!split_run(a->runs[0], a, folder, &step))
+        return err_set(e, ERR_USAGE, "which one? 'orrery ckpt remove %s --step N'", a->runs[0]);
+    int rc = open_run(&s, folder, a, e);
+    if (rc) return rc;
+    snprintf(id, sizeof id, "%" PRId64, step);
+    rc = ckpt_remove(s, id, e);
+    if (!rc) fprintf(stderr, "step %" PRId64 " removed from %s\n", step, store_url(s));
+    store_close(s);
+    return rc;
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     size_t runs;
     int (*run)(const struct ckpt_args *a, struct err *e);
-} actions[] = {{"list", 1, run_list},
-               {"verify", 1, run_verify},
-               {"digest", 1, run_digest},
-               {"diff", 2, run_diff},
-               {"export", 1, run_export}};
+} actions[] = {{"list", 1, run_list}, {"verify", 1, run_verify}, {"digest", 1, run_digest},
+               {"diff", 2, run_diff}, {"export", 1, run_export}, {"remove", 1, run_remove}};
 
 int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct ckpt_args a = {.step = -1, .store = {.path_style = true}};
@@ -251,6 +271,7 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
                            actions[i].runs == 1 ? "one RUN" : "two: RUN and OTHER (RUN@STEP for a step)");
         return actions[i].run(&a, e);
     }
-    return err_set(e, ERR_USAGE, "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export RUN",
+    return err_set(e, ERR_USAGE,
+                   "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export|remove RUN",
                    rest.words[0]);
 }

@@ -45,7 +45,8 @@ void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step);
 int ckpt_write_part(struct store *s, const char *id, int writer, const struct ckpt_tensor *tensors, size_t n,
                     struct buf *part_json, struct err *e) ERR_CHECK;
 // parts[i] is NUL-terminated JSON of writer i. The boxes of each tensor must cover it exactly once (DATA
-// names it). CONFLICT: another save committed this step already. A retry of one's own commit succeeds.
+// names it). CONFLICT: another save committed this step already. A retry of one's own commit succeeds; a
+// manifest that cannot be read is replaced.
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) ERR_CHECK;
 // Deletes all but the `keep` newest complete checkpoints (manifest first; never the newest one) and what

@@ -192,11 +192,13 @@ static int check(const struct fetch *f, const struct piece *p, struct err *e) {
         uint32_t crc = hash_crc32c(0, p->data + (at - p->lo), (size_t)n);
         int64_t first = file->data_begin + p->box->begin + at;
         if (crc != want)
-            return err_set(
-                e, ERR_DATA,
-                "%s/%s/%s: tensor '%s', bytes %" PRId64 " .. %" PRId64 " of the file: CRC32C is %08" PRIx32
-                ", the manifest says %08" PRIx32 ": the checkpoint is damaged",
-                store_url(f->store), f->m->id, file->name, p->box->name, first, first + n, crc, want);
+            return err_set(e, ERR_DATA,
+                           "%s/%s/%s: tensor '%s', bytes %" PRId64 " .. %" PRId64
+                           " of the file: CRC32C is %08" PRIx32 ", the manifest says %08" PRIx32
+                           ": damaged; 'orrery ckpt remove RUN --step %" PRId64 "'"
+                           " makes the run go on from the one before",
+                           store_url(f->store), f->m->id, file->name, p->box->name, first, first + n, crc,
+                           want, f->m->state.step);
     }
     return 0;
 }

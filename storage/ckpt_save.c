@@ -138,23 +138,30 @@ int ckpt_write_part(struct store *s, const char *id, int writer, const struct ck
 
 // ---- the manifest
 
-// Somebody has put a manifest for this step. Our own, by a request whose answer was lost?
-static int is_ours(struct store *s, const char *key, const struct buf *ours, int64_t step, struct err *e) {
-    struct err ignored = {ERR_OK};
+// Somebody has put a manifest for this step. Our own, by a request whose answer was lost? One that nobody can
+// read is no checkpoint: *again says that it is gone and that ours may be put.
+static int yield_or_claim(struct store *s, const char *key, const struct buf *ours, int64_t step, bool *again,
+                          struct err *e) {
     struct buf theirs;
-    char id[CKPT_ID_BYTES] = "another one";
-    buf_init(&theirs, CKPT_MANIFEST_MAX);
     struct ckpt_manifest m;
+    struct err why = {ERR_OK};
+    *again = false;
+    buf_init(&theirs, CKPT_MANIFEST_MAX);
     ckpt_manifest_init(&m);
-    int rc = 0;
-    bool read = !store_get(s, key, CKPT_MANIFEST_MAX, &theirs, &ignored);
-    if (!read || theirs.len != ours->len || memcmp(theirs.data, ours->data, ours->len)) {
-        if (read && !ckpt_manifest_parse(&m, theirs.data, theirs.len, key, &ignored))
-            snprintf(id, sizeof id, "%s", m.id);
-        err_clear(e);
+    int rc = store_get(s, key, CKPT_MANIFEST_MAX, &theirs, e);
+    if (rc) goto out;
+    if (theirs.len == ours->len && !memcmp(theirs.data, ours->data, ours->len)) goto out;
+    rc = ckpt_manifest_parse(&m, theirs.data, theirs.len, key, &why);
+    if (rc == -ERR_DATA) {
+        *again = true;
+        rc = store_delete(s, key, e);
+    } else if (rc) {
+        *e = why;
+    } else {
         rc = err_set(e, ERR_CONFLICT, "%s/%s: step %" PRId64 " is already saved, by save %s", store_url(s),
-                     key, step, id);
+                     key, step, m.id);
     }
+out:
     ckpt_manifest_fini(&m);
     buf_fini(&theirs);
     return rc;
@@ -163,12 +170,16 @@ static int is_ours(struct store *s, const char *key, const struct buf *ours, int
 static int put_manifest(struct store *s, const struct ckpt_manifest *m, struct err *e) {
     struct buf text;
     char key[CKPT_KEY_BYTES];
+    bool again = true;
     buf_init(&text, CKPT_MANIFEST_MAX);
     ckpt_manifest_key(m->state.step, key);
     int rc = ckpt_manifest_write(m, &text, e);
-    if (!rc) {
+    for (int turn = 0; !rc && again; turn++) {
+        again = false;
         rc = store_put(s, key, text.data, text.len, true, e);
-        if (rc == -ERR_CONFLICT) rc = is_ours(s, key, &text, m->state.step, e);
+        if (rc != -ERR_CONFLICT || turn) break;
+        err_clear(e);
+        rc = yield_or_claim(s, key, &text, m->state.step, &again, e);
     }
     buf_fini(&text);
     return rc;

@@ -503,6 +503,23 @@ static void retention_keeps_the_newest(void **state) {
     store_close(s);
 }
 
+// A run that passes over a broken manifest comes to that step again: its save must not fail on the ruin.
+static void a_broken_manifest_is_replaced(void **state) {
+    (void)state;
+    struct store *s = open_store("mem:ruin");
+    struct err e = {ERR_OK};
+    save(s, 100, 2);
+    save(s, 200, 2);
+    flip(s, "manifest-000000000200.json", 100);
+    save(s, 200, 3);
+    struct ckpt *c = open_step(s, "200");
+    assert_int_equal(load(c, 2, 200, &e), 0);
+    ckpt_close(c);
+    assert_int_equal(ckpt_retain(s, 2, &e), 0);
+    assert_int_equal(count_keys(s, "000000000200-"), 3);
+    store_close(s);
+}
+
 // Manifest deleted, files not yet: what a kill inside retention leaves behind.
 static void half_deleted_checkpoints_go(void **state) {
     (void)state;
@@ -710,6 +727,7 @@ int main(void) {
         cmocka_unit_test(bad_boxes_are_not_written),
         cmocka_unit_test(lists_newest_first),
         cmocka_unit_test(retention_keeps_the_newest),
+        cmocka_unit_test(a_broken_manifest_is_replaced),
         cmocka_unit_test(half_deleted_checkpoints_go),
         cmocka_unit_test(missing_and_misfit_tensors),
         cmocka_unit_test(only_needed_chunks_are_read),
