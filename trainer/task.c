@@ -4,6 +4,10 @@
 #include <string.h>
 
 static const struct task tasks[] = {
+    {.name = "train",
+     .help = "train, or go on from the newest checkpoint",
+     .graceful = true,
+     .run = task_train},
     {.name = "simulate",
      .help = "make a data set from a simulated world",
      .graceful = true,
