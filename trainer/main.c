@@ -68,10 +68,8 @@ int main(int argc, char **argv) {
     if (!rc && a.help) return usage(stdout);
     if (!rc) rc = run(&r, &a, &e);
     bool orderly = rc == 0 || e.code == ERR_SAVED;
-    if (orderly)
-        blackbox_set_phase(r.box, PHASE_DONE, NULL);
-    else
-        blackbox_set_err(r.box, &e);
+    if (r.box && orderly) blackbox_set_phase(r.box, PHASE_DONE, NULL);
+    if (r.box && !orderly) blackbox_set_err(r.box, &e);
     if (rc) log_at(&r.log, orderly ? LOG_INFO : LOG_ERROR, "%s", e.text);
     int code = rc ? err_exit_code(e.code) : 0;
     rank_close(&r, !orderly);
