@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "trainer/eval_task.h"
+
 static const struct task tasks[] = {
     {.name = "train",
      .help = "train, or go on from the newest checkpoint",
@@ -12,6 +14,8 @@ static const struct task tasks[] = {
      .help = "make a data set from a simulated world",
      .graceful = true,
      .run = task_simulate},
+    {.name = "evaluate", .help = "measure the newest checkpoint against the baselines", .run = task_evaluate},
+    {.name = "rollout", .help = "draw the newest checkpoint's forecasts", .run = task_rollout},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
     {.name = "step-bench", .help = "time training steps on made-up data", .run = task_step_bench},
 };

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "storage/hash.h"
 #include "trainer/data.h"
+#include "trainer/eval_task.h"
 #include "trainer/metrics.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
@@ -17,6 +18,7 @@ struct train {
     const struct config *config;
     struct fault fault;
     struct data *data;
+    struct data *held_out; // with eval.every only
     struct model *model;
     struct optim *optim;
     struct step *step;
@@ -82,6 +84,7 @@ static void close_all(struct train *t) {
     step_close(t->step);
     optim_destroy(t->optim);
     model_destroy(t->model);
+    data_close(t->held_out);
     data_close(t->data);
 }
 
@@ -196,6 +199,44 @@ static int one_step(struct train *t, struct err *e) {
     return rc ? rc : observe(t, batch, &report, e);
 }
 
+// ---- evaluation
+
+static int evaluate_now(struct train *t, struct err *e) {
+    int rc = 0;
+    if (!t->held_out) rc = data_open(&t->held_out, t->config, t->config->data_eval, e);
+    return rc ? rc : eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+}
+
+static bool evaluation_due(const struct train *t) {
+    const struct config *c = t->config;
+    return c->eval_every > 0 && c->data_eval[0] && t->done % c->eval_every == 0 && t->done < c->train_steps;
+}
+
+// The averaged weights, where there are any, take the place of the last ones: training is over and saved.
+static int take_average(struct train *t, struct err *e) {
+    struct device *d = t->rank->device;
+    const struct params *p = model_params(t->model);
+    int lo, hi, rc = 0;
+    if (!(t->config->optim_ema > 0)) return 0;
+    optim_owned(t->optim, &lo, &hi);
+    for (int i = lo; !rc && i < hi; i++) {
+        struct op_ema_args a = {.average =
+                                    tensor_1d(model_weights(t->model) + p->list[i].offset, p->list[i].elems),
+                                .w = tensor_1d(optim_state_of(t->optim, i, OPTIM_AVERAGE), p->list[i].elems)};
+        rc = d->ops->ema(d, &a, e);
+    }
+    struct coll_op *op = NULL;
+    if (!rc)
+        rc = coll_all_gather(t->rank->coll, &op, "all-gather averages", model_weights(t->model),
+                             optim_offsets(t->optim), e);
+    return rc ? rc : coll_wait(t->rank->coll, op, e);
+}
+
+static int finish(struct train *t, struct err *e) {
+    int rc = take_average(t, e);
+    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->done, e);
+}
+
 static int run_steps(struct train *t, struct err *e) {
     const struct config *c = t->config;
     int64_t first, count;
@@ -206,6 +247,7 @@ static int run_steps(struct train *t, struct err *e) {
         rc = one_step(t, e);
         bool due = c->checkpoint_every > 0 && t->done % c->checkpoint_every == 0 && t->done < c->train_steps;
         if (!rc && due && !t->stopped) rc = save(t, e);
+        if (!rc && !t->stopped && evaluation_due(t)) rc = evaluate_now(t, e);
     }
     return rc;
 }
@@ -221,7 +263,8 @@ static int run(struct train *t, struct err *e) {
     blackbox_set_step(t->rank->box, t->done);
     if (t->done < t->config->train_steps) rc = run_steps(t, e);
     if (!rc) rc = save_last(t, e);
-    if (rc || !t->stopped || t->done >= t->config->train_steps) return rc;
+    if (rc) return rc;
+    if (t->done >= t->config->train_steps) return finish(t, e);
     return err_set(e, ERR_SAVED,
                    "stopped at step %lld of %lld and saved; the same command goes on from there",
                    (long long)t->done, (long long)t->config->train_steps);
