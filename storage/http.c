@@ -292,6 +292,8 @@ static void finish(struct http *h, struct transfer *t, CURLcode code) {
         snprintf(x->why, sizeof x->why, "more than %zu bytes of headers", HTTP_HEADER_BYTES_MAX);
     else if (t->body_too_large)
         snprintf(x->why, sizeof x->why, "a longer body than was asked for");
+    else if (code == CURLE_OUT_OF_MEMORY) // libcurl's word for a header line of more than 100 KB, too
+        snprintf(x->why, sizeof x->why, "a header line too long to be read, or no memory");
     else if (code)
         snprintf(x->why, sizeof x->why, "%.190s", t->error[0] ? t->error : curl_easy_strerror(code));
     if (t->headers_too_large) x->status = 0;

@@ -22,6 +22,8 @@ struct known {
     const char *cure;
 };
 
+#define REFUSED "; the credentials from %s do not allow this: check them, the bucket's name and its policy"
+
 static const struct known known_errors[] = {
     {0, "SlowDown", ERR_UNAVAILABLE, ""},
     {0, "RequestTimeout", ERR_UNAVAILABLE, ""},
@@ -41,11 +43,12 @@ static const struct known known_errors[] = {
     {0, "ExpiredToken", ERR_DENIED, "; the session token from %s has expired: get a new one"},
     {0, "InvalidToken", ERR_DENIED, "; the session token from %s is not valid: get a new one"},
     {0, "QuotaExceeded", ERR_IO, "; the quota is used up: delete objects or have it raised"},
+    {0, "AccessDenied", ERR_DENIED, REFUSED},
+    {0, "PreconditionFailed", ERR_CONFLICT, ""},
     {404, "NoSuchBucket", ERR_MISSING, "; there is no such bucket: create it, or correct the URL"},
     {404, NULL, ERR_MISSING, ""},
     {401, NULL, ERR_DENIED, "; the credentials from %s are refused"},
-    {403, NULL, ERR_DENIED,
-     "; the credentials from %s do not allow this: check them, the bucket's name and its policy"},
+    {403, NULL, ERR_DENIED, REFUSED},
     {409, NULL, ERR_CONFLICT, ""},
     {412, NULL, ERR_CONFLICT, ""},
     {408, NULL, ERR_UNAVAILABLE, ""},
@@ -109,8 +112,8 @@ static bool correct_clock(struct s3_op *op) {
 
 static int wrong_region(const struct s3_op *op, const struct s3_error *r, struct err *e) {
     return err_set(e, ERR_CONFIG,
-                   "HTTP %d %s: the bucket is in region '%s', not '%s': set the store's region to '%s'",
-                   r->status, r->code, r->region, op->s->region, r->region);
+                   "HTTP %d%s%s: the bucket is in region '%s', not '%s': set the store's region to '%s'",
+                   r->status, r->code[0] ? " " : "", r->code, r->region, op->s->region, r->region);
 }
 
 // The format is one of this file's own; the compiler cannot see that it takes one string at most.
@@ -158,6 +161,7 @@ int store_s3_judge(struct s3_op *op) {
         if (too_large_for_caller(op))
             return err_set(&op->err, ERR_DATA, "the object does not fit in the %zu bytes given",
                            op->capacity);
+        if (!x->status) return err_set(&op->err, ERR_PEER, "%s", x->why);
         return err_set(&op->err, ERR_PEER, "HTTP %d: %s", x->status, x->why);
     case HTTP_FAILED: return err_set(&op->err, ERR_PEER, "%s", x->why);
     case HTTP_UNTRUSTED:
