@@ -143,7 +143,7 @@ static bool is_there(const struct upload *u) {
     return !store_head(&u->s->store, u->key, &head, &ignored) && head.object_bytes == u->bytes;
 }
 
-static int upload_complete(struct upload *u, struct err *e) {
+static int upload_complete(struct upload *u, int64_t deadline_ms, struct err *e) {
     struct buf text;
     buf_init(&text, COMPLETION_MAX);
     int rc = completion_text(u, &text, e);
@@ -152,7 +152,8 @@ static int upload_complete(struct upload *u, struct err *e) {
                        .key = u->key,
                        .accept = accept_completed,
                        .body = text.data,
-                       .body_bytes = text.len};
+                       .body_bytes = text.len,
+                       .deadline_ms = deadline_ms};
     struct err local = {0};
     op.query[op.n_query++] = (struct sigv4_field){"uploadId", u->id};
     if (!rc) {
@@ -200,16 +201,31 @@ static int upload_all(struct upload *u, struct slot *slots, const char *data, si
     return rc ? rc : waited;
 }
 
-int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e) {
-    struct upload u = {.s = (struct s3_store *)s, .key = key};
+static int upload_once(struct s3_store *s, const char *key, const char *data, size_t bytes,
+                       int64_t complete_ms, bool *completing, struct err *e) {
+    struct upload u = {.s = s, .key = key};
     struct slot *slots = calloc(LARGE_SLOTS, sizeof *slots);
     if (!slots) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
     int rc = upload_create(&u, e);
     if (!rc) rc = upload_all(&u, slots, data, bytes, e);
-    if (!rc) rc = upload_complete(&u, e);
+    *completing = !rc;
+    if (!rc) rc = upload_complete(&u, complete_ms, e);
     if (rc) upload_abort(&u);
     free(u.etags);
     free(slots);
+    return rc;
+}
+
+// A radosgw that dies while it completes an upload leaves it locked for ten minutes (rgw_mp_lock_max_time),
+// and answers 500 until then. A fresh upload is not locked.
+int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e) {
+    struct s3_store *s3 = (struct s3_store *)s;
+    struct err first = {0};
+    bool completing = false;
+    int rc = upload_once(s3, key, data, bytes, s->deadline_ms / 2, &completing, &first);
+    bool anew = completing && (store_transient(rc) || rc == -ERR_MISSING);
+    if (rc && anew) return upload_once(s3, key, data, bytes, 0, &completing, e);
+    if (rc && e && !e->code) *e = first;
     return rc;
 }
 
@@ -276,7 +292,7 @@ static int s3_writer_commit(struct store_writer *writer, struct err *e) {
     int rc = !p->busy && p->fill ? send_slot(w, e) : 0;
     int waited = parts_wait(w->slots, WRITER_SLOTS, e);
     if (!rc) rc = waited;
-    return rc ? rc : upload_complete(&w->u, e);
+    return rc ? rc : upload_complete(&w->u, 0, e);
 }
 
 static void s3_writer_abort(struct store_writer *writer) {

@@ -273,7 +273,7 @@ CASES = [
     ("error in a 200, twice", "large", upload(hidden_error("InternalError", 2)), "ok", "", 9, 20),
     ("denied in a 200", "large", upload(hidden_error("AccessDenied", 9)), "permission", "COMPLETE UPLOAD .*AccessDenied", 9, 20),
     ("lost completion", "large", upload(lost_completion, head=BIG), "ok", "", 9, 20),
-    ("lost upload", "large", upload(lost_completion, head=5), "missing input", "NoSuchUpload", 9, 20),
+    ("lost upload", "large", upload(lost_completion, head=5), "missing input", "NoSuchUpload", 17, 20),
     ("part without a tag", "large", upload(None, part_tag=None), "bad data", "ETag", 15, 20),
     ("tag with XML in it", "large", upload(None, part_tag='ETag: "<a>"'), "bad data", "ETag", 15, 20),
     ("upload without an id", "large", upload(None, upload_id=""), "bad data", "without an id", 3, 20),
