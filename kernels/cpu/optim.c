@@ -135,77 +135,85 @@ int CPU_FN(sum_squares)(struct device *d, const struct op_sum_squares_args *a, s
     return 0;
 }
 
-// Everything that one matrix's update needs; r <= c.
+// Everything that one matrix's update needs; side = min(rows, cols). The Gram matrix S [side, side] is X X^T
+// for a wide X and X^T X for a tall one, where the polynomial in S multiplies from the right: no
+// transposition.
 struct muon {
     const struct op_muon_args *a;
-    bool transposed;
-    int64_t r, c;
-    float *x, *next, *s, *s2; // [r, c], [r, c], [r, r], [r, r]
-    float scale;              // of u, then of the update
+    int64_t rows, cols, side;
+    float *x, *next, *s, *s2; // [rows, cols] twice, [side, side] twice
+    float scale;              // of X, then of the update
 };
 
-enum { MUON_ROWS = 32 };
-
-// m = momentum m + g; x = g + momentum m, in the orientation with fewer rows.
+// m = momentum m + g; x = g + momentum m.
 static void muon_momentum_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    const struct op_muon_args *a = u->a;
-    int64_t cols = a->w.shape[1], end = cpu_min(a->w.shape[0], (task + 1) * MUON_ROWS);
-    for (int64_t i = task * MUON_ROWS; i < end; i++) {
-        const float *g = tensor_f32(&a->g) + i * cols;
-        float *m = tensor_f32(&a->m) + i * cols;
-        for (int64_t k = 0; k < cols; k++) {
-            float now = a->momentum * m[k] + g[k];
-            m[k] = now;
-            u->x[u->transposed ? k * u->c + i : i * u->c + k] = g[k] + a->momentum * now;
-        }
+    const float momentum = u->a->momentum, *g = tensor_f32(&u->a->g);
+    float *m = tensor_f32(&u->a->m);
+    int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
+    for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
+        vf grad = vf_load_n(g + i, end - i);
+        vf now = vf_fma(vf_load_n(m + i, end - i), vf_set1(momentum), grad);
+        vf_store_n(m + i, now, end - i);
+        vf_store_n(u->x + i, vf_fma(now, vf_set1(momentum), grad), end - i);
     }
 }
 
 static void muon_scale_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    int64_t end = cpu_min(u->r, (task + 1) * MUON_ROWS) * u->c;
-    for (int64_t i = task * MUON_ROWS * u->c; i < end; i++) u->x[i] *= u->scale;
+    int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
+    for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
+        vf_store_n(u->x + i, vf_load_n(u->x + i, end - i) * u->scale, end - i);
+    }
 }
 
 // s2 = b s + c s2 + a I, so that the next X is one product.
-static void muon_polynomial_task(void *arg, int64_t task) {
+static void muon_polynomial_task(void *arg, int64_t row) {
     const struct muon *u = arg;
-    int64_t end = cpu_min(u->r, (task + 1) * MUON_ROWS);
-    for (int64_t i = task * MUON_ROWS; i < end; i++) {
-        float *s = u->s + i * u->r, *s2 = u->s2 + i * u->r;
-        for (int64_t k = 0; k < u->r; k++) s2[k] = -4.7750f * s[k] + 2.0315f * s2[k];
-        s2[i] += 3.4445f;
+    float *s = u->s + row * u->side, *s2 = u->s2 + row * u->side;
+    for (int64_t i = 0; i < u->side; i += VW) {
+        vf linear = vf_load_n(s + i, u->side - i) * -4.7750f;
+        vf_store_n(s2 + i, vf_fma(vf_load_n(s2 + i, u->side - i), vf_set1(2.0315f), linear), u->side - i);
     }
+    s2[row] += 3.4445f;
 }
 
 static void muon_apply_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    const struct op_muon_args *a = u->a;
-    int64_t cols = a->w.shape[1], end = cpu_min(a->w.shape[0], (task + 1) * MUON_ROWS);
-    float keep = 1.0f - a->lr * a->weight_decay;
-    for (int64_t i = task * MUON_ROWS; i < end; i++) {
-        float *w = tensor_f32(&a->w) + i * cols;
-        for (int64_t k = 0; k < cols; k++) {
-            w[k] = w[k] * keep - u->scale * u->x[u->transposed ? k * u->c + i : i * u->c + k];
-        }
+    float *w = tensor_f32(&u->a->w), keep = 1.0f - u->a->lr * u->a->weight_decay;
+    int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
+    for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
+        vf step = vf_load_n(u->x + i, end - i) * u->scale;
+        vf_store_n(w + i, vf_load_n(w + i, end - i) * keep - step, end - i);
     }
 }
 
-static int muon_product(struct device *d, const float *x, const float *y, float *out, int64_t m, int64_t n,
-                        int64_t k, bool trans_y, struct err *e) {
+static int muon_gram(struct device *d, const struct muon *u, struct err *e) {
+    bool tall = u->rows > u->cols;
     struct gemm g = {
-        .m = m, .n = n, .k = k, .a = x, .b = y, .c = out, .lda = k, .ldb = trans_y ? k : n, .ldc = n};
-    g.trans_b = trans_y;
-    return CPU_FN(gemm_run)(d, &g, e);
+        .m = u->side, .n = u->side, .k = tall ? u->rows : u->cols, .a = u->x, .b = u->x, .c = u->s};
+    g.lda = g.ldb = u->cols;
+    g.ldc = u->side;
+    g.trans_a = tall;
+    g.trans_b = !tall;
+    int rc = CPU_FN(gemm_run)(d, &g, e);
+    if (rc != 0) return rc;
+    struct gemm h = {.m = u->side, .n = u->side, .k = u->side, .a = u->s, .b = u->s, .c = u->s2};
+    h.lda = h.ldb = h.ldc = u->side;
+    return CPU_FN(gemm_run)(d, &h, e);
 }
 
 static int muon_iterate(struct device *d, struct muon *u, struct err *e) {
-    int rc = muon_product(d, u->x, u->x, u->s, u->r, u->r, u->c, true, e);
-    if (rc == 0) rc = muon_product(d, u->s, u->s, u->s2, u->r, u->r, u->r, false, e);
+    int rc = muon_gram(d, u, e);
     if (rc != 0) return rc;
-    cpu_run(d, cpu_blocks(u->r, MUON_ROWS), muon_polynomial_task, u);
-    rc = muon_product(d, u->s2, u->x, u->next, u->r, u->c, u->r, false, e);
+    cpu_run(d, u->side, muon_polynomial_task, u);
+    bool tall = u->rows > u->cols;
+    struct gemm g = {.m = u->rows, .n = u->cols, .k = u->side, .c = u->next, .ldc = u->cols};
+    g.a = tall ? u->x : u->s2;
+    g.b = tall ? u->s2 : u->x;
+    g.lda = tall ? u->cols : u->side;
+    g.ldb = tall ? u->side : u->cols;
+    rc = CPU_FN(gemm_run)(d, &g, e);
     float *swap = u->x;
     u->x = u->next;
     u->next = swap;
@@ -213,29 +221,27 @@ static int muon_iterate(struct device *d, struct muon *u, struct err *e) {
 }
 
 int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) {
-    int64_t rows = a->w.shape[0], cols = a->w.shape[1];
+    int64_t rows = a->w.shape[0], cols = a->w.shape[1], n = rows * cols, blocks = cpu_blocks(n, OPTIM_BLOCK);
     CPU_REQUIRE(cpu_is_rows(&a->w, rows, cols) && cpu_is_rows(&a->g, rows, cols) &&
                 cpu_is_rows(&a->m, rows, cols));
     CPU_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CPU_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
-    struct muon u = {.a = a, .transposed = rows > cols};
-    u.r = u.transposed ? cols : rows;
-    u.c = u.transposed ? rows : cols;
-    u.x = tensor_f32(&a->work);
-    u.next = u.x + u.r * u.c;
-    u.s = u.next + u.r * u.c;
-    u.s2 = u.s + u.r * u.r;
-    cpu_run(d, cpu_blocks(rows, MUON_ROWS), muon_momentum_task, &u);
+    struct muon u = {
+        .a = a, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
+    u.next = u.x + n;
+    u.s = u.next + n;
+    u.s2 = u.s + u.side * u.side;
+    cpu_run(d, blocks, muon_momentum_task, &u);
     struct squares norm;
-    int rc = sum_squares(d, u.x, rows * cols, &norm, e);
+    int rc = sum_squares(d, u.x, n, &norm, e);
     if (rc != 0) return rc;
     u.scale = (float)(1 / (sqrt(norm.sum) + 1e-7));
-    cpu_run(d, cpu_blocks(u.r, MUON_ROWS), muon_scale_task, &u);
+    cpu_run(d, blocks, muon_scale_task, &u);
     for (int i = 0; i < 5; i++) {
         rc = muon_iterate(d, &u, e);
         if (rc != 0) return rc;
     }
-    u.scale = a->lr * 0.2f * sqrtf((float)u.c);
-    cpu_run(d, cpu_blocks(rows, MUON_ROWS), muon_apply_task, &u);
+    u.scale = a->lr * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+    cpu_run(d, blocks, muon_apply_task, &u);
     return 0;
 }
