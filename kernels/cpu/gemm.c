@@ -1,148 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 // C (+)= op(A) op(B) + bias and column sums. The layout is Goto's: B in panels of two vectors of columns,
-// packed once; a block of up to GEMM_MR rows of A, copied so that a row or a column of it is contiguous,
-// meets every panel with its sums in registers. Each element of C is one chain of fused multiply-adds over k,
-// in pieces of GEMM_KC that are added to C in order; so it does not depend on how rows and columns are shared
-// out.
-#include <string.h>
-
-#include "kernels/cpu/cpu.h"
+// packed once; a block of a few rows of A, copied so that it is contiguous, meets every panel with its sums
+// in registers. Each element of C is one chain of fused multiply-adds over k, in pieces of GEMM_KC that are
+// added to C in order; so it does not depend on how rows and columns are shared out.
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/simd.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/micro.h"
 
-#if VW == 16
-enum { GEMM_MR = 14 };
-#else
-enum { GEMM_MR = 6 };
-#endif
 enum {
-    GEMM_NR = 2 * VW,
     GEMM_KC = 576,
     GEMM_LDA = GEMM_KC + 16,   // rows of a copied block: not a power of two apart
+    GEMM_LDT = 16,             // of a transposed one
     GEMM_PACKED = 1 << 18,     // floats of B packed at a time
-    GEMM_TASK_ELEMS = 1 << 17, // multiply-adds / GEMM_KC of a task, about
-    GEMM_PACK_TASK = 1 << 14,
+    GEMM_TASK_ELEMS = 1 << 14, // of C in a task, about
 };
 
-// Sums of MR rows and one panel. A block is [MR][GEMM_LDA], or [KC][VW-padded MR] where A is transposed.
-enum { GEMM_LDT = 16 };
-
-SIMD_INLINE void gemm_kernel(int mr, bool columns, const float *a, const float *b, int64_t k, vf acc[][2]) {
-#pragma GCC unroll 16
-    for (int i = 0; i < mr; i++) acc[i][0] = acc[i][1] = (vf){0};
-    for (int64_t p = 0; p < k; p++, b += GEMM_NR) {
-        vf b0 = vf_load(b), b1 = vf_load(b + VW);
-#pragma GCC unroll 16
-        for (int i = 0; i < mr; i++) {
-            vf x = vf_set1(columns ? a[p * GEMM_LDT + i] : a[i * GEMM_LDA + p]);
-            acc[i][0] = vf_fma(x, b0, acc[i][0]);
-            acc[i][1] = vf_fma(x, b1, acc[i][1]);
-        }
-    }
-}
-
-// What to do with the sums: C has `left` columns from here.
-struct gemm_store {
-    float *c;
-    int64_t ldc, left;
-    const float *bias; // first piece only, may be NULL
-    bool add;          // to what is in C
-};
-
-SIMD_INLINE void gemm_put(const struct gemm_store *s, int mr, vf acc[][2]) {
-#pragma GCC unroll 16
-    for (int i = 0; i < mr; i++) {
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; v++) {
-            int64_t left = s->left - v * VW;
-            if (left <= 0) break;
-            float *c = s->c + i * s->ldc + v * VW;
-            vf sum = acc[i][v];
-            if (s->add) sum += vf_load_n(c, left);
-            if (s->bias != NULL) sum += vf_load_n(s->bias + v * VW, left);
-            vf_store_n(c, sum, left);
-        }
-    }
-}
-
-#define GEMM_ROWS(n)                                                                                         \
-    static void gemm_rows_##n(bool columns, const float *a, const float *b, int64_t k,                       \
-                              const struct gemm_store *s) {                                                  \
-        vf acc[n][2];                                                                                        \
-        if (columns) {                                                                                       \
-            gemm_kernel(n, true, a, b, k, acc);                                                              \
-        } else {                                                                                             \
-            gemm_kernel(n, false, a, b, k, acc);                                                             \
-        }                                                                                                    \
-        gemm_put(s, n, acc);                                                                                 \
-    }
-GEMM_ROWS(1)
-GEMM_ROWS(2)
-GEMM_ROWS(3)
-GEMM_ROWS(4)
-GEMM_ROWS(5)
-GEMM_ROWS(6)
-#if VW == 16
-GEMM_ROWS(7)
-GEMM_ROWS(8)
-GEMM_ROWS(9)
-GEMM_ROWS(10)
-GEMM_ROWS(11)
-GEMM_ROWS(12)
-GEMM_ROWS(13)
-GEMM_ROWS(14)
-#endif
-
-typedef void gemm_rows_fn(bool columns, const float *a, const float *b, int64_t k,
-                          const struct gemm_store *s);
-static gemm_rows_fn *const gemm_rows[GEMM_MR + 1] = {
-    NULL,         gemm_rows_1, gemm_rows_2, gemm_rows_3,  gemm_rows_4,  gemm_rows_5,  gemm_rows_6,
-#if VW == 16
-    gemm_rows_7,  gemm_rows_8, gemm_rows_9, gemm_rows_10, gemm_rows_11, gemm_rows_12, gemm_rows_13,
-    gemm_rows_14,
-#endif
-};
+MICRO_TABLE(gemm_rows, GEMM_LDA)
+MICRO_TABLE(gemm_columns, GEMM_LDT)
 
 struct gemm_job {
     const struct gemm *g;
-    float *packed;            // [panels][k][GEMM_NR]
+    float *packed;            // [panels][k][MICRO_NR]
     int64_t col, cols;        // the columns at hand
     int64_t blocks, per_task; // row blocks, and of them in a task
     int64_t k_step;
 };
 
-// Columns [col, col + NR) of op(B), rows [lo, hi), zero beyond the last column.
-static void pack_straight(const struct gemm *g, int64_t col, int64_t lo, int64_t hi, float *out) {
-    int64_t left = g->n - col;
-    for (int64_t p = lo; p < hi; p++, out += GEMM_NR) {
-        const float *b = g->b + p * g->ldb + col;
-        vf_store(out, vf_load_n(b, left));
-        vf_store(out + VW, left > VW ? vf_load_n(b + VW, left - VW) : (vf){0});
-    }
-}
-
-static void pack_turned(const struct gemm *g, int64_t col, int64_t lo, int64_t hi, float *out) {
-    for (int64_t p = lo; p < hi; p += VW) {
-        for (int v = 0; v < 2; v++) {
-            vf r[VW];
-            for (int i = 0; i < VW; i++) {
-                int64_t row = col + v * VW + i;
-                r[i] = row < g->n ? vf_load_n(g->b + row * g->ldb + p, hi - p) : (vf){0};
-            }
-            vf_transpose(r);
-            for (int i = 0; i < VW && p + i < hi; i++) vf_store(out + (p - lo + i) * GEMM_NR + v * VW, r[i]);
-        }
-    }
-}
-
 static void pack_task(void *arg, int64_t panel) {
     const struct gemm_job *j = arg;
-    float *out = j->packed + panel * j->g->k * GEMM_NR;
-    int64_t col = j->col + panel * GEMM_NR;
-    if (j->g->trans_b) {
-        pack_turned(j->g, col, 0, j->g->k, out);
+    const struct gemm *g = j->g;
+    float *out = j->packed + panel * g->k * MICRO_NR;
+    int64_t col = j->col + panel * MICRO_NR;
+    if (g->trans_b) {
+        micro_pack_turned(g->b, g->ldb, col, g->n, g->k, out);
     } else {
-        pack_straight(j->g, col, 0, j->g->k, out);
+        micro_pack_straight(g->b + col, g->ldb, g->k, g->n - col, out);
     }
 }
 
@@ -154,28 +46,30 @@ static void copy_block(const struct gemm *g, int64_t row, int64_t rows, int64_t 
     }
 }
 
-static int64_t block_start(const struct gemm_job *j, int64_t block) {
-    return block * j->g->m / j->blocks;
+static void gemm_block(const struct gemm_job *j, int64_t block, int64_t lo, int64_t n, float *a) {
+    const struct gemm *g = j->g;
+    int64_t row = block * g->m / j->blocks, rows = (block + 1) * g->m / j->blocks - row;
+    copy_block(g, row, rows, lo, n, a);
+    struct micro t = {.a = a, .k = n, .ldb = MICRO_NR, .ldc = g->ldc, .columns = g->trans_a};
+    t.add = lo > 0 || g->accumulate;
+    micro_fn *run = (g->trans_a ? gemm_columns : gemm_rows)[rows];
+    for (int64_t col = 0; col < j->cols; col += MICRO_NR) {
+        t.b = j->packed + col * g->k + lo * MICRO_NR;
+        t.c = g->c + row * g->ldc + j->col + col;
+        t.left = j->cols - col;
+        t.bias = lo == 0 && g->bias != NULL ? g->bias + j->col + col : NULL;
+        run(&t);
+    }
 }
 
 static void gemm_task(void *arg, int64_t task) {
     const struct gemm_job *j = arg;
-    const struct gemm *g = j->g;
-    float a[GEMM_MR * GEMM_LDA > GEMM_KC * GEMM_LDT ? GEMM_MR * GEMM_LDA : GEMM_KC * GEMM_LDT]
-        __attribute__((aligned(64)));
+    enum { ROWS = MICRO_MR * GEMM_LDA, COLUMNS = GEMM_KC * GEMM_LDT };
+    float a[ROWS > COLUMNS ? ROWS : COLUMNS] __attribute__((aligned(64)));
     int64_t end = cpu_min(j->blocks, (task + 1) * j->per_task);
-    for (int64_t lo = 0; lo < g->k; lo += j->k_step) {
-        int64_t n = cpu_min(j->k_step, g->k - lo);
-        for (int64_t block = task * j->per_task; block < end; block++) {
-            int64_t row = block_start(j, block), rows = block_start(j, block + 1) - row;
-            copy_block(g, row, rows, lo, n, a);
-            for (int64_t col = 0; col < j->cols; col += GEMM_NR) {
-                struct gemm_store s = {g->c + row * g->ldc + j->col + col, g->ldc, j->cols - col, NULL,
-                                       lo > 0 || g->accumulate};
-                if (lo == 0 && g->bias != NULL) s.bias = g->bias + j->col + col;
-                gemm_rows[rows](g->trans_a, a, j->packed + col * g->k + lo * GEMM_NR, n, &s);
-            }
-        }
+    for (int64_t lo = 0; lo < j->g->k; lo += j->k_step) {
+        int64_t n = cpu_min(j->k_step, j->g->k - lo);
+        for (int64_t block = task * j->per_task; block < end; block++) gemm_block(j, block, lo, n, a);
     }
 }
 
@@ -192,17 +86,17 @@ int CPU_FN(gemm_run)(struct device *d, const struct gemm *g, struct err *e) {
         gemm_empty(g);
         return 0;
     }
-    struct gemm_job j = {.g = g, .blocks = cpu_blocks(g->m, GEMM_MR)};
-    int64_t strip = GEMM_PACKED / g->k / GEMM_NR * GEMM_NR;
-    if (strip < GEMM_NR) strip = GEMM_NR;
+    struct gemm_job j = {.g = g, .blocks = cpu_blocks(g->m, MICRO_MR)};
+    int64_t strip = GEMM_PACKED / g->k / MICRO_NR * MICRO_NR;
+    if (strip < MICRO_NR) strip = MICRO_NR;
     j.k_step = cpu_blocks(g->k, cpu_blocks(g->k, GEMM_KC));
-    j.per_task = GEMM_TASK_ELEMS / (GEMM_MR * cpu_min(strip, g->n)) + 1;
-    int64_t panels = cpu_blocks(cpu_min(strip, g->n), GEMM_NR);
-    int rc = cpu_scratch(d, (void **)&j.packed, (size_t)(panels * GEMM_NR * g->k) * sizeof(float), e);
+    j.per_task = GEMM_TASK_ELEMS / (MICRO_MR * cpu_min(strip, g->n)) + 1;
+    int64_t panels = cpu_blocks(cpu_min(strip, g->n), MICRO_NR);
+    int rc = cpu_scratch(d, (void **)&j.packed, (size_t)(panels * MICRO_NR * g->k) * sizeof(float), e);
     if (rc != 0) return rc;
     for (j.col = 0; j.col < g->n; j.col += strip) {
         j.cols = cpu_min(strip, g->n - j.col);
-        cpu_run(d, cpu_blocks(j.cols, GEMM_NR), pack_task, &j);
+        cpu_run(d, cpu_blocks(j.cols, MICRO_NR), pack_task, &j);
         cpu_run(d, cpu_blocks(j.blocks, j.per_task), gemm_task, &j);
     }
     return 0;

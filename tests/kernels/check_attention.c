@@ -170,28 +170,77 @@ void check_attention(struct trial *t) {
     free_masks(&s);
 }
 
+// A gradient and, element by element, the sum of the absolute values of its terms: what rounding is measured
+// by.
+struct gradient {
+    double *value, *bound;
+};
+
+static struct gradient new_gradient(struct trial *t, int64_t n) {
+    return (struct gradient){trial_alloc(t, (size_t)n * sizeof(double)),
+                             trial_alloc(t, (size_t)n * sizeof(double))};
+}
+
+static void add_term(struct gradient g, int64_t i, double term, double bound) {
+    g.value[i] += term;
+    g.bound[i] += fabs(bound);
+}
+
 // dv += p dO; ds = p (dO v - dO o); dq += ds k; dk += ds q.
-static void reference_backward(const struct attention *s, double *p, double *dq, double *dk, double *dv) {
+static void reference_backward(const struct attention *s, double *p, struct gradient dq, struct gradient dk,
+                               struct gradient dv) {
     int hd = s->head_dim, group = s->heads / s->kv_heads;
     double *o = p + s->keys;
     for (int64_t row = 0; row < s->sequences * s->queries; row++) {
         for (int h = 0; h < s->heads; h++) {
             int64_t at = (row * s->heads + h) * hd;
             attend(s, row / s->queries, row % s->queries, h, p, o);
-            double delta = 0;
-            for (int c = 0; c < hd; c++) delta += o[c] * s->d_o[at + c];
+            double delta = 0, delta_bound = 0;
+            for (int c = 0; c < hd; c++)
+                delta += o[c] * s->d_o[at + c], delta_bound += fabs(o[c] * s->d_o[at + c]);
             for (int64_t j = 0; j < s->keys; j++) {
                 int64_t kv = ((row / s->queries * s->keys + j) * s->kv_heads + h / group) * hd;
-                double dp = 0;
+                double dp = 0, bound = delta_bound;
                 if (p[j] == 0) continue;
-                for (int c = 0; c < hd; c++) dp += s->d_o[at + c] * s->v[kv + c];
-                double ds = p[j] * (dp - delta);
                 for (int c = 0; c < hd; c++) {
-                    dv[kv + c] += p[j] * s->d_o[at + c];
-                    dk[kv + c] += ds * s->q[at + c];
-                    dq[at + c] += ds * s->k[kv + c];
+                    dp += s->d_o[at + c] * s->v[kv + c];
+                    bound += fabs(s->d_o[at + c] * s->v[kv + c]);
+                }
+                for (int c = 0; c < hd; c++) {
+                    add_term(dv, kv + c, p[j] * s->d_o[at + c], p[j] * s->d_o[at + c]);
+                    add_term(dk, kv + c, p[j] * (dp - delta) * s->q[at + c], p[j] * bound * s->q[at + c]);
+                    add_term(dq, at + c, p[j] * (dp - delta) * s->k[kv + c], p[j] * bound * s->k[kv + c]);
                 }
             }
+        }
+    }
+}
+
+static void compare_gradient(struct trial *t, const char *name, struct tensor got, struct gradient want) {
+    int64_t n = tensor_elems(&got), cols = got.shape[1];
+    for (int64_t i = 0; i < n; i++) {
+        double g = (double)tensor_f32(&got)[i / cols * got.stride[0] + i % cols];
+        if (!(fabs(g - want.value[i]) <= 1e-5 * want.bound[i])) {
+            trial_fail(t, "%s[%lld] is %.9g, not %.9g (rounding of %g)", name, (long long)i, g, want.value[i],
+                       want.bound[i]);
+        }
+    }
+}
+
+// The reference itself, against differences of the loss.
+static void differences_agree(struct trial *t, const char *name, struct attention *s, double *at, int64_t n,
+                              struct gradient want) {
+    for (int probe = 0; probe < 12; probe++) {
+        int64_t i = trial_below(t, n);
+        double x = at[i], h = 1e-5;
+        at[i] = x + h;
+        double slope = attention_loss(s);
+        at[i] = x - h;
+        slope = (slope - attention_loss(s)) / (2 * h);
+        at[i] = x;
+        if (!(fabs(slope - want.value[i]) <= 1e-7 * (1 + want.bound[i]))) {
+            trial_fail(t, "reference %s[%lld] is %g, differences say %g", name, (long long)i, want.value[i],
+                       slope);
         }
     }
 }
@@ -227,17 +276,16 @@ void check_attention_backward(struct trial *t) {
     for (int64_t i = 0; i < qrows * s.heads; i++) tensor_f32(&a.lse)[i] = (float)lse[i];
     trial_refilled(t);
     TRIAL_RUN(t, attention_backward, a);
-    double *dq = trial_alloc(t, (size_t)(qrows * qw) * sizeof *dq);
-    double *dk = trial_alloc(t, (size_t)(krows * kw) * sizeof *dk),
-           *dv = trial_alloc(t, (size_t)(krows * kw) * sizeof *dv);
+    struct gradient dq = new_gradient(t, qrows * qw), dk = new_gradient(t, krows * kw),
+                    dv = new_gradient(t, krows * kw);
     reference_backward(&s, p, dq, dk, dv);
-    trial_compare(t, "dq", a.dq, dq, 5e-5);
-    trial_compare(t, "dk", a.dk, dk, 5e-5);
-    trial_compare(t, "dv", a.dv, dv, 5e-5);
+    compare_gradient(t, "dq", a.dq, dq);
+    compare_gradient(t, "dk", a.dk, dk);
+    compare_gradient(t, "dv", a.dv, dv);
     if (s.queries * s.keys <= 700) {
-        trial_gradient(t, "dq", a.dq, false, s.q, attention_loss, &s, 5e-5);
-        trial_gradient(t, "dk", a.dk, false, s.k, attention_loss, &s, 5e-5);
-        trial_gradient(t, "dv", a.dv, false, s.v, attention_loss, &s, 5e-5);
+        differences_agree(t, "dq", &s, s.q, qrows * qw, dq);
+        differences_agree(t, "dk", &s, s.k, krows * kw, dk);
+        differences_agree(t, "dv", &s, s.v, krows * kw, dv);
     }
     free_masks(&s);
 }
