@@ -182,11 +182,11 @@ static int simulate_episode(struct simulation *s, int64_t number, struct buf *ta
 static void simulate_report(struct simulation *s, bool last) {
     double now = clock_seconds(), seconds = now - s->started;
     int64_t all = s->made * s->team->world;
+    if (last || all > s->missing_episodes) all = s->missing_episodes;
     blackbox_page(s->team->box)->samples_seen = s->made;
-    blackbox_set_step(s->team->box, s->made);
+    blackbox_set_step(s->team->box, all);
     if (s->team->rank || (!last && now - s->reported < REPORT_S)) return;
     s->reported = now;
-    if (last || all > s->missing_episodes) all = s->missing_episodes;
     log_info(s->team->log, "simulate: %lld of %lld episodes, %.0f episodes/s on %d rank%s", (long long)all,
              (long long)s->missing_episodes, (double)all / (seconds > 1e-3 ? seconds : 1e-3), s->team->world,
              s->team->world > 1 ? "s" : "");
@@ -284,7 +284,7 @@ static int simulate_list_missing(struct simulation *s, struct err *e) {
         s->missing[s->n_missing++] = k;
         s->missing_episodes += simulate_shard_episodes(s, k);
     }
-    blackbox_page(s->team->box)->total_steps = s->missing_episodes / s->team->world;
+    blackbox_page(s->team->box)->total_steps = s->missing_episodes;
     return 0;
 }
 
