@@ -37,14 +37,10 @@ bool boxdir_is_ours(const char *path) {
            st.st_uid == geteuid();
 }
 
-static int open_alive(const char *path, int flags) {
+static bool is_alive(const char *path) {
     char name[BOXDIR_PATH_BYTES + 16];
     snprintf(name, sizeof name, "%s/alive", path);
-    return open(name, flags | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-}
-
-static bool is_alive(const char *path) {
-    int fd = open_alive(path, 0);
+    int fd = open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return false;
     bool held = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
     close(fd);
@@ -81,6 +77,17 @@ static void remove_dead(void *arg, const char *path, bool alive) {
     if (!alive && !lstat(name, &st)) boxdir_remove_tree(path);
 }
 
+// The file gets its name when the lock is on it: nobody ever sees it without.
+static int lock_alive(struct boxdir *d, struct err *e) {
+    char draft[BOXDIR_PATH_BYTES + 16], name[BOXDIR_PATH_BYTES + 16];
+    snprintf(draft, sizeof draft, "%s/alive.draft", d->path);
+    snprintf(name, sizeof name, "%s/alive", d->path);
+    d->alive_fd = open(draft, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (d->alive_fd < 0 || flock(d->alive_fd, LOCK_EX | LOCK_NB) || rename(draft, name))
+        return err_errno(e, errno, "cannot lock %s", name);
+    return 0;
+}
+
 int boxdir_make(struct boxdir *d, struct err *e) {
     unsigned char random_bytes[6];
     char prefix[32], hex[2 * sizeof random_bytes + 1];
@@ -98,10 +105,8 @@ int boxdir_make(struct boxdir *d, struct err *e) {
         d->path[0] = 0;
         return rc;
     }
-    d->alive_fd = open_alive(d->path, O_CREAT | O_EXCL);
-    if (d->alive_fd >= 0 && !flock(d->alive_fd, LOCK_EX | LOCK_NB)) return 0;
-    int rc = err_errno(e, errno, "cannot lock %s/alive", d->path);
-    boxdir_remove(d);
+    int rc = lock_alive(d, e);
+    if (rc) boxdir_remove(d);
     return rc;
 }
 

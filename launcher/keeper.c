@@ -33,8 +33,10 @@ static int count_alive(const pid_t *pids, int n) {
     return alive;
 }
 
-// Ranks and guards die by their death signals; this is for what does not.
+// Ranks and guards die by their death signals; this is for what does not, and for what ranks have started
+// (their process groups).
 static void bury(const pid_t *pids, int n) {
+    for (int k = 0; k < n; k++) kill(-pids[k], SIGKILL);
     for (int i = 0; i < WAIT_STEPS && count_alive(pids, n); i++) {
         if (i == WAIT_STEPS / 4)
             for (int k = 0; k < n; k++)

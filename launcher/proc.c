@@ -89,7 +89,8 @@ static void drain(struct pollfd *p, struct buf *into) {
     char piece[4096];
     struct err full = {0};
     ssize_t n = read(p->fd, piece, sizeof piece);
-    if (n > 0 && into && buf_append(into, piece, (size_t)n, &full)) into = NULL;
+    if (n > 0 && into && buf_append(into, piece, (size_t)n, &full))
+        err_clear(&full); // what does not fit is dropped
     if (n > 0 || (n < 0 && errno == EINTR)) return;
     close(p->fd);
     p->fd = -1;

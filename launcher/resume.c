@@ -6,8 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/bytes.h"
-#include "storage/store.h"
+#include "storage/ckpt.h"
 
 #define CONFIG_PATH_BYTES (RUNDIR_PATH_BYTES + 16)
 
@@ -15,20 +14,10 @@ static bool is_remote(const char *url) {
     return strstr(url, ":") && strncmp(url, "file:", 5) != 0;
 }
 
-// Steps of committed checkpoints stand in their manifests' keys: manifest-STEP.json.
-static int64_t step_of(const char *key) {
-    char digits[24];
-    int64_t step;
-    const char *begin = strncmp(key, "manifest-", 9) ? NULL : key + 9;
-    const char *end = begin ? strstr(begin, ".json") : NULL;
-    if (!end || end[5] || end - begin >= (ptrdiff_t)sizeof digits) return -1;
-    snprintf(digits, sizeof digits, "%.*s", (int)(end - begin), begin);
-    return bytes_parse_i64(digits, &step) ? step : -1;
-}
-
 static int newest(const struct config *c, struct resume *out, struct err *e) {
     struct store *store = NULL;
-    struct store_listing listing = {0};
+    struct ckpt_entry *entries = NULL;
+    size_t n = 0;
     struct store_options options = {.endpoint = c->store_endpoint,
                                     .region = c->store_region,
                                     .path_style = c->store_path_style,
@@ -36,12 +25,10 @@ static int newest(const struct config *c, struct resume *out, struct err *e) {
                                     .connections = 2,
                                     .seed = (uint64_t)c->run_seed};
     int rc = store_open(&store, out->url, &options, e);
-    if (!rc) rc = store_list(store, "manifest-", NULL, &listing, e);
-    for (size_t i = 0; i < listing.n; i++) {
-        int64_t step = step_of(listing.objects[i].key);
-        if (step > out->step) out->step = step;
-    }
-    store_listing_fini(&listing);
+    if (!rc) rc = ckpt_list(store, &entries, &n, e);
+    for (size_t i = 0; !rc && i < n && out->step < 0; i++)
+        if (!entries[i].broken) out->step = entries[i].step;
+    free(entries);
     store_close(store);
     return rc;
 }

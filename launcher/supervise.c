@@ -22,6 +22,7 @@
 #define TICK_MS       50
 #define SETTLE_MS     120   // patience for a truer cause when the first failure may be a victim
 #define STOP_MS       5000  // for the others, when a rank died of the wish to stop
+#define GLANCE_MS     15    // ... when it seems clear: mpirun's own death shows a moment after its ranks'
 #define CREW_MS       60000 // from start until all guards are here
 #define FAREWELL_MS   2000  // for mpirun to end by itself when all ranks have
 #define TEARDOWN_MS   300   // ... when they were killed
@@ -218,9 +219,10 @@ static bool crew_is_late(const struct supervisor *s) {
 static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     int64_t now = clock_monotonic_ns();
     if (!s->doubt_since_ns) s->doubt_since_ns = now;
-    bool patient = now - s->doubt_since_ns < (int64_t)SETTLE_MS * 1000000;
-    if (verdict_is_doubtful(s->crew) && patient && !s->launcher_ended) return OUTCOME_NONE;
+    int64_t patience_ms = verdict_is_doubtful(s->crew) ? SETTLE_MS : GLANCE_MS;
+    if (now - s->doubt_since_ns < patience_ms * 1000000 && !s->launcher_ended) return OUTCOME_NONE;
     watch_poll(s->watch);
+    account(s);
     if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
         verdict_of_launch(v, s->launcher_status, s->o->job->ranks, s->number, s->launch_log);
     else
@@ -266,7 +268,8 @@ static int attempt_watch(struct supervisor *s, struct verdict *v, enum outcome *
     *out = OUTCOME_NONE;
     while (!rc && *out == OUTCOME_NONE) {
         struct pollfd fds[2] = {{s->signal_fd, POLLIN, 0}, {crew_fd(s->crew), POLLIN, 0}};
-        if (poll(fds, 2, TICK_MS) < 0 && errno != EINTR) return err_errno(e, errno, "cannot wait");
+        if (poll(fds, 2, s->doubt_since_ns ? GLANCE_MS / 3 : TICK_MS) < 0 && errno != EINTR)
+            return err_errno(e, errno, "cannot wait");
         take_signals(s);
         rc = crew_process(s->crew, e);
         obey_wish(s);
@@ -299,6 +302,8 @@ static int count_survivors(const struct supervisor *s, bool bury) {
         const struct crew_rank *rank = crew_rank(s->crew, r);
         bool guard = proc_alive(rank->guard_pid);
         bool child = rank->state != CREW_ENDED && proc_alive(rank->pid);
+        // The rank of a guard that vanished is dead by its death signal, what it had started may not be.
+        if (rank->state == CREW_LOST && rank->pid > 0) kill(-rank->pid, SIGKILL);
         if (guard && bury) kill(rank->guard_pid, SIGKILL);
         if (child && bury) kill(rank->pid, SIGKILL);
         n += guard + child;

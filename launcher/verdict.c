@@ -147,8 +147,8 @@ static void name_crash(struct verdict *v, const struct crew_rank *r) {
     else if (v->error[0])
         snprintf(v->cause, sizeof v->cause, "%s failed%s: %s", who, where, v->error);
     else
-        snprintf(v->cause, sizeof v->cause, "%s ended with exit code %d%s%s%s", who, r->code,
-                 v->code ? " (" : "", v->code ? err_words(v->code) : "", v->code ? ")" : "");
+        snprintf(v->cause, sizeof v->cause, "%s ended with exit code %d%s%s%s%s", who, r->code,
+                 v->code ? " (" : "", v->code ? err_words(v->code) : "", v->code ? ")" : "", where);
 }
 
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,

@@ -19,7 +19,7 @@ struct eye {
     struct blackbox_page *page;
     bool have;
     int64_t heartbeat_ns, silent_ms; // silence as we saw it, not as the clocks say
-    int64_t step, step_seen_ns, slowest_step_ms, steps_seen;
+    int64_t step, step_seen_ns, slowest_step_ms;
     int64_t first_step, first_ns; // where the first change of step was seen
 };
 
@@ -72,7 +72,6 @@ static void follow_steps(struct eye *eye, int64_t now) {
     if (eye->step_seen_ns) {
         int64_t took_ms = (now - eye->step_seen_ns) / 1000000;
         if (took_ms > eye->slowest_step_ms) eye->slowest_step_ms = took_ms;
-        eye->steps_seen++;
     } else {
         eye->first_step = eye->page->step;
         eye->first_ns = now;
@@ -136,7 +135,7 @@ static int64_t patience_ms(const struct watch *w, const struct eye *eye) {
     case PHASE_BACKWARD:
     case PHASE_OPTIMISER:
     case PHASE_COLLECTIVE:
-        if (eye->steps_seen < WARM_STEPS) return floor_ms > COLD_MS ? floor_ms : COLD_MS;
+        if (eye->step - eye->first_step < WARM_STEPS) return floor_ms > COLD_MS ? floor_ms : COLD_MS;
         return pace_ms > floor_ms ? pace_ms : floor_ms;
     case PHASE_INIT:
     case PHASE_DATA: return floor_ms > COLD_MS ? floor_ms : COLD_MS;

@@ -62,6 +62,7 @@ int main(int argc, char **argv) {
     struct arguments a = {.overrides = overrides};
     struct rank r = {.signal_fd = -1};
     struct err e = {0};
+    if (argc == 2 && !strcmp(argv[1], "--version")) return printf("orrery-rank %s\n", ORRERY_VERSION) < 0;
     if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
     log_init(&r.log, STDERR_FILENO, LOG_INFO, "");
     int rc = parse(&a, argc, argv, &e);

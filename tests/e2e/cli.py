@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a person types: help, bad usage, bad configs, exit codes; stdout is data, stderr is talk."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import config, fake_environment, settings  # noqa: E402
+from orrery_run import ORRERY, check, folder, orrery  # noqa: E402
+
+
+def expect(status, words, *texts, env=None):
+    done = orrery(*words, check=False, env=env)
+    check(done.returncode == status, f"orrery {' '.join(map(str, words))}: exit {done.returncode}, wanted {status}: {done.stderr.strip()[:200]}")
+    for text in texts:
+        check(text in done.stderr + done.stdout, f"it says '{text}'")
+    return done
+
+
+def help_everywhere():
+    overview = expect(0, ["--help"]).stdout
+    verbs = [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]
+    check(len(verbs) >= 10, f"verbs: {' '.join(verbs)}")
+    for verb in verbs:
+        done = expect(0, [verb, "--help"], f"usage: orrery {verb}")
+        check(done.stderr == "", "help goes to stdout")
+    check("guard" not in verbs, "the guard is not for people")
+
+
+def bad_usage():
+    expect(64, [], "a verb is missing")
+    expect(64, ["rnu"], "did you mean 'run'")
+    expect(64, ["run"], "usage: orrery run CONFIG")
+    expect(64, ["run", "a", "b"], "unexpected argument 'b'")
+    expect(64, ["run", "a", "--rank", "2"], "did you mean '--ranks'")
+    expect(64, ["run", "a", "-n", "0"], "between 1 and")
+    expect(64, ["run", "a", "-n", "two"], "whole number")
+    expect(64, ["config", "shwo"], "one of show, explain, schema")
+    expect(64, ["simulate", "table"], "--out")
+    expect(64, ["guard"], "")
+    expect(64, ["guard", "true"], "not by hand")
+    expect(64, ["logs", ".", "--task", "../../etc"], "is no task")
+
+
+def not_there_yet():
+    with folder() as tmp:
+        expect(69, ["submit", config(tmp), "--slurm"], "not there yet")
+        expect(69, ["run", config(tmp), "--hosts", "a,b"], "not there yet")
+
+
+def bad_configs():
+    with folder() as tmp:
+        path = pathlib.Path(tmp) / "bad.yaml"
+        path.write_text("trian:\n  steps: 5\ntrain:\n  steps: many\n  batch: -1\n")
+        done = expect(78, ["run", path], "did you mean 'train'", f"{path}:4:", f"{path}:5:", "3 errors")
+        check(done.stdout == "", "nothing on stdout")
+        expect(66, ["run", f"{tmp}/none.yaml"], "No such file")
+        expect(78, ["run", config(tmp), "train.step=5"], "did you mean 'train.steps'")
+        deep = pathlib.Path(tmp) / "deep.yaml"
+        deep.write_text("a: " + "[" * 200000)
+        expect(78, ["config", "show", deep])
+        check(not (pathlib.Path(tmp) / "run").exists(), "nothing was started")
+
+
+def config_verbs():
+    with folder() as tmp:
+        shown = expect(0, ["config", "show", config(tmp), "train.steps=7"]).stdout
+        check("steps: 7  # command line" in shown and "batch: 12" in shown, "values with their origins")
+        schema = json.loads(expect(0, ["config", "schema"]).stdout)
+        check(isinstance(schema, dict), "the schema is JSON")
+        expect(0, ["config", "explain", "train.steps"], "optimiser steps")
+        expect(0, ["config", "reference"], "train.steps")
+
+
+def doctor_finds_planted_defects():
+    env = fake_environment()
+    rows = json.loads(expect(0, ["doctor", "--json"], env=env).stdout)
+    check(all(r["grade"] != "bad" for r in rows), "this machine is fit")
+    check(all(r["cure"] for r in rows if r["grade"] != "good"), "what is not good has a cure")
+    expect(66, ["doctor"], "apt-get install openmpi-bin", env=dict(env, PATH="/nonexistent"))
+    expect(78, ["doctor"], "PMIX_RANK", env=dict(env, PMIX_RANK="0"))
+    expect(66, ["doctor"], "build both", env=dict(env, ORRERY_RANK_PROGRAM="/nonexistent"))
+    with folder() as tmp:
+        expect(66, ["doctor", config(tmp), f"data.train={tmp}/none"], "orrery simulate", env=env)
+        expect(69, ["doctor", config(tmp), "data.train=s3://bucket/x", "store.endpoint=http://127.0.0.1:9"],
+               "check the address", env=dict(env, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"))
+
+
+def missing_things():
+    with folder() as tmp:
+        expect(66, ["why", f"{tmp}/none"], "no run folder")
+        expect(66, ["why", tmp], "no run.json")
+        expect(66, ["logs", tmp], "no logs")
+        expect(66, ["run", config(tmp), *settings(tmp)], "orrery-rank", env=fake_environment(ORRERY_RANK_PROGRAM="/nonexistent"))
+
+
+def full_output():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([ORRERY, "config", "schema"], stdout=full, stderr=subprocess.PIPE, text=True)
+    check(done.returncode == 74, f"stdout on a full disk: exit {done.returncode}")
+
+
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, doctor_finds_planted_defects,
+             missing_things, full_output):
+    print("--", test.__name__)
+    test()

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Starting, stopping, going on: with the stand-in rank under real mpirun."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import (alive, box_folders, check_ledger, config, events, fake_environment, family, output,  # noqa: E402
+                      settings, wait_dead, wait_for, wait_step)
+from orrery_run import check, descendants, folder, orrery, start  # noqa: E402
+
+
+def running(tmp, ranks=2, env=None, **keys):
+    keys = {"steps": 100000, **keys}
+    child = start("run", config(tmp), "-n", ranks, *settings(tmp, **keys), env=env or fake_environment())
+    check(wait_step(f"{tmp}/run", 5), "it runs")
+    return child
+
+
+def record(tmp):
+    return json.loads((pathlib.Path(tmp) / "run" / "run.json").read_text())
+
+
+def a_run_and_its_folder(tmp):
+    done = orrery("run", config(tmp), "-n", 3, *settings(tmp), env=fake_environment())
+    lines = done.stderr.splitlines()
+    check(lines[0].startswith("fresh start: ") and "3 ranks" in lines[0], lines[0])
+    check(lines[-1].startswith("done: "), lines[-1])
+    check(done.stdout == "", "stdout is for data")
+    run = pathlib.Path(tmp) / "run"
+    for name in ("config.yaml", "run.json", "events.jsonl", "logs/attempt-1/rank-2.log", "logs/attempt-1/launch.log",
+                 "blackbox/rank-1.box"):
+        check((run / name).is_file(), f"the folder has {name}")
+    check("command line" in (run / "config.yaml").read_text(), "config.yaml names origins")
+    check(record(tmp)["state"] == "done", "the record says done")
+    check(not box_folders(run), "nothing stays in /dev/shm")
+    check(orrery("logs", run, "--rank", 1).stdout.startswith("rank 1 step 1\n"), "orrery logs shows the rank's output")
+    check_ledger(run)
+    # The same command once more: a new attempt from where the ranks know they are.
+    done = orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=70), env=fake_environment())
+    check("rank 0 step 61\n" == orrery("logs", run, "--rank", 0).stdout[:15], "it went on at step 61")
+    check((run / "logs/attempt-2").is_dir(), "as attempt 2")
+
+
+def first_signal_saves(tmp, number):
+    child = running(tmp)
+    os.kill(child.pid, number)
+    code = child.wait(20)
+    text = output(child)
+    check(code == 75, f"{signal.Signals(number).name}: exit {code}")
+    check("asking all ranks to save" in text and "saved; the same command goes on" in text, "and says so")
+    check(record(tmp)["state"] == "saved", "the record says saved")
+    saved = int((pathlib.Path(tmp) / "run" / "fake-ckpt").read_text())
+    done = orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=saved + 5), env=fake_environment())
+    check(done.returncode == 0, f"goes on from step {saved}")
+    child.output.close()
+
+
+def second_interrupt_stops_at_once(tmp):
+    child = running(tmp, env=fake_environment(FAKE_IGNORE_TERM=1))
+    everybody = [p for p, _ in descendants(child.pid)]
+    os.kill(child.pid, signal.SIGINT)
+    time.sleep(0.4)
+    check(child.poll() is None, "ranks that do not listen are waited for")
+    os.kill(child.pid, signal.SIGINT)
+    code = child.wait(10)
+    check(code == 130, f"exit {code}")
+    check("stopped without saving" in output(child), "and says so")
+    check(wait_dead(everybody) is not None, "nobody is left")
+    child.output.close()
+
+
+def a_signal_at_one_rank_saves_all(tmp):
+    child = running(tmp, ranks=3)
+    os.kill(family(child.pid)["rank"][2], signal.SIGTERM)
+    code = child.wait(20)
+    check(code == 75, f"SIGTERM at one rank: exit {code}")
+    child.output.close()
+
+
+def second_supervisor_is_refused(tmp):
+    child = running(tmp)
+    done = orrery("run", config(tmp), "-n", 2, *settings(tmp), env=fake_environment(), check=False)
+    check(done.returncode == 79 and f"process {child.pid} on host" in done.stderr, done.stderr.strip())
+    jobs = json.loads(orrery("ps", "--json").stdout)
+    check(any(j["pid"] == child.pid and j["ranks"] == 2 for j in jobs), "orrery ps shows it")
+    why = json.loads(orrery("why", f"{tmp}/run", "--json").stdout)
+    check(why["live"] and len(why["ranks"]) == 2 and why["ranks"][0]["step"] > 0, "orrery why reads it live")
+    os.kill(child.pid, signal.SIGTERM)
+    check(child.wait(20) == 75, "the first is unharmed")
+    child.output.close()
+
+
+def logs_are_bounded(tmp):
+    env = fake_environment(FAKE_SPAM=400000, ORRERY_LOG_MB=1, FAKE_STEP_MS=1)
+    orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=20), env=env)
+    logs = pathlib.Path(tmp) / "run" / "logs" / "attempt-1"
+    for rank in range(2):
+        sizes = [(logs / name).stat().st_size for name in (f"rank-{rank}.log", f"rank-{rank}.log.1")]
+        check(max(sizes) <= 1 << 20 and sizes[1] > 0, f"rank {rank} wrote 8 MB, its logs have {sizes} bytes")
+
+
+def a_terminal_gets_one_line(tmp):
+    import pty
+    parent, child_fd = pty.openpty()
+    import subprocess
+    from orrery_run import ORRERY
+    child = subprocess.Popen([ORRERY, "run", str(config(tmp)), "-n", "2", *settings(tmp, steps=150)],
+                             env=fake_environment(), stderr=child_fd, stdout=subprocess.DEVNULL)
+    os.close(child_fd)
+    text = b""
+    try:
+        while True:
+            piece = os.read(parent, 4096)
+            if not piece:
+                break
+            text += piece
+    except OSError:
+        pass
+    check(child.wait() == 0, "it ran on a terminal")
+    check(text.count(b"\r\x1b[K") + text.count(b"\x1b[K") > 1 and b"step " in text, "the progress line is rewritten")
+
+
+def hostile_folders(tmp):
+    run = pathlib.Path(tmp) / "run"
+    victim = pathlib.Path(tmp) / "victim"
+    for name in ("logs", "events.jsonl", "lock", "blackbox"):
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+        victim.write_text("precious")
+        (run / name).symlink_to(victim)
+        done = orrery("run", config(tmp), *settings(tmp), env=fake_environment(), check=False)
+        check(done.returncode in (65, 74) and "symbolic link" in done.stderr, f"{name} is a link: {done.stderr.strip()}")
+        check(victim.read_text() == "precious", "what it points to is untouched")
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "config.yaml").symlink_to(victim)
+    done = orrery("run", config(tmp), *settings(tmp), env=fake_environment(), check=False)
+    check(victim.read_text() == "precious", "nor through config.yaml")
+    plain = pathlib.Path(tmp) / "plain"
+    plain.write_text("x")
+    done = orrery("run", config(tmp), f"run.dir={plain}", env=fake_environment(), check=False)
+    check(done.returncode == 65 or done.returncode == 74, f"a file as run.dir: {done.stderr.strip()}")
+
+
+def main():
+    tests = [a_run_and_its_folder, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
+             second_supervisor_is_refused, logs_are_bounded, a_terminal_gets_one_line, hostile_folders]
+    tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    for test in tests:
+        with folder() as tmp:
+            print("--", getattr(test, "__name__", "test"))
+            test(tmp)
+
+
+main()

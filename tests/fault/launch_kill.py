@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Kills rank, guard, mpirun and supervisor at random moments: no process is left, nothing stays in /dev/shm, the
+supervisor (where it lives) ends with a verdict, and the same command goes on. ORRERY_KILLS: rounds per target."""
+import os
+import pathlib
+import random
+import signal
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import (alive, box_folders, config, fake_environment, family, output, settings, wait_dead,  # noqa: E402
+                      wait_for, wait_step)
+from orrery_run import check, folder, orrery, start  # noqa: E402
+
+ROUNDS = int(os.environ.get("ORRERY_KILLS", "3"))
+TARGETS = ("rank", "guard", "mpirun", "supervisor")
+
+
+def one(tmp, rng, target, times):
+    run = f"{tmp}/run"
+    ranks = rng.choice([2, 3, 4])
+    env = fake_environment(FAKE_STEP_MS=5, FAKE_CHILD=1)
+    words = ["run", config(tmp), "-n", ranks, *settings(tmp, steps=100000, launch__attempts=1)]
+    child = start(*words, env=env)
+    tree = wait_for(lambda: (lambda f: f if len(f["rank"]) == ranks else None)(family(child.pid)))
+    check(tree is not None, f"{ranks} ranks came up")
+    time.sleep(rng.uniform(0, 0.3))
+    tree = family(child.pid)
+    everybody = [p for pids in tree.values() for p in pids]
+    from orrery_run import descendants
+    everybody = sorted(set(everybody) | {p for p, _ in descendants(child.pid)})
+    victim = rng.choice(tree[target])
+    os.kill(victim, signal.SIGKILL)
+    others = [p for p in everybody if p != child.pid]
+    took = wait_dead(others, 10)
+    check(took is not None, f"{target} {victim} killed: {len(others)} processes gone after {took or -1:.3f} s {alive(others)}")
+    child.wait(20)
+    times.append(took)
+    check(wait_for(lambda: not box_folders(run), 5), "nothing of it in /dev/shm")
+    if target == "supervisor":
+        check(child.returncode == -signal.SIGKILL, "the supervisor was killed")
+    else:
+        text = output(child)
+        check(child.returncode not in (0, 75), f"exit code {child.returncode}")
+        check("cause: " in text, "there is a verdict")
+        want = {"rank": "signal 9 (SIGKILL)", "guard": "vanished", "mpirun": "mpirun was killed by signal 9"}[target]
+        check(want in text.split("cause: ")[1], f"the cause is right: {text.split('cause: ')[1].splitlines()[0]}")
+        if target != "mpirun":
+            check(f"pid {victim}" in text or f"(pid {victim})" in text, "the verdict names the pid")
+    child.output.close()
+
+
+def goes_on(tmp):
+    done = orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=20), env=fake_environment(), check=False)
+    check(done.returncode == 0, "the same folder can be used again at once")
+
+
+def killed_supervisor_frees_the_lock(tmp):
+    """A new run right behind a kill -9 waits for the keeper instead of failing."""
+    child = start("run", config(tmp), "-n", 2, *settings(tmp, steps=100000), env=fake_environment())
+    check(wait_step(f"{tmp}/run", 5), "it runs")
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    goes_on(tmp)
+    boxes = list(pathlib.Path(f"{tmp}/run/blackbox").glob("rank-*.box"))
+    check(len(boxes) == 2, "black boxes are saved")
+
+
+def main():
+    seed = int(os.environ.get("ORRERY_SEED", time.time_ns() % 1000000))
+    print("seed", seed)
+    rng = random.Random(seed)
+    times = []
+    for round_number in range(ROUNDS):
+        for target in TARGETS:
+            with folder() as tmp:
+                one(tmp, rng, target, times)
+    with folder() as tmp:
+        killed_supervisor_frees_the_lock(tmp)
+    times.sort()
+    print(f"{len(times)} kills; all gone after {times[len(times) // 2]:.3f} s (median), {times[-1]:.3f} s (worst)")
+
+
+main()

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts on injected faults: the right rank, host, pid, signal or code, step, phase and words; restarts by class."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import (box_folders, check_ledger, config, events, fake_environment, family, output, settings,  # noqa: E402
+                      wait_for, wait_step)
+from orrery_run import check, folder, orrery, start  # noqa: E402
+
+HOST = socket.gethostname()
+
+
+def faulty(tmp, fault, ranks=2, env=None, **keys):
+    keys = {"launch__attempts": 1, **keys}
+    words = settings(tmp, **keys) + [f"fault.inject={fault}"]
+    return orrery("run", config(tmp), "-n", ranks, *words, check=False, env=env or fake_environment())
+
+
+def cause(done):
+    check("cause: " in done.stderr, "there is a verdict")
+    return done.stderr.split("cause: ")[1].splitlines()[0]
+
+
+def crash(fault, status, *wanted, ranks=2, **keys):
+    with folder() as tmp:
+        done = faulty(tmp, fault, ranks, **keys)
+        line = cause(done)
+        check(done.returncode == status, f"{fault}: exit {done.returncode}, wanted {status}")
+        for text in wanted:
+            check(text in line, f"{fault}: the cause says '{text}': {line}")
+        verdict = events(f"{tmp}/run", "verdict")[-1]
+        check(verdict["host"] == HOST and verdict["pid"] > 0, "host and pid are recorded")
+        check_ledger(f"{tmp}/run")
+        why = json.loads(orrery("why", f"{tmp}/run", "--json").stdout)
+        check(why["verdict"]["rank"] == verdict["rank"] and not why["live"], "orrery why tells the same")
+        check(line in orrery("why", f"{tmp}/run").stdout, "in words too")
+        check(not box_folders(f"{tmp}/run"), "nothing stays in /dev/shm")
+        return done, verdict
+
+
+def crashes():
+    _, verdict = crash("kill:rank=1,step=25,phase=backward", 137, "rank 1", f"host {HOST}", "signal 9 (SIGKILL)",
+                       "step 25", "backward", ranks=3)
+    check((verdict["rank"], verdict["signal"], verdict["step"], verdict["phase"]) == (1, 9, 25, "backward"), "as numbers")
+    crash("segv:rank=0,step=12", 139, "rank 0", "signal 11 (SIGSEGV)", "step 12")
+    crash("exit=7:rank=1,step=12", 7, "rank 1", "exit code 7", "step 12")
+    done, _ = crash("enospc:rank=0,step=20", 74, "rank 0", "checkpoint", "No space left on device")
+    check("last lines of" in done.stderr and "rank 0 step 20" in done.stderr, "the log's last lines are shown")
+    check(done.stderr.rstrip().splitlines()[-1].startswith("cause: "), "the cause comes last")
+    done, _ = crash("nan:rank=1,step=5", 65, "rank 1", "not a number", launch__attempts=5)
+    check(done.stderr.count("cause: ") == 1, "a USER failure is not tried again")
+
+
+def single_rank():
+    with folder() as tmp:
+        done = faulty(tmp, "kill:step=9", ranks=1)
+        check(done.returncode == 137 and "rank 0" in cause(done) and "step 9" in cause(done), "one rank, without mpirun")
+
+
+def restarts():
+    with folder() as tmp:
+        done = faulty(tmp, "kill:rank=1,step=25", launch__attempts=3)
+        check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, "a killed rank is started again")
+        starts = [r["attempt"] for r in events(f"{tmp}/run", "attempt-start")]
+        check(starts == [1, 2], f"attempts {starts}")
+        ledger = events(f"{tmp}/run", "ledger")[-1]
+        check(ledger["lost_work"] > 0 and ledger["restart"] > 0, "lost work and restart are on the account")
+        check_ledger(f"{tmp}/run")
+    with folder() as tmp:
+        done = faulty(tmp, "kill:rank=1,step=5,attempt=any", launch__attempts=3)
+        check(done.returncode == 137 and done.stderr.count("cause: ") == 3, "three attempts without progress, then no more")
+        check("3 attempts without progress" in done.stderr, "and it says so")
+    with folder() as tmp:
+        # Ten steps of progress each time: never without progress, so it reaches its end.
+        fault = ";".join(f"kill:rank=1,step={10 * a + 5},attempt={a}" for a in range(1, 5))
+        done = faulty(tmp, fault, launch__attempts=2)
+        check(done.returncode == 0 and done.stderr.count("cause: ") == 4, "progress resets the count")
+
+
+def hangs():
+    for fault, word in (("stop:rank=1,step=25", "is stopped by a signal"), ("spin:rank=1,step=25", "no sign of life")):
+        with folder() as tmp:
+            begin = time.monotonic()
+            done = faulty(tmp, fault, ranks=3, launch__hang_s=2)
+            line = cause(done)
+            check(done.returncode == 76, f"{fault}: exit {done.returncode}")
+            check("ranks 0, 2 wait in all-reduce gradients" in line and "rank 1" in line and word in line, line)
+            print(f"{fault}: whole run {time.monotonic() - begin:.1f} s with launch.hang_s=2")
+            verdict = events(f"{tmp}/run", "verdict")[-1]
+            check(verdict["rank"] == 1 and verdict["kind"] == "hang", "as numbers")
+    with folder() as tmp:
+        done = faulty(tmp, "slow=150ms", steps=8, launch__hang_s=1)
+        check(done.returncode == 0, "slow steps are no hang")
+
+
+def quick():
+    """How fast the verdict is: printed, not judged."""
+    took = []
+    for _ in range(5):
+        with folder() as tmp:
+            child = start("run", config(tmp), "-n", 3, *settings(tmp, steps=100000, launch__attempts=1),
+                          env=fake_environment())
+            check(wait_step(f"{tmp}/run", 5), "it runs")
+            victim = family(child.pid)["rank"][1]
+            begin = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda: "cause: " in output(child), 5, 0.002)
+            took.append(time.monotonic() - begin)
+            child.wait(10)
+            check(f"pid {victim}" in output(child), "the right pid")
+            child.output.close()
+    print(f"verdict after SIGKILL: median {1e3 * sorted(took)[2]:.0f} ms, worst {1e3 * max(took):.0f} ms")
+
+
+def launch_fails():
+    with folder() as tmp:
+        fake_bin = pathlib.Path(tmp) / "bin"
+        fake_bin.mkdir()
+        script = fake_bin / "mpirun"
+        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.1.4'; exit 0; }\n"
+                          "echo 'There are not enough slots available in the system' >&2\nexit 1\n")
+        script.chmod(0o755)
+        env = fake_environment(PATH=f"{fake_bin}:{os.environ['PATH']}")
+        done = faulty(tmp, "", env=env)
+        check(done.returncode == 69 and "too few slots" in cause(done), cause(done))
+        check("not enough slots available" in done.stderr, "mpirun's own words are shown")
+    with folder() as tmp:
+        done = faulty(tmp, "", env=fake_environment(PATH=str(tmp)))
+        check(done.returncode == 66 and "apt-get install openmpi-bin" in done.stderr, "no mpirun: the cure is named")
+    with folder() as tmp:
+        done = faulty(tmp, "", env=fake_environment(PMIX_RANK="0"))
+        check(done.returncode == 78 and "PMIX_RANK" in done.stderr, "a stale variable is refused")
+
+
+def main():
+    crashes()
+    single_rank()
+    restarts()
+    hangs()
+    launch_fails()
+    quick()
+
+
+main()
