@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/opts.h"
 #include "launcher/proc.h"
@@ -23,47 +24,63 @@ static void print_bytes(double bytes) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     int u = 0;
     for (; bytes >= 1024 && u < 5; u++) bytes /= 1024;
-    printf(u ? "%.1f %s\n" : "%.0f %s\n", bytes, units[u]);
+    printf(u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
 }
 
-static void print_scalar(const char *key, const struct json_value *v) {
+static void print_scalar(const struct json_value *v, bool bytes) {
     const char *text;
     int64_t whole;
     double real;
     bool truth;
-    if (json_as_int(v, &whole) && ends_with(key, "bytes"))
+    if (json_as_int(v, &whole) && bytes)
         print_bytes((double)whole);
     else if (json_as_int(v, &whole))
-        printf("%" PRId64 "\n", whole);
+        printf("%" PRId64, whole);
     else if (json_as_double(v, &real))
-        printf("%.6g\n", real);
+        printf("%.6g", real);
     else if (json_as_string(v, &text))
-        printf("%s\n", text);
+        printf("%s", text);
     else
-        printf("%s\n", json_as_bool(v, &truth) ? (truth ? "yes" : "no") : "-");
+        printf("%s", json_as_bool(v, &truth) ? (truth ? "yes" : "no") : "-");
 }
 
-static void print_value(const char *key, const struct json_value *v, int depth);
+// An object of scalars on one line: "rank 0  weights 278.6 KiB  ...".
+static void print_row(const struct json_value *v, bool bytes) {
+    printf(" ");
+    for (size_t i = 0; i < json_size(v); i++) {
+        const char *key;
+        const struct json_value *member;
+        if (!json_member(v, i, &key, &member)) continue;
+        printf(" %s ", key);
+        print_scalar(member, (bytes && strcmp(key, "rank") != 0) || ends_with(key, "bytes"));
+        printf(i + 1 < json_size(v) ? "," : "\n");
+    }
+}
+
+static void print_members(const struct json_value *v, int depth);
+
+static void print_value(const char *key, const struct json_value *v, int depth) {
+    if (depth > DEPTH_MAX) return;
+    if (json_is_array(v)) {
+        printf("%*s%s\n", 2 * depth, "", key);
+        for (size_t i = 0; i < json_size(v); i++) print_row(json_at(v, i), !strcmp(key, "memory"));
+    } else if (json_is_object(v)) {
+        printf("%*s%s\n", 2 * depth, "", key);
+        print_members(v, depth + 1);
+    } else {
+        int width = 30 - 2 * depth;
+        printf("%*s%-*s ", 2 * depth, "", width > 1 ? width : 1, key);
+        print_scalar(v, ends_with(key, "bytes"));
+        printf("\n");
+    }
+}
 
 static void print_members(const struct json_value *v, int depth) {
     for (size_t i = 0; i < json_size(v); i++) {
-        const char *key = "-";
-        const struct json_value *member = json_is_array(v) ? json_at(v, i) : NULL;
-        if (!member && !json_member(v, i, &key, &member)) continue;
-        print_value(key, member, depth);
+        const char *key;
+        const struct json_value *member;
+        if (json_member(v, i, &key, &member)) print_value(key, member, depth);
     }
-}
-
-static void print_value(const char *key, const struct json_value *v, int depth) {
-    int width = 30 - 2 * depth;
-    if (depth > DEPTH_MAX) return;
-    if (json_is_object(v) || json_is_array(v)) {
-        printf("%*s%s\n", 2 * depth, "", key);
-        print_members(v, depth + 1);
-        return;
-    }
-    printf("%*s%-*s ", 2 * depth, "", width > 1 ? width : 1, key);
-    print_scalar(key, v);
 }
 
 static int print_plan(const struct buf *out, bool as_json, struct err *e) {
@@ -105,7 +122,7 @@ int cmd_plan(const struct cmd *self, int argc, char **argv, struct err *e) {
     int64_t ranks = 0;
     char program[4096];
     const struct opt table[] = {
-        {"ranks", 'n', OPT_INT, "N", "ranks to plan for (default: launch.ranks)", &ranks, 1, 1048576},
+        {"ranks", 'n', OPT_INT, "N", "ranks to plan for (default: as run would start)", &ranks, 1, 1048576},
         {"json", 0, OPT_FLAG, NULL, "as JSON", &as_json, 0, 0},
     };
     struct opts_rest rest;
@@ -114,12 +131,13 @@ int cmd_plan(const struct cmd *self, int argc, char **argv, struct err *e) {
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
     if (rc || rest.help) return rc;
     rc = load_config(&file, rest.words[0], rest.overrides, rest.n_overrides, e);
+    if (!rc) ranks = job_ranks(config_values(file), ranks);
     config_close(file);
     if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, e);
     const char *const head[] = {program, "--config", rest.words[0], "--task", "plan"};
     if (!rc) rc = strv_add_all(&command, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_add_all(&command, rest.overrides, rest.n_overrides, e);
-    if (!rc && ranks) rc = strv_addf(&command, e, "launch.ranks=%lld", (long long)ranks);
+    if (!rc) rc = strv_addf(&command, e, "launch.ranks=%lld", (long long)ranks);
     if (!rc) rc = ask_rank(&command, as_json, e);
     strv_fini(&command);
     return rc;

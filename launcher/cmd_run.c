@@ -9,7 +9,8 @@
 #include "launcher/opts.h"
 #include "launcher/resume.h"
 
-#define CONFIG_BYTES (1 << 20)
+#define CONFIG_BYTES  (1 << 20)
+#define CHANGES_BYTES (1 << 18)
 
 struct run_words {
     const char *config, *hosts;
@@ -29,6 +30,14 @@ static void say_start(const struct log *log, const struct config *c, const struc
     int threads = machine_threads(c->train_threads, (int)ranks);
     log_info(log, "%s: %s, %lld rank%s x %d thread%s on %s, to step %lld", from, run->given, (long long)ranks,
              ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", host, (long long)c->train_steps);
+}
+
+static void say_changes(const struct log *log, const struct buf *changes) {
+    for (const char *at = changes->data; at && *at;) {
+        size_t n = strcspn(at, "\n");
+        log_info(log, "%.*s", (int)n, at);
+        at += n + (at[n] == '\n');
+    }
 }
 
 static int write_config(const struct config_file *file, const struct rundir *run, char *path,
@@ -55,19 +64,22 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
     const struct config *c = config_values(file);
     char config_path[RUNDIR_PATH_BYTES + 16];
     struct resume resume;
+    struct buf changes;
+    buf_init(&changes, CHANGES_BYTES);
     int rc = rundir_lock(run, e);
     if (!rc) rc = resume_find(c, run, &resume, e);
-    if (!rc && resume.step >= 0) rc = resume_check_config(c, run, words->force, log, e);
-    if (rc) return rc;
+    if (!rc && resume.step >= 0) rc = resume_check_config(c, run, words->force, &changes, e);
+    if (rc) goto out;
     if (is_complete(run, c, &resume)) {
         log_info(log, "complete: %s is at step %lld of %lld; raise train.steps to go on, or: orrery eval %s",
                  run->given, (long long)resume.step, (long long)c->train_steps, run->given);
-        return 0;
+        goto out;
     }
     int64_t ranks = job_ranks(c, words->ranks);
     say_start(log, c, run, ranks, &resume);
+    say_changes(log, &changes);
     rc = write_config(file, run, config_path, sizeof config_path, e);
-    if (rc) return rc;
+    if (rc) goto out;
     struct job_request request = {.config = file,
                                   .task = "train",
                                   .run = run,
@@ -77,6 +89,8 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                                   .record = true};
     rc = job_run(&request, log, e);
     if (rc == err_exit_code(ERR_SAVED)) log_info(log, "stopped early and saved; the same command goes on");
+out:
+    buf_fini(&changes);
     return rc;
 }
 

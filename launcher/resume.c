@@ -48,7 +48,7 @@ int resume_find(const struct config *c, const struct rundir *run, struct resume 
 }
 
 struct changes {
-    const struct log *log;
+    struct buf *lines;
     bool force;
     int refused;
     char names[512];
@@ -63,24 +63,24 @@ static void refuse(struct changes *d, const char *key, const char *was, const ch
 static void note_change(void *arg, const char *key, const char *was, const char *now,
                         enum config_change change) {
     struct changes *d = arg;
+    struct err full = {0};
     if (change == CHANGE_MODEL || (change == CHANGE_DATA && !d->force))
         refuse(d, key, was, now);
-    else if (change != CHANGE_FREE)
-        log_info(d->log, "changed since the last start: %s: %s -> %s", key, was, now);
+    else if (change != CHANGE_FREE &&
+             buf_appendf(d->lines, &full, "changed since the last start: %s: %s -> %s\n", key, was, now))
+        err_clear(&full); // more than anybody reads
 }
 
-int resume_check_config(const struct config *now, const struct rundir *run, bool force, const struct log *log,
+int resume_check_config(const struct config *now, const struct rundir *run, bool force, struct buf *changes,
                         struct err *e) {
     char path[CONFIG_PATH_BYTES];
     struct stat st;
     struct config_file *was = NULL;
-    struct changes d = {.log = log, .force = force};
+    struct changes d = {.lines = changes, .force = force};
     int rc = rundir_join(run, "config.yaml", path, sizeof path, e);
     if (rc) return rc;
-    if (lstat(path, &st)) {
-        log_warn(log, "%s is gone: cannot tell whether the config has changed", path);
-        return 0;
-    }
+    if (lstat(path, &st))
+        return buf_appendf(changes, e, "%s is gone: cannot tell whether the config has changed\n", path);
     if (!S_ISREG(st.st_mode)) return err_set(e, ERR_DATA, "%s is no regular file", path);
     rc = config_load(&was, path, NULL, 0, e);
     if (rc) return rc;

@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/config.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "launcher/rundir.h"
 
 struct resume {
@@ -19,9 +19,9 @@ struct resume {
 
 int resume_find(const struct config *c, const struct rundir *run, struct resume *out,
                 struct err *e) ERR_CHECK;
-// Compares with the run's config.yaml. Logs what may change, CONFIG when something must not: MODEL keys
-// never, DATA keys only with `force`.
-int resume_check_config(const struct config *now, const struct rundir *run, bool force, const struct log *log,
+// Compares with the run's config.yaml. Appends a line per change that is allowed and worth telling to
+// `changes`; CONFIG when something must not change: MODEL keys never, DATA keys only with `force`.
+int resume_check_config(const struct config *now, const struct rundir *run, bool force, struct buf *changes,
                         struct err *e) ERR_CHECK;
 
 #endif

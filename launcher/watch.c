@@ -254,8 +254,8 @@ void watch_progress(const struct watch *w, char *out, size_t out_bytes) {
     out[0] = 0;
     if (!eye) return;
     const struct blackbox_page *p = eye->page;
-    if (p->total_steps <= 0) return;
     bool steps = !strcmp(p->task, "train") && p->phase != PHASE_EVALUATE && p->phase != PHASE_ROLLOUT;
+    if (p->total_steps <= 0 || (steps && !p->samples_seen)) return;
     const char *word = steps                    ? "step"
                        : p->phase == PHASE_INIT ? p->task
                                                 : blackbox_phase_name((enum blackbox_phase)p->phase);

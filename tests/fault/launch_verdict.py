@@ -66,7 +66,7 @@ def single_rank():
 
 def restarts():
     with folder() as tmp:
-        done = faulty(tmp, "kill:rank=1,step=25", launch__attempts=3)
+        done = faulty(tmp, "kill:rank=1,step=35", launch__attempts=3, checkpoint__every=40)
         check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, "a killed rank is started again")
         starts = [r["attempt"] for r in events(f"{tmp}/run", "attempt-start")]
         check(starts == [1, 2], f"attempts {starts}")

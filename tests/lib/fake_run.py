@@ -13,7 +13,7 @@ FAKE = BUILD / "tests" / "fake_rank"
 
 
 def fake_environment(**extra):
-    return environment(ORRERY_RANK_PROGRAM=FAKE, **extra)
+    return environment(**{"ORRERY_RANK_PROGRAM": FAKE, **extra})
 
 
 def settings(tmp, steps=60, **keys):

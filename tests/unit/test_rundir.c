@@ -220,9 +220,15 @@ static void removal_follows_no_link(void **state) {
 
 static int check_change(struct place *p, const char *override, bool force, struct err *e) {
     struct config_file *now = NULL;
-    struct log quiet = {.fd = -1, .least = LOG_ERROR};
+    struct buf changes;
+    buf_init(&changes, 65536);
     assert_int_equal(config_load(&now, NULL, &override, override ? 1 : 0, e), 0);
-    int rc = resume_check_config(config_values(now), &p->run, force, &quiet, e);
+    int rc = resume_check_config(config_values(now), &p->run, force, &changes, e);
+    if (!rc && override) {
+        bool told = changes.data && strstr(changes.data, " -> ");
+        assert_true(told == (strncmp(override, "checkpoint.", 11) != 0));
+    }
+    buf_fini(&changes);
     config_close(now);
     return rc;
 }
