@@ -10,7 +10,7 @@
 #define SILENCE_STEP_MS   1000 // what one look adds at most: a suspended machine raises no alarm
 #define WARM_STEPS        3    // steps before the run's own pace is believed
 #define PACE_FACTOR       10   // a phase may take this many times the slowest step
-#define COLD_MS           120000
+#define COLD_MS           60000
 #define SLOW_PHASE_MS     1800000
 #define COLLECTIVE_MARGIN 10000
 

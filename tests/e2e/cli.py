@@ -94,7 +94,7 @@ def missing_things():
         expect(66, ["why", f"{tmp}/none"], "no run folder")
         expect(66, ["why", tmp], "no run.json")
         expect(66, ["logs", tmp], "no logs")
-        expect(66, ["run", config(tmp), *settings(tmp)], "orrery-rank", env=fake_environment(ORRERY_RANK_PROGRAM="/nonexistent"))
+        expect(66, ["run", config(tmp), *settings(tmp)], "is no program", env=fake_environment(ORRERY_RANK_PROGRAM="/nonexistent"))
 
 
 def full_output():
