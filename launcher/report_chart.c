@@ -67,6 +67,7 @@ static double scale_y(const struct report_chart *c, double y) {
 }
 
 static bool usable(const struct report_chart *c, double x, double y) {
+    if (c->cut && y < c->floor) return false;
     return fabs(x) <= VALUE_MAX && fabs(y) <= VALUE_MAX && isfinite(scale_y(c, y));
 }
 
@@ -105,9 +106,25 @@ static double tick_step(double span) {
     return 10 * unit;
 }
 
+// The nearest of 1, 2, 5 times a power of ten at or below (or above) 10^y, as its logarithm.
+static double log_tick(double y, bool above) {
+    static const double marks[] = {0, 0.30103, 0.69897, 1};
+    double whole = floor(y), found = above ? 1 : 0;
+    for (int i = 0; i < 4; i++) {
+        if (above && marks[i] >= y - whole - 1e-6) return whole + marks[i];
+        if (!above && marks[i] <= y - whole + 1e-6) found = marks[i];
+    }
+    return whole + found;
+}
+
 static void widen(struct frame *f) {
     double step = tick_step(f->y1 - f->y0);
-    if (f->c->log_y) step = fmax(step, 0.25);
+    if (f->c->log_y) {
+        f->y0 = log_tick(f->y0, false);
+        f->y1 = log_tick(f->y1, true);
+        if (!(f->y1 > f->y0)) f->y1 = f->y0 + 1;
+        return;
+    }
     f->y0 = floor(f->y0 / step + 1e-9) * step;
     f->y1 = ceil(f->y1 / step - 1e-9) * step;
 }
@@ -121,16 +138,31 @@ static int grid_line(struct buf *out, double y, double value, struct err *e) {
                             LEFT - 6, y + 4, value);
 }
 
-static int axes(const struct frame *f, struct buf *out, struct err *e) {
-    double step = tick_step(f->y1 - f->y0), xstep = tick_step(f->x1 - f->x0);
+// Whole decades, and 2 and 5 between them where there are few.
+static int log_axis(const struct frame *f, struct buf *out, struct err *e) {
+    double span = f->y1 - f->y0, stride = span > 8 ? ceil(span / 8) : 1;
     int rc = 0;
-    if (f->c->log_y) step = fmax(step, 0.25);
+    for (double y = log_tick(f->y0, true); y <= f->y1 + 1e-6 && !rc;) {
+        rc = grid_line(out, at_y(f, y), pow(10, y), e);
+        y = span <= 2 ? log_tick(y + 1e-3, true) : floor(y + 1e-6) + stride;
+    }
+    return rc;
+}
+
+static int linear_axis(const struct frame *f, struct buf *out, struct err *e) {
+    double step = tick_step(f->y1 - f->y0);
+    int rc = 0;
     for (int i = 0; i <= 2 * TICKS && !rc; i++) {
         double y = f->y0 + i * step;
         if (y > f->y1 + 1e-9 * step) break;
-        double shown = fabs(y) < 1e-9 * step ? 0 : y;
-        rc = grid_line(out, at_y(f, y), f->c->log_y ? pow(10, y) : shown, e);
+        rc = grid_line(out, at_y(f, y), fabs(y) < 1e-9 * step ? 0 : y, e);
     }
+    return rc;
+}
+
+static int axes(const struct frame *f, struct buf *out, struct err *e) {
+    double xstep = tick_step(f->x1 - f->x0);
+    int rc = f->c->log_y ? log_axis(f, out, e) : linear_axis(f, out, e);
     for (int i = 0; i <= 2 * TICKS && !rc; i++) {
         double x = ceil(f->x0 / xstep - 1e-9) * xstep + i * xstep;
         if (x > f->x1 + 1e-9 * xstep) break;

@@ -25,6 +25,8 @@ struct report_chart {
     bool log_y;  // only positive values are shown
     bool y_zero; // the axis begins at 0
     bool dots;   // mark every point
+    bool cut;    // values below `floor` are not shown
+    double floor;
     const struct report_series *series;
     size_t n;
 };

@@ -153,6 +153,8 @@ static int take_row(const struct json_value *row, const char *metric, struct rep
     return rc;
 }
 
+#define SKILL_FLOOR (-0.5) // the training mean's first frames would flatten everything else
+
 static int put_chart(const struct json_value *eval, const char *metric, const char *title, const char *label,
                      bool from_zero, struct buf *out, struct err *e) {
     const struct json_value *rows = json_get(eval, "rows");
@@ -165,6 +167,8 @@ static int put_chart(const struct json_value *eval, const char *metric, const ch
                                  .y_label = label,
                                  .y_zero = from_zero,
                                  .dots = true,
+                                 .cut = !strcmp(metric, "skill"),
+                                 .floor = SKILL_FLOOR,
                                  .series = series,
                                  .n = n};
     if (!rc) rc = report_chart_write(&chart, out, e);
@@ -175,8 +179,8 @@ static int put_chart(const struct json_value *eval, const char *metric, const ch
 static int put_charts(const struct json_value *eval, struct buf *out, struct err *e) {
     int rc = buf_appends(out, "<div class=\"charts\">\n", e);
     if (!rc)
-        rc = put_chart(eval, "skill", "Skill by horizon: 1 is perfect, 0 is copy-last", "skill", false, out,
-                       e);
+        rc = put_chart(eval, "skill", "Skill by horizon: 1 is perfect, 0 is copy-last, below -0.5 not shown",
+                       "skill", false, out, e);
     if (!rc) rc = put_chart(eval, "psnr", "PSNR by horizon", "dB", false, out, e);
     if (!rc) rc = put_chart(eval, "pusher_px", "Pusher: how far off", "pixels", true, out, e);
     if (!rc) rc = put_chart(eval, "puck_px", "Puck: how far off", "pixels", true, out, e);

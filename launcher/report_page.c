@@ -17,15 +17,17 @@ static const char style[] =
     "--good:#3ecf8e;--bad:#ff6b78;--s0:#5b9dff;--s1:#ff9d3c;--s2:#35c792;--s3:#bd8bff;--s4:#77839a;--s5:#"
     "ff6473;"
     "--s6:#35bfd9;--s7:#d8a23a}}\n"
-    "body{background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:0 "
+    "body{background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif;max-width:1240px;margin:0 "
     "auto;"
     "padding:24px}h1{margin:0 0 4px}h2{margin:36px 0 10px;font-size:19px}.note,small{color:var(--dim)}"
-    "small{display:block;font-size:11px;white-space:nowrap}\n"
+    "small{display:block;font-size:11px;font-weight:400;white-space:nowrap}\n"
     "table{border-collapse:collapse;background:var(--card)}th,td{padding:6px 12px;border-bottom:1px solid "
     "var(--line);"
     "text-align:left;vertical-align:top}th{font-weight:600;font-size:13px}.n{text-align:right;font-variant-"
     "numeric:"
-    "tabular-nums}.wide{overflow-x:auto}.pass{color:var(--good);font-weight:600}.miss{color:var(--bad);font-"
+    "tabular-nums}.wide{overflow-x:auto}.wide td,.wide th{padding:5px 7px;font-size:13px}.wide "
+    "small{font-size:9.5px}"
+    ".pass{color:var(--good);font-weight:600}.miss{color:var(--bad);font-"
     "weight:600}"
     ".best{font-weight:700}.model td{background:color-mix(in srgb,var(--s0) 10%,transparent)}\n"
     ".charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:16px;margin-top:16px}"
@@ -109,11 +111,12 @@ static int put_pictures(const struct report_input *in, struct buf *out, struct e
     int rc = buf_appends(out, "<h2>Rollouts</h2>\n", e);
     if (rc) return rc;
     if (!in->gif.len && !in->strip.len) return put_missing(out, "No pictures yet", "rollout", in->run_dir, e);
-    rc = buf_appends(out,
-                     "<p class=\"note\">Held-out sequences, chosen because something is touched in them. "
-                     "Grey frame: given "
-                     "to the model; white frame: it goes on alone, told the commands (the arrow).</p>\n",
-                     e);
+    rc = buf_appends(
+        out,
+        "<p class=\"note\">Held-out sequences, the first in which something is touched and moves. "
+        "Grey frame: given "
+        "to the model; white frame: it goes on alone, told the commands (the arrow).</p>\n",
+        e);
     if (!rc && in->gif.len) rc = put_image(out, "gif", "truth beside the model, moving", &in->gif, e);
     if (!rc && in->strip.len)
         rc = put_image(out, "png", "truth above the model, frame by frame", &in->strip, e);

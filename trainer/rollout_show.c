@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/rollout_show.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,37 +30,66 @@ static int64_t longest(const struct eval_source *s) {
     return most;
 }
 
-static double felt(const struct show *s, const struct batch *b, int touch) {
+static bool is_touched(const struct show *s, const struct batch *b, int touch) {
     const struct modality_spec *spec = &s->q->set->spec[touch];
     int64_t channels =
         spec->stream.rank > 0 && spec->stream.shape[0] > 0 ? spec->stream.shape[0] : spec->frame_elems;
-    double sum = 0;
     for (int64_t f = s->context; f < s->strip; f++)
-        sum += metrics_contact_level(b->x[touch] + f * spec->frame_elems, spec->frame_elems / channels,
-                                     channels);
+        if (metrics_contact_level(b->x[touch] + f * spec->frame_elems, spec->frame_elems / channels,
+                                  channels) > METRICS_CONTACT_TRUE)
+            return true;
+    return false;
+}
+
+// How much the picture changes from the last given frame to the last of the strip; of objects, all but the
+// pusher.
+static double change(const struct show *s, const struct batch *b, int video) {
+    const struct modality_spec *spec = &s->q->set->spec[video];
+    const float *from = b->x[video] + (s->context - 1) * spec->frame_elems;
+    const float *to = b->x[video] + (s->strip - 1) * spec->frame_elems;
+    int64_t skip = spec->grid.channels == 2 ? 1 : 0;
+    double sum = 0;
+    for (int64_t i = 0; i < spec->frame_elems; i++)
+        if (i % spec->grid.channels >= skip) sum += fabs((double)to[i] - (double)from[i]);
     return sum;
 }
 
-// How much is touched in the part of a window that the strip shows; 0 without touch.
-static int score(const struct show *s, int64_t episode, int64_t first_frame, double *out, struct err *e) {
+struct look {
+    double moved;
+    bool touched;
+};
+
+static int look_at(const struct show *s, int64_t episode, int64_t first_frame, struct look *out,
+                   struct err *e) {
     int touch = eval_find(s->q->set, "touch");
     struct batch b = {0};
-    *out = 0;
-    if (touch < 0) return 0;
     const struct eval_source *source = &s->q->source;
     int rc = source->window(source->arg, &episode, &first_frame, 1, s->frames, &b, e);
-    if (rc) return rc;
-    *out = felt(s, &b, touch);
+    if (!rc) {
+        out->moved = change(s, &b, eval_find(s->q->set, "video"));
+        out->touched = touch >= 0 && is_touched(s, &b, touch);
+    }
     batch_fini(&b);
-    return 0;
+    return rc;
 }
 
-static int64_t take_best(double *scores, int64_t n) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (scores[i] > scores[best]) best = i;
-    scores[best] = -1;
-    return best;
+// One point for a contact, one for more motion than half of the candidates have: typical events, not extreme
+// ones.
+static int points(const struct look *looks, int64_t n, int64_t i) {
+    int64_t calmer = 0;
+    for (int64_t k = 0; k < n; k++) calmer += looks[k].moved < looks[i].moved;
+    return looks[i].touched + (2 * calmer >= n);
+}
+
+// The first windows with two points, then those with one, then the rest.
+static void pick(struct show *s, const struct eval_windows *w, const struct look *looks) {
+    int64_t found = 0;
+    for (int want = 2; want >= 0; want--)
+        for (int64_t i = 0; i < w->n && found < s->n; i++) {
+            if (points(looks, w->n, i) != want) continue;
+            s->episode[found] = w->episode[i];
+            s->first_frame[found++] = w->first_frame[i];
+        }
 }
 
 static int choose(struct show *s, struct err *e) {
@@ -67,15 +97,11 @@ static int choose(struct show *s, struct err *e) {
     int64_t n = s->n * CANDIDATES;
     int rc = eval_windows_init(&w, &s->q->source, n, s->frames, (uint64_t)s->q->config->run_seed, e);
     if (rc) return rc;
-    double *scores = calloc((size_t)n, sizeof *scores);
-    if (!scores) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
-    for (int64_t i = 0; i < n && !rc; i++) rc = score(s, w.episode[i], w.first_frame[i], &scores[i], e);
-    for (int64_t i = 0; i < s->n && !rc; i++) {
-        int64_t best = take_best(scores, n);
-        s->episode[i] = w.episode[best];
-        s->first_frame[i] = w.first_frame[best];
-    }
-    free(scores);
+    struct look *looks = calloc((size_t)n, sizeof *looks);
+    if (!looks) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
+    for (int64_t i = 0; i < n && !rc; i++) rc = look_at(s, w.episode[i], w.first_frame[i], &looks[i], e);
+    if (!rc) pick(s, &w, looks);
+    free(looks);
     eval_windows_fini(&w);
     return rc;
 }

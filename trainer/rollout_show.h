@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rollouts for people: picks held-out sequences in which something is touched, lets the model go on from
-// their first frames with the true actions (one-step, K = 1), and draws both side by side.
+// Rollouts for people: picks held-out sequences in which something is touched and moves, lets the model go on
+// from their first frames with the true actions (one-step, K = 1), and draws both side by side.
 #ifndef ORRERY_TRAINER_ROLLOUT_SHOW_H
 #define ORRERY_TRAINER_ROLLOUT_SHOW_H
 
