@@ -72,17 +72,14 @@ int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struc
     return rc ? rc : coll_barrier(r->coll, "rollout pictures", e);
 }
 
-int eval_task_finish(struct rank *r, struct model *m, struct data *train, int64_t step, struct err *e) {
-    struct data *held_out = NULL;
-    if (!r->config->data_eval[0]) {
+int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
+                     struct err *e) {
+    if (!held_out) {
         if (rank_is_root(r)) log_info(&r->log, "no evaluation: data.eval is not set");
         return 0;
     }
-    int rc = data_open(&held_out, r->config, r->config->data_eval, e);
-    if (!rc) rc = eval_task_measure(r, m, train, held_out, step, e);
-    if (!rc) rc = eval_task_draw(r, m, held_out, e);
-    data_close(held_out);
-    return rc;
+    int rc = eval_task_measure(r, m, train, held_out, step, e);
+    return rc ? rc : eval_task_draw(r, m, held_out, e);
 }
 
 // ---- the tasks: the newest checkpoint's weights in a new model.

@@ -21,8 +21,8 @@ int task_rollout(struct rank *r, struct err *e) ERR_CHECK;
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) ERR_CHECK;
 int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) ERR_CHECK;
-// Both, with data.eval opened here: the end of training. Does nothing but log when data.eval is not set.
-int eval_task_finish(struct rank *r, struct model *m, struct data *train, int64_t step,
+// Both: the end of training. `held_out` NULL (data.eval is not set): does nothing but log.
+int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
                      struct err *e) ERR_CHECK;
 
 #endif

@@ -40,6 +40,8 @@ static int open_parts(struct train *t, struct err *e) {
     int rc = step_check(t->config, r->world, e);
     if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
     if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
+    // Opened before the first step, so that a wrong URL does not cost a training.
+    if (!rc && t->config->data_eval[0]) rc = data_open(&t->held_out, t->config, t->config->data_eval, e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)
         rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,
@@ -201,15 +203,9 @@ static int one_step(struct train *t, struct err *e) {
 
 // ---- evaluation
 
-static int evaluate_now(struct train *t, struct err *e) {
-    int rc = 0;
-    if (!t->held_out) rc = data_open(&t->held_out, t->config, t->config->data_eval, e);
-    return rc ? rc : eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
-}
-
 static bool evaluation_due(const struct train *t) {
     const struct config *c = t->config;
-    return c->eval_every > 0 && c->data_eval[0] && t->done % c->eval_every == 0 && t->done < c->train_steps;
+    return c->eval_every > 0 && t->held_out && t->done % c->eval_every == 0 && t->done < c->train_steps;
 }
 
 // The averaged weights, where there are any, take the place of the last ones: training is over and saved.
@@ -234,7 +230,7 @@ static int take_average(struct train *t, struct err *e) {
 
 static int finish(struct train *t, struct err *e) {
     int rc = take_average(t, e);
-    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->done, e);
+    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, t->done, e);
 }
 
 static int run_steps(struct train *t, struct err *e) {
@@ -247,7 +243,8 @@ static int run_steps(struct train *t, struct err *e) {
         rc = one_step(t, e);
         bool due = c->checkpoint_every > 0 && t->done % c->checkpoint_every == 0 && t->done < c->train_steps;
         if (!rc && due && !t->stopped) rc = save(t, e);
-        if (!rc && !t->stopped && evaluation_due(t)) rc = evaluate_now(t, e);
+        if (!rc && !t->stopped && evaluation_due(t))
+            rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
     }
     return rc;
 }
