@@ -22,3 +22,4 @@ set_target_properties(parity_dump PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BI
 orrery_script(parity e2e python3 tests/e2e/parity.py)
 orrery_script(step_ranks e2e tests/e2e/step_ranks.sh)
 orrery_test(evaluate unit unit/test_evaluate.c orrery_trainer)
+orrery_script(evaluate e2e tests/e2e/evaluate.py)

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of a small run: the same numbers on 1, 2 and 3 ranks and on any number of threads, pictures that others can
+read, a report, and clear errors."""
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import check, environment, folder, orrery  # noqa: E402
+
+
+def numbers(tmp, ranks, threads):
+    """eval.json without what may differ: when, how long, on how many ranks."""
+    env = environment(OMP_NUM_THREADS=threads)
+    out = orrery("eval", f"{tmp}/run", "-n", ranks, "--json", f"train.threads={threads}", env=env).stdout
+    result = json.loads(out)
+    check(result["format"] == "orrery-eval" and result["version"] == 1, f"{ranks} ranks: eval.json has its version")
+    for key in ("made", "seconds", "ranks"):
+        del result[key]
+    return result
+
+
+def main():
+    with folder() as tmp:
+        orrery("simulate", "table", "--out", tmp / "data", "--episodes", 6, "--frames", 40)
+        orrery("run", "configs/tiny.yaml", "-n", 2, f"run.dir={tmp}/run", f"data.train={tmp}/data", f"data.eval={tmp}/data",
+               "train.steps=12", "eval.sequences=21", "rollout.sequences=3")
+        run = tmp / "run"
+        after_training = json.loads((run / "eval.json").read_text())
+        check(after_training["step"] == 12, "training ends with an evaluation of its last step")
+        want = numbers(tmp, 1, 1)
+        for ranks, threads in ((2, 1), (3, 1), (1, 2)):
+            check(numbers(tmp, ranks, threads) == want, f"{ranks} ranks, {threads} threads: the same numbers")
+        for key in ("made", "seconds", "ranks"):
+            del after_training[key]
+        check(after_training == want, "the evaluation at the end of training is the one of the checkpoint")
+        names = [r["name"] for r in want["rows"]]
+        check(names == ["copy_last", "training_mean", "constant_velocity", "model", "wrong_action", "sampled"],
+              "every row is there")
+        check(len(want["bars"]) == 10 and len(want["rows"][3]["metrics"]["psnr"]["horizon"]) == 6, "bars and horizons")
+
+        table = orrery("eval", run, "eval.horizon=12", "eval.samples=1").stdout
+        check("constant velocity" in table and "12 predicted" in table, "a longer horizon than the model's window")
+        orrery("rollout", run)
+        if shutil.which("identify"):
+            for name, frames in (("strip.png", 1), ("rollout.gif", 24)):
+                seen = subprocess.run(["identify", str(run / "rollouts" / name)], check=True, text=True,
+                                      capture_output=True).stdout
+                check(len(seen.splitlines()) == frames, f"{name} has {frames} frames for ImageMagick")
+        page = pathlib.Path(orrery("report", run).stdout.strip())
+        text = page.read_text()
+        check("data:image/gif;base64," in text and "Model against baselines" in text and "Loss by modality" in text,
+              "the report holds pictures, table and curves")
+        check("http" not in text and "<script" not in text, "the report needs nothing else")
+
+        missing = orrery("eval", tmp / "nothing", check=False)
+        check(missing.returncode == 66, f"no run folder: exit 66, said {missing.stderr.strip()!r}")
+        unset = orrery("eval", run, "data.eval=", check=False)
+        check(unset.returncode == 78 and "data.eval" in unset.stderr, "no held-out data: exit 78 and the key's name")
+        long = orrery("eval", run, "eval.horizon=100", check=False)
+        check(long.returncode == 65 and "eval.horizon" in long.stderr, "episodes too short: exit 65 and the key's name")
+
+
+main()
