@@ -18,7 +18,7 @@ struct train {
     const struct config *config;
     struct fault fault;
     struct data *data;
-    struct data *held_out; // with eval.every only
+    struct data *held_out; // NULL without data.eval
     struct model *model;
     struct optim *optim;
     struct step *step;
