@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""orrery ckpt on saved checkpoints; the exported file as the safetensors library reads it, where it is at hand."""
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+try:
+    from safetensors.numpy import load_file
+except ImportError:
+    other = os.environ.get("ORRERY_TORCH_PYTHON")
+    if other and other != sys.executable:
+        os.execv(other, [other, *sys.argv])
+    load_file = None
+
+ORRERY = os.path.join(os.environ["ORRERY_BIN"], "orrery")
+MAKE = os.path.join(os.environ["ORRERY_BUILD"], "tests", "ckpt_make")
+
+
+def run(*args, expect=0):
+    done = subprocess.run(args, capture_output=True, text=True, timeout=60)
+    if done.returncode != expect:
+        sys.exit(f"{' '.join(args)}: exit {done.returncode}, not {expect}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def ckpt(*args, expect=0):
+    return run(ORRERY, "ckpt", *args, expect=expect)
+
+
+def read_plain(path):
+    """{name: (shape, bytes)}, by the format's own words."""
+    with open(path, "rb") as f:
+        size, = struct.unpack("<Q", f.read(8))
+        header = json.loads(f.read(size))
+        data = f.read()
+    header.pop("__metadata__")
+    return {k: (v["shape"], data[slice(*v["data_offsets"])]) for k, v in header.items()}
+
+
+def check_digests(folder):
+    """One digest for any layout; RUN may be a run folder, its ckpt/ or a URL."""
+    digests = set()
+    for writers in (1, 2, 3, 5):
+        where = f"{folder}/n{writers}"
+        run(MAKE, f"{where}/ckpt", "40", str(writers))
+        for name in (where, f"{where}/ckpt", f"file://{where}/ckpt", f"{where}@40"):
+            digests.add(ckpt("digest", name).stdout.strip())
+        assert f"step 40" in ckpt("verify", where).stdout
+    assert len(digests) == 1 and len(digests.copy().pop()) == 64, digests
+    same = ckpt("diff", f"{folder}/n1", f"{folder}/n5")
+    assert "the same" in same.stdout, same.stdout
+    return digests.pop()
+
+
+def check_list(folder, digest):
+    where = f"{folder}/n2"
+    run(MAKE, f"{where}/ckpt", "41", "3")
+    rows = json.loads(ckpt("list", where, "--json").stdout)
+    assert [row["step"] for row in rows] == [41, 40] and not any(row["broken"] for row in rows), rows
+    assert ckpt("list", where).stdout.count("\n") == 3
+    assert ckpt("digest", where).stdout.strip() != digest
+    assert ckpt("digest", where, "--step", "40").stdout.strip() == digest
+    assert json.loads(ckpt("digest", f"{where}@40", "--json").stdout)["digest"] == digest
+    differ = ckpt("diff", f"{where}@40", f"{where}@41", expect=1)
+    assert differ.stdout.count("elements differ") == 5, differ.stdout
+    rows = json.loads(ckpt("diff", f"{where}@40", f"{where}@41", "--json", expect=1).stdout)
+    assert all(0 < row["largest"] <= 1 for row in rows), rows
+    assert "already saved" in run(MAKE, f"{where}/ckpt", "41", "1", expect=79).stderr
+
+
+def check_export(folder):
+    out = f"{folder}/out"
+    ckpt("export", f"{folder}/n3", "--out", out)
+    plain = read_plain(f"{out}/model.safetensors")
+    assert plain["blocks.0.w"][0] == [96, 257] and plain["scale"][0] == [], plain.keys()
+    with open(f"{out}/config.json", encoding="utf-8") as f:
+        config = json.load(f)
+    assert config["step"] == 40 and config["config"]["train"]["steps"] == 40, config
+    assert config["config"]["device"] == "auto", config
+    ckpt("export", f"{folder}/n3", "--out", f"{folder}/few", "--prefix", "blocks.")
+    assert sorted(read_plain(f"{folder}/few/model.safetensors")) == ["blocks.0.w", "blocks.1.w"]
+    if not load_file:
+        print("no safetensors library (set ORRERY_TORCH_PYTHON): its reading of our files is skipped")
+        return
+    paths = [f"{out}/model.safetensors"]
+    for root, _, names in os.walk(f"{folder}/n3/ckpt"):
+        paths += [os.path.join(root, name) for name in names if name.endswith(".safetensors")]
+    assert len(paths) >= 4, paths
+    for path in paths:
+        ours = read_plain(path)
+        theirs = load_file(path)
+        assert ours.keys() == theirs.keys(), path
+        for name, (shape, data) in ours.items():
+            assert list(theirs[name].shape) == shape and theirs[name].tobytes() == data, (path, name)
+    print(f"{len(paths)} files read alike by the safetensors library")
+
+
+def flip(path, place):
+    with open(path, "r+b") as f:
+        f.seek(place)
+        byte = f.read(1)[0]
+        f.seek(place)
+        f.write(bytes([byte ^ 8]))
+
+
+def check_damage(folder):
+    where = f"{folder}/n2"
+    save = json.loads(ckpt("list", where, "--json").stdout)[0]["id"]
+    part = f"{where}/ckpt/{save}/rank-1.safetensors"
+    flip(part, os.path.getsize(part) - 1000)
+    for verb in ("verify", "digest"):
+        done = ckpt(verb, where, expect=65)
+        assert "rank-1.safetensors: tensor '" in done.stderr and "bytes " in done.stderr, done.stderr
+        assert "orrery ckpt remove RUN --step 41" in done.stderr, done.stderr
+    ckpt("verify", where, "--step", "40")
+    ckpt("remove", where, expect=64)
+    ckpt("remove", where, "--step", "41")
+    ckpt("remove", where, "--step", "41", expect=66)
+    ckpt("verify", where)
+    flip(f"{where}/ckpt/manifest-000000000040.json", 300)
+    assert "damaged" in ckpt("list", where).stdout
+    assert "no complete checkpoint" in ckpt("digest", where, expect=66).stderr
+    assert "CRC32C" in ckpt("verify", where, "--step", "40", expect=65).stderr
+    ckpt("list", f"{folder}/nowhere", expect=66)
+    ckpt("verify", f"{folder}/n1", "--step", "99", expect=66)
+    ckpt("diff", f"{folder}/n1", expect=64)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        digest = check_digests(folder)
+        check_list(folder, digest)
+        check_export(folder)
+        check_damage(folder)
+    print("list, verify, digest, diff, export, remove")
+
+
+main()
