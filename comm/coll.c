@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "comm/coll_impl.h"
@@ -67,6 +68,19 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     return 0;
 }
 
+// A wait that is over soon should not pay for a sleep; one that is not must leave its core to whoever the
+// rank waits for: a late peer on the same core, or this rank's own data threads.
+#define SPIN_NS  200000
+#define PAUSE_NS 50000
+
+static void pause_a_little(int64_t waited_ns) {
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    if (waited_ns < SPIN_NS)
+        sched_yield();
+    else
+        nanosleep(&pause, NULL);
+}
+
 // Polls: MPI makes progress only while somebody calls it, and a poll is what lets a deadline end the wait.
 static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
     int64_t begun = clock_monotonic_ns();
@@ -75,13 +89,14 @@ static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
         bool done = false;
         int rc = c->vtable->test(c, op, &done, e);
         if (rc || done) return rc;
-        if (clock_monotonic_ns() >= until)
+        int64_t now = clock_monotonic_ns();
+        if (now >= until)
             return err_set(e, ERR_TIMEOUT,
                            "rank %d waited %" PRId64 " ms in collective %" PRId64
                            " (%s) for its peers; the black "
                            "boxes say who is missing, comm.deadline_s how long to wait",
                            c->rank, c->deadline_ms, op->seq, op->name);
-        sched_yield();
+        pause_a_little(now - begun);
     }
 }
 
