@@ -52,15 +52,22 @@ struct err {
     char text[ERR_TEXT_BYTES]; // one line: what happened, where, what to do
 };
 
+// Tells compilers and analysers what both setters promise: the result is never 0.
+static inline int err_negative(int result) {
+    if (result >= 0) __builtin_unreachable();
+    return result;
+}
+
 // Sets *e unless it already holds an error (the first one survives). Returns -code, so that
 // `return err_set(e, ERR_DATA, "...")` is one line. `e` may be NULL. Newlines become spaces.
-#define err_set(e, code, ...) err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__)
+#define err_set(e, code, ...) err_negative(err_set_at((e), (code), __FILE__, __LINE__, __VA_ARGS__))
 int err_set_at(struct err *e, enum err_code code, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
 // Like err_set, appends strerror(saved_errno) and picks the code from it: ENOENT MISSING, EACCES/EPERM
 // DENIED, ENOMEM MEMORY, else IO.
-#define err_errno(e, saved_errno, ...) err_errno_at((e), (saved_errno), __FILE__, __LINE__, __VA_ARGS__)
+#define err_errno(e, saved_errno, ...)                                                                       \
+    err_negative(err_errno_at((e), (saved_errno), __FILE__, __LINE__, __VA_ARGS__))
 int err_errno_at(struct err *e, int saved_errno, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
