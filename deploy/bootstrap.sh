@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 what=${1:-build}
-need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libopenblas0-pthread libyaml-dev libjansson-dev
+need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev libjansson-dev
       libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libsndfile1-dev libchipmunk-dev libgomp1)
 if [ "$what" = test ]; then
   need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev libomp-14-dev gcovr

@@ -21,7 +21,8 @@ struct bench {
     struct optim *optim;
     struct step *step;
     struct batch batch;
-    double seconds[STEP_PARTS], total, least, loss;
+    double seconds[STEP_PARTS], total, loss;
+    double *took; // [steps], seconds
 };
 
 // A slow wave whose phase is the sample's: something that can be learned, the same whoever holds the sample.
@@ -62,7 +63,8 @@ static int open_all(struct bench *b, struct err *e) {
 }
 
 static int time_steps(struct bench *b, int64_t steps, struct err *e) {
-    b->least = 1e30;
+    b->took = calloc((size_t)steps, sizeof *b->took);
+    if (!b->took) return err_set(e, ERR_MEMORY, "no memory for %lld times", (long long)steps);
     for (int64_t n = 0; n < WARM_UP + steps; n++) {
         struct step_report report = {0};
         int64_t votes[STEP_VOTES] = {0};
@@ -71,9 +73,8 @@ static int time_steps(struct bench *b, int64_t steps, struct err *e) {
         if (rc) return rc;
         b->loss = report.loss;
         if (n < WARM_UP) continue;
-        double took = clock_seconds() - began;
-        b->total += took;
-        if (took < b->least) b->least = took;
+        b->took[n - WARM_UP] = clock_seconds() - began;
+        b->total += b->took[n - WARM_UP];
         for (int i = 0; i < STEP_PARTS; i++) b->seconds[i] += report.seconds[i];
     }
     return 0;
@@ -93,6 +94,11 @@ static int digest(struct bench *b, char *hex, struct err *e) {
     return rc;
 }
 
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
 static int print(struct bench *b, int64_t steps, struct err *e) {
     const struct config *c = b->rank->config;
     struct buf text;
@@ -103,6 +109,7 @@ static int print(struct bench *b, int64_t steps, struct err *e) {
     int rc = digest(b, hex, e);
     if (rc) return rc;
     buf_init(&text, 65536);
+    qsort(b->took, (size_t)steps, sizeof *b->took, by_value);
     json_begin(&w, &text);
     json_put_object(&w, NULL);
     json_put_int(&w, "ranks", b->rank->world);
@@ -110,7 +117,8 @@ static int print(struct bench *b, int64_t steps, struct err *e) {
     json_put_double(&w, "loss", b->loss);
     json_put_string(&w, "weights_sha256", hex);
     json_put_double(&w, "ms_per_step", 1e3 * each);
-    json_put_double(&w, "ms_least", 1e3 * b->least);
+    json_put_double(&w, "ms_median", 1e3 * b->took[steps / 2]);
+    json_put_double(&w, "ms_least", 1e3 * b->took[0]);
     json_put_double(&w, "tokens_per_s",
                     (double)(c->train_batch * c->data_frames * b->set.tokens_per_frame) / each);
     json_put_double(&w, "gflop_per_s", 1e-9 * flops / each);
@@ -131,6 +139,7 @@ int task_step_bench(struct rank *r, struct err *e) {
     int rc = open_all(&b, e);
     if (!rc) rc = time_steps(&b, steps, e);
     if (!rc && rank_is_root(r)) rc = print(&b, steps, e);
+    free(b.took);
     for (int i = 0; i < b.set.n; i++) {
         free(b.batch.x[i]);
         free(b.batch.valid[i]);

@@ -5,7 +5,7 @@ set -euo pipefail
 kind=$1 labels=$2
 build="$ORRERY_BUILD/sanitize-${kind%%,*}"
 mkdir -p "$build"
-# OpenBLAS and Open MPI keep memory until the end by design; leaks of ours still show.
+# Open MPI keeps memory until the end by design; leaks of ours still show.
 export LSAN_OPTIONS="suppressions=$PWD/tests/house/lsan.supp:print_suppressions=0"
 export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1"
 export UBSAN_OPTIONS="print_stacktrace=1"
