@@ -127,7 +127,7 @@ int wire_next(struct wire *w, struct wire_message *m, bool *have, struct err *e)
     size_t used = 0;
     int rc = wire_decode(w->in.data ? w->in.data : "", w->in.len, m, &used, e);
     *have = !rc && used > 0;
-    if (!*have) return rc;
+    if (!*have || !w->in.data) return rc;
     memmove(w->in.data, w->in.data + used, w->in.len - used);
     w->in.len -= used;
     return 0;

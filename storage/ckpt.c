@@ -123,9 +123,10 @@ static int each_slab(struct ckpt *c, const struct ckpt_tensor *t, ckpt_write_fn 
                      struct err *e) {
     struct ckpt_tensor slab = *t;
     int64_t elems;
-    if (!ckpt_volume(t->shape, t->rank, &elems))
+    int64_t rows = t->rank ? t->shape[0] : 1;
+    if (!ckpt_volume(t->shape, t->rank, &elems) || rows < 1)
         return err_set(e, ERR_BUG, "tensor '%s': bad shape", t->name);
-    int64_t rows = t->rank ? t->shape[0] : 1, row = elems / rows * 4, most = SLAB_BYTES / row;
+    int64_t row = elems / rows * 4, most = SLAB_BYTES / row;
     if (most < 1) most = 1;
     if (most > rows) most = rows;
     char *data = malloc((size_t)(most * row));

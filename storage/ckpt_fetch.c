@@ -24,6 +24,7 @@ struct dims {
 // False when they share nothing. Dimensions are padded in front with ones.
 static bool intersect(const struct ckpt_box *b, const struct ckpt_tensor *w, struct dims *d) {
     int pad = CKPT_DIMS - b->rank;
+    memset(d, 0, sizeof *d);
     for (int i = 0; i < pad; i++) {
         d->n[i] = d->box[i] = d->want[i] = 1;
         d->from[i] = d->to[i] = 0;

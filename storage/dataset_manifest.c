@@ -193,7 +193,8 @@ static int parse_shard(struct dataset_manifest *m, const struct json *doc, const
                        what, key);
     if (m->n_shards && strcmp(m->shards[m->n_shards - 1].key, key) == 0)
         return err_set(e, ERR_DATA, "%s: shard '%.200s' stands twice in it", what, key);
-    if ((rc = add_shard(m, key, bytes, crc, e))) return err_prefix(e, "%s", what);
+    rc = add_shard(m, key, bytes, crc, e);
+    if (rc) return err_prefix(e, "%s", what);
     m->shards[m->n_shards - 1].index_bytes = index_bytes;
     m->shards[m->n_shards - 1].index_crc32c = index_crc;
     return parse_runs(m, json_get(v, "frames"), samples, what, e);

@@ -95,7 +95,7 @@ static int temp_open_named(struct temp *t, struct err *e) {
 
 static void temp_drop(struct temp *t) {
     if (t->fd >= 0) close(t->fd);
-    if (t->named) (void)unlink(t->name);
+    if (t->named && t->name) (void)unlink(t->name);
     free(t->path);
     free(t->folder);
     free(t->name);

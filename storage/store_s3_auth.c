@@ -56,7 +56,7 @@ static void read_line(struct profile *p, char *line) {
     if (*line == '[') {
         char *end = strchr(line, ']');
         if (end) *end = 0;
-        p->inside = !strcmp(trim(line + 1), p->name);
+        p->inside = p->name && !strcmp(trim(line + 1), p->name);
         return;
     }
     char *equals = strchr(line, '=');

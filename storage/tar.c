@@ -379,7 +379,7 @@ static int finish_member(struct tar_scan *s, struct tar_header *h, int64_t bytes
 int tar_scan_next(struct tar_scan *s, struct tar_member *out, struct err *e) {
     struct overrides o = {.has_path = false};
     while (!s->ended) {
-        struct tar_header h;
+        struct tar_header h = {0};
         int64_t bytes = 0;
         int rc = read_header(s, &h, &bytes, e);
         if (rc || s->ended) return rc;

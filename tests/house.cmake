@@ -14,3 +14,9 @@ if(NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   set_tests_properties(house.sanitize_address house.sanitize_thread house.coverage house.fuzz PROPERTIES
     PROCESSORS 2 TIMEOUT 1500)
 endif()
+
+# What the whole promises, by the programs that people type.
+orrery_script(exact_ranks e2e tests/e2e/exact.py ranks)
+orrery_script(exact_kills fault tests/e2e/exact.py kills)
+orrery_script(stream e2e tests/e2e/stream.py)
+set_tests_properties(e2e.exact_ranks fault.exact_kills e2e.stream PROPERTIES PROCESSORS 2)

@@ -216,7 +216,7 @@ void data_cache_give_back(struct data_cache *c, const struct data_episode *episo
     if (!episode) return;
     pthread_mutex_lock(&c->lock);
     struct entry *x = *cache_place(c, episode->number);
-    x->users--;
+    if (x) x->users--;
     cache_shrink(c);
     pthread_mutex_unlock(&c->lock);
 }

@@ -271,7 +271,7 @@ int gif_write(const unsigned char *rgb, int64_t frames, int64_t width, int64_t h
     int64_t n = width * height;
     struct palette *p = malloc(sizeof *p);
     struct lzw *z = malloc(sizeof *z);
-    unsigned char *index = malloc((size_t)n);
+    unsigned char *index = calloc((size_t)n, 1);
     int rc = p && z && index ? 0 : err_set(e, ERR_MEMORY, "no memory for a GIF");
     if (!rc) rc = make_palette(rgb, frames * n, p, e);
     if (!rc) rc = write_header(p, width, height, out, e);

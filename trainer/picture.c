@@ -94,7 +94,7 @@ void picture_text(struct picture *p, int64_t x, int64_t y, int scale, const char
 
 static unsigned char byte_of(double v) {
     if (!(v > 0)) return 0;
-    return v >= 1 ? 255 : (unsigned char)(v * 255 + 0.5);
+    return v >= 1 ? 255 : (unsigned char)lround(v * 255);
 }
 
 static struct picture_colour colour_of(const float *v, int channels) {

@@ -193,8 +193,8 @@ static cpVect table_free_place(struct table *t, double radius, const cpVect *tak
 }
 
 static void table_add_discs(struct table *t) {
-    cpVect at[1 + TABLE_PUCKS_MAX];
-    double radii[1 + TABLE_PUCKS_MAX];
+    cpVect at[1 + TABLE_PUCKS_MAX] = {{0}};
+    double radii[1 + TABLE_PUCKS_MAX] = {0};
     for (int i = 0; i <= t->trace->pucks; i++) {
         radii[i] = i ? TABLE_PUCK_RADIUS : TABLE_PUSHER_RADIUS;
         at[i] = table_free_place(t, radii[i], at, radii, i);
