@@ -7,3 +7,6 @@ target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/c
 # Measures; never run by ctest.
 add_executable(bench_kernels bench/bench_kernels.c)
 target_link_libraries(bench_kernels PRIVATE orrery_kernels)
+add_library(peer_attention SHARED bench/peer_attention.c)
+target_link_libraries(peer_attention PRIVATE orrery_kernels)
+set_target_properties(peer_attention PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
