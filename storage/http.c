@@ -14,7 +14,7 @@
 #define STALL_MS_DEFAULT    15000
 #define STALL_BYTES_PER_S   1024L
 #define CONNECT_MS_MAX      10000
-#define SOCKET_BUFFER       ((long)512 << 10)
+#define SOCKET_BUFFER       ((long)256 << 10) // one to receive and one to send per exchange: 64 of them are 32 MiB
 #define POLL_MS_MAX         1000
 
 // One connection's worth of work: an exchange while it is under way.

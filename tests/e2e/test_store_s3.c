@@ -26,7 +26,7 @@ static struct store *open_at(const char *under, int64_t deadline_ms) {
     char url[512];
     struct store *s;
     struct err e = {0};
-    struct store_options options = {.path_style = true, .deadline_ms = deadline_ms};
+    struct store_options options = {.path_style = !getenv("S3_VIRTUAL_HOST"), .deadline_ms = deadline_ms};
     snprintf(url, sizeof url, "%s/%s", bucket_url, under);
     if (store_open(&s, url, &options, &e)) fail_msg("%s", e.text);
     return s;

@@ -5,10 +5,13 @@ import calendar
 import email.utils
 import os
 import re
+import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -20,8 +23,8 @@ SLACK_S = 6.0 # what a loaded machine may add to a deadline
 class Server:
     """Answers each request with what the case's function makes of it; that function may also misuse the socket."""
 
-    def __init__(self, answer):
-        self.answer, self.requests = answer, []
+    def __init__(self, answer, tls=None):
+        self.answer, self.requests, self.tls = answer, [], tls
         self.socket = socket.socket()
         self.socket.bind(("127.0.0.1", 0))
         self.socket.listen(64)
@@ -38,6 +41,8 @@ class Server:
 
     def serve(self, connection):
         try:
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
             request = read_request(connection)
             if request:
                 self.requests.append(request)
@@ -281,11 +286,40 @@ CASES = [
 ]
 
 
-def run(case):
+def virtual_host(s, c, r):
+    fits = r.headers["host"] == f"hostile.localhost:{s.port}" and r.path == "/pre/key"
+    good(c, r) if fits else error(c, 404, "NoSuchKey")
+
+
+def tls_cases(folder):
+    """A certificate of our own: refused, unless it is named as trusted; and one for another host."""
+    def certificate(name, host):
+        pair = [os.path.join(folder, name + end) for end in (".key", ".pem")]
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test",
+                        "-addext", f"subjectAltName={host}", "-keyout", pair[0], "-out", pair[1]],
+                       check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair[1], pair[0])
+        return context, pair[1]
+
+    def answer(s, c, r):
+        good(c, r)
+
+    here, here_file = certificate("here", "IP:127.0.0.1")
+    there, there_file = certificate("there", "DNS:elsewhere.example")
+    cases = [("TLS, unknown certificate", "get", answer, "bad config", "AWS_CA_BUNDLE", 0, 10),
+             ("TLS, trusted certificate", "get", answer, "ok", GOT, 1, 10),
+             ("TLS, another host's certificate", "get", answer, "bad config", "AWS_CA_BUNDLE", 0, 10)]
+    extras = [dict(tls=here), dict(tls=here, env={"AWS_CA_BUNDLE": here_file}),
+              dict(tls=there, env={"AWS_CA_BUNDLE": there_file})]
+    return list(zip(cases, extras))
+
+
+def run(case, tls=None, env=None, host="127.0.0.1"):
     name, operation, answer, words, says, most, deadline = case
-    server = Server(answer)
-    env = dict(os.environ, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.port}", S3_BUCKET="hostile",
-               AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="the-secret", AWS_REGION="us-east-1")
+    server = Server(answer, tls)
+    env = dict(os.environ, AWS_ENDPOINT_URL=f"{'https' if tls else 'http'}://{host}:{server.port}", S3_BUCKET="hostile",
+               AWS_ACCESS_KEY_ID="AK", AWS_SECRET_ACCESS_KEY="the-secret", AWS_REGION="us-east-1", **(env or {}))
     begin = time.monotonic()
     key = "" if operation == "list" else "key"
     done = subprocess.run([PROGRAM, "once", operation, key, str(deadline * 1000)], env=env, text=True,
@@ -317,7 +351,14 @@ def run(case):
 
 def main():
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    results = [run(case) for case in CASES if wanted in case[0]]
+    folder = tempfile.mkdtemp(prefix="orrery-s3-")
+    cases = [(case, {}) for case in CASES]
+    cases.append((("virtual host", "get", virtual_host, "ok", GOT, 1, 10),
+                  dict(host="localhost", env={"S3_VIRTUAL_HOST": "1"})))
+    if shutil.which("openssl"):
+        cases += tls_cases(folder)
+    results = [run(case, **extra) for case, extra in cases if wanted in case[0]]
+    shutil.rmtree(folder)
     print(f"{sum(results)} of {len(results)} cases")
     return 0 if all(results) and results else 1
 
