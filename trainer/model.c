@@ -170,9 +170,13 @@ static int predict_part(struct model *m, const struct model_input *in, float *co
     return rc;
 }
 
+int64_t model_predict_chunk(const struct modality_set *set, int64_t frames) {
+    int64_t per_sequence = frames * set->tokens_per_frame;
+    return per_sequence > PREDICT_TOKENS ? 1 : PREDICT_TOKENS / per_sequence;
+}
+
 int model_predict(struct model *m, const struct model_input *in, float *const *pred, struct err *e) {
-    int64_t per_sequence = in->frames * m->set.tokens_per_frame;
-    int64_t chunk = per_sequence > PREDICT_TOKENS ? 1 : PREDICT_TOKENS / per_sequence;
+    int64_t chunk = model_predict_chunk(&m->set, in->frames);
     int rc = 0;
     for (int64_t first = 0; !rc && first < in->sequences; first += chunk) {
         int64_t count = in->sequences - first < chunk ? in->sequences - first : chunk;

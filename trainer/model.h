@@ -46,6 +46,8 @@ int model_predict(struct model *m, const struct model_input *in, float *const *p
 int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err *e) ERR_CHECK;
 int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
                              int64_t frames);
+// What model_predict takes for sequences of this many frames.
+int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, int64_t frames);
 int model_forward(struct model *m, const struct model_input *in, struct err *e) ERR_CHECK;
 
 struct model_target {

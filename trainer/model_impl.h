@@ -68,6 +68,9 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
 void model_space_fini(struct model_space *s);
 int64_t model_space_bytes(const struct model *m, int64_t sequences, int64_t frames, bool training);
 
+// Sequences that a prediction works on at a time.
+int64_t model_predict_chunk(const struct modality_set *set, int64_t frames);
+
 int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) ERR_CHECK;
 
 #endif

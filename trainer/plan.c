@@ -3,25 +3,49 @@
 // peers.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/json.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
 
-// Program, libraries, MPI's and BLAS's own buffers, as measured on x86-64 with Open MPI 4.1.
-#define PROGRAM_BYTES ((int64_t)48 << 20)
+// Program, libraries and threads; what Open MPI adds with peers: as measured on x86-64 with Open MPI 4.1.
+#define PROGRAM_BYTES  ((int64_t)15 << 20)
+#define PEERS_BYTES    ((int64_t)11 << 20)
+#define PICTURES_BYTES ((int64_t)20 << 20) // frames of the animation while it is drawn
 
 struct plan {
     const struct config *c;
     struct modality_set set;
     struct params params;
     int world;
+    int64_t train_cells, eval_cells; // decoded data sets, bytes; -1: not known without the network
 };
 
 struct plan_memory {
-    int64_t weights, optimiser, activations, step, snapshot, data, program, total;
+    int64_t weights, optimiser, activations, step, snapshot, data, evaluation, program, total;
 };
+
+// What all episodes of a local data set take when decoded. A remote or missing one is not asked.
+static int64_t cells_of(const struct plan *p, const char *url, const struct store_options *options) {
+    struct dataset *d = NULL;
+    struct err ignored = {0};
+    int64_t each = 0;
+    if (!url[0] || (strstr(url, "://") && strncmp(url, "file:", 5))) return -1;
+    if (dataset_open(&d, url, options, &ignored)) return -1;
+    for (int i = 0; i < p->set.n; i++)
+        each += p->set.spec[i].frame_elems * (int64_t)p->set.spec[i].modality->cell + 1;
+    int64_t cells = dataset_frames(d) * each;
+    dataset_close(d);
+    return cells;
+}
+
+// A cache holds the whole data set, or as much of it as it may.
+static int64_t cache_bytes(const struct config *c, int64_t cells) {
+    int64_t budget = c->data_memory_mb << 20;
+    return cells >= 0 && cells < budget ? cells : budget;
+}
 
 static struct plan_memory memory_of(const struct plan *p, int rank) {
     const struct config *c = p->c;
@@ -32,8 +56,13 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     m.activations = model_training_bytes(c, &p->set, micro, c->data_frames);
     m.step = step_bytes(c, &p->set, &p->params, p->world, rank);
     m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);
-    m.data = c->data_memory_mb << 20;
-    m.total = m.weights + m.optimiser + m.activations + m.step + m.snapshot + m.data + m.program;
+    m.data = cache_bytes(c, p->train_cells);
+    if (c->data_eval[0])
+        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames) +
+                       PICTURES_BYTES;
+    if (p->world > 1) m.program += PEERS_BYTES;
+    m.total =
+        m.weights + m.optimiser + m.activations + m.step + m.snapshot + m.data + m.evaluation + m.program;
     return m;
 }
 
@@ -46,7 +75,8 @@ static void put_memory(struct json_writer *w, const struct plan *p, int rank) {
     json_put_int(w, "activations", m.activations);
     json_put_int(w, "step_buffers", m.step);
     json_put_int(w, "snapshot_copy", m.snapshot);
-    json_put_int(w, "data_cache_at_most", m.data);
+    json_put_int(w, "data_cache", m.data);
+    json_put_int(w, "evaluation", m.evaluation);
     json_put_int(w, "program", m.program);
     json_put_int(w, "total", m.total);
     json_close(w, '}');
@@ -98,6 +128,7 @@ static void put_model(struct json_writer *w, const struct plan *p) {
     json_put_int(w, "tokens_per_step", p->set.tokens_per_frame * c->data_frames * c->train_batch);
     json_put_int(w, "micro_batch", c->train_batch / c->comm_shards);
     json_put_double(w, "flops_per_step", model_step_flops(c, &p->set, c->train_batch, c->data_frames));
+    json_put_bool(w, "data_known", p->train_cells >= 0);
     json_put_int(w, "checkpoint_bytes", checkpoint_bytes(p));
 }
 
@@ -137,6 +168,8 @@ int task_plan(struct rank *r, struct err *e) {
     int rc = step_check(p.c, p.world, e);
     if (!rc) rc = modality_set_init(&p.set, p.c, NULL, 0, e);
     if (!rc) rc = params_init(&p.params, p.c, &p.set, e);
+    p.train_cells = cells_of(&p, p.c->data_train, &r->store);
+    p.eval_cells = cells_of(&p, p.c->data_eval, &r->store);
     if (!rc) rc = write_plan(&p, &text, e);
     if (!rc) puts(text.data);
     params_fini(&p.params);
