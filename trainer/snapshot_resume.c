@@ -103,6 +103,10 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
     if (!rc) rc = model_load(s->model, c, false, e);
     if (!rc) rc = load_optimiser(s, c, e);
     ckpt_close(c);
+    if (rc == -ERR_DATA)
+        err_prefix(e,
+                   "checkpoint %s is damaged (orrery ckpt remove takes it away, and the one before is used)",
+                   entry->id);
     if (!rc) s->newest = state->step;
     return rc;
 }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Saving and resuming on one rank: the same bits as without, and what a changed config may and may not be.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fake_step.h"
+#include "trainer/metrics.h"
+#include "trainer/snapshot.h"
+
+struct saved {
+    struct fixture f;
+    struct snapshot *snapshot;
+};
+
+static void open_saved(struct saved *s, const char *url, struct config_file *file) {
+    struct err e = {0};
+    open_fixture(&s->f, file);
+    snprintf(s->f.rank.ckpt_url, sizeof s->f.rank.ckpt_url, "%s", url);
+    if (snapshot_open(&s->snapshot, &s->f.rank, s->f.model, s->f.optim, &s->f.fault, &e))
+        fail_msg("%s", e.text);
+}
+
+static void close_saved(struct saved *s) {
+    snapshot_close(s->snapshot);
+    close_fixture(&s->f);
+}
+
+static void run_steps(struct saved *s, int64_t lo, int64_t hi) {
+    struct err e = {0};
+    for (int64_t n = lo; n < hi; n++) {
+        struct step_report r = {0};
+        int64_t votes[STEP_VOTES] = {0};
+        snapshot_say(s->snapshot, votes);
+        s->f.batch.first = n * s->f.batch.count;
+        if (step_run(s->f.step, &s->f.batch, n, votes, &r, &e)) fail_msg("%s", e.text);
+        if (snapshot_hear(s->snapshot, votes, &e)) fail_msg("%s", e.text);
+    }
+}
+
+static int begin(struct saved *s, int64_t step, struct err *e) {
+    struct ckpt_state *state = calloc(1, sizeof *state);
+    struct buf yaml;
+    buf_init(&yaml, sizeof state->config_yaml - 1);
+    *state = (struct ckpt_state){.step = step, .next_sample = step * 8, .seed = 1};
+    memset(state->sample_sha256, '0', 64);
+    assert_int_equal(config_write(s->f.rank.file, &yaml, e), 0);
+    memcpy(state->config_yaml, yaml.data, yaml.len);
+    int rc = snapshot_begin(s->snapshot, state, e);
+    buf_fini(&yaml);
+    free(state);
+    return rc;
+}
+
+static int resume(struct saved *s, int64_t *step, struct err *e) {
+    struct ckpt_state *state = calloc(1, sizeof *state);
+    bool found = false;
+    int rc = snapshot_resume(s->snapshot, &found, state, e);
+    *step = found ? state->step : -1;
+    free(state);
+    return rc;
+}
+
+static bool same_bits(struct saved *a, struct saved *b) {
+    const struct params *p = model_params(a->f.model);
+    if (memcmp(model_weights(a->f.model), model_weights(b->f.model), (size_t)p->elems * sizeof(float)))
+        return false;
+    for (int i = 0; i < p->n; i++)
+        for (int w = 0; w < OPTIM_STATES; w++) {
+            const float *x = optim_state_of(a->f.optim, i, (enum optim_state)w);
+            const float *y = optim_state_of(b->f.optim, i, (enum optim_state)w);
+            if (!x != !y || (x && memcmp(x, y, (size_t)p->list[i].elems * sizeof(float)))) return false;
+        }
+    return true;
+}
+
+#define RUN SMALL, "comm.shards=2", "optim.ema=0.9", "train.steps=20"
+
+static void resuming_gives_the_same_bits(void **state) {
+    struct saved calm, first, second;
+    struct err e = {0};
+    int64_t step;
+    open_saved(&calm, "mem:calm", fake_config(RUN));
+    run_steps(&calm, 0, 9);
+    open_saved(&first, "mem:resume", fake_config(RUN));
+    assert_int_equal(resume(&first, &step, &e), 0);
+    assert_int_equal(step, -1);
+    run_steps(&first, 0, 5);
+    assert_int_equal(begin(&first, 5, &e), 0);
+    run_steps(&first, 5, 7); // while it is written
+    assert_int_equal(snapshot_finish(first.snapshot, &e), 0);
+    assert_int_equal(snapshot_newest(first.snapshot), 5);
+    open_saved(&second, "mem:resume", fake_config(RUN));
+    if (resume(&second, &step, &e)) fail_msg("%s", e.text);
+    assert_int_equal(step, 5);
+    assert_false(same_bits(&calm, &second));
+    run_steps(&second, 5, 9);
+    assert_true(same_bits(&calm, &second));
+    close_saved(&second);
+    close_saved(&first);
+    close_saved(&calm);
+}
+
+static void save_once(const char *url, struct config_file *file) {
+    struct saved s;
+    struct err e = {0};
+    open_saved(&s, url, file);
+    run_steps(&s, 0, 2);
+    assert_int_equal(begin(&s, 2, &e), 0);
+    assert_int_equal(snapshot_finish(s.snapshot, &e), 0);
+    close_saved(&s);
+}
+
+static void expect_resume(const char *url, struct config_file *file, int want, const char *word) {
+    struct saved s;
+    struct err e = {0};
+    int64_t step = -1;
+    open_saved(&s, url, file);
+    int rc = resume(&s, &step, &e);
+    if (rc != want) fail_msg("%d: %s", rc, e.text);
+    if (word && !strstr(e.text, word)) fail_msg("'%s' does not name %s", e.text, word);
+    if (!want) assert_int_equal(step, 2);
+    if (!want) run_steps(&s, 2, 3);
+    close_saved(&s);
+}
+
+static void changed_configs(void **state) {
+    save_once("mem:changed", fake_config(RUN));
+    expect_resume("mem:changed", fake_config(RUN, "optim.lr=0.001", "train.steps=40"), 0, NULL);
+    expect_resume("mem:changed", fake_config(RUN, "data.train=elsewhere"), 0, NULL);
+    expect_resume("mem:changed", fake_config(RUN, "optim.kind=adamw"), 0, NULL);
+    expect_resume("mem:changed", fake_config(RUN, "optim.ema=0"), 0, NULL);
+    expect_resume("mem:changed", fake_config(RUN, "model.layers=2"), -ERR_CONFIG, "model.layers");
+    expect_resume("mem:changed", fake_config(RUN, "model.width=48"), -ERR_CONFIG, "model.width");
+    expect_resume("mem:changed", fake_config(RUN, "comm.shards=4"), -ERR_CONFIG, "comm.shards");
+    expect_resume("mem:changed", fake_config(RUN, "run.seed=9"), -ERR_CONFIG, "run.seed");
+}
+
+static void an_average_can_begin_late(void **state) {
+    save_once("mem:late", fake_config(SMALL, "comm.shards=2", "train.steps=20"));
+    expect_resume("mem:late", fake_config(RUN), 0, NULL);
+}
+
+static void a_full_disk_fails_the_save_alone(void **state) {
+    struct saved s;
+    struct err e = {0};
+    int64_t step;
+    save_once("mem:full", fake_config(RUN));
+    open_saved(&s, "mem:full", fake_config(RUN, "fault.inject=enospc:step=3"));
+    assert_int_equal(resume(&s, &step, &e), 0);
+    run_steps(&s, 2, 3);
+    assert_int_equal(begin(&s, 3, &e), 0);
+    assert_int_equal(snapshot_finish(s.snapshot, &e), -ERR_IO);
+    assert_non_null(strstr(e.text, "No space left"));
+    close_saved(&s);
+    expect_resume("mem:full", fake_config(RUN), 0, NULL);
+}
+
+static void old_ones_go(void **state) {
+    struct saved s;
+    struct err e = {0};
+    open_saved(&s, "mem:old", fake_config(RUN, "checkpoint.keep=2"));
+    for (int64_t n = 1; n <= 4; n++) {
+        run_steps(&s, n - 1, n);
+        assert_int_equal(begin(&s, n, &e), 0);
+    }
+    assert_int_equal(snapshot_finish(s.snapshot, &e), 0);
+    struct store *store = NULL;
+    struct ckpt_entry *list = NULL;
+    size_t count = 0;
+    assert_int_equal(store_open(&store, "mem:old", &s.f.rank.store, &e), 0);
+    assert_int_equal(ckpt_list(store, &list, &count, &e), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(list[0].step, 4);
+    assert_int_equal(list[1].step, 3);
+    free(list);
+    store_close(store);
+    close_saved(&s);
+}
+
+// ---- metrics.jsonl
+
+static void write_steps(const char *dir, int64_t keep, int64_t lo, int64_t hi) {
+    struct metrics *m = NULL;
+    struct err e = {0};
+    struct modality_set set = {0};
+    struct step_report r = {.loss = 0.5};
+    if (metrics_open(&m, dir, keep, &e)) fail_msg("%s", e.text);
+    for (int64_t n = lo; n <= hi; n++) {
+        struct metrics_line line = {.step = n, .set = &set, .report = &r};
+        assert_int_equal(metrics_write(m, &line, &e), 0);
+    }
+    metrics_close(m);
+}
+
+static int count_lines(const char *path, const char *word) {
+    struct buf text;
+    struct err e = {0};
+    int n = 0;
+    buf_init(&text, 1 << 20);
+    if (bytes_read_file(path, 1 << 20, &text, &e)) fail_msg("%s", e.text);
+    for (const char *at = text.data; (at = strstr(at, word)); at++) n++;
+    buf_fini(&text);
+    return n;
+}
+
+static void metrics_are_cut_where_a_run_resumes(void **state) {
+    char dir[] = "/tmp/orrery-metrics-XXXXXX", path[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    write_steps(dir, 0, 1, 9);
+    FILE *f = fopen(path, "a");
+    fputs("{\"step\":10,\"lo", f); // a kill in mid-line
+    fclose(f);
+    write_steps(dir, 6, 7, 8);
+    assert_int_equal(count_lines(path, "\n"), 8);
+    assert_int_equal(count_lines(path, "\"step\":7,"), 1);
+    assert_int_equal(count_lines(path, "\"step\":9,"), 0);
+    write_steps(dir, 0, 1, 1); // a fresh start
+    assert_int_equal(count_lines(path, "\n"), 1);
+    unlink(path);
+    rmdir(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(resuming_gives_the_same_bits),
+        cmocka_unit_test(changed_configs),
+        cmocka_unit_test(an_average_can_begin_late),
+        cmocka_unit_test(a_full_disk_fails_the_save_alone),
+        cmocka_unit_test(old_ones_go),
+        cmocka_unit_test(metrics_are_cut_where_a_run_resumes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
