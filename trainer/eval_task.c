@@ -96,11 +96,12 @@ static void loaded_fini(struct loaded *l) {
 
 static int open_newest(struct store *s, const char *url, struct ckpt **out, struct err *e) {
     struct ckpt_entry *list = NULL;
-    size_t n = 0;
+    size_t n = 0, newest = 0;
     int rc = ckpt_list(s, &list, &n, e);
-    if (!rc && n == 0)
+    while (newest < n && list[newest].broken) newest++;
+    if (!rc && newest == n)
         rc = err_set(e, ERR_MISSING, "no complete checkpoint in %s; train first: orrery run", url);
-    if (!rc) rc = ckpt_open(out, s, list[0].id, e);
+    if (!rc) rc = ckpt_open(out, s, list[newest].id, e);
     free(list);
     return rc;
 }

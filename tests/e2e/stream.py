@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -19,8 +20,10 @@ def server(tmp):
     if up.returncode == 77:
         skip(up.stderr.strip() or up.stdout.strip())
     check(up.returncode == 0, "radosgw is up" + up.stderr[-2000:] * (up.returncode != 0))
+    subprocess.run([ROOT / "tests/testbed/radosgw", "bucket", tmp / "rgw", "orrery-test"], check=True)
     lines = (tmp / "rgw/env").read_text().splitlines()
-    return dict(line.removeprefix("export ").split("=", 1) for line in lines if "=" in line)
+    return {name: shlex.split(value)[0] for name, value in
+            (line.removeprefix("export ").split("=", 1) for line in lines if "=" in line) if value}
 
 
 def train(run, data, checkpoints, extra, env):
