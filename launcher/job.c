@@ -23,9 +23,9 @@
 
 extern char **environ;
 
-static const char *const passed_names[] = {GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,
-                                           GUARD_BOXES,      GUARD_LOGS,        "ORRERY_ATTEMPT",
-                                           "ORRERY_RUN_DIR", "OMP_NUM_THREADS", NULL};
+static const char *const passed_names[] = {
+    GUARD_CONTROL,    GUARD_TOKEN,      GUARD_WORLD,       GUARD_BOXES,       GUARD_LOGS,
+    "ORRERY_ATTEMPT", "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", NULL};
 
 int64_t job_ranks(const struct config *c, int64_t asked) {
     if (asked > 0) return asked;
@@ -58,6 +58,9 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
     if (!rc) rc = strv_set(env, e, "ORRERY_ATTEMPT", "%d", a->number);
     if (!rc) rc = strv_set(env, e, "ORRERY_RUN_DIR", "%s", j->run->path);
     if (!rc) rc = strv_set(env, e, "OMP_NUM_THREADS", "%d", j->threads);
+    // Threads that spin at a barrier while another process has the core cost a hundredfold on a busy machine.
+    const char *policy = getenv("OMP_WAIT_POLICY");
+    if (!rc) rc = strv_set(env, e, "OMP_WAIT_POLICY", "%s", policy ? policy : "passive");
     return rc;
 }
 
