@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/config.h"
 #include "launcher/opts.h"
 #include "launcher/report.h"
+#include "launcher/report_task.h"
 
 #define PAGE_MAX ((size_t)1 << 30)
 
@@ -23,6 +26,38 @@ static int make(const char *run_dir, const char *path, struct err *e) {
     return rc;
 }
 
+// A line for each thing of the run that is there.
+static void say_path(const char *words, const char *run_dir, const char *name) {
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/%s", run_dir, name) < (int)sizeof path && !access(path, R_OK))
+        printf("%-12s%s\n", words, path);
+}
+
+// Where checkpoints go stands in the run's config; a run folder without one has none.
+static void say_checkpoint(const char *run_dir) {
+    char path[4096];
+    struct config_file *file = NULL;
+    struct err none = {0};
+    if (snprintf(path, sizeof path, "%s/config.yaml", run_dir) >= (int)sizeof path ||
+        config_load(&file, path, NULL, 0, &none))
+        return;
+    const char *url = config_values(file)->checkpoint_url;
+    if (*url)
+        printf("%-12s%s\n", "checkpoints", url);
+    else
+        say_path("checkpoints", run_dir, "ckpt");
+    config_close(file);
+}
+
+static void say(const char *run_dir, const char *page) {
+    struct err none = {0};
+    if (!report_task_print(run_dir, "eval.txt", &none)) printf("\n");
+    printf("%-12s%s\n", "report", page);
+    say_path("animation", run_dir, "rollouts/rollout.gif");
+    say_path("strip", run_dir, "rollouts/strip.png");
+    say_checkpoint(run_dir);
+}
+
 int cmd_report(const struct cmd *self, int argc, char **argv, struct err *e) {
     const char *out = NULL;
     char path[4096];
@@ -35,6 +70,6 @@ int cmd_report(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (!out && snprintf(path, sizeof path, "%s/report.html", rest.words[0]) >= (int)sizeof path)
         return err_set(e, ERR_USAGE, "the run folder's path is too long");
     rc = make(rest.words[0], out ? out : path, e);
-    if (!rc) printf("%s\n", out ? out : path);
+    if (!rc) say(rest.words[0], out ? out : path);
     return rc;
 }

@@ -50,8 +50,12 @@ def main():
                 seen = subprocess.run(["identify", str(run / "rollouts" / name)], check=True, text=True,
                                       capture_output=True).stdout
                 check(len(seen.splitlines()) == frames, f"{name} has {frames} frames for ImageMagick")
-        page = pathlib.Path(orrery("report", run).stdout.strip())
-        text = page.read_text()
+        said = orrery("report", run).stdout
+        paths = dict(line.split(None, 1) for line in said.splitlines()[-4:])
+        check(list(paths) == ["report", "animation", "strip", "checkpoints"] and "constant velocity" in said,
+              "report tells the table and where things are")
+        check(all(pathlib.Path(p).exists() for p in paths.values()), "and they are there")
+        text = pathlib.Path(paths["report"]).read_text()
         check("data:image/gif;base64," in text and "Model against baselines" in text and "Loss by modality" in text,
               "the report holds pictures, table and curves")
         check("http" not in text and "<script" not in text, "the report needs nothing else")
