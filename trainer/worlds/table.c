@@ -16,7 +16,7 @@ static const struct world_knob table_knob_rows[] = {
     {"pucks", 1, 1, TABLE_PUCKS_MAX, "how many pucks lie on the table"},
     {"mass", 1, 0.25, 4, "the pucks' masses (0.4 to 2.5) times this; their sounds stay"},
     {"friction", 1, 0, 4, "the pucks' damping (0.2 to 1.2 per second) times this"},
-    {"dish", 0.8, -2, 4, "pull of the dished table on a puck towards the middle, 1/s^2; 0: flat"},
+    {"dish", 1.2, -2, 4, "pull of the dished table on a puck towards the middle, 1/s^2; 0: flat"},
     {"restitution", 1, 0, 1.1, "every bounce (0.9 wall, 0.6 pusher) times this, at most 1"},
     {"latency", 0, 0, 10, "frames between a command and its acting"},
     {"lighting", 1, 0.1, 1, "brightness of the pictures"},
@@ -128,7 +128,7 @@ static int table_make(uint64_t seed, int64_t episode, int64_t frames, const doub
 extern const struct world world_table;
 const struct world world_table = {
     .name = "table",
-    .version = 1,
+    .version = 2,
     .help = "a pusher moved by the action, pucks with hidden mass and material, walls; seen, felt and heard",
     .knobs = table_knob_rows,
     .n_knobs = KNOBS,

@@ -174,7 +174,7 @@ static void table_draw_puck(struct table *t, struct table_puck *puck) {
     // The material goes with the mass as it was drawn: heavy is low and dull, up to a little chance.
     double pitch = 2.0 - 0.96 * u + 0.1 * rng_next_normal(&t->rng);
     puck->pitch_hz = 220 * exp2(1.1 * pitch);
-    puck->decay_s = 0.16 * sqrt(500 / puck->pitch_hz);
+    puck->decay_s = 0.27 * sqrt(500 / puck->pitch_hz);
 }
 
 // A place for a disc that touches nothing placed so far; gives up after some tries (Chipmunk then pushes them
