@@ -181,6 +181,10 @@ static int next_batch(struct train *t, const struct batch **out, struct step_rep
     (void)fault_at(&t->fault, t->done, PHASE_DATA);
     int rc = data_next(t->data, out, e);
     r->seconds[STEP_DATA] = clock_seconds() - began;
+    if (!rc && (*out)->replaced)
+        log_warn(&t->rank->log, "step %lld: %lld broken sample%s replaced by the next whole one: %s",
+                 (long long)t->done, (long long)(*out)->replaced, (*out)->replaced > 1 ? "s" : "",
+                 (*out)->why.text);
     return rc;
 }
 
