@@ -17,7 +17,7 @@ for target in "$build"/fuzz/fuzz_*; do
   "$target" -max_total_time="${ORRERY_FUZZ_SECONDS:-20}" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
     -artifact_prefix="$build/$name-" "$new" "tests/fuzz/corpus/${name#fuzz_}" >"$build/$name.log" 2>&1 ||
     { echo "$name failed"; tail -40 "$build/$name.log"; exit 1; }
-  echo "$name: $(awk -F: '/number_of_executed_units/ { print $3 }' "$build/$name.log") inputs, no finding"
+  echo "$name: $(awk '/number_of_executed_units/ { print $2 }' "$build/$name.log") inputs, no finding"
   found=$((found + 1))
 done
 [ "$found" -gt 0 ]
