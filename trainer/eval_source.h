@@ -28,6 +28,9 @@ struct eval_source {
 // and the video has a channel for the pusher and one for the rest.
 void eval_source_data(struct eval_source *out, struct data *d);
 
+// Seed of every choice of evaluation: not the run's, so that runs of different seeds meet the same windows.
+#define EVAL_SEED 1
+
 struct eval_windows {
     int64_t n, frames;
     int64_t *episode, *first_frame; // [n]

@@ -323,13 +323,12 @@ static void choose_rows(struct evaluate *ev) {
 static int prepare(struct evaluate *ev, struct err *e) {
     const struct evaluate_request *q = ev->q;
     const struct config *c = q->config;
-    uint64_t seed = (uint64_t)c->run_seed;
     ev->context = c->eval_context;
     ev->frames = c->eval_context + c->eval_horizon;
     ev->window = c->data_frames;
     ev->record = eval_record_elems(c->eval_horizon);
-    int rc = eval_windows_init(&ev->held_out, &q->held_out, c->eval_sequences, ev->frames, seed, e);
-    if (!rc) rc = eval_windows_init(&ev->train, &q->train, MEAN_WINDOWS, ev->window, seed, e);
+    int rc = eval_windows_init(&ev->held_out, &q->held_out, c->eval_sequences, ev->frames, EVAL_SEED, e);
+    if (!rc) rc = eval_windows_init(&ev->train, &q->train, MEAN_WINDOWS, ev->window, EVAL_SEED, e);
     if (!rc) rc = take_means(q, &q->train, &ev->train, &ev->training, e);
     if (!rc) rc = take_means(q, &q->held_out, &ev->held_out, &ev->truth, e);
     if (rc) return rc;
@@ -368,7 +367,7 @@ static int conclude(const struct evaluate *ev, const double *records, struct eva
         memcpy(out->hi, out->value, sizeof(double) * (size_t)eval_numbers_count(horizon));
         return 0;
     }
-    return eval_bootstrap(records, n, horizon, out->seed, replicates_for(horizon), out->lo, out->hi, e);
+    return eval_bootstrap(records, n, horizon, EVAL_SEED, replicates_for(horizon), out->lo, out->hi, e);
 }
 
 static unsigned has_of(const struct evaluate *ev) {

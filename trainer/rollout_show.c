@@ -95,7 +95,7 @@ static void pick(struct show *s, const struct eval_windows *w, const struct look
 static int choose(struct show *s, struct err *e) {
     struct eval_windows w;
     int64_t n = s->n * CANDIDATES;
-    int rc = eval_windows_init(&w, &s->q->source, n, s->frames, (uint64_t)s->q->config->run_seed, e);
+    int rc = eval_windows_init(&w, &s->q->source, n, s->frames, EVAL_SEED, e);
     if (rc) return rc;
     struct look *looks = calloc((size_t)n, sizeof *looks);
     if (!looks) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
