@@ -24,6 +24,7 @@ struct train {
     struct step *step;
     struct snapshot *snapshot;
     struct metrics *metrics;         // rank 0
+    int64_t replaced;                // broken samples, data.on_error=skip
     int64_t done;                    // steps
     bool stopped;                    // a signal came to some rank
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
@@ -134,8 +135,17 @@ static int write_line(struct train *t, const struct step_report *r, struct err *
     return metrics_write(t->metrics, &line, e);
 }
 
+static void tell_replaced(struct train *t, const struct batch *b) {
+    if (b->replaced == 0) return;
+    t->replaced += b->replaced;
+    blackbox_event(t->rank->box, "%lld broken samples replaced: %s", (long long)b->replaced, b->why.text);
+    log_warn(&t->rank->log, "step %lld: %lld broken samples replaced (%lld so far on this rank): %s",
+             (long long)t->done - 1, (long long)b->replaced, (long long)t->replaced, b->why.text);
+}
+
 static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
     show(t, b, r);
+    tell_replaced(t, b);
     t->steps_since++;
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
     if (r->skipped) {
