@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""orrery run with the real orrery-rank: fresh start, a killed rank, going on, changed configs, nothing left to do."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import box_folders, check_ledger, events, output, wait_for  # noqa: E402
+from orrery_run import check, folder, orrery, start  # noqa: E402
+
+CONFIG = "configs/tiny.yaml"
+
+
+def words(tmp, steps=40, **keys):
+    keys = {"run.dir": f"{tmp}/run", "data.train": f"{tmp}/data", "data.eval": f"{tmp}/data", "train.steps": steps,
+            "checkpoint.every": 10, **{k.replace("__", "."): v for k, v in keys.items()}}
+    return [f"{k}={v}" for k, v in keys.items()]
+
+
+def run(tmp, status, *more, ranks=2, **keys):
+    done = orrery("run", CONFIG, "-n", ranks, *more, *words(tmp, **keys), check=False)
+    check(done.returncode == status, f"exit {done.returncode}, wanted {status}: {done.stderr.strip()[-300:]}")
+    return done
+
+
+def last_step(tmp):
+    rows = [json.loads(line) for line in (pathlib.Path(tmp) / "run" / "metrics.jsonl").read_text().splitlines()]
+    return max(r["step"] for r in rows if "step" in r)
+
+
+def killed_rank_and_resume(tmp):
+    done = run(tmp, 137, fault__inject="kill:rank=1,step=25", launch__attempts=1)
+    line = done.stderr.split("cause: ")[1].splitlines()[0]
+    for text in ("rank 1", f"host {socket.gethostname()}", "pid ", "signal 9 (SIGKILL)", "step 25", "phase "):
+        check(text in line, f"the verdict says '{text}': {line}")
+    check(not box_folders(f"{tmp}/run"), "nothing stays in /dev/shm")
+    check(events(f"{tmp}/run", "verdict")[-1]["rank"] == 1, "rank 1 in the record")
+    done = run(tmp, 0, fault__inject="kill:rank=1,step=25", ranks=3)
+    # Checkpoints are written behind the steps: the one of step 20 may not have been complete.
+    check(done.stderr.startswith(("resume from step 10 of ", "resume from step 20 of ")), done.stderr.splitlines()[0])
+    check(last_step(tmp) == 40, "it reached its end on another number of ranks")
+    check_ledger(f"{tmp}/run")
+
+
+def nothing_left_to_do(tmp):
+    done = run(tmp, 0)
+    check(done.stderr.startswith("complete: ") and "step 40 of 40" in done.stderr, done.stderr.splitlines()[0])
+
+
+def changed_configs(tmp):
+    done = run(tmp, 78, steps=50, model__width=64)
+    check("model.width (32 -> 64)" in done.stderr, "a change of the model is refused by name")
+    done = run(tmp, 78, steps=50, run__seed=9)
+    check("run.seed" in done.stderr and "--force" in done.stderr, "a change of the numbers needs --force")
+    done = run(tmp, 0, steps=50, optim__lr=0.001)
+    check("optim.lr: 0.006 -> 0.001" in done.stderr, "a change of the learning rate is told")
+    check(done.stderr.startswith("resume from step 40 of "), "behind the first line")
+
+
+def interrupt_saves(tmp):
+    child = start("run", CONFIG, "-n", 2, *words(tmp, steps=100000, checkpoint__every=100000))
+    metrics = pathlib.Path(tmp) / "run" / "metrics.jsonl"
+    before = last_step(tmp)
+    check(wait_for(lambda: metrics.exists() and last_step(tmp) >= before + 10, 60), "it trains on")
+    child.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    code = child.wait(60)
+    check(code == 75, f"Ctrl-C: exit {code} after {time.monotonic() - begin:.2f} s")
+    check("the same command goes on" in output(child), "and says so")
+    steps = [row["step"] for row in json.loads(orrery("ckpt", "list", f"{tmp}/run", "--json").stdout)]
+    check(max(steps) >= before + 10, f"saved at step {max(steps)}")
+    child.output.close()
+
+
+def bad_data(tmp):
+    run(tmp, 66, run__dir=f"{tmp}/other", data__train=f"{tmp}/none", launch__attempts=3)
+    done = run(tmp, 78, run__dir=f"{tmp}/other", fault__inject="explode")
+    check("fault.inject" in done.stderr, "a fault that is none is named")
+
+
+def main():
+    with folder() as tmp:
+        orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, interrupt_saves, bad_data):
+            print("--", test.__name__)
+            test(tmp)
+
+
+main()
