@@ -11,9 +11,9 @@
 #include "trainer/task.h"
 
 // Program, libraries and threads; what Open MPI adds with peers: as measured on x86-64 with Open MPI 4.1.
-#define PROGRAM_BYTES  ((int64_t)15 << 20)
-#define PEERS_BYTES    ((int64_t)11 << 20)
-#define PICTURES_BYTES ((int64_t)20 << 20) // frames of the animation while it is drawn
+#define PROGRAM_BYTES  ((int64_t)18 << 20)
+#define PEERS_BYTES    ((int64_t)10 << 20)
+#define PICTURES_BYTES ((int64_t)28 << 20) // rank 0 draws strip and animation
 
 struct plan {
     const struct config *c;
@@ -57,9 +57,10 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     m.step = step_bytes(c, &p->set, &p->params, p->world, rank);
     m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);
     m.data = cache_bytes(c, p->train_cells);
-    if (c->data_eval[0])
-        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames) +
-                       PICTURES_BYTES;
+    if (c->data_eval[0]) {
+        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames);
+        if (rank == 0) m.evaluation += PICTURES_BYTES;
+    }
     if (p->world > 1) m.program += PEERS_BYTES;
     m.total =
         m.weights + m.optimiser + m.activations + m.step + m.snapshot + m.data + m.evaluation + m.program;
