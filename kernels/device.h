@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device: memory and an ordered queue of work. `cpu` runs everything at once on the caller's thread (and
-// its OpenMP team); a GPU back end runs in order on a stream. Thread rule: one thread per device.
+// a team of threads); a GPU back end runs in order on a stream. Thread rule: one thread per device.
 #ifndef ORRERY_KERNELS_DEVICE_H
 #define ORRERY_KERNELS_DEVICE_H
 
@@ -37,7 +37,7 @@ struct device_info {
     int64_t memory_bytes;
 };
 
-// `threads` 0: all cores of the affinity mask. Results never depend on it.
+// `threads` 0: OMP_NUM_THREADS, else all cores of the affinity mask. Results never depend on it.
 int device_open_cpu(struct device **out, int threads, struct err *e) ERR_CHECK;
 void device_close(struct device *d); // NULL-safe
 void device_describe(const struct device *d, struct device_info *out);

@@ -12,10 +12,13 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
+struct team;
+
 struct cpu_device {
     struct device base;
     const char *isa;
-    void *scratch; // grows in the first step, then stays
+    struct team *team; // NULL: one thread
+    void *scratch;     // grows in the first step, then stays
     size_t scratch_bytes;
 };
 

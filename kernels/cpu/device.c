@@ -6,22 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "kernels/cpu/cpu.h"
-
-// With the thread sanitizer: the barriers of an uninstrumented OpenMP runtime, told to it.
-#ifdef __SANITIZE_THREAD__
-void __tsan_acquire(void *p);
-void __tsan_release(void *p);
-#define TEAM_ACQUIRE(p) __tsan_acquire(p)
-#define TEAM_RELEASE(p) __tsan_release(p)
-#else
-#define TEAM_ACQUIRE(p) ((void)(p))
-#define TEAM_RELEASE(p) ((void)(p))
-#endif
+#include "kernels/cpu/team.h"
 
 enum { CPU_ALIGN = 64 };
 
@@ -125,6 +112,7 @@ static int cpu_sync(struct device *d, struct err *e) {
 
 static void cpu_close(struct device *d) {
     struct cpu_device *c = (struct cpu_device *)d;
+    team_destroy(c->team);
     free(c->scratch);
     free(c);
 }
@@ -156,29 +144,7 @@ int cpu_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
 }
 
 void cpu_run(struct device *d, int64_t tasks, cpu_task_fn *fn, void *arg) {
-#ifdef _OPENMP
-    if (d->threads > 1 && tasks > 1) {
-        TEAM_RELEASE(arg);
-#pragma omp parallel num_threads(d->threads)
-        {
-            TEAM_ACQUIRE(arg);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t t = 0; t < tasks; t++) fn(arg, t);
-            TEAM_RELEASE(arg);
-        }
-        TEAM_ACQUIRE(arg);
-        return;
-    }
-#endif
-    for (int64_t t = 0; t < tasks; t++) fn(arg, t);
-}
-
-static int default_threads(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
+    team_run(((struct cpu_device *)d)->team, tasks, fn, arg);
 }
 
 int device_open_cpu(struct device **out, int threads, struct err *e) {
@@ -190,8 +156,13 @@ int device_open_cpu(struct device **out, int threads, struct err *e) {
     if (c == NULL) return err_set(e, ERR_MEMORY, "cpu: no memory for the device");
     c->base.vtable = &cpu_vtable;
     c->base.ops = isa.ops;
-    c->base.threads = threads > 0 ? threads : default_threads();
+    c->base.threads = threads > 0 ? threads : team_default_threads();
     c->isa = isa.name;
+    rc = team_create(&c->team, c->base.threads, e);
+    if (rc != 0) {
+        free(c);
+        return rc;
+    }
     *out = &c->base;
     return 0;
 }
