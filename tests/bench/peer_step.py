@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 
-ROUNDS, STEPS, RANKS, BATCH = 5, 40, 2, 12
+ROUNDS, STEPS, RANKS, BATCH = 5, 30, 2, 12
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
