@@ -12,8 +12,6 @@ enum {
     FORWARD_SEGMENT = 512,       // queries of a task
 };
 
-MICRO_TABLE(forward_rows, ATTENTION_LD)
-
 struct forward_job {
     const struct op_attention_args *a;
     int64_t queries, keys, segments;
@@ -65,7 +63,7 @@ static void forward_block(const struct forward_job *j, const struct mask *m, con
                           int first) {
     int hd = j->a->head_dim;
     int64_t base = span.lo / MICRO_NR * MICRO_NR, n = span.hi - span.lo;
-    micro_fn *run = forward_rows[b->rows];
+    micro_fn *run = CPU_FN(micro_local)[b->rows];
     struct micro logits = {
         .a = s->q + first * ATTENTION_LD, .k = hd, .ldb = MICRO_NR, .ldc = ATTENTION_LD, .left = MICRO_NR};
     for (int64_t key = base; key < span.hi; key += MICRO_NR) {

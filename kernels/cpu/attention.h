@@ -9,8 +9,8 @@
 
 enum {
     ATTENTION_MAX_DIM = 256,
-    ATTENTION_LD = ATTENTION_MAX_DIM + 16, // rows of every local buffer: not a power of two apart
-    ATTENTION_MAX_BLOCKS = 8,              // blocks of a tile
+    ATTENTION_LD = MICRO_LOCAL, // of every local buffer; MAX_DIM + 16
+    ATTENTION_MAX_BLOCKS = 8,   // blocks of a tile
 };
 
 // Up to MICRO_MR queries. Queries of one run share their keys; short runs share a block.

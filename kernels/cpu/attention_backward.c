@@ -14,8 +14,6 @@ enum {
     BACKWARD_CHUNK = 512,         // keys of a chunk, at least
 };
 
-MICRO_TABLE(backward_rows, ATTENTION_LD)
-
 struct backward_job {
     const struct op_attention_backward_args *a;
     int64_t queries, keys;
@@ -96,11 +94,11 @@ static void backward_block(const struct backward_at *at, const struct query_bloc
             t.a = s->q + first * ATTENTION_LD;
             t.b = at->k + key * hd;
             t.c = p + (key - base);
-            backward_rows[b->rows](&t);
+            CPU_FN(micro_local)[b->rows](&t);
             t.a = s->d_o + first * ATTENTION_LD;
             t.b = at->v + key * hd;
             t.c = ds + (key - base);
-            backward_rows[b->rows](&t);
+            CPU_FN(micro_local)[b->rows](&t);
         }
     }
     int32_t r = b->run;
@@ -126,7 +124,7 @@ static void backward_block(const struct backward_at *at, const struct query_bloc
         t.b = at->k_rows + c * at->j->keys + span.lo * MICRO_NR;
         t.c = cpu_row(&at->dq, at->b * at->j->queries + b->q) + at->h * hd + c;
         t.left = hd - c;
-        backward_rows[b->rows](&t);
+        CPU_FN(micro_local)[b->rows](&t);
     }
 }
 
@@ -135,7 +133,7 @@ static void add_keys(const struct backward_at *at, const struct tensor *out, con
                      int rows, int64_t base, struct key_span all) {
     int hd = at->j->a->head_dim;
     int64_t n = all.hi - all.lo, blocks = cpu_blocks(n, MICRO_MR);
-    struct micro t = {.k = rows, .ldb = ATTENTION_LD, .columns = true, .ldc = out->stride[0], .add = true};
+    struct micro t = {.k = rows, .ldb = ATTENTION_LD, .ldc = out->stride[0], .add = true};
     for (int64_t i = 0; i < blocks; i++) {
         int64_t key = all.lo + i * n / blocks, end = all.lo + (i + 1) * n / blocks;
         t.a = x + (key - base);
@@ -143,7 +141,7 @@ static void add_keys(const struct backward_at *at, const struct tensor *out, con
             t.b = y + c;
             t.c = cpu_row(out, at->b * at->j->keys + key) + at->hk * hd + c;
             t.left = hd - c;
-            backward_rows[end - key](&t);
+            CPU_FN(micro_columns_local)[end - key](&t);
         }
     }
 }

@@ -8,15 +8,10 @@
 #include "kernels/cpu/micro.h"
 
 enum {
-    GEMM_KC = 576,
-    GEMM_LDA = GEMM_KC + 16,   // rows of a copied block: not a power of two apart
-    GEMM_LDT = 16,             // of a transposed one
+    GEMM_KC = MICRO_LONG - 16,
     GEMM_PACKED = 1 << 18,     // floats of B packed at a time
     GEMM_TASK_ELEMS = 1 << 14, // of C in a task, about
 };
-
-MICRO_TABLE(gemm_rows, GEMM_LDA)
-MICRO_TABLE(gemm_columns, GEMM_LDT)
 
 struct gemm_job {
     const struct gemm *g;
@@ -40,9 +35,9 @@ static void pack_task(void *arg, int64_t panel) {
 
 static void copy_block(const struct gemm *g, int64_t row, int64_t rows, int64_t lo, int64_t n, float *out) {
     if (g->trans_a) {
-        for (int64_t p = 0; p < n; p++) vf_copy(out + p * GEMM_LDT, g->a + (lo + p) * g->lda + row, rows);
+        for (int64_t p = 0; p < n; p++) vf_copy(out + p * MICRO_NARROW, g->a + (lo + p) * g->lda + row, rows);
     } else {
-        for (int64_t i = 0; i < rows; i++) vf_copy(out + i * GEMM_LDA, g->a + (row + i) * g->lda + lo, n);
+        for (int64_t i = 0; i < rows; i++) vf_copy(out + i * MICRO_LONG, g->a + (row + i) * g->lda + lo, n);
     }
 }
 
@@ -50,9 +45,9 @@ static void gemm_block(const struct gemm_job *j, int64_t block, int64_t lo, int6
     const struct gemm *g = j->g;
     int64_t row = block * g->m / j->blocks, rows = (block + 1) * g->m / j->blocks - row;
     copy_block(g, row, rows, lo, n, a);
-    struct micro t = {.a = a, .k = n, .ldb = MICRO_NR, .ldc = g->ldc, .columns = g->trans_a};
+    struct micro t = {.a = a, .k = n, .ldb = MICRO_NR, .ldc = g->ldc};
     t.add = lo > 0 || g->accumulate;
-    micro_fn *run = (g->trans_a ? gemm_columns : gemm_rows)[rows];
+    micro_fn *run = (g->trans_a ? CPU_FN(micro_columns_narrow) : CPU_FN(micro_long))[rows];
     for (int64_t col = 0; col < j->cols; col += MICRO_NR) {
         t.b = j->packed + col * g->k + lo * MICRO_NR;
         t.c = g->c + row * g->ldc + j->col + col;
@@ -64,7 +59,7 @@ static void gemm_block(const struct gemm_job *j, int64_t block, int64_t lo, int6
 
 static void gemm_task(void *arg, int64_t task) {
     const struct gemm_job *j = arg;
-    enum { ROWS = MICRO_MR * GEMM_LDA, COLUMNS = GEMM_KC * GEMM_LDT };
+    enum { ROWS = MICRO_MR * MICRO_LONG, COLUMNS = GEMM_KC * MICRO_NARROW };
     float a[ROWS > COLUMNS ? ROWS : COLUMNS] __attribute__((aligned(64)));
     int64_t end = cpu_min(j->blocks, (task + 1) * j->per_task);
     for (int64_t lo = 0; lo < j->g->k; lo += j->k_step) {

@@ -90,8 +90,9 @@ int team_create(struct team **out, int threads, struct err *e) {
     while (t->members < threads - 1) {
         int rc = pthread_create(&t->thread[t->members], NULL, member_main, t);
         if (rc != 0) {
+            rc = err_errno(e, rc, "cpu: thread %d of %d", t->members + 1, threads);
             team_destroy(t);
-            return err_errno(e, rc, "cpu: thread %d of %d", t->members + 1, threads);
+            return rc;
         }
         t->members++;
     }
