@@ -40,22 +40,35 @@ static void forward_pack(void *arg, int64_t task) {
     pack_straight(&a->v, row, j->keys, a->head_dim, column, k + j->k_elems);
 }
 
-// Turns n logits into weights; returns the factor for what was summed before.
-static float softmax_row(float *p, int64_t n, float *top, float *sum) {
-    vf_store(p + n, vf_set1(-INFINITY));
-    vf high = vf_set1(*top);
-    for (int64_t i = 0; i < n; i += VW) high = vf_max(high, vf_load(p + i));
-    float now = vf_max_lane(high), base = now == -INFINITY ? 0 : now;
-    vf total = {0};
-    for (int64_t i = 0; i < n; i += VW) {
-        vf w = vf_exp(vf_load(p + i) - base);
-        vf_store(p + i, w);
-        total += w;
+// Turns the block's logits, n in each row, into weights; scale: the factors for what was summed before. The
+// rows' maxima come first, so that the chains of one row overlap with the next's.
+static void softmax_rows(float *p, int rows, int64_t n, float *top, float *sum, float *scale) {
+    float now[MICRO_MR + VW], old[MICRO_MR + VW];
+    for (int i = 0; i < rows; i++) {
+        float *x = p + i * ATTENTION_LD;
+        vf_store(x + n, vf_set1(-INFINITY));
+        vf high = vf_load(x);
+        for (int64_t c = VW; c < n; c += VW) high = vf_max(high, vf_load(x + c));
+        now[i] = vf_max_lane(high);
     }
-    float old = vf_exp(vf_set1(*top - base))[0];
-    *top = now;
-    *sum = *sum * old + vf_sum(total);
-    return old;
+    for (int i = 0; i < rows; i += VW) {
+        vf before = vf_load_n(top + i, rows - i), after = vf_max(before, vf_load_n(now + i, rows - i));
+        vf base = vf_select(after == -INFINITY, (vf){0}, after);
+        vf_store_n(top + i, after, rows - i);
+        vf_store(now + i, base);
+        vf_store(old + i, vf_exp(before - base));
+    }
+    for (int i = 0; i < rows; i++) {
+        float *x = p + i * ATTENTION_LD;
+        vf base = vf_set1(now[i]), total = {0};
+        for (int64_t c = 0; c < n; c += VW) {
+            vf w = vf_exp(vf_load(x + c) - base);
+            vf_store(x + c, w);
+            total += w;
+        }
+        sum[i] = sum[i] * old[i] + vf_sum(total);
+        scale[i] = old[i];
+    }
 }
 
 static void forward_block(const struct forward_job *j, const struct mask *m, const float *k,
@@ -73,11 +86,11 @@ static void forward_block(const struct forward_job *j, const struct mask *m, con
     }
     float scale[MICRO_MR], *p = s->p + (span.lo - base);
     int32_t r = b->run;
-    for (int i = 0; i < b->rows; i++) {
+    for (int i = 0; i < b->rows && !span.exact; i++) {
         while (m->runs[r].q_hi <= b->q + i) r++;
-        if (!span.exact) fill_unseen(m, r, span, -INFINITY, p + i * ATTENTION_LD);
-        scale[i] = softmax_row(p + i * ATTENTION_LD, n, &s->top[first + i], &s->sum[first + i]);
+        fill_unseen(m, r, span, -INFINITY, p + i * ATTENTION_LD);
     }
+    softmax_rows(p, b->rows, n, s->top + first, s->sum + first, scale);
     struct micro output = {
         .a = p, .k = n, .ldb = MICRO_NR, .ldc = ATTENTION_LD, .left = MICRO_NR, .scale = scale};
     for (int c = 0; c < hd; c += MICRO_NR) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times every op at the shapes of the demo's training step and adds them up to one step; then attention at
-// longer shapes. `bench_kernels [THREADS] [FILTER]`. Medians; never a test.
+// longer shapes. `bench_kernels [THREADS] [PART OF AN OP OR SHAPE]`. Medians; never a test.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +84,7 @@ static double seconds_of(struct bench *b, bench_run_fn *run, const void *args) {
 // One row: `calls` in a training step, flops and bytes of one call.
 static void row(struct bench *b, const char *op, const char *shape, double calls, double flops, double bytes,
                 bench_run_fn *run, const void *args) {
-    if (b->filter != NULL && strstr(op, b->filter) == NULL) return;
+    if (b->filter != NULL && strstr(op, b->filter) == NULL && strstr(shape, b->filter) == NULL) return;
     double s = seconds_of(b, run, args);
     b->step_seconds += s * calls;
     b->step_flops += flops * calls;
