@@ -114,12 +114,18 @@ static void forward_begin(const struct forward_job *j, const struct query_tile *
 static void forward_end(const struct forward_job *j, const struct query_tile *t, int64_t row, int h,
                         const struct forward_state *s) {
     int hd = j->a->head_dim;
+    float inverse[FORWARD_ROWS + VW], lse[FORWARD_ROWS + VW];
+    for (int i = 0; i < t->rows; i += VW) {
+        vf sum = vf_load_n(s->sum + i, t->rows - i), top = vf_load_n(s->top + i, t->rows - i);
+        vi empty = sum == 0;
+        vf_store(inverse + i, vf_select(empty, (vf){0}, 1.0f / sum));
+        vf_store(lse + i, vf_select(empty, vf_set1(-INFINITY), top + vf_log(sum)));
+    }
     for (int i = 0; i < t->rows; i++) {
-        float *o = cpu_row(&j->a->o, row + i) + h * hd, scale = s->sum[i] == 0 ? 0 : 1.0f / s->sum[i];
+        float *o = cpu_row(&j->a->o, row + i) + h * hd;
         for (int c = 0; c < hd; c += VW)
-            vf_store_n(o + c, vf_load(s->o + i * ATTENTION_LD + c) * scale, hd - c);
-        float lse = s->top[i] + vf_log(vf_set1(s->sum[i]))[0];
-        cpu_row(&j->a->lse, row + i)[h] = s->sum[i] == 0 ? -INFINITY : lse;
+            vf_store_n(o + c, vf_load(s->o + i * ATTENTION_LD + c) * inverse[i], hd - c);
+        cpu_row(&j->a->lse, row + i)[h] = lse[i];
     }
 }
 
