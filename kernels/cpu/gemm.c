@@ -33,9 +33,23 @@ static void pack_task(void *arg, int64_t panel) {
     }
 }
 
+// Rows of A transposed: lanes beyond the block are other rows', never used; beyond A they are not read.
+static void copy_columns(const struct gemm *g, int64_t row, int64_t lo, int64_t n, float *out) {
+    const float *a = g->a + lo * g->lda + row;
+    int64_t left = g->m - row;
+    if (left >= MICRO_NARROW) {
+        for (int64_t p = 0; p < n; p++) {
+            for (int v = 0; v < MICRO_NARROW; v += VW)
+                vf_store(out + p * MICRO_NARROW + v, vf_load(a + p * g->lda + v));
+        }
+    } else {
+        for (int64_t p = 0; p < n; p++) vf_copy(out + p * MICRO_NARROW, a + p * g->lda, left);
+    }
+}
+
 static void copy_block(const struct gemm *g, int64_t row, int64_t rows, int64_t lo, int64_t n, float *out) {
     if (g->trans_a) {
-        for (int64_t p = 0; p < n; p++) vf_copy(out + p * MICRO_NARROW, g->a + (lo + p) * g->lda + row, rows);
+        copy_columns(g, row, lo, n, out);
     } else {
         for (int64_t i = 0; i < rows; i++) vf_copy(out + i * MICRO_LONG, g->a + (row + i) * g->lda + lo, n);
     }

@@ -63,6 +63,13 @@ SIMD_INLINE void micro_pack_turned(const float *x, int64_t ld, int64_t lo, int64
 
 // Copies `rows` rows of NR columns, of which `left` exist: out[row][NR], zero beyond.
 SIMD_INLINE void micro_pack_straight(const float *x, int64_t ld, int64_t rows, int64_t left, float *out) {
+    if (left >= MICRO_NR) {
+        for (int64_t p = 0; p < rows; p++, x += ld, out += MICRO_NR) {
+            vf_store(out, vf_load(x));
+            vf_store(out + VW, vf_load(x + VW));
+        }
+        return;
+    }
     for (int64_t p = 0; p < rows; p++, x += ld, out += MICRO_NR) {
         vf_store(out, vf_load_n(x, left));
         vf_store(out + VW, left > VW ? vf_load_n(x + VW, left - VW) : (vf){0});

@@ -69,7 +69,16 @@ SIMD_INLINE void vf_store_n(float *p, vf v, int64_t n) {
 }
 
 SIMD_INLINE void vf_copy(float *out, const float *in, int64_t n) {
-    for (int64_t i = 0; i < n; i += VW) vf_store_n(out + i, vf_load_n(in + i, n - i), n - i);
+    int64_t i = 0;
+    for (; i + 4 * VW <= n; i += 4 * VW) {
+        vf a = vf_load(in + i), b = vf_load(in + i + VW), c = vf_load(in + i + 2 * VW),
+           d = vf_load(in + i + 3 * VW);
+        vf_store(out + i, a);
+        vf_store(out + i + VW, b);
+        vf_store(out + i + 2 * VW, c);
+        vf_store(out + i + 3 * VW, d);
+    }
+    for (; i < n; i += VW) vf_store_n(out + i, vf_load_n(in + i, n - i), n - i);
 }
 
 SIMD_INLINE vf vf_fma(vf a, vf b, vf c) {
