@@ -5,12 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/team.h"
 
-enum { CPU_ALIGN = 64 };
+enum { CPU_ALIGN = 64, CPU_HUGE = 2 << 20 };
 
 struct isa {
     const char *name;
@@ -56,11 +57,14 @@ static int isa_choose(struct isa *out, struct err *e) {
                    wanted);
 }
 
+// Large blocks ask for large pages, which spare the products most of their address translation.
 static int host_alloc(void **out, size_t bytes, struct err *e) {
-    size_t whole = bytes > SIZE_MAX - CPU_ALIGN ? 0 : (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
-    if (bytes == 0) whole = CPU_ALIGN;
-    *out = whole > 0 ? aligned_alloc(CPU_ALIGN, whole) : NULL;
+    size_t align = bytes >= CPU_HUGE ? CPU_HUGE : CPU_ALIGN;
+    size_t whole = bytes > SIZE_MAX - align ? 0 : (bytes + align - 1) / align * align;
+    if (bytes == 0) whole = align;
+    *out = whole > 0 ? aligned_alloc(align, whole) : NULL;
     if (*out == NULL) return err_set(e, ERR_MEMORY, "cpu: no memory for %zu bytes", bytes);
+    if (align == CPU_HUGE) (void)madvise(*out, whole, MADV_HUGEPAGE); // a wish; refusal changes nothing
     return 0;
 }
 
