@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Masks, the arena, the device.
+// Masks, the arena, the device, the team.
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "kernels/cpu/team.h"
 #include "kernels/device.h"
 #include "kernels/mask.h"
 #include "kernels/ops.h"
@@ -142,12 +145,56 @@ static void misfits_are_refused(void **state) {
     device_close(d);
 }
 
+struct marks {
+    _Atomic int seen[500];
+};
+
+static void mark(void *arg, int64_t task) {
+    struct marks *m = arg;
+    atomic_fetch_add(&m->seen[task], 1);
+}
+
+static void team_does_every_task_once(void **state) {
+    struct err e = {0};
+    for (int threads = 1; threads <= 5; threads += 2) {
+        struct team *t = NULL;
+        assert_int_equal(team_create(&t, threads, &e), 0);
+        for (int job = 0; job < 400; job++) {
+            struct marks m = {0};
+            int64_t tasks = job % 7 == 0 ? 500 : job % 5;
+            team_run(t, tasks, mark, &m);
+            for (int64_t i = 0; i < 500; i++) assert_int_equal(m.seen[i], i < tasks);
+            if (job % 100 == 0) usleep(2000); // long enough for the members to fall asleep
+        }
+        team_destroy(t);
+    }
+    struct team *none = NULL;
+    assert_int_equal(team_create(&none, 1 << 20, &e), -ERR_USAGE);
+}
+
+static void threads_follow_the_environment(void **state) {
+    const char *before = getenv("OMP_NUM_THREADS");
+    char *keep = before != NULL ? strdup(before) : NULL;
+    setenv("OMP_NUM_THREADS", "3", 1);
+    assert_int_equal(team_default_threads(), 3);
+    setenv("OMP_NUM_THREADS", "-3", 1);
+    assert_true(team_default_threads() >= 1);
+    unsetenv("OMP_NUM_THREADS");
+    if (keep != NULL) setenv("OMP_NUM_THREADS", keep, 1);
+    free(keep);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(block_causal_is_its_predicate), cmocka_unit_test(full_sees_all),
-        cmocka_unit_test(nonsense_is_refused),           cmocka_unit_test(arena_hands_out_what_was_planned),
-        cmocka_unit_test(unknown_isa_is_named),          cmocka_unit_test(device_adds_and_copies),
+        cmocka_unit_test(block_causal_is_its_predicate),
+        cmocka_unit_test(full_sees_all),
+        cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(arena_hands_out_what_was_planned),
+        cmocka_unit_test(unknown_isa_is_named),
+        cmocka_unit_test(device_adds_and_copies),
         cmocka_unit_test(misfits_are_refused),
+        cmocka_unit_test(team_does_every_task_once),
+        cmocka_unit_test(threads_follow_the_environment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
