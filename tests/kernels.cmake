@@ -4,6 +4,11 @@ orrery_test(ops kernels kernels/test_ops.c orrery_kernels)
 target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/check_norm.c kernels/check_attention.c
   kernels/check_embed.c kernels/check_optim.c)
 
+# Kernels of the GPU, run on the CPU. Fibers and the sanitizers' view of stacks do not go together.
+if(NOT SANITIZE)
+  orrery_simt_test(simt tests/simt/test_simt.c tests/simt/test_simt.cu)
+endif()
+
 # Measures; never run by ctest.
 add_executable(bench_kernels bench/bench_kernels.c)
 target_link_libraries(bench_kernels PRIVATE orrery_kernels)

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of this folder share: the CUDA device behind kernels/device.h and the entry points of the
+// ops. C++ and CUDA only; nobody outside this folder includes it. The .cu files wrap C headers in extern "C".
+#ifndef ORRERY_KERNELS_CUDA_CUDA_H
+#define ORRERY_KERNELS_CUDA_CUDA_H
+
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "base/err.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+}
+
+struct attention_cache; // tile schedules on the device, attention.cu's
+
+struct cuda_device {
+    struct device base; // first
+    cudaStream_t stream;
+    int compute;                       // 90: compute capability 9.0
+    int multiprocessors;               // of the GPU
+    struct attention_cache *attention; // NULL until the first attention
+};
+
+static inline struct cuda_device *cuda_of(struct device *d) {
+    return (struct cuda_device *)d;
+}
+
+// 0, or DEVICE with `what` (the op's or call's name) and the runtime's own words.
+int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
+// The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
+// Ops run in order on one stream, so each may use all of it.
+int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
+
+extern "C" {
+int cuda_attention(struct device *d, const struct op_attention_args *a, struct err *e);
+int cuda_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
+void cuda_attention_close(struct device *d); // frees the schedules; NULL-safe
+}
+
+#endif

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// How kernels are launched: the one piece of syntax that a C++ compiler does not have. Under nvcc this is a
+// launch on a stream; the CPU emulator of the tests (tests/simt) brings the same two macros.
+#ifndef ORRERY_KERNELS_CUDA_LAUNCH_H
+#define ORRERY_KERNELS_CUDA_LAUNCH_H
+
+#include <cuda_runtime.h>
+
+#ifdef __CUDACC__
+// LAUNCH(kernel, dim3 grid, dim3 block, dynamic shared bytes, stream, arguments...) -> cudaError_t. A kernel
+// with commas in its template arguments goes in parentheses. More than 48 KB of shared memory: launch_room
+// first. Arguments have no side effects.
+#define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
+    ((kernel) < < < (grid), (block), (bytes), (stream) >>> (__VA_ARGS__), cudaGetLastError())
+// In a kernel: unsigned char *name, the block's dynamic shared memory, 1024-byte aligned.
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
+#endif
+
+template <class K> static inline cudaError_t launch_room(K *kernel, size_t bytes) {
+    return bytes <= 48 * 1024
+               ? cudaSuccess
+               : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+}
+
+#endif

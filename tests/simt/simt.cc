@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine: fibers, meeting places, shared memory between guard pages.
+#include "tests/simt/simt.h"
+
+#include <stdarg.h>
+#include <sys/mman.h>
+
+#include <deque>
+#include <vector>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+struct simt_options simt_options;
+struct simt_thread *simt_self;
+struct simt_block simt_block;
+
+enum { STACK = 256 * 1024, PAGE = 4096, SHARED_MAX = 232448, MAX_THREADS = 1024 };
+
+struct meeting {
+    uint64_t round; // counts up when everybody came
+    int count, came;
+    const char *what;
+    simt_all_fn *all;
+    void *context;
+    void *arg[MAX_THREADS]; // by thread number
+    bool here[MAX_THREADS];
+};
+
+static struct meeting meetings[SIMT_PLACES];
+static struct simt_thread threads[MAX_THREADS];
+static void *scheduler;
+static const std::function<void()> *kernel_now;
+static unsigned char *shared_base;
+
+void simt_fail(const char *format, ...) {
+    va_list list;
+    va_start(list, format);
+    fprintf(stderr, "simt: ");
+    if (simt_self != NULL)
+        fprintf(stderr, "block %u,%u thread %d: ", simt_block.index.x, simt_block.index.y, simt_self->number);
+    vfprintf(stderr, format, list);
+    fprintf(stderr, "\n");
+    va_end(list);
+    abort();
+}
+
+// ---- fibers
+
+#if defined(__x86_64__)
+extern "C" void simt_switch(void **save, void *load);
+asm(".text\n.globl simt_switch\n.type simt_switch,@function\nsimt_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp,(%rdi)\nmovq %rsi,%rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n"
+    ".size simt_switch,.-simt_switch\n");
+static void fiber_new(struct simt_thread *t, void (*entry)()) {
+    void **top = (void **)((char *)t->stack + STACK);
+    *--top = NULL; // so that the entry sees the alignment of a call
+    *--top = (void *)entry;
+    for (int i = 0; i < 6; i++) *--top = NULL;
+    t->context = top;
+}
+#else
+static ucontext_t contexts[MAX_THREADS + 1];
+static void simt_switch(void **save, void *load) {
+    ucontext_t *from = save == &scheduler ? &contexts[MAX_THREADS] : (ucontext_t *)*save;
+    if (save == &scheduler) scheduler = from;
+    swapcontext(from, (ucontext_t *)load);
+}
+static void fiber_new(struct simt_thread *t, void (*entry)()) {
+    ucontext_t *c = &contexts[t->number];
+    getcontext(c);
+    c->uc_stack.ss_sp = t->stack;
+    c->uc_stack.ss_size = STACK;
+    makecontext(c, entry, 0);
+    t->context = c;
+}
+#endif
+
+static void pause_fiber() {
+    struct simt_thread *me = simt_self;
+    simt_switch(&me->context, scheduler);
+}
+
+void simt_wait(const volatile uint64_t *word, uint64_t old, const char *what) {
+    if (*word != old) return;
+    simt_self->wait = word;
+    simt_self->old = old;
+    simt_self->what = what;
+    pause_fiber();
+    simt_self->what = NULL;
+    simt_self->wait = NULL;
+}
+
+// ---- meetings
+
+static void meeting_close(struct meeting *m) {
+    static void *args[MAX_THREADS];
+    int n = 0;
+    for (int i = 0; i < simt_block.threads; i++) {
+        if (m->here[i]) args[n++] = m->arg[i];
+        m->here[i] = false;
+    }
+    m->came = 0;
+    if (m->all != NULL) m->all(args, n, m->context);
+    m->round++;
+}
+
+static struct meeting *meeting_join(int place, int count, const char *what) {
+    struct meeting *m = &meetings[place];
+    if (m->came > 0 && (m->what != what && strcmp(m->what, what) != 0))
+        simt_fail("comes to %s while others wait in %s", what, m->what);
+    if (m->came > 0 && m->count != count && place != SIMT_BLOCK)
+        simt_fail("%s of barrier %d: %d threads expected here, %d elsewhere", what, place, count, m->count);
+    m->what = what;
+    m->count = count;
+    m->came++;
+    return m;
+}
+
+void simt_meet(int place, int count, const char *what, void *arg, simt_all_fn *all, void *context) {
+    struct meeting *m = meeting_join(place, count, what);
+    int me = simt_self->number;
+    m->arg[me] = arg;
+    m->here[me] = true;
+    m->all = all;
+    m->context = context;
+    if (m->came >= count) return meeting_close(m);
+    simt_wait(&m->round, m->round, what);
+}
+
+void simt_arrive(int place, int count, const char *what) {
+    struct meeting *m = meeting_join(place, count, what);
+    if (m->came >= count) meeting_close(m);
+}
+
+// ---- asynchronous work
+
+typedef std::vector<std::function<void()>> simt_group;
+static std::deque<std::function<void()>> pending;
+static std::deque<simt_group> groups[SIMT_KINDS][MAX_THREADS]; // the youngest is still open
+
+static bool is_late(enum simt_kind kind) {
+    return kind == SIMT_PRODUCT ? simt_options.late_products : simt_options.late_copies;
+}
+
+void simt_later(const std::function<void()> &work) {
+    if (!simt_options.late_copies) return work();
+    pending.push_back(work);
+}
+
+void simt_defer(enum simt_kind kind, int owner, const std::function<void()> &work) {
+    if (!is_late(kind)) return work();
+    std::deque<simt_group> &g = groups[kind][owner];
+    if (g.empty()) g.emplace_back();
+    g.back().push_back(work);
+}
+
+void simt_commit(enum simt_kind kind, int owner) {
+    if (!is_late(kind)) return;
+    std::deque<simt_group> &g = groups[kind][owner];
+    if (g.empty()) g.emplace_back();
+    g.emplace_back();
+}
+
+void simt_drain(enum simt_kind kind, int owner, size_t keep) {
+    std::deque<simt_group> &g = groups[kind][owner];
+    while (g.size() > keep + 1) {
+        for (auto &work : g.front()) work();
+        g.pop_front();
+    }
+}
+
+// Something that was put off happens now; false: there is nothing.
+static bool simt_settle() {
+    if (pending.empty()) return false;
+    std::function<void()> work = pending.front();
+    pending.pop_front();
+    work();
+    return true;
+}
+
+static void simt_finish() {
+    if (!pending.empty()) simt_fail("the block ended before its bulk copies");
+    for (int kind = 0; kind < SIMT_KINDS; kind++) {
+        for (int i = 0; i < simt_block.threads; i++) {
+            std::deque<simt_group> &g = groups[kind][i];
+            for (const simt_group &one : g) {
+                if (!one.empty()) simt_fail("thread %d ended before its asynchronous work of kind %d", i, kind);
+            }
+            g.clear();
+        }
+    }
+}
+
+// ---- shared memory
+
+unsigned char *simt_shared(uint32_t address, size_t bytes) {
+    if (address > simt_block.shared_bytes || bytes > simt_block.shared_bytes - address)
+        simt_fail("shared memory: %zu bytes at %u, of %zu", bytes, address, simt_block.shared_bytes);
+    return simt_block.shared + address;
+}
+
+uint32_t simt_shared_address(const void *p) {
+    ptrdiff_t at = (const unsigned char *)p - simt_block.shared;
+    if (at < 0 || at > (ptrdiff_t)simt_block.shared_bytes) simt_fail("%p is not in dynamic shared memory", p);
+    return (uint32_t)at;
+}
+
+enum { CANARY = 0xc5 };
+
+static void shared_begin(size_t bytes) {
+    if (bytes > SHARED_MAX) simt_fail("%zu bytes of shared memory, at most %d", bytes, SHARED_MAX);
+    size_t room = 64 * PAGE;
+    if (shared_base == NULL) {
+        unsigned char *all = (unsigned char *)mmap(NULL, room + 2 * PAGE, PROT_NONE,
+                                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        shared_base = all + PAGE;
+        if (all == MAP_FAILED || mprotect(shared_base, room, PROT_READ | PROT_WRITE) != 0)
+            simt_fail("no memory");
+    }
+    size_t take = (bytes + 1023) / 1024 * 1024;
+    memset(shared_base, CANARY, room);
+    simt_block.shared = shared_base + room - take; // its end meets the guard page
+    simt_block.shared_bytes = bytes;
+    memset(simt_block.shared, 0xff, bytes); // NaN in every format
+}
+
+static void shared_end() {
+    const unsigned char *end = shared_base + 64 * PAGE;
+    for (const unsigned char *p = shared_base; p < end; p++) {
+        if (p == simt_block.shared && simt_block.shared_bytes > 0) p += simt_block.shared_bytes;
+        if (p < end && *p != CANARY)
+            simt_fail("block %u: byte %td beyond shared memory was written", simt_block.index.x,
+                      p - simt_block.shared);
+    }
+}
+
+// ---- blocks
+
+static void thread_main() {
+    (*kernel_now)();
+    simt_self->done = true;
+    simt_block.running--;
+    // Those who still wait for the whole block no longer wait for this thread.
+    struct meeting *m = &meetings[SIMT_BLOCK];
+    if (m->came > 0 && m->came >= simt_block.running) meeting_close(m);
+    pause_fiber();
+    abort();
+}
+
+static void deadlock() {
+    simt_self = NULL;
+    for (int i = 0; i < simt_block.threads; i += simt_block.threads > 64 ? 32 : 1) {
+        const struct simt_thread *t = &threads[i];
+        fprintf(stderr, "  thread %d: %s\n", i, t->done ? "done" : t->what);
+    }
+    simt_fail("block %u,%u: nobody can go on", simt_block.index.x, simt_block.index.y);
+}
+
+static unsigned next_random() {
+    static unsigned state;
+    state = state * 1664525u + 1013904223u + simt_options.seed;
+    return state >> 8;
+}
+
+static void run_block() {
+    int n = simt_block.threads;
+    memset(meetings, 0, sizeof meetings);
+    for (int i = 0; i < n; i++) {
+        struct simt_thread *t = &threads[i];
+        if (t->stack == NULL) {
+            t->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (t->stack == MAP_FAILED) simt_fail("no memory for stacks");
+        }
+        t->number = i;
+        t->lane = i % 32;
+        unsigned u = (unsigned)i, x = simt_block.dim.x, y = simt_block.dim.y;
+        t->tid = {u % x, u / x % y, u / (x * y)};
+        t->done = false;
+        t->wait = NULL;
+        t->what = NULL;
+        fiber_new(t, thread_main);
+    }
+    simt_block.running = n;
+    while (simt_block.running > 0) {
+        bool moved = false;
+        unsigned start = simt_options.seed == 0 ? 0 : next_random() % (unsigned)n;
+        for (int i = 0; i < n; i++) {
+            struct simt_thread *t = &threads[((unsigned)i + start) % (unsigned)n];
+            if (t->done || (t->wait != NULL && *t->wait == t->old)) continue;
+            moved = true;
+            simt_self = t;
+            simt_switch(&scheduler, t->context);
+            simt_self = NULL;
+        }
+        if (!moved && !simt_settle()) deadlock();
+    }
+}
+
+void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
+    if (simt_self != NULL) simt_fail("a launch inside a kernel");
+    uint64_t n = (uint64_t)block.x * block.y * block.z;
+    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535)
+        simt_fail("launch of %u x %u x %u blocks of %llu threads", grid.x, grid.y, grid.z, (unsigned long long)n);
+    kernel_now = &kernel;
+    simt_block.grid = grid;
+    simt_block.dim = block;
+    simt_block.threads = (int)n;
+    simt_block.thread = threads;
+    for (unsigned z = 0; z < grid.z; z++) {
+        for (unsigned y = 0; y < grid.y; y++) {
+            for (unsigned x = 0; x < grid.x; x++) {
+                simt_block.index = {x, y, z};
+                shared_begin(shared_bytes);
+                run_block();
+                simt_finish();
+                shared_end();
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The emulator on small kernels whose results are known.
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/launch.h"
+#include "tests/simt/test_simt.h"
+
+static __global__ void block_sums(const float *__restrict__ x, float *out, int n) {
+    __shared__ float part[8];
+    float v = 0;
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += (int)(gridDim.x * blockDim.x)) v += x[i];
+    for (int by = 16; by > 0; by /= 2) v += __shfl_xor_sync(0xffffffffu, v, by);
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        v = 0;
+        for (unsigned w = 0; w < blockDim.x / 32; w++) v += part[w];
+        out[blockIdx.x] = v;
+    }
+}
+
+static __global__ void reverse(const __nv_bfloat16 *x, float4 *out) {
+    DYNAMIC_SHARED(bytes);
+    __nv_bfloat16 *s = (__nv_bfloat16 *)bytes;
+    for (int i = 0; i < 4; i++) s[4 * threadIdx.x + i] = x[4 * threadIdx.x + i];
+    if (threadIdx.x >= 64) return; // a thread that left is not waited for
+    __syncthreads();
+    int last = 4 * 64 - 1 - 4 * (int)threadIdx.x;
+    out[threadIdx.x] = make_float4(__bfloat162float(s[last]), __bfloat162float(s[last - 1]),
+                                   __bfloat162float(s[last - 2]), __bfloat162float(s[last - 3]));
+}
+
+static __global__ void hang() {
+    if (threadIdx.x == 3) return;
+    __syncwarp();
+}
+
+static __global__ void beyond(int at) {
+    DYNAMIC_SHARED(bytes);
+    bytes[at] = 1;
+}
+
+int simt_test_sums(const float *x, float *out, int n, int blocks) {
+    return LAUNCH(block_sums, dim3((unsigned)blocks), dim3(256), 0, (cudaStream_t)NULL, x, out, n);
+}
+
+int simt_test_reverse(const uint16_t *x, float *out) {
+    return LAUNCH(reverse, dim3(1), dim3(96), 1024, (cudaStream_t)NULL, (const __nv_bfloat16 *)x, (float4 *)out);
+}
+
+int simt_test_hang(void) {
+    return LAUNCH(hang, dim3(1), dim3(32), 0, (cudaStream_t)NULL);
+}
+
+int simt_test_beyond(int at) {
+    return LAUNCH(beyond, dim3(1), dim3(32), 1000, (cudaStream_t)NULL, at);
+}
