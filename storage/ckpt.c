@@ -3,6 +3,7 @@
 #include "storage/ckpt.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 struct ckpt {
     struct store *store;
     struct ckpt_manifest m;
+    atomic_int_least64_t fetched;
 };
 
 int ckpt_open(struct ckpt **out, struct store *s, const char *id, struct err *e) {
@@ -66,6 +68,10 @@ const struct ckpt_state *ckpt_state_of(const struct ckpt *c) {
     return &c->m.state;
 }
 
+int64_t ckpt_fetched(struct ckpt *c) {
+    return atomic_load(&c->fetched);
+}
+
 size_t ckpt_tensors(const struct ckpt *c) {
     return c->m.n_tensors;
 }
@@ -110,7 +116,10 @@ int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const 
         int rc = check_want(c, &wants[i], e);
         if (rc) return rc;
     }
-    return ckpt_fetch(c->store, &c->m, wants, into, n, e);
+    int64_t fetched = 0;
+    int rc = ckpt_fetch(c->store, &c->m, wants, into, n, &fetched, e);
+    atomic_fetch_add(&c->fetched, fetched);
+    return rc;
 }
 
 int ckpt_read(struct ckpt *c, const struct ckpt_tensor *want, void *into, struct err *e) {
@@ -250,7 +259,8 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
     for (size_t i = 0; i < c->m.n_tensors && !rc; i++) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
-        rc = ckpt_fetch(c->store, &c->m, &t, NULL, 1, e);
+        int64_t fetched = 0;
+        rc = ckpt_fetch(c->store, &c->m, &t, NULL, 1, &fetched, e);
     }
     return rc;
 }

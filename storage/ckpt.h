@@ -80,6 +80,8 @@ int ckpt_read(struct ckpt *c, const struct ckpt_tensor *want, void *into, struct
 // The same for n boxes, with many requests under way at once.
 int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const *into, size_t n,
                    struct err *e) ERR_CHECK;
+// Bytes of tensor data that reading has fetched so far.
+int64_t ckpt_fetched(struct ckpt *c);
 // SHA-256 over names, shapes and bytes of all tensors in name order, whatever the layout: hex, 65 bytes.
 int ckpt_digest(struct ckpt *c, char out[65], struct err *e) ERR_CHECK;
 // Reads every byte of every file: headers, sizes, data.

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/ckpt_cut.h"
 #include "storage/hash.h"
 
 #define PIECE_BYTES ((int64_t)8 << 20) // of one GET, unless one chunk is larger
@@ -82,60 +83,73 @@ static void each_run(const struct dims *d, run_fn *each, void *arg) {
                 each(arg, place(d->box, d->from, i, j, k), place(d->want, d->to, i, j, k), 4 * d->n[3]);
 }
 
-// ---- pieces: ranges of a box to fetch
+// ---- spans: ranges of boxes, whole chunks; pieces: spans that lie side by side in a file, for one GET
 
-struct piece {
+struct span {
     const struct ckpt_box *box;
     struct dims dims;
     char *into;     // NULL: verify only
-    int64_t lo, hi; // of the box, whole chunks
+    int64_t lo, hi; // of the box
+    const char *data;
+};
+
+struct piece {
+    size_t first, n; // spans
+    int64_t lo, hi;  // of the file's data
     char *data;
     struct store_request *request;
 };
 
 struct plan {
-    struct piece *pieces;
+    struct span *spans;
     size_t n, cap;
+    struct piece *pieces;
+    size_t n_pieces;
 };
 
-static int add_piece(struct plan *p, const struct piece *piece, struct err *e) {
+static int add_span(struct plan *p, const struct span *span, struct err *e) {
     if (p->n == p->cap) {
         size_t want = p->cap ? 2 * p->cap : 64;
-        struct piece *grown = realloc(p->pieces, want * sizeof *grown);
+        struct span *grown = realloc(p->spans, want * sizeof *grown);
         if (!grown) return err_set(e, ERR_MEMORY, "no memory to plan %zu reads", want);
-        p->pieces = grown;
+        p->spans = grown;
         p->cap = want;
     }
-    p->pieces[p->n++] = *piece;
+    p->spans[p->n++] = *span;
     return 0;
 }
 
 struct marking {
     unsigned char *needed;
-    int64_t chunk;
+    const struct ckpt_box *box;
 };
 
 static void mark_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
     struct marking *m = arg;
     (void)to;
-    for (int64_t c = from / m->chunk; c <= (from + bytes - 1) / m->chunk; c++) m->needed[c] = 1;
+    for (size_t c = ckpt_cut_chunk_at(m->box, from); c < m->box->n_crcs; c++) {
+        m->needed[c] = 1;
+        if (m->box->ends[c] >= from + bytes) return;
+    }
 }
 
-// Neighbouring chunks that are needed go into one piece.
+static int64_t chunk_begin(const struct ckpt_box *b, size_t chunk) {
+    return chunk ? b->ends[chunk - 1] : 0;
+}
+
+// Neighbouring chunks that are needed go into one span.
 static int plan_chunks(struct plan *p, const struct ckpt_box *b, const struct dims *d,
                        const unsigned char *needed, char *into, struct err *e) {
-    int64_t chunks = (int64_t)b->n_crcs, most = PIECE_BYTES / b->chunk;
-    if (most < 1) most = 1;
-    for (int64_t c = 0; c < chunks;) {
-        int64_t end = c;
-        while (end < chunks && needed[end] && end - c < most) end++;
+    for (size_t c = 0; c < b->n_crcs;) {
+        size_t end = c;
+        int64_t lo = chunk_begin(b, c);
+        while (end < b->n_crcs && needed[end] && (end == c || b->ends[end] - lo <= PIECE_BYTES)) end++;
         if (end == c) {
             c++;
             continue;
         }
-        int64_t hi = end * b->chunk < b->bytes ? end * b->chunk : b->bytes;
-        struct piece piece = {.box = b, .dims = *d, .into = into, .lo = c * b->chunk, .hi = hi};
-        int rc = add_piece(p, &piece, e);
+        struct span span = {.box = b, .dims = *d, .into = into, .lo = lo, .hi = b->ends[end - 1]};
+        int rc = add_span(p, &span, e);
         if (rc) return rc;
         c = end;
     }
@@ -147,7 +161,7 @@ static int plan_box(struct plan *p, const struct ckpt_box *b, const struct ckpt_
     struct dims d;
     if (!intersect(b, want, &d)) return 0;
     join_whole(&d);
-    struct marking m = {calloc(b->n_crcs, 1), b->chunk};
+    struct marking m = {calloc(b->n_crcs, 1), b};
     if (!m.needed) return err_set(e, ERR_MEMORY, "no memory to plan a read");
     each_run(&d, mark_run, &m);
     int rc = plan_chunks(p, b, &d, m.needed, into, e);
@@ -155,10 +169,36 @@ static int plan_box(struct plan *p, const struct ckpt_box *b, const struct ckpt_
     return rc;
 }
 
+static int by_place(const void *a, const void *b) {
+    const struct span *x = a, *y = b;
+    if (x->box->file != y->box->file) return x->box->file < y->box->file ? -1 : 1;
+    int64_t p = x->box->begin + x->lo, q = y->box->begin + y->lo;
+    return (p > q) - (p < q);
+}
+
+static int plan_pieces(struct plan *p, struct err *e) {
+    p->pieces = calloc(p->n + 1, sizeof *p->pieces);
+    if (!p->pieces) return err_set(e, ERR_MEMORY, "no memory to plan %zu reads", p->n);
+    if (p->n) qsort(p->spans, p->n, sizeof *p->spans, by_place);
+    for (size_t i = 0; i < p->n; i++) {
+        const struct span *s = &p->spans[i];
+        int64_t lo = s->box->begin + s->lo, hi = s->box->begin + s->hi;
+        struct piece *last = p->n_pieces ? &p->pieces[p->n_pieces - 1] : NULL;
+        if (last && s->box->file == p->spans[last->first].box->file && lo == last->hi &&
+            hi - last->lo <= PIECE_BYTES) {
+            last->hi = hi;
+            last->n++;
+        } else {
+            p->pieces[p->n_pieces++] = (struct piece){.first = i, .n = 1, .lo = lo, .hi = hi};
+        }
+    }
+    return 0;
+}
+
 // ---- fetching
 
 static void copy_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
-    const struct piece *p = arg;
+    const struct span *p = arg;
     int64_t lo = from > p->lo ? from : p->lo, hi = from + bytes < p->hi ? from + bytes : p->hi;
     if (lo < hi) memcpy(p->into + to + (lo - from), p->data + (lo - p->lo), (size_t)(hi - lo));
 }
@@ -166,10 +206,15 @@ static void copy_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
 struct fetch {
     struct store *store;
     const struct ckpt_manifest *m;
+    struct plan plan;
 };
 
+static const struct ckpt_file *file_of(const struct fetch *f, const struct piece *p) {
+    return &f->m->files[f->plan.spans[p->first].box->file];
+}
+
 static int start(const struct fetch *f, struct piece *p, struct err *e) {
-    const struct ckpt_file *file = &f->m->files[p->box->file];
+    const struct ckpt_file *file = file_of(f, p);
     size_t bytes = (size_t)(p->hi - p->lo);
     char key[CKPT_KEY_BYTES];
     p->data = malloc(bytes + sizeof key); // the key lives as long as the request
@@ -178,30 +223,37 @@ static int start(const struct fetch *f, struct piece *p, struct err *e) {
     snprintf(kept, sizeof key, "%s/%s", f->m->id, file->name);
     struct store_call call = {.op = STORE_GET,
                               .key = kept,
-                              .offset = file->data_begin + p->box->begin + p->lo,
+                              .offset = file->data_begin + p->lo,
                               .length = (int64_t)bytes,
                               .into = p->data,
                               .capacity = bytes};
     return store_start(f->store, &p->request, &call, e);
 }
 
-static int check(const struct fetch *f, const struct piece *p, struct err *e) {
-    const struct ckpt_file *file = &f->m->files[p->box->file];
-    for (int64_t at = p->lo; at < p->hi; at += p->box->chunk) {
-        int64_t n = p->hi - at < p->box->chunk ? p->hi - at : p->box->chunk;
-        uint32_t want = p->box->crcs[at / p->box->chunk];
-        uint32_t crc = hash_crc32c(0, p->data + (at - p->lo), (size_t)n);
-        int64_t first = file->data_begin + p->box->begin + at;
-        if (crc != want)
+static int check(const struct fetch *f, const struct span *s, struct err *e) {
+    const struct ckpt_box *b = s->box;
+    const struct ckpt_file *file = &f->m->files[b->file];
+    int64_t at = s->lo;
+    for (size_t c = ckpt_cut_chunk_at(b, s->lo); at < s->hi; at = b->ends[c++]) {
+        uint32_t crc = hash_crc32c(0, s->data + (at - s->lo), (size_t)(b->ends[c] - at));
+        int64_t first = file->data_begin + b->begin;
+        if (crc != b->crcs[c])
             return err_set(e, ERR_DATA,
                            "%s/%s/%s: tensor '%s', bytes %" PRId64 " .. %" PRId64
                            " of the file: CRC32C is %08" PRIx32 ", the manifest says %08" PRIx32
                            ": damaged; 'orrery ckpt remove RUN --step %" PRId64 "'"
                            " makes the run go on from the one before",
-                           store_url(f->store), f->m->id, file->name, p->box->name, first, first + n, crc,
-                           want, f->m->state.step);
+                           store_url(f->store), f->m->id, file->name, b->name, first + at, first + b->ends[c],
+                           crc, b->crcs[c], f->m->state.step);
     }
     return 0;
+}
+
+static int use_span(const struct fetch *f, const struct piece *p, struct span *s, struct err *e) {
+    s->data = p->data + (s->box->begin + s->lo - p->lo);
+    int rc = check(f, s, e);
+    if (!rc && s->into) each_run(&s->dims, copy_run, s);
+    return rc;
 }
 
 // Waits for a piece that was started, whatever has failed before: its request writes into its memory.
@@ -214,39 +266,39 @@ static int finish(const struct fetch *f, struct piece *p, bool use, struct err *
         p->request = NULL;
         if (!rc && use && (int64_t)got.bytes != p->hi - p->lo)
             rc = err_set(e, ERR_DATA, "%s/%s/%s: ends before tensor '%s' does", store_url(f->store), f->m->id,
-                         f->m->files[p->box->file].name, p->box->name);
-        if (!rc && use) rc = check(f, p, e);
-        if (!rc && use && p->into) each_run(&p->dims, copy_run, p);
+                         file_of(f, p)->name, f->plan.spans[p->first].box->name);
+        for (size_t i = 0; i < p->n && !rc && use; i++) rc = use_span(f, p, &f->plan.spans[p->first + i], e);
     }
     free(p->data);
     p->data = NULL;
     return rc;
 }
 
-static int run(const struct fetch *f, struct plan *plan, struct err *e) {
-    size_t started = 0, done = 0;
+static int run(const struct fetch *f, struct err *e) {
+    size_t started = 0, done = 0, n = f->plan.n_pieces;
     int rc = 0;
-    while (done < plan->n) {
-        while (!rc && started < plan->n && started - done < UNDER_WAY)
-            rc = start(f, &plan->pieces[started++], e);
+    while (done < n) {
+        while (!rc && started < n && started - done < UNDER_WAY) rc = start(f, &f->plan.pieces[started++], e);
         if (done == started) break;
-        int one = finish(f, &plan->pieces[done++], !rc, e);
+        int one = finish(f, &f->plan.pieces[done++], !rc, e);
         if (!rc) rc = one;
     }
     return rc;
 }
 
 int ckpt_fetch(struct store *s, const struct ckpt_manifest *m, const struct ckpt_tensor *wants,
-               void *const *into, size_t n, struct err *e) {
-    struct plan plan = {.n = 0};
-    struct fetch f = {s, m};
+               void *const *into, size_t n, int64_t *fetched, struct err *e) {
+    struct fetch f = {.store = s, .m = m};
     int rc = 0;
     for (size_t i = 0; i < n && !rc; i++) {
         const struct ckpt_group *g = ckpt_manifest_find(m, wants[i].name);
         for (size_t b = 0; g && b < g->n && !rc; b++)
-            rc = plan_box(&plan, &m->boxes[g->first + b], &wants[i], into ? into[i] : NULL, e);
+            rc = plan_box(&f.plan, &m->boxes[g->first + b], &wants[i], into ? into[i] : NULL, e);
     }
-    if (!rc) rc = run(&f, &plan, e);
-    free(plan.pieces);
+    if (!rc) rc = plan_pieces(&f.plan, e);
+    if (!rc) rc = run(&f, e);
+    for (size_t i = 0; i < f.plan.n_pieces; i++) *fetched += f.plan.pieces[i].hi - f.plan.pieces[i].lo;
+    free(f.plan.spans);
+    free(f.plan.pieces);
     return rc;
 }

@@ -7,12 +7,14 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "storage/ckpt_cut.h"
 #include "storage/ckpt_manifest.h"
 #include "storage/hash.h"
 
 #define FORMAT     "orrery-checkpoint"
 #define TAIL       ",\"manifest_crc32c\":\"%08" PRIx32 "\"}\n"
 #define TAIL_BYTES 31
+#define VERSION    2 // 1: without "ways"
 #define BYTES_MAX  ((int64_t)1 << 56)
 
 // ---- writing
@@ -39,6 +41,7 @@ static int put_box(struct json_writer *w, const struct ckpt_box *b, struct err *
     put_sizes(w, "extent", b->extent, b->rank);
     json_put_int(w, "begin", b->begin);
     json_put_int(w, "chunk", b->chunk);
+    json_put_int(w, "ways", b->ways);
     int rc = put_crcs(w, b, e);
     json_close(w, '}');
     return rc;
@@ -83,7 +86,7 @@ static int put_tensors(struct json_writer *w, const struct ckpt_manifest *m, str
 static void put_head(struct json_writer *w, const struct ckpt_manifest *m) {
     json_put_object(w, NULL);
     json_put_string(w, "format", FORMAT);
-    json_put_int(w, "version", 1);
+    json_put_int(w, "version", VERSION);
     json_put_string(w, "id", m->id);
 }
 
@@ -185,10 +188,10 @@ static bool read_sizes(const struct json_value *v, int64_t lo, int64_t *out, int
     return true;
 }
 
-// b->bytes and b->chunk are known: as many CRCs as chunks.
+// The box and how it is cut are known: as many CRCs as chunks.
 static int read_crcs(struct reading *r, const struct json_value *v, struct ckpt_box *b, struct err *e) {
     const char *hex;
-    size_t want = (size_t)((b->bytes + b->chunk - 1) / b->chunk);
+    size_t want = ckpt_cut_chunks(b, NULL);
     if (!json_as_string(json_get(v, "crc32c"), &hex) || strlen(hex) != 8 * want)
         return err_set(e, ERR_DATA, "%s: tensor '%s': 'crc32c' does not hold %zu CRCs", r->what, b->name,
                        want);
@@ -205,11 +208,12 @@ static int read_crcs(struct reading *r, const struct json_value *v, struct ckpt_
 }
 
 static int read_place(struct reading *r, const struct json_value *v, struct ckpt_box *b, struct err *e) {
-    int64_t file, elems;
+    int64_t file, elems, ways = 0;
     int n_offset, n_extent;
     int rc = json_need_int(r->doc, v, "file", 0, (int64_t)r->n_files - 1, &file, e);
     if (!rc) rc = json_need_int(r->doc, v, "begin", 0, BYTES_MAX, &b->begin, e);
     if (!rc) rc = json_need_int(r->doc, v, "chunk", CKPT_CHUNK_MIN, CKPT_CHUNK_MAX, &b->chunk, e);
+    if (!rc && json_get(v, "ways")) rc = json_need_int(r->doc, v, "ways", 0, CKPT_WAYS, &ways, e);
     if (rc) return rc;
     bool ok = read_sizes(json_get(v, "offset"), 0, b->offset, &n_offset) && n_offset == b->rank &&
               read_sizes(json_get(v, "extent"), 1, b->extent, &n_extent) && n_extent == b->rank &&
@@ -221,6 +225,7 @@ static int read_place(struct reading *r, const struct json_value *v, struct ckpt
                        r->what, b->name);
     b->file = r->first_file + (size_t)file;
     b->bytes = elems * 4;
+    b->ways = (int)ways;
     return 0;
 }
 
@@ -262,9 +267,9 @@ static int read_head(struct reading *r, char id[CKPT_ID_BYTES], struct err *e) {
     if (!rc && strcmp(text, FORMAT))
         rc = err_set(e, ERR_DATA, "%s: its format is '%.60s', not %s", r->what, text, FORMAT);
     if (!rc) rc = json_need_int(r->doc, root, "version", 1, INT64_MAX, &version, e);
-    if (!rc && version != 1)
-        rc = err_set(e, ERR_DATA, "%s: version %" PRId64 " is newer than this program reads (1)", r->what,
-                     version);
+    if (!rc && version > VERSION)
+        rc = err_set(e, ERR_DATA, "%s: version %" PRId64 " is newer than this program reads (%d)", r->what,
+                     version, VERSION);
     if (!rc) rc = json_need_string(r->doc, root, "id", &text, e);
     if (rc) return rc;
     if (!ckpt_parse_id(text, &step, id) || !*id)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/ckpt_cut.h"
+
 #define BOX_PAIRS_MAX                                                                                        \
     ((int64_t)1 << 27) // comparisons for one tensor: bounds the time that a hostile manifest takes
 
@@ -17,6 +19,7 @@ void ckpt_manifest_fini(struct ckpt_manifest *m) {
     for (size_t i = 0; i < m->n_boxes; i++) {
         free(m->boxes[i].name);
         free(m->boxes[i].crcs);
+        free(m->boxes[i].ends);
     }
     free(m->boxes);
     free(m->files);
@@ -97,13 +100,17 @@ int ckpt_manifest_add_box(struct ckpt_manifest *m, const struct ckpt_box *b, str
     struct ckpt_box *copy = &m->boxes[m->n_boxes];
     *copy = *b;
     copy->name = strdup(b->name);
-    copy->crcs = calloc(b->n_crcs, sizeof *copy->crcs);
-    if (!copy->name || !copy->crcs) {
+    copy->n_crcs = ckpt_cut_chunks(b, NULL);
+    copy->crcs = calloc(copy->n_crcs, sizeof *copy->crcs);
+    copy->ends = calloc(copy->n_crcs, sizeof *copy->ends);
+    if (!copy->name || !copy->crcs || !copy->ends) {
         free(copy->name);
         free(copy->crcs);
+        free(copy->ends);
         return err_set(e, ERR_MEMORY, "no memory for a manifest");
     }
-    memcpy(copy->crcs, b->crcs, b->n_crcs * sizeof *copy->crcs);
+    (void)ckpt_cut_chunks(b, copy->ends);
+    if (b->crcs) memcpy(copy->crcs, b->crcs, copy->n_crcs * sizeof *copy->crcs);
     m->n_boxes++;
     m->bytes = bytes;
     return 0;

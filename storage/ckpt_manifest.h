@@ -27,9 +27,11 @@ struct ckpt_box {
     int64_t shape[CKPT_DIMS], offset[CKPT_DIMS], extent[CKPT_DIMS];
     size_t file;
     int64_t begin, bytes; // in the file's data
-    int64_t chunk;        // bytes that one CRC covers
+    int64_t chunk;        // bytes that one CRC covers at most
+    int ways;             // chunks end where as many ranks would split the first dimension; 0: they do not
     size_t n_crcs;
     uint32_t *crcs;
+    int64_t *ends; // of the chunks, in the box: ckpt_manifest_add_box makes them
 };
 
 struct ckpt_file {
@@ -63,7 +65,7 @@ int64_t ckpt_chunk_bytes(int64_t box_bytes);
 void ckpt_box_label(const struct ckpt_box *b, char out[CKPT_LABEL_BYTES]);
 
 int ckpt_manifest_add_file(struct ckpt_manifest *m, const struct ckpt_file *file, struct err *e) ERR_CHECK;
-// Copies *b; the copy owns its own name and CRCs.
+// Copies *b; the copy owns its own name and CRCs (n_crcs of them; crcs NULL: zeros).
 int ckpt_manifest_add_box(struct ckpt_manifest *m, const struct ckpt_box *b, struct err *e) ERR_CHECK;
 // Sorts boxes by name and place, groups them, and checks that the boxes of each tensor cover it exactly once,
 // and that the boxes of each file fill its data. DATA names tensor or file.

@@ -9,8 +9,11 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "storage/ckpt_cut.h"
 #include "storage/ckpt_manifest.h"
 #include "storage/hash.h"
+
+#define SLAB_BYTES ((int64_t)4 << 20)
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "safetensors data is little-endian, as host memory must be");
@@ -37,29 +40,47 @@ static int check_tensor(const struct ckpt_tensor *t, struct err *e) {
               : err_set(e, ERR_BUG, "tensor '%s': its box lies outside of its shape, or is empty", t->name);
 }
 
-static int add_box(struct ckpt_manifest *m, const struct ckpt_tensor *t, int64_t begin, struct err *e) {
-    struct ckpt_box b = {.name = (char *)(uintptr_t)t->name, .rank = t->rank, .begin = begin};
+static int add_box(struct ckpt_manifest *m, const struct ckpt_tensor *t, int64_t chunk, int64_t column,
+                   int64_t columns, struct err *e) {
+    struct ckpt_box b = {.name = (char *)(uintptr_t)t->name,
+                         .rank = t->rank,
+                         .begin = m->bytes,
+                         .chunk = chunk,
+                         .ways = CKPT_WAYS};
     int64_t volume;
-    int rc = check_tensor(t, e);
-    if (rc) return rc;
     for (int i = 0; i < t->rank; i++) {
         b.shape[i] = t->shape[i];
         b.offset[i] = t->offset[i];
         b.extent[i] = t->extent[i];
     }
-    if (!ckpt_volume(t->extent, t->rank, &volume))
+    if (t->rank) {
+        b.offset[t->rank - 1] = column;
+        b.extent[t->rank - 1] = columns;
+    }
+    if (!ckpt_volume(b.extent, t->rank, &volume))
         return err_set(e, ERR_BUG, "tensor '%s': too large", t->name);
     b.bytes = volume * 4;
-    b.chunk = ckpt_chunk_bytes(b.bytes);
-    b.n_crcs = (size_t)((b.bytes + b.chunk - 1) / b.chunk);
-    b.crcs = calloc(b.n_crcs, sizeof *b.crcs);
-    if (!b.crcs) return err_set(e, ERR_MEMORY, "no memory for %zu CRCs", b.n_crcs);
-    for (size_t i = 0; i < b.n_crcs; i++) {
-        int64_t at = (int64_t)i * b.chunk, left = b.bytes - at;
-        b.crcs[i] = hash_crc32c(0, (const char *)t->data + at, (size_t)(left < b.chunk ? left : b.chunk));
-    }
-    rc = ckpt_manifest_add_box(m, &b, e);
-    free(b.crcs);
+    return ckpt_manifest_add_box(m, &b, e);
+}
+
+// Where the panels of a tensor's box begin and end in its last dimension.
+static size_t panel_places(const struct ckpt_tensor *t, int64_t bytes, int64_t places[CKPT_PLACES_MAX]) {
+    int last = t->rank - 1, ways = t->rank > 1 && bytes >= CKPT_PANEL_MIN ? CKPT_WAYS : 0;
+    places[0] = places[1] = 0;
+    if (!t->rank) return 2;
+    return ckpt_cut_places(t->shape[last], t->offset[last], t->offset[last] + t->extent[last], ways, places);
+}
+
+// The panels of one tensor's box, without CRCs yet.
+static int add_panels(struct ckpt_manifest *m, const struct ckpt_tensor *t, struct err *e) {
+    int64_t places[CKPT_PLACES_MAX], volume;
+    int rc = check_tensor(t, e);
+    if (rc) return rc;
+    if (!ckpt_volume(t->extent, t->rank, &volume))
+        return err_set(e, ERR_BUG, "tensor '%s': too large", t->name);
+    size_t n = panel_places(t, volume * 4, places);
+    for (size_t i = 1; i < n && !rc; i++)
+        rc = add_box(m, t, ckpt_chunk_bytes(volume * 4), places[i - 1], places[i] - places[i - 1], e);
     return rc;
 }
 
@@ -83,16 +104,72 @@ static int write_header(const struct ckpt_manifest *m, struct buf *out, struct e
     return rc;
 }
 
-static int send(struct store *s, const char *key, const struct buf *header, const struct ckpt_tensor *tensors,
-                const struct ckpt_manifest *m, struct err *e) {
+// One part on its way: bytes of boxes in order, their CRCs taken as they pass.
+struct sending {
     struct store_writer *w;
-    int rc = store_writer_open(s, &w, key, e);
+    struct ckpt_box *box;
+    size_t chunk;
+    int64_t at; // in the box
+};
+
+static int pass(struct sending *s, const char *data, int64_t bytes, struct err *e) {
+    for (int64_t done = 0; done < bytes;) {
+        int64_t n = s->box->ends[s->chunk] - s->at;
+        if (n > bytes - done) n = bytes - done;
+        s->box->crcs[s->chunk] = hash_crc32c(s->box->crcs[s->chunk], data + done, (size_t)n);
+        done += n;
+        s->at += n;
+        s->chunk += s->at == s->box->ends[s->chunk];
+    }
+    return store_writer_write(s->w, data, (size_t)bytes, e);
+}
+
+// The columns of a panel lie apart in memory: gathered slab by slab.
+static int send_panel(struct sending *s, const struct ckpt_tensor *t, struct err *e) {
+    int last = t->rank - 1;
+    int64_t stride = 4 * t->extent[last], width = 4 * s->box->extent[last], rows = s->box->bytes / width;
+    int64_t most = SLAB_BYTES / width < 1 ? 1 : SLAB_BYTES / width;
+    const char *from = (const char *)t->data + 4 * (s->box->offset[last] - t->offset[last]);
+    if (most > rows) most = rows;
+    char *slab = malloc((size_t)(most * width));
+    int rc = slab ? 0 : err_set(e, ERR_MEMORY, "no memory for %" PRId64 " bytes to save", most * width);
+    for (int64_t row = 0; row < rows && !rc;) {
+        int64_t n = rows - row < most ? rows - row : most;
+        for (int64_t i = 0; i < n; i++) memcpy(slab + i * width, from + (row + i) * stride, (size_t)width);
+        rc = pass(s, slab, n * width, e);
+        row += n;
+    }
+    free(slab);
+    return rc;
+}
+
+static int send_box(struct sending *s, const struct ckpt_tensor *t, struct err *e) {
+    int last = t->rank - 1;
+    s->chunk = 0;
+    s->at = 0;
+    if (t->rank && s->box->extent[last] != t->extent[last]) return send_panel(s, t, e);
+    return pass(s, t->data, s->box->bytes, e);
+}
+
+// The boxes of m are the panels of the tensors, in their order.
+static int send(struct store *s, const char *key, const struct buf *header, const struct ckpt_tensor *tensors,
+                struct ckpt_manifest *m, struct err *e) {
+    struct sending out = {.w = NULL};
+    int rc = store_writer_open(s, &out.w, key, e);
     if (rc) return rc;
-    rc = store_writer_write(w, header->data, header->len, e);
-    for (size_t i = 0; i < m->n_boxes && !rc; i++)
-        rc = store_writer_write(w, tensors[i].data, (size_t)m->boxes[i].bytes, e);
-    if (!rc) return store_writer_commit(w, e);
-    store_writer_abort(w);
+    rc = store_writer_write(out.w, header->data, header->len, e);
+    for (size_t i = 0, t = 0; i < m->n_boxes && !rc; t++) {
+        int64_t places[CKPT_PLACES_MAX], volume;
+        size_t n = ckpt_volume(tensors[t].extent, tensors[t].rank, &volume)
+                       ? panel_places(&tensors[t], volume * 4, places)
+                       : 2;
+        for (size_t k = 1; k < n && !rc; k++) {
+            out.box = &m->boxes[i++];
+            rc = send_box(&out, &tensors[t], e);
+        }
+    }
+    if (!rc) return store_writer_commit(out.w, e);
+    store_writer_abort(out.w);
     return rc;
 }
 
@@ -103,7 +180,7 @@ static int write_file(struct store *s, struct ckpt_manifest *m, int writer, cons
     char key[CKPT_KEY_BYTES];
     int rc = 0;
     buf_init(&header, SAFETENSORS_HEADER_MAX);
-    for (size_t i = 0; i < n && !rc; i++) rc = add_box(m, &tensors[i], m->bytes, e);
+    for (size_t i = 0; i < n && !rc; i++) rc = add_panels(m, &tensors[i], e);
     if (!rc) rc = write_header(m, &header, e);
     if (rc) goto out;
     snprintf(file.name, sizeof file.name, CKPT_FILE_PREFIX "%d.safetensors", writer);
