@@ -383,47 +383,6 @@ static int bench(size_t mb) {
     return rc;
 }
 
-// ---- "once OP KEY DEADLINE_MS"
-
-static int write_large(struct store *s, const char *key, struct err *e) {
-    size_t n = (size_t)17 << 20;
-    char *data = calloc(1, n);
-    int rc = store_put(s, key, data, n, false, e);
-    free(data);
-    return rc;
-}
-
-static int list_count(struct store *s, const char *prefix, struct err *e) {
-    struct store_listing l;
-    int rc = store_list(s, prefix, NULL, &l, e);
-    if (rc) return rc;
-    printf("%zu keys\n", l.n);
-    store_listing_fini(&l);
-    return 0;
-}
-
-static int once(const char *op, const char *key, int64_t deadline_ms) {
-    struct err e = {0};
-    struct store_result head;
-    struct buf all;
-    char part[101] = {0};
-    int rc = 0;
-    struct store *s = open_at("pre", deadline_ms);
-    buf_init(&all, 1 << 20);
-    if (!strcmp(op, "get")) rc = store_get_range(s, key, 100, 100, part, &e);
-    if (!strcmp(op, "whole")) rc = store_get(s, key, 1 << 20, &all, &e);
-    if (!strcmp(op, "head")) rc = store_head(s, key, &head, &e);
-    if (!strcmp(op, "put")) rc = store_put(s, key, "mine", 4, false, &e);
-    if (!strcmp(op, "create")) rc = store_put(s, key, "mine", 4, true, &e);
-    if (!strcmp(op, "delete")) rc = store_delete(s, key, &e);
-    if (!strcmp(op, "large")) rc = write_large(s, key, &e);
-    if (!strcmp(op, "list")) rc = list_count(s, key, &e);
-    printf("%s|%s%s\n", err_words(e.code), e.text, rc ? "" : part);
-    buf_fini(&all);
-    store_close(s);
-    return rc ? 1 : 0;
-}
-
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suite),
@@ -438,7 +397,6 @@ int main(int argc, char **argv) {
     if (!getenv("S3_BUCKET")) return 77;
     snprintf(bucket_url, sizeof bucket_url, "s3://%s", getenv("S3_BUCKET"));
     if (argc > 2 && !strcmp(argv[1], "reads")) return reads(strtod(argv[2], NULL));
-    if (argc > 4 && !strcmp(argv[1], "once")) return once(argv[2], argv[3], strtol(argv[4], NULL, 10));
     if (argc > 2 && !strcmp(argv[1], "bench")) return bench(strtoul(argv[2], NULL, 10));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key with a NUL."""
+from proxy import item, listing
+
+operation, most, deadline = "list", 3, 10
+ends = "bad data"
+says = r"not asked for"
+answer = listing(item("pre/x%00y"))

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Uploaded parts without an ETag."""
+from proxy import upload
+
+operation, most, deadline = "large", 15, 20
+ends = "bad data"
+says = r"ETag"
+answer = upload(None, part_tag=None)

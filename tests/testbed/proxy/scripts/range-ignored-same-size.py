@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""200 to a ranged GET, with as many bytes as were asked for."""
+from proxy import DATA, reply
+
+operation, most, deadline = "get", 3, 10
+ends = "bad data"
+says = r"whole object"
+answer = lambda s, c, r: reply(c, 200, DATA[:100])
