@@ -18,12 +18,6 @@
 
 // ---- diff
 
-struct tensor_diff {
-    const char *why; // NULL: both have it, of one shape
-    int64_t elems, differing;
-    double largest;
-};
-
 static void compare(const float *x, const float *y, int64_t n, struct tensor_diff *d) {
     for (int64_t i = 0; i < n; i++) {
         if (!memcmp(&x[i], &y[i], sizeof *x)) continue;
@@ -59,69 +53,80 @@ static int diff_tensor(struct ckpt *a, struct ckpt *b, const struct ckpt_tensor 
     return rc;
 }
 
-static void put_diff(struct json_writer *w, bool json, const char *name, const struct tensor_diff *d) {
-    if (!json) {
-        if (d->why)
-            printf("%s: %s\n", name, d->why);
-        else
-            printf("%s: %" PRId64 " of %" PRId64 " elements differ, by up to %g\n", name, d->differing,
-                   d->elems, d->largest);
-        return;
-    }
-    json_put_object(w, NULL);
-    json_put_string(w, "name", name);
-    if (d->why) json_put_string(w, "why", d->why);
-    json_put_int(w, "differing", d->differing);
-    json_put_int(w, "elems", d->elems);
-    json_put_double(w, "largest", d->largest);
-    json_close(w, '}');
-}
-
 static bool same_shape(const struct ckpt_tensor *a, const struct ckpt_tensor *b) {
     return a->rank == b->rank && !memcmp(a->shape, b->shape, sizeof a->shape);
 }
 
+// Tensor i of a and k of b, which have one name.
+static int diff_pair(struct ckpt *a, size_t i, struct ckpt *b, size_t k, struct tensor_diff *d,
+                     struct err *e) {
+    struct ckpt_tensor x, y;
+    ckpt_tensor_at(a, i, &x);
+    ckpt_tensor_at(b, k, &y);
+    if (!same_shape(&x, &y)) d->why = "the shapes differ";
+    if (d->why || ckpt_tensor_same(a, i, b, k)) return 0;
+    return diff_tensor(a, b, &x, d, e);
+}
+
 // Walks both lists of names, which are sorted.
-static int diff_all(struct ckpt *a, struct ckpt *b, bool json, struct json_writer *w, int64_t *differing,
-                    struct err *e) {
+int ckpt_tools_compare(struct ckpt *a, struct ckpt *b, ckpt_tools_each_fn *each, void *arg, struct err *e) {
     size_t i = 0, k = 0, na = ckpt_tensors(a), nb = ckpt_tensors(b);
     while (i < na || k < nb) {
         struct ckpt_tensor x = {.name = NULL}, y = {.name = NULL};
-        struct tensor_diff d = {.why = NULL};
         if (i < na) ckpt_tensor_at(a, i, &x);
         if (k < nb) ckpt_tensor_at(b, k, &y);
         int order = !x.name ? 1 : !y.name ? -1 : strcmp(x.name, y.name);
-        int rc = 0;
-        if (order)
-            d.why = order < 0 ? "only in the first" : "only in the second";
-        else if (!same_shape(&x, &y))
-            d.why = "the shapes differ";
-        else
-            rc = diff_tensor(a, b, &x, &d, e);
+        struct tensor_diff d = {.name = order > 0 ? y.name : x.name,
+                                .where = order > 0 ? ckpt_tensor_file(b, k) : ckpt_tensor_file(a, i)};
+        if (order) d.why = order < 0 ? "only in the first" : "only in the second";
+        int rc = order ? 0 : diff_pair(a, i, b, k, &d, e);
         if (rc) return rc;
-        if (d.why || d.differing) {
-            ++*differing;
-            put_diff(w, json, order > 0 ? y.name : x.name, &d);
-        }
+        if (d.why || d.differing) each(arg, &d);
         i += order <= 0;
         k += order >= 0;
     }
     return 0;
 }
 
-int ckpt_tools_diff(struct ckpt *a, struct ckpt *b, bool json, int64_t *differing, struct err *e) {
+struct diff_print {
+    bool json;
+    int64_t differing;
     struct json_writer w;
+};
+
+static void print_diff(void *arg, const struct tensor_diff *d) {
+    struct diff_print *p = arg;
+    p->differing++;
+    if (!p->json) {
+        if (d->why)
+            printf("%s: %s\n", d->name, d->why);
+        else
+            printf("%s: %" PRId64 " of %" PRId64 " elements differ, by up to %g\n", d->name, d->differing,
+                   d->elems, d->largest);
+        return;
+    }
+    json_put_object(&p->w, NULL);
+    json_put_string(&p->w, "name", d->name);
+    if (d->why) json_put_string(&p->w, "why", d->why);
+    json_put_int(&p->w, "differing", d->differing);
+    json_put_int(&p->w, "elems", d->elems);
+    json_put_double(&p->w, "largest", d->largest);
+    json_close(&p->w, '}');
+}
+
+int ckpt_tools_diff(struct ckpt *a, struct ckpt *b, bool json, int64_t *differing, struct err *e) {
+    struct diff_print p = {.json = json};
     struct buf out;
-    *differing = 0;
     buf_init(&out, (size_t)64 << 20);
-    json_begin(&w, &out);
-    json_put_array(&w, NULL);
-    int rc = diff_all(a, b, json, &w, differing, e);
-    json_close(&w, ']');
-    int ended = json_end(&w, e);
+    json_begin(&p.w, &out);
+    json_put_array(&p.w, NULL);
+    int rc = ckpt_tools_compare(a, b, print_diff, &p, e);
+    json_close(&p.w, ']');
+    int ended = json_end(&p.w, e);
     if (!rc) rc = ended;
     if (!rc && json) puts(out.data);
-    if (!rc && !json && !*differing) printf("the same: %zu tensors, bit for bit\n", ckpt_tensors(a));
+    if (!rc && !json && !p.differing) printf("the same: %zu tensors, bit for bit\n", ckpt_tensors(a));
+    *differing = p.differing;
     buf_fini(&out);
     return rc;
 }

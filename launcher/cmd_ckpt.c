@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/config.h"
 #include "base/json.h"
 #include "launcher/ckpt_tools.h"
 #include "launcher/opts.h"
+#include "launcher/runstore.h"
 #include "launcher/units.h"
 #include "storage/ckpt.h"
 
@@ -22,48 +22,6 @@ struct ckpt_args {
     bool json;
     struct store_options store;
 };
-
-// ---- from RUN to a store
-
-static bool is_url(const char *run) {
-    static const char *const schemes[] = {"file:", "s3:", "mem:", "fault:"};
-    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
-        if (!strncmp(run, schemes[i], strlen(schemes[i]))) return true;
-    return false;
-}
-
-static int open_by_config(struct store **out, const char *run, const char *path, const struct ckpt_args *a,
-                          struct err *e) {
-    struct config_file *f;
-    char url[CONFIG_TEXT_BYTES + 8];
-    int rc = config_load(&f, path, NULL, 0, e);
-    if (rc) return rc;
-    const struct config *c = config_values(f);
-    struct store_options o = {.endpoint = a->store.endpoint ? a->store.endpoint : c->store_endpoint,
-                              .region = a->store.region ? a->store.region : c->store_region,
-                              .path_style = c->store_path_style,
-                              .deadline_ms = c->store_deadline_s * 1000,
-                              .connections = (int)c->store_connections};
-    if (*c->checkpoint_url)
-        snprintf(url, sizeof url, "%s", c->checkpoint_url);
-    else
-        snprintf(url, sizeof url, "%.500s/ckpt", run);
-    rc = store_open(out, url, &o, e);
-    config_close(f);
-    return rc;
-}
-
-static int open_run(struct store **out, const char *run, const struct ckpt_args *a, struct err *e) {
-    char path[4096];
-    if (is_url(run)) return store_open(out, run, &a->store, e);
-    snprintf(path, sizeof path, "%s/config.yaml", run);
-    if (!access(path, F_OK)) return open_by_config(out, run, path, a, e);
-    snprintf(path, sizeof path, "%s/ckpt", run);
-    if (!access(path, F_OK)) return store_open(out, path, &a->store, e);
-    if (access(run, F_OK))
-        return err_set(e, ERR_MISSING, "%s: no such run folder (and no store URL: file:, s3:)", run);
-    return store_open(out, run, &a->store, e);
-}
 
 // ---- from a store to one checkpoint
 
@@ -107,7 +65,7 @@ static int open_one(struct opened *o, const char *run, const struct ckpt_args *a
     int64_t step;
     *o = (struct opened){NULL, NULL};
     bool has_step = split_run(run, a, folder, &step);
-    int rc = open_run(&o->store, folder, a, e);
+    int rc = runstore_open(&o->store, folder, &a->store, e);
     if (rc) return rc;
     if (has_step)
         snprintf(id, sizeof id, "%" PRId64, step);
@@ -146,7 +104,7 @@ static int run_list(const struct ckpt_args *a, struct err *e) {
     struct ckpt_entry *entries = NULL;
     size_t n = 0;
     char size[UNITS_BYTES];
-    int rc = open_run(&s, a->runs[0], a, e);
+    int rc = runstore_open(&s, a->runs[0], &a->store, e);
     if (rc) return rc;
     rc = ckpt_list(s, &entries, &n, e);
     if (!rc && a->json) rc = list_json(entries, n, e);
@@ -230,7 +188,7 @@ static int run_remove(const struct ckpt_args *a, struct err *e) {
     int64_t step;
     if (!split_run(a->runs[0], a, folder, &step))
         return err_set(e, ERR_USAGE, "which one? 'orrery ckpt remove %s --step N'", a->runs[0]);
-    int rc = open_run(&s, folder, a, e);
+    int rc = runstore_open(&s, folder, &a->store, e);
     if (rc) return rc;
     snprintf(id, sizeof id, "%" PRId64, step);
     rc = ckpt_remove(s, id, e);

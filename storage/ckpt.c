@@ -83,6 +83,25 @@ void ckpt_tensor_at(const struct ckpt *c, size_t i, struct ckpt_tensor *out) {
     memcpy(out->extent, b->shape, sizeof out->extent);
 }
 
+const char *ckpt_tensor_file(const struct ckpt *c, size_t i) {
+    return c->m.files[c->m.boxes[c->m.tensors[i].first].file].name;
+}
+
+static bool same_box(const struct ckpt_box *x, const struct ckpt_box *y) {
+    return x->rank == y->rank && x->bytes == y->bytes && x->chunk == y->chunk && x->n_crcs == y->n_crcs &&
+           !memcmp(x->shape, y->shape, sizeof x->shape) && !memcmp(x->offset, y->offset, sizeof x->offset) &&
+           !memcmp(x->extent, y->extent, sizeof x->extent) &&
+           !memcmp(x->crcs, y->crcs, x->n_crcs * sizeof *x->crcs);
+}
+
+bool ckpt_tensor_same(const struct ckpt *a, size_t i, const struct ckpt *b, size_t k) {
+    const struct ckpt_group *x = &a->m.tensors[i], *y = &b->m.tensors[k];
+    if (x->n != y->n) return false;
+    for (size_t j = 0; j < x->n; j++)
+        if (!same_box(&a->m.boxes[x->first + j], &b->m.boxes[y->first + j])) return false;
+    return true;
+}
+
 // ---- reading
 
 static void describe(const int64_t *shape, int rank, char *out, size_t cap) {

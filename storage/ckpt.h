@@ -74,6 +74,11 @@ const struct ckpt_state *ckpt_state_of(const struct ckpt *c);
 size_t ckpt_tensors(const struct ckpt *c);
 // Name, rank and shape of tensor i (sorted by name, bytewise); borrowed. offset 0, extent = shape, data NULL.
 void ckpt_tensor_at(const struct ckpt *c, size_t i, struct ckpt_tensor *out);
+// The file that holds the beginning of tensor i: "rank-3.safetensors" was written by rank 3.
+const char *ckpt_tensor_file(const struct ckpt *c, size_t i);
+// True when tensor i of a and k of b lie in the same boxes and every CRC32C agrees, which needs no reading;
+// false says nothing.
+bool ckpt_tensor_same(const struct ckpt *a, size_t i, const struct ckpt *b, size_t k);
 // Reads the box (offset, extent) of `want` into `into`. MISSING names the tensor; DATA file, tensor and
 // range.
 int ckpt_read(struct ckpt *c, const struct ckpt_tensor *want, void *into, struct err *e) ERR_CHECK;

@@ -20,7 +20,7 @@ struct kind_row {
 static const struct kind_row kind_rows[] = {
     {"kill", FAULT_KILL, -1}, {"exit", FAULT_EXIT, -1},
     {"segv", FAULT_SEGV, -1}, {"stop", FAULT_STOP, -1},
-    {"spin", FAULT_SPIN, -1}, {"nan", FAULT_POISON, -1},
+    {"spin", FAULT_SPIN, -1}, {"nan", FAULT_POISON, PHASE_FORWARD},
     {"slow", FAULT_SLOW, -1}, {"enospc", FAULT_FULL, PHASE_CHECKPOINT},
 };
 

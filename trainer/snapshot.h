@@ -29,6 +29,9 @@ int64_t snapshot_bytes(const struct config *c, const struct params *p, int world
 // Collective. Loads weights and this rank's optimiser state of the newest complete checkpoint. *found false:
 // there is none, nothing changed. CONFIG names the keys that differ in a way that matters; others are logged.
 int snapshot_resume(struct snapshot *s, bool *found, struct ckpt_state *state, struct err *e) ERR_CHECK;
+// The same from the newest one whose step is at most `most`.
+int snapshot_resume_at(struct snapshot *s, int64_t most, bool *found, struct ckpt_state *state,
+                       struct err *e) ERR_CHECK;
 
 // Collective: every rank begins the same save at the same step, right after its update. Waits for the save
 // before it.

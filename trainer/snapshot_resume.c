@@ -112,12 +112,13 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
 }
 
 // Rank 0 looks, so that all ranks take the same one; a broken manifest is passed over with a word.
-static int choose(struct snapshot *s, struct ckpt_entry *pick, bool *found, struct err *e) {
+static int choose(struct snapshot *s, int64_t most, struct ckpt_entry *pick, bool *found, struct err *e) {
     struct ckpt_entry *list = NULL;
     size_t n = 0;
     int rc = ckpt_list(s->store, &list, &n, e);
     *found = false;
     for (size_t i = 0; !rc && i < n && !*found; i++) {
+        if (list[i].step > most) continue;
         if (list[i].broken) {
             log_warn(&s->rank->log, "checkpoint %s: its manifest is broken; taking the one before",
                      list[i].id);
@@ -130,12 +131,13 @@ static int choose(struct snapshot *s, struct ckpt_entry *pick, bool *found, stru
     return rc;
 }
 
-int snapshot_resume(struct snapshot *s, bool *found, struct ckpt_state *state, struct err *e) {
+int snapshot_resume_at(struct snapshot *s, int64_t most, bool *found, struct ckpt_state *state,
+                       struct err *e) {
     struct choice {
         struct ckpt_entry entry;
         bool found, failed;
     } pick = {0};
-    int rc = rank_is_root(s->rank) ? choose(s, &pick.entry, &pick.found, e) : 0;
+    int rc = rank_is_root(s->rank) ? choose(s, most, &pick.entry, &pick.found, e) : 0;
     pick.failed = rc != 0;
     struct coll_op *op = NULL;
     int sent = coll_broadcast(s->rank->coll, &op, "newest checkpoint", &pick, sizeof pick, 0, e);
@@ -144,4 +146,8 @@ int snapshot_resume(struct snapshot *s, bool *found, struct ckpt_state *state, s
     if (pick.failed) return err_set(e, ERR_PEER, "rank 0 could not list the checkpoints");
     *found = pick.found;
     return pick.found ? load(s, &pick.entry, state, e) : 0;
+}
+
+int snapshot_resume(struct snapshot *s, bool *found, struct ckpt_state *state, struct err *e) {
+    return snapshot_resume_at(s, INT64_MAX, found, state, e);
 }

@@ -239,6 +239,10 @@ static void sum_losses(const struct step *s, struct step_report *out) {
     }
 }
 
+double step_share(const struct step *s, int64_t shard, int i) {
+    return s->counts[i] > 0 ? s->losses[shard * s->set->n + i] / (double)s->counts[i] : 0;
+}
+
 static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
                  struct err *e) {
     bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);

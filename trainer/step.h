@@ -54,6 +54,9 @@ int step_check(const struct config *c, int world, struct err *e) ERR_CHECK;
 int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
              struct step_report *out, struct err *e) ERR_CHECK;
 
+// Of the last step: what logical shard `shard` adds to the mean loss of sense `i`, on every rank.
+double step_share(const struct step *s, int64_t shard, int i);
+
 // Device memory of the step's own buffers for a rank of a world, reduction included.
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
                    int rank);

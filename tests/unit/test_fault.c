@@ -35,6 +35,12 @@ static void selectors_choose_rank_step_phase_and_attempt(void **state) {
     assert_int_equal(make("nan:step=3;kill:rank=4;enospc", 0, 1).n, 2);
 }
 
+static void nan_waits_for_the_forward(void **state) {
+    struct fault f = make("nan:step=5", 0, 1);
+    assert_int_equal(fault_at(&f, 5, PHASE_DATA), FAULT_NONE);
+    assert_int_equal(fault_at(&f, 5, PHASE_FORWARD), FAULT_NAN);
+}
+
 static void enospc_waits_for_a_checkpoint(void **state) {
     struct fault f = make("enospc:step=5", 0, 1);
     assert_int_equal(fault_at(&f, 5, PHASE_FORWARD), FAULT_NONE);
@@ -105,6 +111,7 @@ static void bad_specs_are_refused_with_their_place(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(selectors_choose_rank_step_phase_and_attempt),
+        cmocka_unit_test(nan_waits_for_the_forward),
         cmocka_unit_test(enospc_waits_for_a_checkpoint),
         cmocka_unit_test(deadly_kinds_do_what_they_say),
         cmocka_unit_test(slow_takes_its_time_every_step),

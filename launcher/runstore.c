@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/runstore.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/config.h"
+
+static bool is_url(const char *run) {
+    static const char *const schemes[] = {"file:", "s3:", "mem:", "fault:"};
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (!strncmp(run, schemes[i], strlen(schemes[i]))) return true;
+    return false;
+}
+
+static int open_by_config(struct store **out, const char *run, const char *path,
+                          const struct store_options *given, struct err *e) {
+    struct config_file *f;
+    char url[CONFIG_TEXT_BYTES + 8];
+    int rc = config_load(&f, path, NULL, 0, e);
+    if (rc) return rc;
+    const struct config *c = config_values(f);
+    struct store_options o = {.endpoint = given->endpoint ? given->endpoint : c->store_endpoint,
+                              .region = given->region ? given->region : c->store_region,
+                              .path_style = c->store_path_style,
+                              .deadline_ms = c->store_deadline_s * 1000,
+                              .connections = (int)c->store_connections};
+    if (*c->checkpoint_url)
+        snprintf(url, sizeof url, "%s", c->checkpoint_url);
+    else
+        snprintf(url, sizeof url, "%.500s/ckpt", run);
+    rc = store_open(out, url, &o, e);
+    config_close(f);
+    return rc;
+}
+
+int runstore_open(struct store **out, const char *run, const struct store_options *given, struct err *e) {
+    char path[4096];
+    if (is_url(run)) return store_open(out, run, given, e);
+    snprintf(path, sizeof path, "%s/config.yaml", run);
+    if (!access(path, F_OK)) return open_by_config(out, run, path, given, e);
+    snprintf(path, sizeof path, "%s/ckpt", run);
+    if (!access(path, F_OK)) return store_open(out, path, given, e);
+    if (access(run, F_OK))
+        return err_set(e, ERR_MISSING, "%s: no such run folder (and no store URL: file:, s3:)", run);
+    return store_open(out, run, given, e);
+}
