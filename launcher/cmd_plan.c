@@ -1,97 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// orrery plan: asks orrery-rank's task plan (one process, no GPU, no data) and prints its JSON for people.
-#include <inttypes.h>
-#include <stdio.h>
+// orrery plan: asks orrery-rank's task plan (one process, no GPU, no peers), and adds what the launcher
+// knows: the command that would be started, and an estimate for a GPU of a table.
 #include <string.h>
 
 #include "base/json.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/opts.h"
+#include "launcher/plan_show.h"
 #include "launcher/proc.h"
 #include "launcher/strv.h"
 
 #define PLAN_MS    30000
 #define PLAN_BYTES (4 << 20)
-#define DEPTH_MAX  8
-
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
-static void print_bytes(double bytes) {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-    int u = 0;
-    for (; bytes >= 1024 && u < 5; u++) bytes /= 1024;
-    printf(u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
-}
-
-static void print_scalar(const struct json_value *v, bool bytes) {
-    const char *text;
-    int64_t whole;
-    double real;
-    bool truth;
-    if (json_as_int(v, &whole) && bytes)
-        print_bytes((double)whole);
-    else if (json_as_int(v, &whole))
-        printf("%" PRId64, whole);
-    else if (json_as_double(v, &real))
-        printf("%.6g", real);
-    else if (json_as_string(v, &text))
-        printf("%s", text);
-    else
-        printf("%s", json_as_bool(v, &truth) ? (truth ? "yes" : "no") : "-");
-}
-
-// An object of scalars on one line: "rank 0  weights 278.6 KiB  ...".
-static void print_row(const struct json_value *v, bool bytes) {
-    printf(" ");
-    for (size_t i = 0; i < json_size(v); i++) {
-        const char *key;
-        const struct json_value *member;
-        if (!json_member(v, i, &key, &member)) continue;
-        printf(" %s ", key);
-        print_scalar(member, (bytes && strcmp(key, "rank") != 0) || ends_with(key, "bytes"));
-        printf(i + 1 < json_size(v) ? "," : "\n");
-    }
-}
-
-static void print_members(const struct json_value *v, int depth);
-
-static void print_value(const char *key, const struct json_value *v, int depth) {
-    if (depth > DEPTH_MAX) return;
-    if (json_is_array(v)) {
-        printf("%*s%s\n", 2 * depth, "", key);
-        for (size_t i = 0; i < json_size(v); i++) print_row(json_at(v, i), !strcmp(key, "memory"));
-    } else if (json_is_object(v)) {
-        printf("%*s%s\n", 2 * depth, "", key);
-        print_members(v, depth + 1);
-    } else {
-        int width = 30 - 2 * depth;
-        printf("%*s%-*s ", 2 * depth, "", width > 1 ? width : 1, key);
-        print_scalar(v, ends_with(key, "bytes"));
-        printf("\n");
-    }
-}
-
-static void print_members(const struct json_value *v, int depth) {
-    for (size_t i = 0; i < json_size(v); i++) {
-        const char *key;
-        const struct json_value *member;
-        if (json_member(v, i, &key, &member)) print_value(key, member, depth);
-    }
-}
-
-static int print_plan(const struct buf *out, bool as_json, struct err *e) {
-    struct json *doc = NULL;
-    int rc = json_parse(&doc, out->data ? out->data : "", out->len, "the plan of orrery-rank", e);
-    if (!rc && as_json) fwrite(out->data, 1, out->len, stdout);
-    if (!rc && !as_json) print_members(json_root(doc), 0);
-    json_destroy(doc);
-    return rc;
-}
-
 // What the failed task said last, as our own error.
 static int pass_failure(const struct buf *err_text, int status, struct err *e) {
     enum err_code code = err_from_exit_code(status);
@@ -100,45 +21,87 @@ static int pass_failure(const struct buf *err_text, int status, struct err *e) {
     while (n && text[n - 1] == '\n') n--;
     size_t begin = n;
     while (begin && text[begin - 1] != '\n') begin--;
-    return err_set(e, code ? code : ERR_BUG, "orrery-rank (exit code %d): %.*s", status, (int)(n - begin),
-                   text + begin);
+    if (n - begin > 7 && !strncmp(text + begin, "error: ", 7)) begin += 7;
+    if (n == begin)
+        return err_set(e, code ? code : ERR_BUG, "orrery-rank ended with exit code %d and no word", status);
+    return err_set(e, code ? code : ERR_BUG, "%.*s", (int)(n - begin), text + begin);
 }
 
-static int ask_rank(const struct strv *argv, bool as_json, struct err *e) {
-    struct buf out, err_text;
+static int ask_rank(const struct strv *argv, struct buf *out, struct err *e) {
+    struct buf err_text;
     int status = 0;
-    buf_init(&out, PLAN_BYTES);
     buf_init(&err_text, PLAN_BYTES);
-    int rc = proc_capture(argv->items, PLAN_MS, &out, &err_text, &status, e);
+    int rc = proc_capture(argv->items, PLAN_MS, out, &err_text, &status, e);
     if (!rc && status) rc = pass_failure(&err_text, status, e);
-    if (!rc) rc = print_plan(&out, as_json, e);
-    buf_fini(&out);
     buf_fini(&err_text);
     return rc;
 }
 
-int cmd_plan(const struct cmd *self, int argc, char **argv, struct err *e) {
-    bool as_json = false;
-    int64_t ranks = 0;
+struct plan_words {
+    bool as_json;
+    int64_t ranks;
+    const char *gpu;
+};
+
+static int find_gpu(const char *name, const struct estimate_gpu **out, struct err *e) {
+    char names[256];
+    *out = name ? estimate_find(name) : NULL;
+    if (!name || *out) return 0;
+    estimate_names(names, sizeof names);
+    return err_set(e, ERR_USAGE, "--gpu %s: no such row in the table; one of %s", name, names);
+}
+
+static int show(const struct plan_words *words, const struct config_file *file, const char *path,
+                const struct buf *text, struct err *e) {
+    struct json *doc = NULL;
+    struct strv command = {0};
+    struct err cannot = {0};
+    struct plan_show s = {.config_path = path, .command = &command, .precision = ESTIMATE_BF16};
+    int rc = find_gpu(words->gpu, &s.gpu, e);
+    if (!rc) rc = json_parse(&doc, text->data ? text->data : "", text->len, "the plan of orrery-rank", e);
+    if (!rc && job_line(file, words->ranks, &command, &s.threads, &cannot)) s.warning = cannot.text;
+    if (!s.warning) s.warning = "";
+    s.plan = json_root(doc);
+    if (!rc) rc = words->as_json ? plan_show_json(&s, e) : plan_show_people(&s, e);
+    json_destroy(doc);
+    strv_fini(&command);
+    return rc;
+}
+
+static int plan(struct plan_words *words, const struct opts_rest *rest, const struct config_file *file,
+                struct err *e) {
     char program[4096];
+    struct strv command = {0};
+    struct buf out;
+    buf_init(&out, PLAN_BYTES);
+    words->ranks = job_ranks(config_values(file), words->ranks);
+    int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, e);
+    const char *const head[] = {program, "--config", rest->words[0], "--task", "plan"};
+    if (!rc) rc = strv_add_all(&command, head, sizeof head / sizeof *head, e);
+    if (!rc) rc = strv_add_all(&command, rest->overrides, rest->n_overrides, e);
+    if (!rc) rc = strv_addf(&command, e, "launch.ranks=%lld", (long long)words->ranks);
+    if (!rc) rc = ask_rank(&command, &out, e);
+    if (!rc) rc = show(words, file, rest->words[0], &out, e);
+    strv_fini(&command);
+    buf_fini(&out);
+    return rc;
+}
+
+int cmd_plan(const struct cmd *self, int argc, char **argv, struct err *e) {
+    struct plan_words words = {0};
     const struct opt table[] = {
-        {"ranks", 'n', OPT_INT, "N", "ranks to plan for (default: as run would start)", &ranks, 1, 1048576},
-        {"json", 0, OPT_FLAG, NULL, "as JSON", &as_json, 0, 0},
+        {"ranks", 'n', OPT_INT, "N", "ranks to plan for (default: as run would start)", &words.ranks, 1,
+         1048576},
+        {"gpu", 0, OPT_TEXT, "NAME", "estimate the step's time on this GPU: h200, h100, a100", &words.gpu, 0,
+         0},
+        {"json", 0, OPT_FLAG, NULL, "as JSON", &words.as_json, 0, 0},
     };
     struct opts_rest rest;
-    struct strv command = {0};
     struct config_file *file = NULL;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
     if (rc || rest.help) return rc;
     rc = load_config(&file, rest.words[0], rest.overrides, rest.n_overrides, e);
-    if (!rc) ranks = job_ranks(config_values(file), ranks);
+    if (!rc) rc = plan(&words, &rest, file, e);
     config_close(file);
-    if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, e);
-    const char *const head[] = {program, "--config", rest.words[0], "--task", "plan"};
-    if (!rc) rc = strv_add_all(&command, head, sizeof head / sizeof *head, e);
-    if (!rc) rc = strv_add_all(&command, rest.overrides, rest.n_overrides, e);
-    if (!rc) rc = strv_addf(&command, e, "launch.ranks=%lld", (long long)ranks);
-    if (!rc) rc = ask_rank(&command, as_json, e);
-    strv_fini(&command);
     return rc;
 }

@@ -233,3 +233,33 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     free(j);
     return rc;
 }
+
+// ---- telling
+
+int job_line(const struct config_file *config, int64_t ranks, struct strv *argv, int *threads,
+             struct err *e) {
+    struct job *j = calloc(1, sizeof *j);
+    struct rundir run = {.lock_fd = -1};
+    struct strv env = {0};
+    struct job_attempt a = {.number = 1,
+                            .control = "",
+                            .token = "",
+                            .box_path = "/dev/shm/orrery-UID-RANDOM",
+                            .log_path = "logs/attempt-1"};
+    if (!j) return err_set(e, ERR_MEMORY, "no memory for a job");
+    struct job_request request = {
+        .config = config, .task = "train", .run = &run, .ranks = ranks, .record = true};
+    j->request = &request;
+    j->config = config_values(config);
+    j->run = &run;
+    snprintf(run.path, sizeof run.path, "%s", j->config->run_dir);
+    snprintf(j->config_path, sizeof j->config_path, "%s/config.yaml", j->config->run_dir);
+    struct err cannot = {0};
+    int rc = find_programs(j, e), fits = rc ? rc : plan_ranks(j, &cannot);
+    if (!rc) rc = job_command(j, &a, argv, &env, e);
+    if (!rc && fits) rc = err_set(e, cannot.code, "%s", cannot.text);
+    *threads = j->threads > 0 ? j->threads : 1;
+    strv_fini(&env);
+    free(j);
+    return rc;
+}

@@ -35,6 +35,12 @@ int64_t job_ranks(const struct config *c, int64_t asked); // 0: launch.ranks, el
 // One rank that needs no MPI?
 bool job_is_single(const struct config *c, int64_t ranks);
 
+// The argument vector that a run with this config would start here, and the threads of a rank; nothing is
+// started. What does not exist before the start stands as a word: /dev/shm/orrery-UID-RANDOM. An error says
+// why it would not start here; argv is filled as far as it is known.
+int job_line(const struct config_file *config, int64_t ranks, struct strv *argv, int *threads,
+             struct err *e) ERR_CHECK;
+
 // ---- between job and supervisor: what one attempt starts.
 struct job {
     const struct job_request *request;

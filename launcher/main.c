@@ -2,6 +2,7 @@
 // orrery: what a person types. Finds the verb, prints the error, makes the exit code.
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -54,6 +55,12 @@ static int dispatch(int argc, char **argv, struct err *e) {
     return verb->run(verb, argc - 1, argv + 1, e);
 }
 
+// One prefix only: what is wrong in a config stands as a compiler would say it, "demo.yaml:7:3: error: ...".
+static void print_error(const struct err *e) {
+    bool placed = e->code == ERR_CONFIG && strstr(e->text, ": error: ");
+    fprintf(stderr, "%s%s\n", placed ? "" : "orrery: error: ", e->text);
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
     signal(SIGPIPE, SIG_IGN);
@@ -62,6 +69,6 @@ int main(int argc, char **argv) {
     if ((flushed != 0 || ferror(stdout)) && errno != EPIPE && status >= 0)
         status = err_errno(&e, errno, "cannot write the output");
     if (status >= 0) return status;
-    fprintf(stderr, "orrery: error: %s\n", e.text);
+    print_error(&e);
     return err_exit_code(e.code ? e.code : (enum err_code)(-status));
 }

@@ -112,6 +112,23 @@ static int64_t checkpoint_bytes(const struct plan *p) {
     return (p->params.count * (c->optim_ema > 0 ? 2 : 1) + moments) * (int64_t)sizeof(float);
 }
 
+// Who works on how much: the rank with most shards sets the pace.
+static void put_layout(struct json_writer *w, const struct plan *p) {
+    const struct config *c = p->c;
+    int64_t micro = c->train_batch / c->comm_shards;
+    int64_t most = (c->comm_shards + p->world - 1) / p->world, least = c->comm_shards / p->world;
+    json_put_int(w, "ranks", p->world);
+    json_put_int(w, "shards", c->comm_shards);
+    json_put_int(w, "shards_per_rank_least", least);
+    json_put_int(w, "shards_per_rank_most", most);
+    json_put_int(w, "sequences_per_step", c->train_batch);
+    json_put_int(w, "sequences_per_rank_most", most * micro);
+    json_put_int(w, "frames_per_sequence", c->data_frames);
+    json_put_int(w, "steps", c->train_steps);
+    json_put_int(w, "checkpoint_every", c->checkpoint_every);
+    json_put_int(w, "checkpoint_keep", c->checkpoint_keep);
+}
+
 static void put_model(struct json_writer *w, const struct plan *p) {
     const struct config *c = p->c;
     json_put_int(w, "parameters", p->params.count);
@@ -133,20 +150,28 @@ static void put_model(struct json_writer *w, const struct plan *p) {
     json_put_int(w, "checkpoint_bytes", checkpoint_bytes(p));
 }
 
+// The rank that owns most: state, sums and the copy for a checkpoint grow with it.
+static int fullest(const struct plan *p, const int64_t *offset) {
+    int full = 0;
+    for (int r = 1; r < p->world; r++)
+        if (offset[r + 1] - offset[r] > offset[full + 1] - offset[full]) full = r;
+    return full;
+}
+
 static int put_ranks(struct json_writer *w, const struct plan *p, struct err *e) {
     int64_t *offset = calloc((size_t)p->world + 1, sizeof *offset), most = 0;
     if (!offset) return err_set(e, ERR_MEMORY, "no memory for a plan of %d ranks", p->world);
     optim_split(p->c, &p->params, p->world, offset);
-    json_put_int(w, "ranks", p->world);
     for (int r = 0; r < p->world; r++) {
         int64_t sent = sent_per_step(p, r, offset);
         if (sent > most) most = sent;
     }
     json_put_int(w, "bytes_sent_per_step_and_rank", most);
-    // All ranks of a large world look alike: the first, the fullest of interest, and the last.
+    // Many ranks of a large world look alike: the first, the fullest, and the last.
+    int full = fullest(p, offset);
     json_put_array(w, "memory");
     for (int r = 0; r < p->world; r++)
-        if (r < 8 || r == p->world - 1) put_memory(w, p, r);
+        if (r < 4 || r == full || r == p->world - 1) put_memory(w, p, r);
     json_close(w, ']');
     free(offset);
     return 0;
@@ -156,6 +181,7 @@ static int write_plan(const struct plan *p, struct buf *text, struct err *e) {
     struct json_writer w;
     json_begin(&w, text);
     json_put_object(&w, NULL);
+    put_layout(&w, p);
     put_model(&w, p);
     int rc = put_ranks(&w, p, e);
     json_close(&w, '}');

@@ -20,11 +20,14 @@ const char *step_part_name(enum step_part part) {
 
 int step_check(const struct config *c, int world, struct err *e) {
     if (c->train_batch % c->comm_shards)
-        return err_set(e, ERR_CONFIG, "train.batch %lld is no multiple of comm.shards %lld",
+        return err_set(e, ERR_CONFIG, "train.batch %lld is no multiple of comm.shards %lld; make it one",
                        (long long)c->train_batch, (long long)c->comm_shards);
     if (c->comm_shards < world)
-        return err_set(e, ERR_CONFIG, "comm.shards %lld is less than the %d ranks; each needs at least one",
-                       (long long)c->comm_shards, world);
+        return err_set(
+            e, ERR_CONFIG,
+            "comm.shards %lld is less than the %d ranks, and each needs at least one: start fewer ranks, "
+            "or raise comm.shards (for a new run: it changes the numbers)",
+            (long long)c->comm_shards, world);
     return 0;
 }
 

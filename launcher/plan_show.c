@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/plan_show.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "launcher/units.h"
+
+#define TEXT_BYTES ((size_t)8 << 20)
+#define DEPTH_MAX  16
+
+static int64_t int_of(const struct json_value *o, const char *key) {
+    int64_t v = 0;
+    json_as_int(json_get(o, key), &v);
+    return v;
+}
+
+static double real_of(const struct json_value *o, const char *key) {
+    double v = 0;
+    json_as_double(json_get(o, key), &v);
+    return v;
+}
+
+static double mib(int64_t bytes) {
+    return (double)bytes / 1048576;
+}
+
+static struct estimate_load load_of(const struct plan_show *s) {
+    const struct json_value *p = s->plan, *first = json_at(json_get(p, "memory"), 0);
+    double share = (double)int_of(p, "sequences_per_rank_most") / (double)int_of(p, "sequences_per_step");
+    double weights = (double)int_of(first, "weights");
+    return (struct estimate_load){.precision = s->precision,
+                                  .ranks = int_of(p, "ranks"),
+                                  .flops = real_of(p, "flops_per_step") * share,
+                                  .state_bytes = 2 * weights + (double)int_of(first, "optimiser"),
+                                  .bytes_sent = (double)int_of(p, "bytes_sent_per_step_and_rank"),
+                                  .steps = int_of(p, "steps")};
+}
+
+// ---- for people
+
+static void show_layout(const struct plan_show *s) {
+    const struct json_value *p = s->plan;
+    int64_t least = int_of(p, "shards_per_rank_least"), most = int_of(p, "shards_per_rank_most");
+    int64_t ranks = int_of(p, "ranks");
+    printf("layout       %" PRId64 " rank%s x %d thread%s here; %" PRId64 " logical shards of the batch, ",
+           ranks, ranks == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s", int_of(p, "shards"));
+    if (least == most)
+        printf("%" PRId64 " a rank\n", most);
+    else
+        printf("%" PRId64 " or %" PRId64 " a rank: those with %" PRId64 " set the pace\n", least, most, most);
+}
+
+static void show_batch(const struct plan_show *s) {
+    const struct json_value *p = s->plan;
+    int64_t steps = int_of(p, "steps"), batch = int_of(p, "sequences_per_step");
+    printf("batch        %" PRId64 " sequences x %" PRId64 " frames x %" PRId64 " tokens = %" PRId64
+           " tokens a step; micro-batch %" PRId64 ", at most %" PRId64 " sequences a rank\n",
+           batch, int_of(p, "frames_per_sequence"), int_of(p, "tokens_per_frame"),
+           int_of(p, "tokens_per_step"), int_of(p, "micro_batch"), int_of(p, "sequences_per_rank_most"));
+    printf("training     %" PRId64 " steps = %" PRId64
+           " sequences = %.4g tokens; %.4g floating-point operations a "
+           "step, %.4g in all\n",
+           steps, steps * batch, (double)steps * (double)int_of(p, "tokens_per_step"),
+           real_of(p, "flops_per_step"), real_of(p, "flops_per_step") * (double)steps);
+}
+
+static void show_model(const struct plan_show *s) {
+    const struct json_value *p = s->plan, *senses = json_get(p, "modalities");
+    printf("model        %" PRId64 " parameters in %" PRId64 " tensors; tokens a frame:",
+           int_of(p, "parameters"), int_of(p, "tensors"));
+    for (size_t i = 0; i < json_size(senses); i++) {
+        const char *name = "?";
+        json_as_string(json_get(json_at(senses, i), "name"), &name);
+        printf("%s %s %" PRId64 " (%" PRId64 " values each)", i ? "," : "", name,
+               int_of(json_at(senses, i), "tokens_per_frame"),
+               int_of(json_at(senses, i), "values_per_token"));
+    }
+    printf("\n");
+}
+
+static const char *const parts[] = {"weights",       "optimiser",  "activations", "step_buffers",
+                                    "snapshot_copy", "data_cache", "evaluation",  "program"};
+static const char *const heads[] = {"weights",  "optimiser", "activ.", "step",
+                                    "snapshot", "data",      "eval.",  "program"};
+#define PARTS (sizeof parts / sizeof *parts)
+
+static void show_memory(const struct plan_show *s) {
+    const struct json_value *rows = json_get(s->plan, "memory");
+    printf("memory, MiB  %6s", "rank");
+    for (size_t k = 0; k < PARTS; k++) printf(" %9s", heads[k]);
+    printf(" %9s\n", "total");
+    for (size_t i = 0; i < json_size(rows); i++) {
+        const struct json_value *row = json_at(rows, i);
+        bool jump = i && int_of(row, "rank") > int_of(json_at(rows, i - 1), "rank") + 1;
+        if (jump) printf("             %6s\n", "...");
+        printf("             %6" PRId64, int_of(row, "rank"));
+        for (size_t k = 0; k < PARTS; k++) printf(" %9.1f", mib(int_of(row, parts[k])));
+        printf(" %9.1f\n", mib(int_of(row, "total")));
+    }
+    bool known = true;
+    json_as_bool(json_get(s->plan, "data_known"), &known);
+    if (!known)
+        printf("             the data set is not asked: its cache is taken as full (data.memory_mb)\n");
+}
+
+static void show_checkpoints(const struct plan_show *s) {
+    const struct json_value *p = s->plan;
+    char one[UNITS_BYTES], all[UNITS_BYTES];
+    int64_t bytes = int_of(p, "checkpoint_bytes"), keep = int_of(p, "checkpoint_keep");
+    int64_t every = int_of(p, "checkpoint_every"), steps = int_of(p, "steps");
+    int64_t made = every > 0 ? (steps + every - 1) / every : 1;
+    printf("checkpoint   %s, %" PRId64 " made, the newest %" PRId64 " kept: up to %s\n",
+           units_bytes(bytes, one), made, keep, units_bytes(bytes * ((made < keep ? made : keep) + 1), all));
+    printf("network      %s sent by a rank in a step\n",
+           units_bytes(int_of(p, "bytes_sent_per_step_and_rank"), one));
+}
+
+static void show_time(double seconds) {
+    if (seconds >= 3600)
+        printf("%.3g h", seconds / 3600);
+    else if (seconds >= 60)
+        printf("%.3g min", seconds / 60);
+    else
+        printf("%.3g s", seconds);
+}
+
+static void show_estimate(const struct plan_show *s) {
+    if (!s->gpu) {
+        printf("step time    not estimated for this machine; for a GPU: --gpu h100\n");
+        return;
+    }
+    static const char *const words[] = {"bf16", "tf32", "fp32"};
+    struct estimate_load load = load_of(s);
+    struct estimate est;
+    estimate_step(s->gpu, &load, &est);
+    printf("step time    estimate, nothing measured, for %s in %s: %.3g to %.3g ms (", s->gpu->model,
+           words[s->precision], est.step_ms[0], est.step_ms[1]);
+    show_time(1e-3 * est.step_ms[0] * (double)load.steps);
+    printf(" to ");
+    show_time(1e-3 * est.step_ms[1] * (double)load.steps);
+    printf(")\n             computing %.3g to %.3g ms (half to a fifth of the peak), update %.3g ms, network "
+           "%.3g ms; "
+           "small models are slower: kernel starts are not counted\n",
+           est.compute_ms[0], est.compute_ms[1], est.update_ms, est.network_ms);
+}
+
+static bool is_plain(const char *word) {
+    return *word &&
+           word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%")] ==
+               0;
+}
+
+// As a shell would take it.
+static int quote(const struct strv *command, struct buf *out, struct err *e) {
+    int rc = 0;
+    for (size_t i = 0; i < command->n && !rc; i++) {
+        const char *word = command->items[i];
+        if (i) rc = buf_appends(out, " ", e);
+        if (!rc && is_plain(word)) {
+            rc = buf_appends(out, word, e);
+            continue;
+        }
+        if (!rc) rc = buf_appends(out, "'", e);
+        for (; *word && !rc; word++)
+            rc = *word == '\'' ? buf_appends(out, "'\\''", e) : buf_append(out, word, 1, e);
+        if (!rc) rc = buf_appends(out, "'", e);
+    }
+    return rc;
+}
+
+int plan_show_people(const struct plan_show *s, struct err *e) {
+    struct buf line;
+    buf_init(&line, TEXT_BYTES);
+    int rc = quote(s->command, &line, e);
+    if (!rc) {
+        show_layout(s);
+        show_batch(s);
+        show_model(s);
+        show_memory(s);
+        show_checkpoints(s);
+        show_estimate(s);
+        printf("command      orrery run %s -n %" PRId64 ", which starts here:\n             %s\n",
+               s->config_path, int_of(s->plan, "ranks"), line.len ? line.data : "(nothing)");
+        if (s->warning[0]) printf("not yet here %s\n", s->warning);
+    }
+    buf_fini(&line);
+    return rc;
+}
+
+// ---- as JSON
+
+static void copy_value(struct json_writer *w, const char *key, const struct json_value *v, int depth);
+
+static void copy_members(struct json_writer *w, const struct json_value *o, int depth) {
+    const char *key = NULL;
+    const struct json_value *v;
+    while (json_next(o, &key, &v)) copy_value(w, key, v, depth);
+}
+
+static void copy_value(struct json_writer *w, const char *key, const struct json_value *v, int depth) {
+    const char *text;
+    int64_t whole;
+    double real;
+    bool truth;
+    if (depth > DEPTH_MAX) return;
+    if (json_is_object(v)) {
+        json_put_object(w, key);
+        copy_members(w, v, depth + 1);
+        json_close(w, '}');
+    } else if (json_is_array(v)) {
+        json_put_array(w, key);
+        for (size_t i = 0; i < json_size(v); i++) copy_value(w, NULL, json_at(v, i), depth + 1);
+        json_close(w, ']');
+    } else if (json_as_string(v, &text)) {
+        json_put_string(w, key, text);
+    } else if (json_as_bool(v, &truth)) {
+        json_put_bool(w, key, truth);
+    } else if (json_as_int(v, &whole)) {
+        json_put_int(w, key, whole);
+    } else if (json_as_double(v, &real)) {
+        json_put_double(w, key, real);
+    } else {
+        json_put_null(w, key);
+    }
+}
+
+static void put_estimate(struct json_writer *w, const struct plan_show *s) {
+    if (!s->gpu) {
+        json_put_null(w, "estimate");
+        return;
+    }
+    struct estimate_load load = load_of(s);
+    struct estimate est;
+    estimate_step(s->gpu, &load, &est);
+    json_put_object(w, "estimate");
+    json_put_string(w, "gpu", s->gpu->model);
+    json_put_bool(w, "measured", false);
+    json_put_double(w, "step_ms_least", est.step_ms[0]);
+    json_put_double(w, "step_ms_most", est.step_ms[1]);
+    json_put_double(w, "compute_ms_least", est.compute_ms[0]);
+    json_put_double(w, "compute_ms_most", est.compute_ms[1]);
+    json_put_double(w, "update_ms", est.update_ms);
+    json_put_double(w, "network_ms", est.network_ms);
+    json_close(w, '}');
+}
+
+int plan_show_json(const struct plan_show *s, struct err *e) {
+    struct json_writer w;
+    struct buf text;
+    buf_init(&text, TEXT_BYTES);
+    json_begin(&w, &text);
+    json_put_object(&w, NULL);
+    copy_members(&w, s->plan, 0);
+    json_put_int(&w, "threads_per_rank_here", s->threads);
+    put_estimate(&w, s);
+    json_put_array(&w, "command");
+    for (size_t i = 0; i < s->command->n; i++) json_put_string(&w, NULL, s->command->items[i]);
+    json_close(&w, ']');
+    json_put_string(&w, "not_yet_here", s->warning);
+    json_close(&w, '}');
+    int rc = json_end(&w, e);
+    if (!rc) printf("%s\n", text.data);
+    buf_fini(&text);
+    return rc;
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plan of orrery-rank (JSON) with what the launcher knows beside it, for people or as JSON, on stdout.
+#ifndef ORRERY_LAUNCHER_PLAN_SHOW_H
+#define ORRERY_LAUNCHER_PLAN_SHOW_H
+
+#include "base/json.h"
+#include "launcher/estimate.h"
+#include "launcher/strv.h"
+
+struct plan_show {
+    const struct json_value *plan;
+    const char *config_path;
+    const struct estimate_gpu *gpu; // NULL: no estimate
+    enum estimate_precision precision;
+    const struct strv *command; // what `orrery run` would start here
+    int threads;                // of a rank here
+    const char *warning;        // why the command cannot run here; empty: it can
+};
+
+int plan_show_people(const struct plan_show *s, struct err *e) ERR_CHECK;
+int plan_show_json(const struct plan_show *s, struct err *e) ERR_CHECK;
+
+#endif

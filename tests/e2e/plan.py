@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""orrery plan: its arithmetic, its speed for 1,024 ranks, the line that it prints, and its memory beside what a rank takes."""
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import BIN, ROOT, check, environment, folder, orrery  # noqa: E402
+
+TINY, DEMO = "configs/tiny.yaml", "configs/demo.yaml"
+LARGE = ["comm.shards=1024", "train.batch=2048", "model.width=1024", "model.layers=24", "model.head_dim=64"]
+
+
+def plan(*words):
+    return json.loads(orrery("plan", *words, "--json").stdout)
+
+
+def arithmetic():
+    p = plan(DEMO, "--ranks", "3")
+    check(p["tokens_per_step"] == p["sequences_per_step"] * p["frames_per_sequence"] * p["tokens_per_frame"], "tokens of a step")
+    check((p["shards_per_rank_least"], p["shards_per_rank_most"]) == (1, 2), "four shards over three ranks")
+    check(p["sequences_per_rank_most"] == 2 * p["micro_batch"], "the busiest rank")
+    for row in p["memory"]:
+        check(row["total"] == sum(v for k, v in row.items() if k not in ("rank", "total")), f"rank {row['rank']}: the parts add up")
+    alone = plan(DEMO, "--ranks", "1")["memory"][0]["optimiser"]
+    check(all(row["optimiser"] < alone for row in p["memory"]), "ranks share the optimiser")
+    check(p["estimate"] is None, "no estimate unless a GPU is named")
+
+
+def estimates():
+    one, two = (plan(DEMO, "--ranks", "4", "--gpu", "h100", f"train.batch={b}")["estimate"] for b in (12, 24))
+    check(one["measured"] is False and one["step_ms_least"] <= one["step_ms_most"], "an estimate, from best to common")
+    check(abs(two["compute_ms_least"] / one["compute_ms_least"] - 2) < 1e-9, "twice the batch computes twice as long")
+    a100 = plan(DEMO, "--ranks", "4", "--gpu", "a100")["estimate"]
+    check(a100["step_ms_least"] > one["step_ms_least"], "an older GPU is slower")
+    check(plan(DEMO, "--ranks", "1", "--gpu", "h200")["estimate"]["network_ms"] == 0, "one rank sends nothing")
+    done = orrery("plan", DEMO, "--gpu", "h1oo", check=False)
+    check(done.returncode == 64 and "h200, h100, a100" in done.stderr, done.stderr.strip())
+
+
+def command_line():
+    line = plan(DEMO, "--ranks", "3")["command"]
+    check(pathlib.Path(line[0]).name in ("mpirun", "srun") and "3" in line, f"{line[:6]}")
+    check(line[-5].endswith("orrery-rank") and line[-4] == "--config" and line[-2:] == ["--task", "train"], "ends in the rank's own words")
+    check(plan(DEMO, "--ranks", "1")["command"][1] == "guard", "one rank starts without mpirun")
+    text = orrery("plan", DEMO, "run.dir=a b'c").stdout
+    check("'a b'\\''c/config.yaml'" in text, "words that a shell would split are quoted")
+
+
+def many_ranks():
+    """The bar is 200 ms on a quiet machine; the gate here is ten times that."""
+    times = []
+    for _ in range(5):
+        begin = time.monotonic()
+        p = plan(DEMO, "--ranks", "1024", *LARGE, "--gpu", "h100")
+        times.append(time.monotonic() - begin)
+    check(statistics.median(times) < 2, f"1,024 ranks in {1e3 * statistics.median(times):.0f} ms (bar 200 ms, worst {1e3 * max(times):.0f})")
+    check(p["ranks"] == 1024 and p["memory"][-1]["rank"] == 1023 and len(p["memory"]) <= 6, "the first, the fullest, the last")
+
+
+def seen_memory(tmp, words):
+    """Peak resident bytes of one rank that trains, saves and (with data.eval) evaluates."""
+    words = ["--config", TINY, f"run.dir={tmp}/run", *words]
+    subprocess.run(["rm", "-rf", f"{tmp}/run"], check=True)
+    child = subprocess.Popen([str(BIN / "orrery-rank"), *words], cwd=ROOT, env=environment(OMP_NUM_THREADS=1),
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = 0
+    check(status == 0, "the rank trained")
+    return usage.ru_maxrss * 1024
+
+
+def memory_as_predicted(tmp):
+    data = f"data.train={tmp}/data"
+    short = [data, "train.steps=8", "checkpoint.every=4"]
+    for words in (["data.eval="], [f"data.eval={tmp}/data"], ["data.eval=", "model.width=256", "model.layers=3", "train.batch=16"],
+                  ["data.eval=", "model.width=256", "model.layers=2", "optim.kind=adamw", "optim.ema=0.99"]):
+        words = short + words
+        row = plan(TINY, "--ranks", "1", *words)["memory"][0]
+        seen = seen_memory(tmp, words)
+        ratio = seen / row["total"]
+        check(0.75 <= ratio <= 1.25, f"{' '.join(words[3:])}: planned {row['total'] / 2**20:.1f} MiB, seen {seen / 2**20:.1f} MiB, ratio {ratio:.2f}")
+
+
+def bad_words():
+    for words, status, text in ((("plan",), 64, "CONFIG"), (("plan", DEMO, "--ranks", "0"), 64, "between 1"),
+                                (("plan", DEMO, "--ranks", "5"), 78, "comm.shards"), (("plan", "none.yaml"), 66, "none.yaml")):
+        done = orrery(*words, check=False)
+        check(done.returncode == status and text in done.stderr, f"{done.stderr.strip()}")
+
+
+def main():
+    with folder() as tmp:
+        orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
+        for test in (arithmetic, estimates, command_line, many_ranks, bad_words):
+            print("--", test.__name__)
+            test()
+        memory_as_predicted(tmp)
+
+
+main()
