@@ -10,8 +10,10 @@
 // LAUNCH(kernel, dim3 grid, dim3 block, dynamic shared bytes, stream, arguments...) -> cudaError_t. A kernel
 // with commas in its template arguments goes in parentheses. More than 48 KB of shared memory: launch_room
 // first. Arguments have no side effects.
+// clang-format off
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
-    ((kernel) < < < (grid), (block), (bytes), (stream) >>> (__VA_ARGS__), cudaGetLastError())
+    (kernel<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__), cudaGetLastError())
+// clang-format on
 // In a kernel: unsigned char *name, the block's dynamic shared memory, 1024-byte aligned.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #endif

@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <type_traits>
 
@@ -124,7 +125,7 @@ void simt_drain(enum simt_kind kind, int owner, size_t keep); // all but the you
 unsigned char *simt_shared(uint32_t address, size_t bytes);   // checked
 uint32_t simt_shared_address(const void *p);
 
-enum { SIMT_BLOCK = 16, SIMT_GROUP = 17, SIMT_WARP = 24, SIMT_PLACES = 64 }; // 0..15: named barriers
+enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 }; // 0..15: named barriers
 
 #define DYNAMIC_SHARED(name) unsigned char *name = simt_block.shared
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \

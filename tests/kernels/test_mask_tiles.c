@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Masks cut into tiles and masks turned round, against the pairs they stand for.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "kernels/cuda/schedule.h"
+
+struct random_mask {
+    uint64_t seed;
+    int64_t block;
+    int density; // of 8
+};
+
+static int random_visible(void *arg, int64_t q, int64_t k) {
+    const struct random_mask *h = arg;
+    uint64_t x = rng_mix64(h->seed + (uint64_t)(q / h->block) * 0x9e3779b97f4a7c15u +
+                           (uint64_t)(k / h->block) * 0x517cc1b727220a95u);
+    return (int)(x & 7) < h->density;
+}
+
+static bool sees(const struct mask *m, int64_t q, int64_t k) {
+    for (int32_t r = 0; r < m->n_runs; r++) {
+        if (q < m->runs[r].q_lo || q >= m->runs[r].q_hi) continue;
+        for (int32_t i = 0; i < m->runs[r].count; i++) {
+            struct mask_interval v = m->intervals[m->runs[r].first + i];
+            if (k >= v.lo && k < v.hi) return true;
+        }
+    }
+    return false;
+}
+
+// -1: nothing seen, 0: all (and inside the mask), 1: partly.
+static int kind_of(const struct mask *m, int64_t q, int64_t k, int32_t rows, int32_t cols) {
+    int64_t seen = 0;
+    for (int64_t i = q; i < q + rows && i < m->queries; i++) {
+        for (int64_t j = k; j < k + cols && j < m->keys; j++) seen += sees(m, i, j);
+    }
+    return seen == 0 ? -1 : seen == (int64_t)rows * cols ? 0 : 1;
+}
+
+static void check_schedule(const struct mask *m, int32_t rows, int32_t cols) {
+    struct err e = {0};
+    struct schedule s;
+    assert_int_equal(schedule_build(&s, m, rows, cols, &e), 0);
+    assert_int_equal(s.n_tiles, (m->queries + rows - 1) / rows);
+    for (int32_t t = 0; t < s.n_tiles; t++) {
+        int32_t steps = 0, next = 0, r = s.tile[t].first;
+        for (int32_t j = 0; j < (m->keys + cols - 1) / cols; j++) {
+            int want = kind_of(m, (int64_t)t * rows, (int64_t)j * cols, rows, cols), got = -1;
+            while (r < s.tile[t].first + s.tile[t].count && s.range[r].hi <= j) r++;
+            if (r < s.tile[t].first + s.tile[t].count && s.range[r].lo <= j) got = s.range[r].partly;
+            assert_int_equal(got, want);
+            steps += got >= 0;
+        }
+        for (r = s.tile[t].first; r < s.tile[t].first + s.tile[t].count; r++) {
+            assert_true(s.range[r].lo >= next && s.range[r].hi > s.range[r].lo);
+            next = s.range[r].hi;
+        }
+        assert_int_equal(s.tile[t].steps, steps);
+    }
+    for (int32_t t = 1; t < s.n_tiles; t++) {
+        int32_t a = s.tile[s.order[t - 1]].steps, b = s.tile[s.order[t]].steps;
+        assert_true(a > b || (a == b && s.order[t - 1] < s.order[t]));
+    }
+    schedule_fini(&s);
+}
+
+static void check_transpose(const struct mask *m) {
+    struct err e = {0};
+    struct mask t;
+    assert_int_equal(mask_transpose(&t, m, &e), 0);
+    assert_int_equal(mask_check(&t, &e), 0);
+    assert_int_equal(t.queries, m->keys);
+    assert_int_equal(t.keys, m->queries);
+    assert_int_equal(mask_pairs(&t), mask_pairs(m));
+    for (int64_t q = 0; q < m->queries; q++) {
+        for (int64_t k = 0; k < m->keys; k++) assert_int_equal(sees(m, q, k), sees(&t, k, q));
+    }
+    struct schedule_row *row = malloc((size_t)(m->queries + 1) * sizeof *row);
+    schedule_rows(m, row);
+    for (int64_t q = 0; q < m->queries; q++) {
+        for (int32_t i = row[q].first; i < row[q].end; i++) assert_true(sees(m, q, m->intervals[i].lo));
+    }
+    free(row);
+    mask_fini(&t);
+}
+
+static void random_masks(void **state) {
+    struct err e = {0};
+    for (uint64_t round = 0; round < 60; round++) {
+        struct random_mask h = {round * 77, 1 + (int64_t)(round % 11), (int)(round % 9)};
+        struct mask m;
+        int64_t queries = 1 + (int64_t)(rng_mix64(round) % 60),
+                keys = 1 + (int64_t)(rng_mix64(round + 99) % 60);
+        assert_int_equal(mask_from_predicate(&m, queries, keys, random_visible, &h, &e), 0);
+        check_schedule(&m, 8, 4);
+        check_schedule(&m, 4, 8);
+        check_transpose(&m);
+        mask_fini(&m);
+    }
+}
+
+static void block_causal_masks(void **state) {
+    struct err e = {0};
+    for (int64_t window = 0; window < 3; window++) {
+        for (int64_t per_frame = 1; per_frame < 12; per_frame += 2) {
+            struct mask m;
+            assert_int_equal(mask_block_causal(&m, 7, per_frame, window, 7 - window, &e), 0);
+            check_schedule(&m, 8, 8);
+            check_transpose(&m);
+            mask_fini(&m);
+        }
+    }
+}
+
+// A long mask of single tokens: the sweep must not take quadratic time, nor the lists quadratic room.
+static void long_causal_mask(void **state) {
+    struct err e = {0};
+    struct mask m, t;
+    struct schedule s;
+    assert_int_equal(mask_block_causal(&m, 262144, 1, 0, 262144, &e), 0);
+    assert_int_equal(mask_transpose(&t, &m, &e), 0);
+    assert_int_equal(t.n_runs, 262144);
+    assert_int_equal(t.n_intervals, 262144);
+    assert_int_equal(schedule_build(&s, &m, 128, 128, &e), 0);
+    assert_int_equal(s.n_ranges, 2 * 2048 - 1);
+    assert_int_equal(s.order[0], 2047);
+    schedule_fini(&s);
+    mask_fini(&t);
+    mask_fini(&m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_masks),
+        cmocka_unit_test(block_causal_masks),
+        cmocka_unit_test(long_causal_mask),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+// Models of the instructions of kernels/cuda/ptx.cuh, written from the PTX ISA: what each does to registers
+// and shared memory, lane by lane. Included by ptx.cuh outside nvcc.
+#ifndef ORRERY_TESTS_SIMT_PTX_H
+#define ORRERY_TESTS_SIMT_PTX_H
+
+static inline uint32_t shared_address(const void *p) {
+    return simt_shared_address(p);
+}
+
+static inline float exp2_fast(float x) {
+    return exp2f(x);
+}
+
+static inline float simt_bf16(uint16_t bits) {
+    return __bfloat162float(__nv_bfloat16{bits});
+}
+static inline float simt_half_of(uint32_t pair, int high) {
+    return simt_bf16((uint16_t)(high ? pair >> 16 : pair));
+}
+
+// ---- sm_80
+
+static inline void cp_async16(uint32_t to, const void *from, bool valid) {
+    if (to % 16 != 0 || (valid && (uintptr_t)from % 16 != 0)) simt_fail("cp.async: not 16-byte aligned");
+    unsigned char *out = simt_shared(to, 16);
+    simt_defer(SIMT_CP_ASYNC, simt_self->number, [=] {
+        if (valid) {
+            memcpy(out, from, 16);
+        } else {
+            memset(out, 0, 16);
+        }
+    });
+}
+static inline void cp_async_commit() {
+    simt_commit(SIMT_CP_ASYNC, simt_self->number);
+}
+template <int KEEP> static inline void cp_async_wait() {
+    simt_drain(SIMT_CP_ASYNC, simt_self->number, KEEP);
+}
+
+struct simt_ldmatrix {
+    uint32_t row, *r;
+};
+static inline void simt_ldmatrix4(uint32_t (&r)[4], uint32_t row, bool turned) {
+    simt_ldmatrix me = {row, r};
+    if (row % 16 != 0) simt_fail("ldmatrix: row at %u is not 16-byte aligned", row);
+    simt_warp_all(0xffffffffu, turned ? "ldmatrix.trans" : "ldmatrix", &me, [turned](simt_ldmatrix **a, int n) {
+        for (int lane = 0; lane < n; lane++) {
+            for (int i = 0; i < 4; i++) {
+                uint16_t v[2];
+                for (int c = 0; c < 2; c++) {
+                    int at = lane / 4, by = 2 * (lane % 4) + c; // of the register: row, column
+                    int row_of = turned ? by : at, column = turned ? at : by;
+                    memcpy(&v[c], simt_shared(a[8 * i + row_of]->row + 2 * (uint32_t)column, 2), 2);
+                }
+                a[lane]->r[i] = v[0] | (uint32_t)v[1] << 16;
+            }
+        }
+    });
+}
+static inline void ldmatrix4(uint32_t (&r)[4], uint32_t row) {
+    simt_ldmatrix4(r, row, false);
+}
+static inline void ldmatrix4_turned(uint32_t (&r)[4], uint32_t row) {
+    simt_ldmatrix4(r, row, true);
+}
+
+// Element (row, column) of a 16 x 16 fragment: the lane and register that hold it.
+static inline int simt_a_lane(int row, int column) {
+    return row % 8 * 4 + column % 8 / 2;
+}
+static inline int simt_a_register(int row, int column) {
+    return row / 8 + 2 * (column / 8);
+}
+
+struct simt_mma {
+    float *c;
+    const uint32_t *a;
+    uint32_t b[2];
+};
+static inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    simt_mma me = {c, a, {b0, b1}};
+    simt_warp_all(0xffffffffu, "mma", &me, [](simt_mma **l, int n) {
+        float a[16][16], b[16][8];
+        for (int i = 0; i < 16; i++) {
+            for (int k = 0; k < 16; k++)
+                a[i][k] = simt_half_of(l[simt_a_lane(i, k)]->a[simt_a_register(i, k)], k % 2);
+            for (int j = 0; j < 8; j++) b[i][j] = simt_half_of(l[j * 4 + i % 8 / 2]->b[i / 8], i % 2);
+        }
+        for (int i = 0; i < 16; i++) {
+            for (int j = 0; j < 8; j++) {
+                float *c = &l[i % 8 * 4 + j / 2]->c[i / 8 * 2 + j % 2];
+                for (int k = 0; k < 16; k++) *c += a[i][k] * b[k][j];
+            }
+        }
+    });
+}
+
+// ---- sm_90
+
+static inline void bar_sync(int id, int threads) {
+    if (id < 1 || id > 15 || threads % 32 != 0) simt_fail("bar.sync %d, %d", id, threads);
+    simt_meet(id, threads, "named barrier", NULL, NULL, NULL);
+}
+static inline void bar_arrive(int id, int threads) {
+    if (id < 1 || id > 15 || threads % 32 != 0) simt_fail("bar.arrive %d, %d", id, threads);
+    simt_arrive(id, threads, "named barrier");
+}
+
+struct simt_mbar {
+    int64_t missing : 12, count : 12, bytes : 24, phase : 16;
+};
+static inline simt_mbar *simt_mbar_at(uint32_t bar) {
+    if (bar % 8 != 0) simt_fail("mbarrier at %u", bar);
+    return (simt_mbar *)simt_shared(bar, 8);
+}
+static inline void simt_mbar_check(simt_mbar *m) {
+    if (m->missing < 0) simt_fail("mbarrier: more arrivals than its count");
+    if (m->missing > 0 || m->bytes != 0) return;
+    m->phase = m->phase + 1;
+    m->missing = m->count;
+}
+static inline void mbar_init(uint32_t bar, int count) {
+    simt_mbar *m = simt_mbar_at(bar);
+    *m = simt_mbar{count, count, 0, 0};
+}
+static inline void mbar_init_done() {}
+static inline void mbar_arrive(uint32_t bar) {
+    simt_mbar *m = simt_mbar_at(bar);
+    m->missing = m->missing - 1;
+    simt_mbar_check(m);
+}
+static inline void mbar_expect(uint32_t bar, int bytes) {
+    simt_mbar *m = simt_mbar_at(bar);
+    m->bytes = m->bytes + bytes;
+    mbar_arrive(bar);
+}
+static inline void simt_mbar_bytes(uint32_t bar, int bytes) {
+    simt_mbar *m = simt_mbar_at(bar);
+    m->bytes = m->bytes - bytes;
+    simt_mbar_check(m);
+}
+static inline void mbar_wait(uint32_t bar, uint32_t parity) {
+    simt_mbar *m = simt_mbar_at(bar);
+    while (((uint32_t)m->phase & 1) == parity) {
+        uint64_t word;
+        memcpy(&word, m, 8);
+        simt_wait((const volatile uint64_t *)m, word, "mbarrier");
+    }
+}
+
+static inline void fence_async() {}
+static inline void fence_async_global() {}
+static inline void tma_prefetch_map(const CUtensorMap *) {}
+
+static inline uint32_t simt_swizzle(uint32_t address) {
+    return address ^ (address >> 7 & 7) << 4;
+}
+
+// Moves a box between global memory and its swizzled place in shared memory.
+static inline void simt_box(const CUtensorMap &m, uint32_t shared, int x, int y, int z, bool load) {
+    for (uint32_t k = 0; k < m.box[2]; k++) {
+        for (uint32_t j = 0; j < m.box[1]; j++) {
+            for (uint32_t i = 0; i < m.box[0]; i++) {
+                uint32_t at = shared + ((k * m.box[1] + j) * m.box[0] + i) * 2;
+                unsigned char *s = simt_shared(m.swizzle ? simt_swizzle(at) : at, 2);
+                int64_t c[3] = {x + (int64_t)i, y + (int64_t)j, z + (int64_t)k};
+                bool in = true;
+                uint8_t *g = m.base;
+                for (int d = 0; d < 3; d++) {
+                    in = in && c[d] >= 0 && c[d] < (int64_t)m.dim[d];
+                    g += c[d] * (int64_t)m.stride[d];
+                }
+                if (load) {
+                    const uint16_t zero = 0;
+                    memcpy(s, in ? (const void *)g : &zero, 2);
+                } else if (in) {
+                    memcpy(g, s, 2);
+                }
+            }
+        }
+    }
+}
+static inline void simt_check_box(const CUtensorMap *map, uint32_t shared) {
+    if (shared % (map->swizzle ? 1024 : 128) != 0) simt_fail("TMA: shared address %u is not aligned", shared);
+    simt_shared(shared, map->box[0] * map->box[1] * map->box[2] * 2);
+}
+static inline void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x, int y, int z) {
+    simt_check_box(map, to);
+    CUtensorMap m = *map;
+    simt_later([=] {
+        simt_box(m, to, x, y, z, true);
+        simt_mbar_bytes(bar, (int)(m.box[0] * m.box[1] * m.box[2] * 2));
+    });
+}
+static inline void tma_store(const CUtensorMap *map, uint32_t from, int x, int y, int z) {
+    simt_check_box(map, from);
+    CUtensorMap m = *map;
+    simt_defer(SIMT_BULK, simt_self->number, [=] { simt_box(m, from, x, y, z, false); });
+}
+static inline void simt_check_bulk(const void *global, uint32_t shared, int bytes) {
+    if ((uintptr_t)global % 16 != 0 || shared % 16 != 0 || bytes % 16 != 0 || bytes <= 0) simt_fail("bulk copy: alignment");
+    simt_shared(shared, (size_t)bytes);
+}
+static inline void bulk_load(uint32_t to, const void *from, int bytes, uint32_t bar) {
+    simt_check_bulk(from, to, bytes);
+    simt_later([=] {
+        memcpy(simt_shared(to, (size_t)bytes), from, (size_t)bytes);
+        simt_mbar_bytes(bar, bytes);
+    });
+}
+static inline void bulk_store(void *to, uint32_t from, int bytes) {
+    simt_check_bulk(to, from, bytes);
+    simt_defer(SIMT_BULK, simt_self->number, [=] { memcpy(to, simt_shared(from, (size_t)bytes), (size_t)bytes); });
+}
+static inline void bulk_add(float *to, uint32_t from, int bytes) {
+    simt_check_bulk(to, from, bytes);
+    simt_defer(SIMT_BULK, simt_self->number, [=] {
+        const float *s = (const float *)simt_shared(from, (size_t)bytes);
+        for (int i = 0; i < bytes / 4; i++) to[i] += s[i];
+    });
+}
+static inline void bulk_commit() {
+    simt_commit(SIMT_BULK, simt_self->number);
+}
+template <int KEEP> static inline void bulk_wait_read() {
+    simt_drain(SIMT_BULK, simt_self->number, KEEP);
+}
+template <int KEEP> static inline void bulk_wait() {
+    simt_drain(SIMT_BULK, simt_self->number, KEEP);
+}
+
+static inline void flag_add(uint32_t *flag, uint32_t value) {
+    *flag += value;
+}
+static inline uint32_t flag_read(const uint32_t *flag) {
+    return *flag;
+}
+static inline void flag_wait(const uint32_t *flag, uint32_t value) {
+    if (*flag < value) simt_fail("waits for a flag at %u that earlier blocks left at %u", value, *flag);
+}
+
+template <int REGISTERS> static inline void registers_more() {
+    __syncwarp();
+}
+template <int REGISTERS> static inline void registers_fewer() {
+    __syncwarp();
+}
+
+// A warpgroup: four warps from a multiple of 128 threads.
+template <class T, class F> static inline void simt_group_all(const char *what, T *arg, F f) {
+    int group = simt_self->number / 128;
+    if (group >= 8) simt_fail("%s: outside a warpgroup", what);
+    simt_meet(
+        SIMT_WARPGROUP + group, 128, what, arg,
+        [](void **args, int, void *context) { (*(F *)context)((T **)args); }, &f);
+}
+static inline void wgmma_begin() {}
+static inline void wgmma_commit() {
+    int none = 0;
+    simt_group_all("wgmma.commit", &none,
+                   [](int **) { simt_commit(SIMT_PRODUCT, simt_self->number / 128 * 128); });
+}
+template <int KEEP> static inline void wgmma_wait() {
+    int none = 0;
+    simt_group_all("wgmma.wait", &none,
+                   [](int **) { simt_drain(SIMT_PRODUCT, simt_self->number / 128 * 128, KEEP); });
+}
+template <int N> static inline void wgmma_hold(float (&)[N]) {}
+
+// Element (i, k) of an operand in shared memory; i counts M or N.
+static inline float simt_operand(uint64_t matrix, int i, int k, bool turned) {
+    uint32_t start = (uint32_t)(matrix & 0x3fff) << 4, lead = (uint32_t)(matrix >> 16 & 0x3fff) << 4,
+             stride = (uint32_t)(matrix >> 32 & 0x3fff) << 4, a = (uint32_t)i, b = (uint32_t)k;
+    if (matrix >> 62 != 1) simt_fail("wgmma: only the 128-byte swizzle is modelled");
+    uint32_t at = turned ? a / 64 * lead + b / 8 * stride + b % 8 * 128 + a % 64 * 2
+                         : a / 8 * stride + a % 8 * 128 + b * 2;
+    uint16_t bits;
+    memcpy(&bits, simt_shared(simt_swizzle(start + at), 2), 2);
+    return simt_bf16(bits);
+}
+
+struct simt_wgmma {
+    float *d;
+    const uint32_t *a;
+    uint64_t a_matrix, b_matrix;
+    bool add;
+};
+template <int N, int TA, int TB> static void simt_wgmma_run(const simt_wgmma *l) {
+    static float a[64][16], b[16][N];
+    for (int k = 0; k < 16; k++) {
+        for (int i = 0; i < 64; i++) {
+            a[i][k] = l[0].a == NULL ? simt_operand(l[0].a_matrix, i, k, TA)
+                                     : simt_half_of(l[i / 16 * 32 + simt_a_lane(i % 16, k)].a[simt_a_register(i % 16, k)],
+                                                    k % 2);
+        }
+        for (int j = 0; j < N; j++) b[k][j] = simt_operand(l[0].b_matrix, j, k, TB);
+    }
+    for (int i = 0; i < 64; i++) {
+        float row[N] = {0};
+        for (int k = 0; k < 16; k++) {
+            for (int j = 0; j < N; j++) row[j] += a[i][k] * b[k][j];
+        }
+        for (int j = 0; j < N; j++) {
+            float *d = &l[i / 16 * 32 + i % 8 * 4 + j % 8 / 2].d[j / 8 * 4 + i % 16 / 8 * 2 + j % 2];
+            *d = l[0].add ? *d + row[j] : row[j];
+        }
+    }
+}
+template <int N, int TA, int TB>
+static inline void simt_wgmma_issue(float *d, const uint32_t *a, uint64_t am, uint64_t bm, bool add) {
+    simt_wgmma me = {d, a, am, bm, add};
+    simt_group_all("wgmma", &me, [](simt_wgmma **l) {
+        std::array<simt_wgmma, 128> all;
+        for (int i = 0; i < 128; i++) {
+            all[i] = *l[i];
+            if (l[i]->a_matrix != l[0]->a_matrix || l[i]->b_matrix != l[0]->b_matrix || l[i]->add != l[0]->add)
+                simt_fail("wgmma: threads of a warpgroup differ in their operands");
+        }
+        simt_defer(SIMT_PRODUCT, simt_self->number / 128 * 128, [all] { simt_wgmma_run<N, TA, TB>(all.data()); });
+    });
+}
+template <int TA, int TB, int HALF>
+static inline void wgmma(float (&d)[HALF], uint64_t a, uint64_t b, bool add) {
+    simt_wgmma_issue<2 * HALF, TA, TB>(d, NULL, a, b, add);
+}
+template <int TB, int HALF>
+static inline void wgmma(float (&d)[HALF], const uint32_t *a, uint64_t b, bool add) {
+    simt_wgmma_issue<2 * HALF, 0, TB>(d, a, 0, b, add);
+}
+
+#endif
