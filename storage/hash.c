@@ -160,3 +160,35 @@ void hash_hmac_sha256(const void *key, size_t key_bytes, const void *data, size_
     unsigned int length = 32;
     if (!HMAC(EVP_sha256(), key_bytes ? key : "", (int)key_bytes, data, n, out, &length)) memset(out, 0, 32);
 }
+
+// ---- MD5.
+
+struct hash_md5 {
+    EVP_MD_CTX *ctx;
+};
+
+struct hash_md5 *hash_md5_create(void) {
+    struct hash_md5 *h = calloc(1, sizeof *h);
+    if (!h) return NULL;
+    h->ctx = EVP_MD_CTX_new();
+    if (!h->ctx || EVP_DigestInit_ex(h->ctx, EVP_md5(), NULL) != 1) {
+        hash_md5_destroy(h);
+        return NULL;
+    }
+    return h;
+}
+
+void hash_md5_update(struct hash_md5 *h, const void *data, size_t n) {
+    if (n) (void)EVP_DigestUpdate(h->ctx, data, n);
+}
+
+void hash_md5_end(struct hash_md5 *h, unsigned char out[16]) {
+    if (EVP_DigestFinal_ex(h->ctx, out, NULL) != 1) memset(out, 0, 16);
+    (void)EVP_DigestInit_ex(h->ctx, EVP_md5(), NULL);
+}
+
+void hash_md5_destroy(struct hash_md5 *h) {
+    if (!h) return;
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}

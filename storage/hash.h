@@ -19,4 +19,10 @@ void hash_sha256_destroy(struct hash_sha256 *h);                           // NU
 void hash_sha256_of(const void *data, size_t n, unsigned char out[32]);
 void hash_hmac_sha256(const void *key, size_t key_bytes, const void *data, size_t n, unsigned char out[32]);
 
+struct hash_md5;                        // a running digest; of ETags, not for security
+struct hash_md5 *hash_md5_create(void); // NULL when out of memory, or where the machine forbids MD5
+void hash_md5_update(struct hash_md5 *h, const void *data, size_t n);
+void hash_md5_end(struct hash_md5 *h, unsigned char out[16]); // and begins anew
+void hash_md5_destroy(struct hash_md5 *h);                    // NULL-safe
+
 #endif

@@ -2,11 +2,15 @@
 #include "storage/http.h"
 
 #include <curl/curl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -24,8 +28,14 @@ struct transfer {
     struct http_exchange *x; // NULL: free
     struct curl_slist *headers;
     size_t sent, header_bytes;
+    int fd; // of its connection; -1: not known
     bool headers_too_large, body_too_large;
     char error[CURL_ERROR_SIZE];
+};
+
+// A kept connection: libcurl tells the local port of the one that it takes for a transfer.
+struct line {
+    int fd, port; // fd -1: free; port 0: not yet known
 };
 
 struct queue {
@@ -46,6 +56,8 @@ struct http {
     struct queue ready, delayed;
     int64_t due_ns; // of the earliest delayed exchange
     int active, n;
+    struct line *lines;
+    int n_lines;
     struct transfer transfers[];
 };
 
@@ -69,6 +81,43 @@ static struct http_exchange *queue_pop(struct queue *q) {
 }
 
 // ---- what libcurl calls.
+
+static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to) {
+    struct http *h = arg;
+    curl_socket_t fd = socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    for (int i = 0; i < h->n_lines && fd >= 0; i++) {
+        if (h->lines[i].fd >= 0) continue;
+        h->lines[i] = (struct line){.fd = fd};
+        break;
+    }
+    return fd;
+}
+
+static int on_close(void *arg, curl_socket_t fd) {
+    struct http *h = arg;
+    for (int i = 0; i < h->n_lines; i++)
+        if (h->lines[i].fd == fd) h->lines[i].fd = -1;
+    return close(fd);
+}
+
+static int port_of(int fd) {
+    struct sockaddr_storage at = {0};
+    socklen_t n = sizeof at;
+    if (getsockname(fd, (struct sockaddr *)&at, &n)) return 0;
+    return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+                                          : ((struct sockaddr_in *)&at)->sin_port);
+}
+
+static int on_connected(void *arg, char *remote, char *local, int remote_port, int local_port) {
+    struct transfer *t = arg;
+    struct http *h = t->http;
+    for (int i = 0; i < h->n_lines; i++) {
+        struct line *l = &h->lines[i];
+        if (l->fd >= 0 && !l->port) l->port = port_of(l->fd);
+        if (l->fd >= 0 && l->port == local_port) t->fd = l->fd;
+    }
+    return CURL_PREREQFUNC_OK;
+}
 
 static size_t on_read(char *into, size_t size, size_t n, void *arg) {
     struct transfer *t = arg;
@@ -116,7 +165,7 @@ static void begin_reply(struct http_exchange *x, const char *line, size_t n) {
     x->status = status;
     x->content_length = -1;
     x->retry_after_s = 0;
-    x->etag[0] = x->content_range[0] = x->date[0] = x->region[0] = 0;
+    x->etag[0] = x->content_range[0] = x->date[0] = x->region[0] = x->encryption[0] = 0;
 }
 
 static bool header_value(const char *line, size_t n, const char *name, char *out, size_t room) {
@@ -137,13 +186,21 @@ static void keep_header(struct http_exchange *x, const char *line, size_t n) {
     (void)(header_value(line, n, "etag", x->etag, sizeof x->etag) ||
            header_value(line, n, "content-range", x->content_range, sizeof x->content_range) ||
            header_value(line, n, "date", x->date, sizeof x->date) ||
-           header_value(line, n, "x-amz-bucket-region", x->region, sizeof x->region));
+           header_value(line, n, "x-amz-bucket-region", x->region, sizeof x->region) ||
+           header_value(line, n, "x-amz-server-side-encryption", x->encryption, sizeof x->encryption));
     if (header_value(line, n, "content-length", number, sizeof number) && bytes_parse_i64(number, &value) &&
         value >= 0)
         x->content_length = value;
     if (header_value(line, n, "retry-after", number, sizeof number) && bytes_parse_i64(number, &value) &&
         value > 0)
         x->retry_after_s = value;
+}
+
+// A server that sends headers and body in two writes, without TCP_NODELAY, keeps the body back until the
+// headers are acknowledged; a kernel that waits to do so (40 ms) would rule the time of every small GET.
+static void acknowledge(const struct transfer *t) {
+    int on = 1;
+    if (t->fd >= 0) (void)!setsockopt(t->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 }
 
 static size_t on_header(char *line, size_t size, size_t n, void *arg) {
@@ -154,6 +211,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg) {
         t->headers_too_large = true;
         return 0;
     }
+    if (bytes == 2) acknowledge(t);
     if (bytes > 5 && !strncmp(line, "HTTP/", 5))
         begin_reply(t->x, line, bytes);
     else
@@ -216,6 +274,12 @@ static CURLcode set_transport(struct transfer *t) {
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t->http);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_CLOSESOCKETDATA, t->http);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PREREQFUNCTION, on_connected);
+    if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PREREQDATA, t);
     if (!rc && t->x->no_proxy) rc = curl_easy_setopt(t->easy, CURLOPT_PROXY, "");
     if (!rc && t->http->ca_bundle) rc = curl_easy_setopt(t->easy, CURLOPT_CAINFO, t->http->ca_bundle);
     return rc;
@@ -257,6 +321,7 @@ static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
     curl_easy_reset(t->easy);
     t->x = x;
     t->sent = t->header_bytes = 0;
+    t->fd = -1;
     t->headers_too_large = t->body_too_large = false;
     t->error[0] = 0;
     h->active++;
@@ -386,6 +451,10 @@ static int create_handles(struct http *h, const struct http_options *options, st
     h->multi = curl_multi_init();
     if (!h->multi) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
     curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->n);
+    h->n_lines = 2 * h->n; // some may be closing while others open
+    h->lines = calloc((size_t)h->n_lines, sizeof *h->lines);
+    if (!h->lines) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
+    for (int i = 0; i < h->n_lines; i++) h->lines[i].fd = -1;
     for (int i = 0; i < h->n; i++) {
         h->transfers[i].http = h;
         h->transfers[i].easy = curl_easy_init();
@@ -402,6 +471,7 @@ static void free_all(struct http *h) {
     curl_global_cleanup();
     pthread_mutex_destroy(&h->lock);
     free(h->ca_bundle);
+    free(h->lines);
     free(h);
 }
 

@@ -64,7 +64,8 @@ struct http_exchange {
     size_t got;             // bytes in `into`
     int64_t content_length; // -1: not given
     char etag[72], content_range[80], date[40],
-        region[40];        // region: x-amz-bucket-region; empty where not given
+        region[40],        // x-amz-bucket-region; empty where not given
+        encryption[24];    // x-amz-server-side-encryption
     int64_t retry_after_s; // 0: not given
 
     // The client's own.

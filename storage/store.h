@@ -22,6 +22,9 @@ struct store_options {
     int64_t deadline_ms; // for one operation with its retries; 0: 60000
     int connections;     // 0: 16
     uint64_t seed;       // of the backoff's jitter and of fault:
+    // s3: "signed" hashes every body into its signature (SHA-256), "unsigned" leaves that to the transport;
+    // NULL, "" or "auto": ORRERY_STORE_PAYLOAD, else unsigned over TLS and to this very machine, else signed.
+    const char *payload;
 };
 
 struct store_object {
@@ -55,11 +58,13 @@ struct store_call {
     const void *data; // PUT
     size_t bytes;
     bool create_only; // PUT: CONFLICT when the key exists
+    bool hashed;      // PUT: s3: as payload "signed" does
 };
 struct store_result {
     size_t bytes;         // GET: received
     int64_t object_bytes; // GET, HEAD: the whole object
     char etag[72];
+    bool opaque; // the ETag is no checksum of the content (KMS encryption)
 };
 int store_start(struct store *s, struct store_request **out, const struct store_call *call,
                 struct err *e) ERR_CHECK;
@@ -89,5 +94,22 @@ int store_writer_open(struct store *s, struct store_writer **out, const char *ke
 int store_writer_write(struct store_writer *w, const void *data, size_t bytes, struct err *e) ERR_CHECK;
 int store_writer_commit(struct store_writer *w, struct err *e) ERR_CHECK; // frees w, also on failure
 void store_writer_abort(struct store_writer *w);                          // frees w; NULL-safe
+
+// ---- whole files of this machine, in parts, several under way at once. Both block.
+struct store_transfer {
+    bool resume; // go on where an earlier transfer that broke off stopped; what lies there is checked first
+    bool verify; // get: the MD5 of what came against the ETag, where that is one
+    void (*moved)(void *arg, int64_t bytes); // called on the caller's thread as bytes are done; NULL: not
+    void *arg;
+    // Results.
+    int64_t bytes, resumed_bytes;
+    bool verified; // put: the server checked a hash of every part
+};
+int store_put_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
+                   struct err *e) ERR_CHECK;
+// Nothing stands at `path` before all of it is there: it grows as `path`.orrery-part, which a broken-off
+// transfer leaves behind.
+int store_get_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
+                   struct err *e) ERR_CHECK;
 
 #endif

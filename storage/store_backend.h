@@ -25,6 +25,10 @@ struct store_ops {
     int (*writer_open)(struct store *s, struct store_writer **out, const char *key, struct err *e);
     // Optional: a faster way to put a large object (parts in parallel).
     int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+    // Optional: a file of `bytes`, more than two parts of it, that an earlier process may have sent a part
+    // of.
+    int (*put_file)(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                    struct err *e);
 };
 
 // First member of every back end's own struct.

@@ -57,6 +57,7 @@ static int accept_get(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
     r->result.bytes = op->x.got;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
+    r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
     if (op->x.status == 416) return accept_unsatisfiable(op, e);
     if (op->x.status == 206) return accept_part(op, e);
     if (op->range[0]) return bad_reply(op, e, "the whole object where a range was asked for");
@@ -71,6 +72,7 @@ static int accept_head(struct s3_op *op, struct err *e) {
     if (op->x.content_length < 0) return bad_reply(op, e, "no Content-Length");
     r->result.object_bytes = op->x.content_length;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
+    r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
     return 0;
 }
 
@@ -100,6 +102,7 @@ static void set_put(struct s3_op *op, const struct store_call *c) {
     op->verb = op->method = "PUT";
     op->body = c->data;
     op->body_bytes = c->bytes;
+    op->hashed = c->hashed;
     if (c->create_only) op->headers[op->n_headers++] = (struct sigv4_field){"if-none-match", "*"};
 }
 
@@ -218,6 +221,14 @@ static int set_place(struct s3_store *s, const struct store_options *options, st
         s, first_set(options->endpoint, getenv("AWS_ENDPOINT_URL_S3"), getenv("AWS_ENDPOINT_URL"), aws), e);
 }
 
+static int set_payload(struct s3_store *s, const struct store_options *options, struct err *e) {
+    const char *text = first_set(options->payload, getenv("ORRERY_STORE_PAYLOAD"), NULL, "auto");
+    bool safe = s->loopback || !strncmp(s->base, "https:", 6);
+    s->sign_payload = !strcmp(text, "signed") || (!strcmp(text, "auto") && !safe);
+    if (s->sign_payload || !strcmp(text, "unsigned") || !strcmp(text, "auto")) return 0;
+    return err_set(e, ERR_CONFIG, "'%.40s': a store's payload is auto, signed or unsigned", text);
+}
+
 static int start_http(struct s3_store *s, struct err *e) {
     int64_t stall = s->store.deadline_ms / 4;
     const char *ca = getenv("AWS_CA_BUNDLE");
@@ -244,6 +255,7 @@ static const struct store_ops s3_ops = {
     .list = store_s3_list,
     .writer_open = store_s3_writer_open,
     .put_large = store_s3_put_large,
+    .put_file = store_s3_put_file,
 };
 
 int store_s3_open(struct store **out, const char *rest, const struct store_options *options, struct err *e) {
@@ -254,6 +266,7 @@ int store_s3_open(struct store **out, const char *rest, const struct store_optio
     int rc = store_init(&s->store, &s3_ops, url, options, e);
     if (!rc) rc = parse_url(s, rest, e);
     if (!rc) rc = set_place(s, options, e);
+    if (!rc) rc = set_payload(s, options, e);
     if (!rc) rc = store_s3_auth_load(&s->auth, e);
     if (!rc) rc = start_http(s, e);
     if (rc)

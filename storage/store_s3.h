@@ -6,6 +6,7 @@
 //   store_s3_error.c  what a reply that is no success means, and what to do
 //   store_s3_list.c   ListObjectsV2
 //   store_s3_upload.c multipart uploads, the writer
+//   store_s3_file.c   a file as a multipart upload that can be gone on with
 //   store_s3_xml.c    reading XML replies (expat)
 #ifndef ORRERY_STORAGE_STORE_S3_H
 #define ORRERY_STORAGE_STORE_S3_H
@@ -39,6 +40,7 @@ struct s3_store {
     char *prefix; // "" or "a/b/", before every key
     char region[S3_REGION_BYTES];
     bool path_style, loopback;
+    bool sign_payload;              // bodies are hashed into their signatures
     _Atomic int64_t clock_offset_s; // what to add to this machine's clock, learnt from a refusal
     _Atomic uint64_t operations;
 };
@@ -53,7 +55,8 @@ struct s3_op {
     size_t n_query, n_headers;
     const void *body;
     size_t body_bytes;
-    void *into; // for the body of a success; NULL: `text`
+    bool hashed; // the body's hash is signed, whatever the store's payload is
+    void *into;  // for the body of a success; NULL: `text`
     size_t capacity;
     size_t text_max; // bound of `text`; 0: S3_ERROR_BODY_MAX
     // Looks at a 2xx reply: 0, or an error. UNAVAILABLE: a failure in disguise, tried again until the
@@ -103,5 +106,7 @@ int store_s3_list(struct store *s, const char *prefix, const char *delimiter, st
                   struct err *e);
 int store_s3_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e);
 int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                      struct err *e);
 
 #endif

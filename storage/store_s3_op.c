@@ -182,6 +182,10 @@ static void on_reply(struct http_exchange *x) {
 
 static void hash_body(struct s3_op *op) {
     unsigned char digest[32];
+    if (op->body_bytes && !op->hashed && !op->s->sign_payload) {
+        snprintf(op->payload_sha256, sizeof op->payload_sha256, "UNSIGNED-PAYLOAD");
+        return;
+    }
     hash_sha256_of(op->body, op->body_bytes, digest);
     bytes_hex(digest, sizeof digest, op->payload_sha256);
 }

@@ -1,44 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Multipart uploads: a large object in parts, several under way at once. Nothing is visible before the
 // completion.
+#include "storage/store_s3_upload.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "storage/store_s3.h"
-
-#define PARTS_MAX         10000 // S3's
-#define WRITER_SLOTS      4     // parts of a writer in memory
+#define WRITER_SLOTS      4 // parts of a writer in memory
 #define LARGE_SLOTS       8
 #define GROW_EVERY        2500 // a writer does not know its length: its parts double so often, 280 GiB in all
 #define ABORT_DEADLINE_MS 5000
 #define COMPLETION_MAX    ((size_t)4 << 20)
-#define UPLOAD_ID_BYTES   1024
-
-struct upload {
-    struct s3_store *s;
-    const char *key;
-    char id[UPLOAD_ID_BYTES]; // "": not yet created
-    char (*etags)[72];        // of the parts that are done
-    int parts;
-    int64_t bytes;
-};
-
-// One part under way.
-struct slot {
-    struct upload *u;
-    struct s3_op op;
-    bool busy;
-    int part;
-    char number[16];
-    char *memory; // a writer's
-    size_t capacity, fill;
-};
 
 // ---- create.
 
 static int on_created_element(void *arg, const char *path, const char *text, struct err *e) {
-    struct upload *u = arg;
+    struct s3_upload *u = arg;
     if (strcmp(path, "InitiateMultipartUploadResult/UploadId")) return 0;
     if (strlen(text) >= sizeof u->id) return err_set(e, ERR_PEER, "an upload id of %zu bytes", strlen(text));
     memcpy(u->id, text, strlen(text) + 1);
@@ -46,15 +24,15 @@ static int on_created_element(void *arg, const char *path, const char *text, str
 }
 
 static int accept_created(struct s3_op *op, struct err *e) {
-    struct upload *u = op->owner;
+    struct s3_upload *u = op->owner;
     int rc = store_s3_xml(&op->text, on_created_element, u, e);
     return !rc && !u->id[0] ? err_set(e, ERR_PEER, "a new upload without an id") : rc;
 }
 
-static int upload_create(struct upload *u, struct err *e) {
-    if (u->id[0]) return 0;
-    u->etags = calloc(PARTS_MAX, sizeof *u->etags);
+int store_s3_upload_create(struct s3_upload *u, struct err *e) {
+    if (!u->etags) u->etags = calloc(S3_PARTS_MAX, sizeof *u->etags);
     if (!u->etags) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", u->key);
+    if (u->id[0]) return 0;
     struct s3_op op = {
         .verb = "CREATE UPLOAD", .method = "POST", .key = u->key, .accept = accept_created, .owner = u};
     op.query[op.n_query++] = (struct sigv4_field){"uploads", ""};
@@ -72,19 +50,22 @@ static int accept_part(struct s3_op *op, struct err *e) {
     return err_set(e, ERR_PEER, "a part without a proper ETag");
 }
 
-static int part_start(struct slot *p, struct upload *u, const void *data, size_t bytes, struct err *e) {
-    if (u->parts == PARTS_MAX)
+int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const void *data, size_t bytes,
+                        struct err *e) {
+    if (u->parts == S3_PARTS_MAX)
         return err_set(e, ERR_DATA, "%s: '%s' is too large: more than %d parts", u->s->store.url, u->key,
-                       PARTS_MAX);
+                       S3_PARTS_MAX);
     p->u = u;
     p->part = u->parts++;
     u->bytes += (int64_t)bytes;
     snprintf(p->number, sizeof p->number, "%d", p->part + 1);
+    bool hashed = p->op.hashed;
     p->op = (struct s3_op){.verb = "UPLOAD PART",
                            .method = "PUT",
                            .key = u->key,
                            .body = data,
                            .body_bytes = bytes,
+                           .hashed = hashed,
                            .accept = accept_part};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"partNumber", p->number};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"uploadId", u->id};
@@ -93,7 +74,7 @@ static int part_start(struct slot *p, struct upload *u, const void *data, size_t
     return 0;
 }
 
-static int part_wait(struct slot *p, struct err *e) {
+int store_s3_part_wait(struct s3_slot *p, struct err *e) {
     if (!p->busy) return 0;
     int rc = store_s3_op_wait(&p->op, e);
     if (!rc) memcpy(p->u->etags[p->part], p->op.x.etag, sizeof p->op.x.etag);
@@ -103,10 +84,10 @@ static int part_wait(struct slot *p, struct err *e) {
     return rc;
 }
 
-static int parts_wait(struct slot *slots, int n, struct err *e) {
+int store_s3_parts_wait(struct s3_slot *slots, int n, struct err *e) {
     int first = 0;
     for (int i = 0; i < n; i++) {
-        int rc = part_wait(&slots[i], e);
+        int rc = store_s3_part_wait(&slots[i], e);
         if (!first) first = rc;
     }
     return first;
@@ -128,7 +109,7 @@ static int accept_completed(struct s3_op *op, struct err *e) {
     return !rc && !completed ? err_set(e, ERR_PEER, "the reply is no completion") : rc;
 }
 
-static int completion_text(const struct upload *u, struct buf *out, struct err *e) {
+static int completion_text(const struct s3_upload *u, struct buf *out, struct err *e) {
     int rc =
         buf_appends(out, "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">", e);
     for (int i = 0; i < u->parts && !rc; i++)
@@ -137,13 +118,13 @@ static int completion_text(const struct upload *u, struct buf *out, struct err *
     return rc ? rc : buf_appends(out, "</CompleteMultipartUpload>", e);
 }
 
-static bool is_there(const struct upload *u) {
+static bool is_there(const struct s3_upload *u) {
     struct store_result head;
     struct err ignored = {0};
     return !store_head(&u->s->store, u->key, &head, &ignored) && head.object_bytes == u->bytes;
 }
 
-static int upload_complete(struct upload *u, int64_t deadline_ms, struct err *e) {
+int store_s3_upload_complete(struct s3_upload *u, int64_t deadline_ms, struct err *e) {
     struct buf text;
     buf_init(&text, COMPLETION_MAX);
     int rc = completion_text(u, &text, e);
@@ -169,7 +150,7 @@ static int upload_complete(struct upload *u, int64_t deadline_ms, struct err *e)
 }
 
 // Best effort: what cannot be aborted is left to the bucket's lifecycle rule.
-static void upload_abort(struct upload *u) {
+void store_s3_upload_abort(struct s3_upload *u) {
     struct err ignored = {0};
     if (!u->id[0]) return;
     struct s3_op op = {.verb = "ABORT UPLOAD",
@@ -184,33 +165,35 @@ static void upload_abort(struct upload *u) {
 
 // ---- a large object that lies in memory.
 
-static size_t part_bytes(size_t bytes) {
+size_t store_s3_part_bytes(size_t bytes) {
     size_t part = STORE_PART_BYTES;
-    while (bytes / part >= PARTS_MAX) part *= 2;
+    while (bytes / part >= S3_PARTS_MAX) part *= 2;
     return part;
 }
 
-static int upload_all(struct upload *u, struct slot *slots, const char *data, size_t bytes, struct err *e) {
-    size_t part = part_bytes(bytes);
+static int upload_all(struct s3_upload *u, struct s3_slot *slots, const char *data, size_t bytes,
+                      struct err *e) {
+    size_t part = store_s3_part_bytes(bytes);
     int rc = 0, next = 0;
     for (size_t at = 0; at < bytes && !rc; at += part, next = (next + 1) % LARGE_SLOTS) {
-        rc = part_wait(&slots[next], e);
-        if (!rc) rc = part_start(&slots[next], u, data + at, bytes - at < part ? bytes - at : part, e);
+        rc = store_s3_part_wait(&slots[next], e);
+        if (!rc)
+            rc = store_s3_part_start(&slots[next], u, data + at, bytes - at < part ? bytes - at : part, e);
     }
-    int waited = parts_wait(slots, LARGE_SLOTS, e);
+    int waited = store_s3_parts_wait(slots, LARGE_SLOTS, e);
     return rc ? rc : waited;
 }
 
 static int upload_once(struct s3_store *s, const char *key, const char *data, size_t bytes,
                        int64_t complete_ms, bool *completing, struct err *e) {
-    struct upload u = {.s = s, .key = key};
-    struct slot *slots = calloc(LARGE_SLOTS, sizeof *slots);
+    struct s3_upload u = {.s = s, .key = key};
+    struct s3_slot *slots = calloc(LARGE_SLOTS, sizeof *slots);
     if (!slots) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
-    int rc = upload_create(&u, e);
+    int rc = store_s3_upload_create(&u, e);
     if (!rc) rc = upload_all(&u, slots, data, bytes, e);
     *completing = !rc;
-    if (!rc) rc = upload_complete(&u, complete_ms, e);
-    if (rc) upload_abort(&u);
+    if (!rc) rc = store_s3_upload_complete(&u, complete_ms, e);
+    if (rc) store_s3_upload_abort(&u);
     free(u.etags);
     free(slots);
     return rc;
@@ -234,17 +217,17 @@ int store_s3_put_large(struct store *s, const char *key, const void *data, size_
 struct s3_writer {
     struct store_writer writer;
     char *key;
-    struct upload u;
+    struct s3_upload u;
     int next; // the slot that is being filled
-    struct slot slots[WRITER_SLOTS];
+    struct s3_slot slots[WRITER_SLOTS];
 };
 
-static size_t slot_bytes(const struct upload *u) {
+static size_t slot_bytes(const struct s3_upload *u) {
     return STORE_PART_BYTES << (u->parts / GROW_EVERY);
 }
 
-static int slot_ready(struct slot *p, const struct upload *u, struct err *e) {
-    int rc = part_wait(p, e);
+static int slot_ready(struct s3_slot *p, const struct s3_upload *u, struct err *e) {
+    int rc = store_s3_part_wait(p, e);
     if (rc || p->fill || p->capacity >= slot_bytes(u)) return rc;
     free(p->memory);
     p->capacity = 0;
@@ -255,9 +238,9 @@ static int slot_ready(struct slot *p, const struct upload *u, struct err *e) {
 }
 
 static int send_slot(struct s3_writer *w, struct err *e) {
-    struct slot *p = &w->slots[w->next];
-    int rc = upload_create(&w->u, e);
-    if (!rc) rc = part_start(p, &w->u, p->memory, p->fill, e);
+    struct s3_slot *p = &w->slots[w->next];
+    int rc = store_s3_upload_create(&w->u, e);
+    if (!rc) rc = store_s3_part_start(p, &w->u, p->memory, p->fill, e);
     w->next = (w->next + 1) % WRITER_SLOTS;
     return rc;
 }
@@ -267,7 +250,7 @@ static int s3_writer_write(struct store_writer *writer, const void *data, size_t
     const char *from = data;
     int rc = 0;
     while (bytes && !rc) {
-        struct slot *p = &w->slots[w->next];
+        struct s3_slot *p = &w->slots[w->next];
         rc = slot_ready(p, &w->u, e);
         if (rc) break;
         size_t n = bytes < p->capacity - p->fill ? bytes : p->capacity - p->fill;
@@ -281,24 +264,24 @@ static int s3_writer_write(struct store_writer *writer, const void *data, size_t
 }
 
 static int put_single(struct s3_writer *w, struct err *e) {
-    const struct slot *p = &w->slots[w->next];
+    const struct s3_slot *p = &w->slots[w->next];
     return store_put(&w->u.s->store, w->key, p->memory, p->busy ? 0 : p->fill, false, e);
 }
 
 static int s3_writer_commit(struct store_writer *writer, struct err *e) {
     struct s3_writer *w = (struct s3_writer *)writer;
-    struct slot *p = &w->slots[w->next];
+    struct s3_slot *p = &w->slots[w->next];
     if (!w->u.id[0]) return put_single(w, e);
     int rc = !p->busy && p->fill ? send_slot(w, e) : 0;
-    int waited = parts_wait(w->slots, WRITER_SLOTS, e);
+    int waited = store_s3_parts_wait(w->slots, WRITER_SLOTS, e);
     if (!rc) rc = waited;
-    return rc ? rc : upload_complete(&w->u, 0, e);
+    return rc ? rc : store_s3_upload_complete(&w->u, 0, e);
 }
 
 static void s3_writer_abort(struct store_writer *writer) {
     struct s3_writer *w = (struct s3_writer *)writer;
-    (void)!parts_wait(w->slots, WRITER_SLOTS, NULL);
-    upload_abort(&w->u);
+    (void)!store_s3_parts_wait(w->slots, WRITER_SLOTS, NULL);
+    store_s3_upload_abort(&w->u);
 }
 
 static void s3_writer_destroy(struct store_writer *writer) {

@@ -13,6 +13,7 @@ source "$dir/env"
 export S3_BUCKET=orrery-test
 "$testbed" bucket "$dir" "$S3_BUCKET"
 "$program"
+python3 tests/e2e/store_verbs.py
 
 echo "killing the server while it is read"
 "$program" reads "${S3_SECONDS:-15}" &

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// A place that a person names: a URL or a path, as an open store and a key in it. "s3://bucket/a/b" is the
+// bucket with the key "a/b"; a path is its folder with the name in it; a folder has the key "".
+#ifndef ORRERY_LAUNCHER_STORE_PLACE_H
+#define ORRERY_LAUNCHER_STORE_PLACE_H
+
+#include <stdbool.h>
+
+#include "storage/store.h"
+
+struct store_place {
+    const char *url; // as it was written
+    struct store *store;
+    char *key;
+    char *path;  // of a file on this machine; NULL: anywhere else
+    bool folder; // written with a slash at the end, a bucket, or a folder that is there
+};
+
+// A folder that does not exist is made where `to_write`.
+int store_place_open(struct store_place *out, const char *url, bool to_write,
+                     const struct store_options *options, struct err *e) ERR_CHECK;
+void store_place_close(struct store_place *p); // of a zeroed one, too
+// What follows the last slash of a key, not counting one at its end.
+const char *store_place_name(const char *key);
+
+#endif

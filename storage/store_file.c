@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole files from and to a store. A file that is fetched grows under another name, with a table of the parts
+// that are there, and their CRC32C, behind its end; so a transfer that broke off, or was killed, is gone on
+// with, and what lies there is checked before it counts.
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/hash.h"
+#include "storage/store_backend.h"
+
+#define FETCH_PART  ((size_t)4 << 20)
+#define FETCH_SLOTS 12 // parts in memory: 48 MiB at most
+#define TABLE_HEAD  192
+#define TABLE_ROW   9 // eight digits and a line feed
+#define PART_SUFFIX ".orrery-part"
+
+static int io_error(struct err *e, const char *what, const char *path) {
+    return err_errno(e, errno, "%s %s", what, path);
+}
+
+static int read_at(int fd, void *into, size_t n, int64_t at, const char *path, struct err *e) {
+    char *to = into;
+    while (n) {
+        ssize_t got = pread(fd, to, n, at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return io_error(e, "cannot read", path);
+        if (!got) return err_set(e, ERR_DATA, "%s became shorter while it was read", path);
+        to += got;
+        at += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+
+static int write_at(int fd, const void *data, size_t n, int64_t at, const char *path, struct err *e) {
+    const char *from = data;
+    while (n) {
+        ssize_t put = pwrite(fd, from, n, at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return io_error(e, "cannot write", path);
+        from += put;
+        at += put;
+        n -= (size_t)put;
+    }
+    return 0;
+}
+
+static void tell(const struct store_transfer *t, size_t bytes) {
+    if (t->moved) t->moved(t->arg, (int64_t)bytes);
+}
+
+// ---- the MD5 of what came, as S3 makes ETags: of the whole, or of the MD5s of its parts, "-" and their
+// number.
+
+struct tag {
+    struct hash_md5 *inner, *outer; // NULL: the ETag is no such thing
+    int64_t part, left;             // bytes of a part; what the one under way lacks
+    int parts;                      // 0: uploaded in one piece
+    char want[33];
+};
+
+static bool tag_parse(struct tag *g, const char *etag) {
+    int end = 0;
+    if (sscanf(etag, "\"%32[0-9a-f]\"%n", g->want, &end) == 1 && end == 34 && !etag[end]) return true;
+    end = 0;
+    return sscanf(etag, "\"%32[0-9a-f]-%5d\"%n", g->want, &g->parts, &end) == 2 && end > 34 && !etag[end] &&
+           strlen(g->want) == 32 && g->parts > 0;
+}
+
+// The part size is not told. Ours, and those of common programs, that fit the number of parts.
+static int64_t guess_part(int64_t bytes, int parts) {
+    static const int mebibytes[] = {8, 16, 32, 64, 128, 256, 512, 5, 10, 15, 20, 25, 50, 100};
+    for (size_t i = 0; i < sizeof mebibytes / sizeof *mebibytes; i++) {
+        int64_t part = (int64_t)mebibytes[i] << 20;
+        if ((bytes + part - 1) / part == parts) return part;
+    }
+    return 0;
+}
+
+static void tag_init(struct tag *g, const struct store_result *object) {
+    memset(g, 0, sizeof *g);
+    if (object->opaque || !tag_parse(g, object->etag)) return;
+    g->part = g->parts ? guess_part(object->object_bytes, g->parts) : INT64_MAX;
+    g->left = g->part;
+    if (!g->part) return;
+    g->inner = hash_md5_create();
+    g->outer = hash_md5_create();
+}
+
+static void end_part(struct tag *g) {
+    unsigned char digest[16];
+    hash_md5_end(g->inner, digest);
+    hash_md5_update(g->outer, digest, sizeof digest);
+    g->left = g->part;
+}
+
+static void tag_update(struct tag *g, const char *data, size_t n) {
+    if (!g->inner || !g->outer) return;
+    while (n) {
+        size_t take = (int64_t)n < g->left ? n : (size_t)g->left;
+        hash_md5_update(g->inner, data, take);
+        data += take;
+        n -= take;
+        g->left -= (int64_t)take;
+        if (!g->left) end_part(g);
+    }
+}
+
+// A guessed part size that does not give the ETag proves nothing.
+static int tag_check(struct tag *g, bool *verified, struct err *e) {
+    unsigned char digest[16];
+    char hex[33];
+    if (!g->inner || !g->outer) return 0;
+    if (g->parts && g->left != g->part) end_part(g);
+    hash_md5_end(g->parts ? g->outer : g->inner, digest);
+    bytes_hex(digest, sizeof digest, hex);
+    *verified = !strcmp(hex, g->want);
+    if (*verified || g->parts) return 0;
+    return err_set(
+        e, ERR_DATA,
+        "what came has MD5 %s, but its ETag is %s: it was damaged on its way, or the server's ETags "
+        "are no MD5 (then: --no-verify)",
+        hex, g->want);
+}
+
+static void tag_fini(struct tag *g) {
+    hash_md5_destroy(g->inner);
+    hash_md5_destroy(g->outer);
+}
+
+// ---- fetching.
+
+struct fetch {
+    struct store *s;
+    const char *key;
+    struct store_transfer *t;
+    struct store_result object;
+    struct tag tag;
+    char *path; // of the growing file
+    int fd;
+    int64_t parts, started;
+    int width;
+    char *memory; // width parts
+    uint32_t *crcs;
+    bool *have; // by part: lay there at the start
+    struct store_request *requests[FETCH_SLOTS];
+};
+
+static size_t size_of(const struct fetch *f, int64_t i) {
+    int64_t left = f->object.object_bytes - i * (int64_t)FETCH_PART;
+    return left < (int64_t)FETCH_PART ? (size_t)left : FETCH_PART;
+}
+
+static char *slot_of(const struct fetch *f, int64_t i) {
+    return f->memory + (size_t)(i % f->width) * FETCH_PART;
+}
+
+static int64_t row_at(const struct fetch *f, int64_t i) {
+    return f->object.object_bytes + TABLE_HEAD + i * TABLE_ROW;
+}
+
+static void table_head(const struct fetch *f, char out[TABLE_HEAD]) {
+    memset(out, 0, TABLE_HEAD);
+    snprintf(out, TABLE_HEAD, "orrery part file 1: %" PRId64 " bytes in parts of %zu, ETag %s\n",
+             f->object.object_bytes, FETCH_PART, f->object.etag);
+}
+
+// Takes over what an earlier transfer of this very object left; anything else is cut off.
+static int read_table(struct fetch *f, struct err *e) {
+    char want[TABLE_HEAD], got[TABLE_HEAD], row[TABLE_ROW + 1] = {0};
+    struct stat st;
+    table_head(f, want);
+    if (fstat(f->fd, &st)) return io_error(e, "cannot look at", f->path);
+    bool same = f->t->resume && f->object.etag[0] && st.st_size == row_at(f, f->parts) &&
+                !read_at(f->fd, got, sizeof got, f->object.object_bytes, f->path, NULL) &&
+                !memcmp(want, got, sizeof got);
+    if (!same && (ftruncate(f->fd, 0) || ftruncate(f->fd, row_at(f, f->parts))))
+        return io_error(e, "cannot make room for", f->path);
+    if (!same) return write_at(f->fd, want, sizeof want, f->object.object_bytes, f->path, e);
+    for (int64_t i = 0; i < f->parts; i++) {
+        int end = 0;
+        if (read_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, NULL)) continue;
+        f->have[i] = sscanf(row, "%8" SCNx32 "%n", &f->crcs[i], &end) == 1 && end == 8;
+    }
+    return 0;
+}
+
+static int start_part(struct fetch *f, int64_t i, struct err *e) {
+    struct store_call c = {.op = STORE_GET,
+                           .key = f->key,
+                           .offset = i * (int64_t)FETCH_PART,
+                           .length = (int64_t)size_of(f, i),
+                           .into = slot_of(f, i),
+                           .capacity = size_of(f, i)};
+    return store_start(f->s, &f->requests[i % f->width], &c, e);
+}
+
+static int start_parts(struct fetch *f, int64_t before, struct err *e) {
+    int rc = 0;
+    for (; !rc && f->started < f->parts && f->started < before; f->started += !rc)
+        if (!f->have[f->started]) rc = start_part(f, f->started, e);
+    return rc;
+}
+
+static int wait_part(struct fetch *f, int64_t i, struct err *e) {
+    struct store_result got;
+    struct store_request *r = f->requests[i % f->width];
+    f->requests[i % f->width] = NULL;
+    int rc = store_wait(f->s, r, &got, e);
+    if (rc) return rc;
+    if (got.bytes != size_of(f, i) || strcmp(got.etag, f->object.etag))
+        return err_set(e, ERR_DATA, "%s: GET '%s': the object changed while it was read", f->s->url, f->key);
+    return 0;
+}
+
+static int keep_part(struct fetch *f, int64_t i, struct err *e) {
+    char row[TABLE_ROW + 1];
+    snprintf(row, sizeof row, "%08" PRIx32 "\n", hash_crc32c(0, slot_of(f, i), size_of(f, i)));
+    int rc = write_at(f->fd, slot_of(f, i), size_of(f, i), i * (int64_t)FETCH_PART, f->path, e);
+    return rc ? rc : write_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, e);
+}
+
+static bool lies_there(struct fetch *f, int64_t i) {
+    if (!f->have[i] || read_at(f->fd, slot_of(f, i), size_of(f, i), i * (int64_t)FETCH_PART, f->path, NULL) ||
+        hash_crc32c(0, slot_of(f, i), size_of(f, i)) != f->crcs[i])
+        return false;
+    f->t->resumed_bytes += (int64_t)size_of(f, i);
+    return true;
+}
+
+static int fetch_part(struct fetch *f, int64_t i, struct err *e) {
+    if (!lies_there(f, i)) {
+        int rc = f->have[i] ? start_part(f, i, e) : 0;
+        if (!rc) rc = wait_part(f, i, e);
+        if (!rc) rc = keep_part(f, i, e);
+        if (rc) return rc;
+    }
+    if (f->t->verify) tag_update(&f->tag, slot_of(f, i), size_of(f, i));
+    tell(f->t, size_of(f, i));
+    return 0;
+}
+
+static int fetch_parts(struct fetch *f, struct err *e) {
+    int rc = 0;
+    for (int64_t i = 0; i < f->parts && !rc; i++) {
+        rc = start_parts(f, i + f->width, e);
+        if (!rc) rc = fetch_part(f, i, e);
+    }
+    for (int i = 0; i < f->width; i++)
+        if (f->requests[i] && store_wait(f->s, f->requests[i], NULL, NULL)) continue;
+    return rc;
+}
+
+static int fetch_open(struct fetch *f, const char *path, struct err *e) {
+    if (asprintf(&f->path, "%s" PART_SUFFIX, path) < 0) f->path = NULL;
+    if (!f->path) return err_set(e, ERR_MEMORY, "no memory for a path");
+    f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (f->fd < 0) return io_error(e, "cannot write", f->path);
+    if (flock(f->fd, LOCK_EX | LOCK_NB))
+        return err_set(e, ERR_CONFLICT, "%s is being written by another process", f->path);
+    f->parts = (f->object.object_bytes + (int64_t)FETCH_PART - 1) / (int64_t)FETCH_PART;
+    f->width = f->s->connections < FETCH_SLOTS ? f->s->connections : FETCH_SLOTS;
+    if (f->parts < f->width) f->width = f->parts ? (int)f->parts : 1;
+    f->memory = malloc((size_t)f->width * FETCH_PART);
+    f->crcs = calloc((size_t)f->parts + 1, sizeof *f->crcs);
+    f->have = calloc((size_t)f->parts + 1, sizeof *f->have);
+    if (!f->memory || !f->crcs || !f->have) return err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
+    return read_table(f, e);
+}
+
+static int fetch_end(struct fetch *f, const char *path, struct err *e) {
+    int rc = f->t->verify ? tag_check(&f->tag, &f->t->verified, e) : 0;
+    if (rc) {
+        (void)unlink(f->path); // nothing of it can be trusted
+        return err_prefix(e, "%s: GET '%s'", f->s->url, f->key);
+    }
+    if (ftruncate(f->fd, f->object.object_bytes)) return io_error(e, "cannot cut", f->path);
+    return rename(f->path, path) ? io_error(e, "cannot make", path) : 0;
+}
+
+int store_get_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
+                   struct err *e) {
+    struct fetch f = {.s = s, .key = key, .t = t, .fd = -1};
+    t->bytes = t->resumed_bytes = 0;
+    t->verified = false;
+    int rc = store_head(s, key, &f.object, e);
+    if (rc) return rc;
+    tag_init(&f.tag, &f.object);
+    rc = fetch_open(&f, path, e);
+    if (!rc) rc = fetch_parts(&f, e);
+    if (!rc) rc = fetch_end(&f, path, e);
+    if (!rc) t->bytes = f.object.object_bytes;
+    tag_fini(&f.tag);
+    if (f.fd >= 0) close(f.fd);
+    free(f.path);
+    free(f.memory);
+    free(f.crcs);
+    free(f.have);
+    return rc;
+}
+
+// ---- sending.
+
+static int put_at_once(struct store *s, const char *key, int fd, size_t bytes, struct store_transfer *t,
+                       const char *path, struct err *e) {
+    struct store_result put;
+    char *data = malloc(bytes + !bytes);
+    if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
+    int rc = read_at(fd, data, bytes, 0, path, e);
+    struct store_call c = {.op = STORE_PUT, .key = key, .data = data, .bytes = bytes, .hashed = t->verify};
+    if (!rc) rc = store_call_blocking(s, &c, &put, e);
+    if (!rc) tell(t, bytes);
+    free(data);
+    return rc;
+}
+
+static int put_through_writer(struct store *s, const char *key, int fd, int64_t bytes,
+                              struct store_transfer *t, const char *path, struct err *e) {
+    struct store_writer *w = NULL;
+    size_t block = (size_t)1 << 20;
+    char *data = malloc(block);
+    if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
+    int rc = store_writer_open(s, &w, key, e);
+    for (int64_t at = 0; at < bytes && !rc;) {
+        size_t n = bytes - at < (int64_t)block ? (size_t)(bytes - at) : block;
+        rc = read_at(fd, data, n, at, path, e);
+        if (!rc) rc = store_writer_write(w, data, n, e);
+        if (!rc) tell(t, n);
+        at += (int64_t)n;
+    }
+    if (rc)
+        store_writer_abort(w);
+    else
+        rc = store_writer_commit(w, e);
+    free(data);
+    return rc;
+}
+
+int store_put_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
+                   struct err *e) {
+    struct stat st;
+    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    t->bytes = t->resumed_bytes = 0;
+    t->verified = false;
+    if (fd < 0) return io_error(e, "cannot read", path);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        rc = err_set(e, ERR_USAGE, "%s is no plain file", path);
+    else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES && s->ops->put_file)
+        rc = s->ops->put_file(s, key, fd, st.st_size, t, e);
+    else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES)
+        rc = put_through_writer(s, key, fd, st.st_size, t, path, e);
+    else
+        rc = put_at_once(s, key, fd, (size_t)st.st_size, t, path, e);
+    if (!rc) {
+        t->bytes = st.st_size;
+        t->verified = t->verify && s->ops->put_file;
+    }
+    close(fd);
+    return rc;
+}
