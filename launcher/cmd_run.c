@@ -18,18 +18,38 @@ struct run_words {
     bool force;
 };
 
+static const char *hosts_of(const struct config *c, const struct run_words *words) {
+    return words->hosts ? words->hosts : c->launch_hosts;
+}
+
+static int count_ranks(const struct config *c, const struct run_words *words, int64_t *out, struct err *e) {
+    struct hosts hosts = {0};
+    const char *given = hosts_of(c, words);
+    *out = job_ranks(c, words->ranks);
+    int rc = *given ? hosts_parse(&hosts, given, e) : 0;
+    if (*given && !words->ranks && !c->launch_ranks) *out = hosts_slots(&hosts);
+    hosts_fini(&hosts);
+    return rc;
+}
+
 // The first line: what will happen.
-static void say_start(const struct log *log, const struct config *c, const struct rundir *run, int64_t ranks,
-                      const struct resume *resume) {
+static void say_start(const struct log *log, const struct config *c, const struct run_words *words,
+                      const struct rundir *run, int64_t ranks, const struct resume *resume) {
     char host[64] = "this machine", from[sizeof resume->url + 64];
-    if (gethostname(host, sizeof host - 1)) snprintf(host, sizeof host, "this machine");
+    const char *given = hosts_of(c, words);
+    if (*given)
+        snprintf(host, sizeof host, "%.60s", given);
+    else if (gethostname(host, sizeof host - 1))
+        snprintf(host, sizeof host, "this machine");
     if (resume->step >= 0)
         snprintf(from, sizeof from, "resume from step %lld of %s", (long long)resume->step, resume->url);
     else
         snprintf(from, sizeof from, "fresh start");
     int threads = machine_threads(c->train_threads, (int)ranks);
-    log_info(log, "%s: %s, %lld rank%s x %d thread%s on %s, to step %lld", from, run->given, (long long)ranks,
-             ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", host, (long long)c->train_steps);
+    char each[48] = "";
+    if (!*given) snprintf(each, sizeof each, " x %d thread%s", threads, threads == 1 ? "" : "s");
+    log_info(log, "%s: %s, %lld rank%s%s on %s, to step %lld", from, run->given, (long long)ranks,
+             ranks == 1 ? "" : "s", each, host, (long long)c->train_steps);
 }
 
 static void say_changes(const struct log *log, const struct buf *changes) {
@@ -75,8 +95,10 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                  run->given, (long long)resume.step, (long long)c->train_steps, run->given);
         goto out;
     }
-    int64_t ranks = job_ranks(c, words->ranks);
-    say_start(log, c, run, ranks, &resume);
+    int64_t ranks;
+    rc = count_ranks(c, words, &ranks, e);
+    if (rc) goto out;
+    say_start(log, c, words, run, ranks, &resume);
     say_changes(log, &changes);
     rc = write_config(file, run, config_path, sizeof config_path, e);
     if (rc) goto out;
@@ -84,7 +106,8 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                                   .task = "train",
                                   .run = run,
                                   .config_path = config_path,
-                                  .ranks = ranks,
+                                  .ranks = words->ranks,
+                                  .hosts = words->hosts,
                                   .resume_step = resume.step,
                                   .record = true};
     rc = job_run(&request, log, e);
@@ -100,7 +123,8 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"ranks", 'n', OPT_INT, "N", "ranks to start (default: launch.ranks, else 2)", &words.ranks, 1, 4096},
         {"force", 0, OPT_FLAG, NULL, "go on although keys of data or numbers have changed", &words.force, 0,
          0},
-        {"hosts", 0, OPT_TEXT, "LIST", "other machines to use (not there yet)", &words.hosts, 0, 0},
+        {"hosts", 0, OPT_TEXT, "LIST", "machines to run on: h1:2,h2:2, or @FILE (default: launch.hosts)",
+         &words.hosts, 0, 0},
     };
     struct opts_rest rest;
     struct config_file *file = NULL;
@@ -109,9 +133,6 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
     log_init(&log, STDERR_FILENO, LOG_INFO, NULL);
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
     if (rc || rest.help) return rc;
-    if (words.hosts)
-        return err_set(e, ERR_UNAVAILABLE,
-                       "--hosts is not there yet; this version runs on one machine: leave it out");
     rc = load_config(&file, rest.words[0], rest.overrides, rest.n_overrides, e);
     if (!rc) rc = rundir_open(&run, config_values(file)->run_dir, true, e);
     if (!rc) rc = run_in(&run, file, &words, &log, e);

@@ -10,21 +10,29 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "launcher/farbox.h"
 
 #define STRANGERS    64 // connections that have not said who they are
 #define HELLO_MS     5000
 #define EVENTS       64
 #define LISTENER_TAG UINT32_MAX
+#define RTT_PINGS    4
 
 // A connection: slots [0, world) belong to ranks, the next STRANGERS to who has not said HELLO yet.
 struct slot {
     struct wire wire;
     int64_t since_ns;
+    // Of a rank's guard:
+    int64_t shift_ns; // from its clock to ours: the least delay seen
+    bool shift_known;
+    int64_t rtts_ns[RTT_PINGS]; // of the last pings
+    int pongs;
 };
 
 struct crew {
     int world, epoll_fd, listen_fd, refused;
     char address[64], token[WIRE_TOKEN_BYTES + 1];
+    char box_path[256]; // "": none
     struct crew_rank *ranks;
     struct slot *slots; // world + STRANGERS
 };
@@ -34,10 +42,11 @@ static int watch_fd(struct crew *c, int op, int fd, uint32_t tag, struct err *e)
     return epoll_ctl(c->epoll_fd, op, fd, &event) ? err_errno(e, errno, "cannot watch a connection") : 0;
 }
 
-int crew_open(struct crew **out, int world, struct err *e) {
+int crew_open(struct crew **out, const struct crew_options *options, struct err *e) {
     struct crew *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the crew");
-    int rc = 0;
+    int rc = 0, world = options->world;
+    snprintf(c->box_path, sizeof c->box_path, "%s", options->box_path ? options->box_path : "");
     size_t slots = (size_t)world + STRANGERS;
     c->world = world;
     c->listen_fd = c->epoll_fd = -1;
@@ -48,7 +57,7 @@ int crew_open(struct crew **out, int world, struct err *e) {
     if (!rc && (c->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         rc = err_errno(e, errno, "cannot make an epoll");
     if (!rc) rc = wire_new_token(c->token, e);
-    if (!rc) rc = wire_listen(&c->listen_fd, c->address, sizeof c->address, e);
+    if (!rc) rc = wire_listen(&c->listen_fd, options->listen_on, c->address, sizeof c->address, e);
     if (!rc) rc = watch_fd(c, EPOLL_CTL_ADD, c->listen_fd, LISTENER_TAG, e);
     if (rc) {
         crew_close(c);
@@ -78,7 +87,39 @@ static void lose(struct crew *c, int rank) {
     r->ended_ns = clock_monotonic_ns();
 }
 
-static void take_message(struct crew_rank *r, const struct wire_message *m) {
+static void take_end(struct crew_rank *r, const struct wire_message *m) {
+    if (r->state == CREW_ENDED) return;
+    r->state = CREW_ENDED;
+    r->signal = m->signal;
+    r->code = m->code;
+    r->ended_ns = clock_monotonic_ns();
+    r->last_lines = *m->text ? strdup(m->text) : NULL;
+}
+
+static void take_box(struct crew *c, int rank, struct wire_message *m) {
+    struct slot *s = &c->slots[rank];
+    struct err e = {0};
+    int64_t shift_ns = clock_monotonic_ns() - m->clock_ns;
+    if (!s->shift_known || shift_ns < s->shift_ns) s->shift_ns = shift_ns;
+    s->shift_known = true;
+    // A box that cannot be kept costs its rank's place in the verdict, never the run.
+    if (c->box_path[0] && farbox_store(c->box_path, rank, m, s->shift_ns, &e)) err_clear(&e);
+}
+
+static void take_pong(struct crew *c, int rank, const struct wire_message *m) {
+    struct slot *s = &c->slots[rank];
+    int64_t rtt_ns = clock_monotonic_ns() - m->clock_ns;
+    if (rtt_ns <= 0) return;
+    s->rtts_ns[s->pongs++ % RTT_PINGS] = rtt_ns;
+    if (s->pongs < RTT_PINGS) return;
+    c->ranks[rank].rtt_ns = rtt_ns;
+    for (int i = 0; i < RTT_PINGS; i++)
+        if (s->rtts_ns[i] < c->ranks[rank].rtt_ns) c->ranks[rank].rtt_ns = s->rtts_ns[i];
+}
+
+static void take_message(struct crew *c, int rank, struct wire_message *m) {
+    struct crew_rank *r = &c->ranks[rank];
+    r->heard_ns = clock_monotonic_ns();
     switch (m->type) {
     case WIRE_STARTED:
         r->state = CREW_RUNNING;
@@ -86,14 +127,9 @@ static void take_message(struct crew_rank *r, const struct wire_message *m) {
         break;
     case WIRE_HALTED: r->halted = m->signal; break;
     case WIRE_RESUMED: r->halted = 0; break;
-    case WIRE_ENDED:
-        if (r->state == CREW_ENDED) break;
-        r->state = CREW_ENDED;
-        r->signal = m->signal;
-        r->code = m->code;
-        r->ended_ns = clock_monotonic_ns();
-        r->last_lines = *m->text ? strdup(m->text) : NULL;
-        break;
+    case WIRE_ENDED: take_end(r, m); break;
+    case WIRE_BOX: take_box(c, rank, m); break;
+    case WIRE_PONG: take_pong(c, rank, m); break;
     default: break;
     }
 }
@@ -125,6 +161,7 @@ static bool admit(struct crew *c, struct slot *s, const struct wire_message *m) 
     r->state = CREW_HERE;
     r->connected = true;
     r->guard_pid = m->pid;
+    r->heard_ns = clock_monotonic_ns();
     snprintf(r->host, sizeof r->host, "%s", m->host);
     for (char *at = r->host; *at; at++)
         if ((unsigned char)*at < 0x21 || *at == 0x7f) *at = '?';
@@ -140,7 +177,7 @@ static void read_rank(struct crew *c, int rank) {
     err_clear(&e);
     while (have) {
         if (wire_next(w, &m, &have, &e)) gone = true;
-        if (have) take_message(&c->ranks[rank], &m);
+        if (have) take_message(c, rank, &m);
     }
     if (gone) lose(c, rank);
 }
@@ -213,6 +250,17 @@ void crew_tell(struct crew *c, int rank, enum wire_type type) {
 
 void crew_tell_all(struct crew *c, enum wire_type type) {
     for (int r = 0; r < c->world; r++) crew_tell(c, r, type);
+}
+
+void crew_ping(struct crew *c) {
+    for (int r = 0; r < c->world; r++) {
+        struct wire_message m = {
+            .type = WIRE_PING, .rank = r, .world = c->world, .clock_ns = clock_monotonic_ns()};
+        struct err e = {0};
+        struct wire *w = &c->slots[r].wire;
+        // A guard that takes nothing will be missed for its silence.
+        if (w->fd >= 0 && !wire_is_full(w) && wire_send(w, &m, &e)) lose(c, r);
+    }
 }
 
 const char *crew_address(const struct crew *c) {

@@ -26,13 +26,21 @@ struct crew_rank {
     int halted;           // signal that stopped (not ended) it; 0: runs
     int64_t ended_ns;     // ENDED, LOST: when we heard, monotonic
     bool connected;
+    int64_t heard_ns; // when the guard last said anything, monotonic
+    int64_t rtt_ns;   // there and back to the guard, the least of the last few pings; 0: unknown
     char host[WIRE_HOST_BYTES];
     char *last_lines; // ENDED: of its log; NULL when there are none
 };
 
 struct crew;
 
-int crew_open(struct crew **out, int world, struct err *e) ERR_CHECK;
+struct crew_options {
+    int world;
+    const char *listen_on; // IPv4 address that the guards can reach; NULL: loopback
+    const char *box_path;  // where boxes that guards send are kept; NULL: none are expected
+};
+
+int crew_open(struct crew **out, const struct crew_options *options, struct err *e) ERR_CHECK;
 void crew_close(struct crew *c); // NULL-safe
 const char *crew_address(const struct crew *c);
 const char *crew_token(const struct crew *c);
@@ -40,6 +48,7 @@ int crew_fd(const struct crew *c); // readable when crew_process has something t
 int crew_process(struct crew *c, struct err *e) ERR_CHECK;
 void crew_tell(struct crew *c, int rank, enum wire_type type); // a guard that does not listen counts as lost
 void crew_tell_all(struct crew *c, enum wire_type type);
+void crew_ping(struct crew *c); // every guard: their answers keep heard_ns and rtt_ns up to date
 
 const struct crew_rank *crew_rank(const struct crew *c, int rank);
 int crew_world(const struct crew *c);

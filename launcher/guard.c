@@ -14,12 +14,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "launcher/boxdir.h"
+#include "launcher/farbox.h"
 #include "launcher/proc.h"
 #include "launcher/ranklog.h"
 #include "launcher/strv.h"
 #include "launcher/wire.h"
 
 #define LOG_MB_DEFAULT 16
+#define FAR_LOOK_MS    200 // between two looks at a black box that is sent
+#define NEAR_LOOK_MS   1000
 #define LINGER_MS      20000 // longest wait for the supervisor's word after the rank's end
 
 struct guard {
@@ -32,6 +36,12 @@ struct guard {
     bool over;        // nothing left to do
     int64_t ended_ns; // when the rank was reaped; 0: it runs
     char host[WIRE_HOST_BYTES];
+    // On another machine than the supervisor:
+    int64_t far_ms;    // longest silence of the supervisor; 0: it is on this machine
+    int64_t silent_ms; // ... as we saw it
+    int64_t looked_ns;
+    struct boxdir boxes;
+    struct farbox farbox;
 };
 
 static const char *need_env(const char *name, struct err *e) {
@@ -126,8 +136,22 @@ static int watch_signals(struct guard *g, struct err *e) {
     return getppid() == g->parent ? 0 : err_set(e, ERR_PEER, "the launcher is gone");
 }
 
+// The private folder of a guard that the supervisor's does not reach.
+static int open_far(struct guard *g, struct err *e) {
+    static const char *const names[] = {GUARD_FAR_MS, NULL};
+    g->far_ms = env_number(names);
+    if (g->far_ms <= 0) {
+        g->far_ms = 0;
+        return 0;
+    }
+    int rc = boxdir_make(&g->boxes, e);
+    snprintf(g->farbox.path, sizeof g->farbox.path, "%s/rank-%d.box", g->boxes.path, g->rank);
+    g->looked_ns = clock_monotonic_ns();
+    return rc;
+}
+
 static int rank_environment(struct guard *g, struct strv *env, struct err *e) {
-    const char *boxes = getenv(GUARD_BOXES);
+    const char *boxes = g->far_ms ? g->boxes.path : getenv(GUARD_BOXES);
     extern char **environ;
     int rc = 0;
     for (char **at = environ; *at && !rc; at++)
@@ -181,8 +205,30 @@ static void kill_rank(struct guard *g) {
     if (g->child > 0) kill(g->child, SIGKILL);
 }
 
+static void send_box(struct guard *g) {
+    struct wire_message m;
+    if (!g->far_ms) return;
+    farbox_look(&g->farbox);
+    message(g, &m, WIRE_BOX);
+    while (!g->over && farbox_next(&g->farbox, &m)) {
+        m.clock_ns = clock_monotonic_ns();
+        tell(g, &m);
+    }
+}
+
+// Now and then: the box, and whether the supervisor is still heard. Only silence that we saw counts.
+static void look_far(struct guard *g) {
+    int64_t now = clock_monotonic_ns(), passed_ms = (now - g->looked_ns) / 1000000;
+    if (!g->far_ms || passed_ms < FAR_LOOK_MS) return;
+    g->looked_ns = now;
+    g->silent_ms += passed_ms < NEAR_LOOK_MS ? passed_ms : NEAR_LOOK_MS;
+    if (g->silent_ms > g->far_ms) g->over = true;
+    if (g->child > 0) send_box(g);
+}
+
 static void report_end(struct guard *g, int status) {
     struct wire_message m;
+    send_box(g);
     message(g, &m, WIRE_ENDED);
     m.pid = g->child;
     m.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -238,10 +284,16 @@ static void obey(struct guard *g) {
     bool have = true;
     bool gone = wire_receive(&g->wire, &e) != 0;
     err_clear(&e);
+    g->silent_ms = 0;
     while (have && !g->over) {
         if (wire_next(&g->wire, &m, &have, &e)) gone = true;
         if (gone && !have) g->over = true;
         if (!have) return;
+        if (m.type == WIRE_PING) {
+            m.type = WIRE_PONG;
+            m.rank = g->rank;
+            tell(g, &m);
+        }
         if (m.type == WIRE_SAVE && g->child > 0) kill(g->child, SIGTERM);
         if (m.type == WIRE_KILL || (m.type == WIRE_BYE && g->child <= 0)) g->over = true;
     }
@@ -250,10 +302,11 @@ static void obey(struct guard *g) {
 static void serve(struct guard *g) {
     while (!g->over) {
         struct pollfd fds[3] = {{g->wire.fd, POLLIN, 0}, {g->signal_fd, POLLIN, 0}, {g->pipe_fd, POLLIN, 0}};
-        if (poll(fds, 3, 1000) < 0 && errno != EINTR) break;
+        if (poll(fds, 3, g->far_ms ? FAR_LOOK_MS : NEAR_LOOK_MS) < 0 && errno != EINTR) break;
         if (fds[2].revents) read_output(g);
         if (fds[1].revents) handle_signals(g);
         if (fds[0].revents) obey(g);
+        look_far(g);
         bool waited = g->ended_ns && clock_monotonic_ns() - g->ended_ns > (int64_t)LINGER_MS * 1000000;
         if (waited || getppid() != g->parent) g->over = true;
     }
@@ -269,13 +322,18 @@ static void end_rank(struct guard *g) {
 }
 
 int guard_run(char *const *argv, struct err *e) {
-    struct guard g = {
-        .wire = {.fd = -1}, .log = {.fd = -1}, .pipe_fd = -1, .signal_fd = -1, .parent = getppid()};
+    struct guard g = {.wire = {.fd = -1},
+                      .log = {.fd = -1},
+                      .pipe_fd = -1,
+                      .signal_fd = -1,
+                      .parent = getppid(),
+                      .boxes = {.alive_fd = -1}};
     int rc = find_place(&g, e);
     if (gethostname(g.host, sizeof g.host - 1)) snprintf(g.host, sizeof g.host, "unknown");
     if (!rc) rc = watch_signals(&g, e);
     if (!rc) rc = say_hello(&g, e);
     if (!rc) rc = open_log(&g, e);
+    if (!rc) rc = open_far(&g, e);
     if (!rc) rc = start_rank(&g, argv, e);
     if (!rc) {
         serve(&g);
@@ -287,6 +345,8 @@ int guard_run(char *const *argv, struct err *e) {
         snprintf(m.text, sizeof m.text, "guard: %s\n", e->text);
         tell(&g, &m);
     }
+    farbox_fini(&g.farbox);
+    boxdir_remove(&g.boxes);
     ranklog_close(&g.log);
     wire_fini(&g.wire);
     if (g.signal_fd >= 0) close(g.signal_fd);

@@ -13,6 +13,9 @@
 #define GUARD_BOXES   "ORRERY_BOXES"  // folder of the black boxes
 #define GUARD_LOGS    "ORRERY_LOGS"   // folder of this attempt's logs
 #define GUARD_LOG_MB  "ORRERY_LOG_MB" // bound of one log file
+// On another machine than the supervisor's, instead of GUARD_BOXES: how many ms without a word from the
+// supervisor mean that it is gone. The guard then makes a private folder of its own and sends what is in it.
+#define GUARD_FAR_MS "ORRERY_FAR_MS"
 // What it adds for the rank: ORRERY_RANK, ORRERY_BLACKBOX. It takes the token away.
 
 // Runs argv as the rank until both are over. 0, or the error that kept it from doing its job.

@@ -14,18 +14,21 @@
 #include "launcher/ledger.h"
 #include "launcher/machine.h"
 #include "launcher/proc.h"
-#include "launcher/sched.h"
 #include "launcher/supervise.h"
 
-#define RANKS_DEFAULT 2
-#define RANKS_MAX     4096
-#define CONFIG_BYTES  (1 << 20)
+#define RANKS_DEFAULT        2
+#define GUARD_LOG_MB_DEFAULT 16
+#define RANKS_MAX            4096
+#define CONFIG_BYTES         (1 << 20)
 
 extern char **environ;
 
 static const char *const passed_names[] = {
-    GUARD_CONTROL,    GUARD_TOKEN,      GUARD_WORLD,       GUARD_BOXES,       GUARD_LOGS,
-    "ORRERY_ATTEMPT", "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", NULL};
+    GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_BOXES,  GUARD_LOGS, "ORRERY_ATTEMPT",
+    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, NULL};
+static const char *const far_names[] = {
+    GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_FAR_MS, GUARD_LOGS, "ORRERY_ATTEMPT",
+    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, NULL};
 
 int64_t job_ranks(const struct config *c, int64_t asked) {
     if (asked > 0) return asked;
@@ -52,8 +55,13 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
     for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
     if (!rc) rc = strv_set(env, e, GUARD_CONTROL, "%s", a->control);
     if (!rc) rc = strv_set(env, e, GUARD_TOKEN, "%s", a->token);
-    if (!rc) rc = strv_set(env, e, GUARD_WORLD, "%d", j->ranks);
-    if (!rc) rc = strv_set(env, e, GUARD_BOXES, "%s", a->box_path);
+    if (!rc) rc = strv_set(env, e, GUARD_WORLD, "%d", a->ranks);
+    // Twice what the supervisor waits, so that it judges first.
+    if (!rc && job_is_far(j))
+        rc = strv_set(env, e, GUARD_FAR_MS, "%lld", 2000 * (long long)j->config->launch_lost_s);
+    else if (!rc)
+        rc = strv_set(env, e, GUARD_BOXES, "%s", a->box_path);
+    if (!rc && !getenv(GUARD_LOG_MB)) rc = strv_set(env, e, GUARD_LOG_MB, "%d", GUARD_LOG_MB_DEFAULT);
     if (!rc) rc = strv_set(env, e, GUARD_LOGS, "%s", a->log_path);
     if (!rc) rc = strv_set(env, e, "ORRERY_ATTEMPT", "%d", a->number);
     if (!rc) rc = strv_set(env, e, "ORRERY_RUN_DIR", "%s", j->run->path);
@@ -64,18 +72,26 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
     return rc;
 }
 
+struct sched_request job_sched_request(const struct job *j) {
+    return (struct sched_request){.ranks = j->ranks,
+                                  .threads = j->threads,
+                                  .mpi = j->mpi,
+                                  .pass_env = job_is_far(j) ? far_names : passed_names,
+                                  .hosts = job_is_far(j) ? &j->hosts : NULL,
+                                  .agent = j->config->launch_agent,
+                                  .network = j->netif.network};
+}
+
 int job_command(const struct job *j, const struct job_attempt *a, struct strv *argv, struct strv *env,
                 struct err *e) {
     struct strv guard = {0};
     int rc = guard_command(j, &guard, e);
     if (!rc) rc = attempt_environment(j, a, env, e);
-    struct sched_request request = {.ranks = j->ranks,
-                                    .threads = j->threads,
-                                    .mpi = j->mpi,
-                                    .tmp_dir = a->box_path,
-                                    .guard = &guard,
-                                    .pass_env = passed_names};
-    if (!rc) rc = sched_find()->command(&request, argv, env, e);
+    struct sched_request request = job_sched_request(j);
+    request.ranks = a->ranks;
+    request.tmp_dir = a->box_path;
+    request.guard = &guard;
+    if (!rc) rc = j->sched->command(&request, argv, env, e);
     strv_fini(&guard);
     return rc;
 }
@@ -103,14 +119,53 @@ static int write_config(struct job *j, const char *folder, struct err *e) {
     return rc;
 }
 
+// A host of the list that is not this one: the way to it tells which network to use.
+static const char *other_host(const struct job *j) {
+    char here[HOSTS_NAME_BYTES] = "";
+    if (gethostname(here, sizeof here - 1)) here[0] = 0;
+    for (int i = 0; i < j->hosts.n; i++) {
+        size_t n = strcspn(here, ".");
+        const char *name = j->hosts.list[i].name;
+        if (strncmp(name, here, n) != 0 || (name[n] && name[n] != '.')) return name;
+    }
+    return j->hosts.list[0].name;
+}
+
+static int read_hosts(struct job *j, struct err *e) {
+    const char *given = j->request->hosts ? j->request->hosts : j->config->launch_hosts;
+    const char *agent = j->config->launch_agent;
+    if (!*given || j->request->alone) return 0;
+    for (const char *at = agent; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f || *agent == '-')
+            return err_set(e, ERR_CONFIG, "launch.agent is no command");
+    int rc = hosts_parse(&j->hosts, given, e);
+    return rc ? rc : netif_choose(&j->netif, j->config->launch_interface, other_host(j), e);
+}
+
+static int most_slots(const struct job *j) {
+    int most = j->hosts.n ? 1 : j->ranks;
+    for (int i = 0; i < j->hosts.n; i++)
+        if (j->hosts.list[i].slots > most) most = j->hosts.list[i].slots;
+    return most;
+}
+
 static int plan_ranks(struct job *j, struct err *e) {
-    int64_t ranks = j->request->alone ? 1 : job_ranks(j->config, j->request->ranks);
+    int64_t asked = j->request->ranks;
+    int rc = read_hosts(j, e);
+    if (rc) return rc;
+    j->sched = job_is_far(j) ? &sched_hosts : sched_find();
+    if (job_is_far(j) && asked == 0)
+        asked = j->config->launch_ranks > 0 ? j->config->launch_ranks : hosts_slots(&j->hosts);
+    int64_t ranks = j->request->alone ? 1 : job_ranks(j->config, asked);
     if (ranks > RANKS_MAX)
-        return err_set(e, ERR_CONFIG, "%lld ranks on one machine; at most %d", (long long)ranks, RANKS_MAX);
+        return err_set(e, ERR_CONFIG, "%lld ranks; at most %d", (long long)ranks, RANKS_MAX);
+    if (job_is_far(j) && ranks > hosts_slots(&j->hosts))
+        return err_set(e, ERR_CONFIG, "%lld ranks, but the hosts have %d slots; -n %d, or more slots: h1:4",
+                       (long long)ranks, hosts_slots(&j->hosts), hosts_slots(&j->hosts));
     j->ranks = (int)ranks;
-    j->mpi = !j->request->alone && !job_is_single(j->config, ranks);
-    j->threads = machine_threads(j->config->train_threads, j->ranks);
-    return sched_find()->check(j->ranks, j->mpi, e);
+    j->mpi = !j->request->alone && (job_is_far(j) || !job_is_single(j->config, ranks));
+    j->threads = machine_threads(j->config->train_threads, most_slots(j));
+    return j->sched->check(j->ranks, j->mpi, e);
 }
 
 static int make_scratch(struct rundir *scratch, struct err *e) {
@@ -230,6 +285,7 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     boxdir_remove(&boxes);
     if (j->run == &scratch && rc <= 0) boxdir_remove_tree(scratch.path);
     rundir_close(&scratch);
+    hosts_fini(&j->hosts);
     free(j);
     return rc;
 }

@@ -9,7 +9,9 @@
 #include "base/config.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "launcher/netif.h"
 #include "launcher/rundir.h"
+#include "launcher/sched.h"
 #include "launcher/strv.h"
 
 struct job_request {
@@ -19,6 +21,7 @@ struct job_request {
     struct rundir *run;
     const char *config_path; // what the ranks read; NULL: the resolved config is written for them
     int64_t ranks;           // 0: launch.ranks, else two
+    const char *hosts;       // "h1:2,h2:2" or "@FILE"; NULL: launch.hosts
     bool alone;              // the task needs no other ranks: one process, no mpirun
     int64_t resume_step;     // newest checkpoint there is, -1 none
     bool record; // this job is the run itself: keeps run.json, events.jsonl, the black boxes; restarts
@@ -46,16 +49,25 @@ struct job {
     const struct job_request *request;
     const struct config *config;
     const struct rundir *run; // the request's, or the scratch folder
-    int ranks, threads;
+    int ranks, threads;       // ranks: as many as are wanted; an attempt may have fewer
     bool mpi;
+    const struct sched *sched;
+    struct hosts hosts; // none: this machine alone
+    struct netif netif; // of a job with hosts: what the guards connect to
     char self[4096], program[4096], config_path[4096];
 };
 
 struct job_attempt {
-    int number;
+    int number, ranks;
     const char *control, *token, *box_path, *log_path;
 };
 
+// On more than this machine: guards connect over the network and send their boxes.
+static inline bool job_is_far(const struct job *j) {
+    return j->hosts.n > 0;
+}
+// What all attempts have in common.
+struct sched_request job_sched_request(const struct job *j);
 // argv and environment of the process to start.
 int job_command(const struct job *j, const struct job_attempt *a, struct strv *argv, struct strv *env,
                 struct err *e) ERR_CHECK;

@@ -44,6 +44,8 @@ static _Noreturn void become(const struct proc_spec *spec, const char *path, pid
     if (spec->own_group) setpgid(0, 0);
     if (spec->death_signal) prctl(PR_SET_PDEATHSIG, spec->death_signal);
     if (null_fd >= 0) dup2(null_fd, 0);
+    if (null_fd >= 0 && spec->silent) dup2(null_fd, 1);
+    if (null_fd >= 0 && spec->silent) dup2(null_fd, 2);
     if (spec->out >= 0) dup2(spec->out, 1);
     if (spec->err >= 0) dup2(spec->err, 2);
     if (null_fd > 2) close(null_fd);

@@ -14,6 +14,7 @@ struct proc_spec {
     char *const *argv; // argv[0] is looked up in PATH unless it has a '/'
     char *const *env;  // NULL: this process's
     int out, err;      // descriptors for stdout and stderr; -1: as here
+    bool silent;       // stdout and stderr go nowhere
     bool own_group;    // a process group of its own, so that a terminal's Ctrl-C does not reach it
     int death_signal;  // what it gets when this process dies; 0: nothing
 };

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "base/err.h"
+#include "launcher/hosts.h"
 #include "launcher/strv.h"
 
 // One attempt: `ranks` times the command `guard`, spread over what the scheduler has.
@@ -17,6 +18,10 @@ struct sched_request {
     const char *tmp_dir;         // private folder for MPI's own files
     const struct strv *guard;    // argument vector of one guard
     const char *const *pass_env; // names of variables that must reach every guard, NULL-terminated
+    // Of a job on more than this machine, else NULL:
+    const struct hosts *hosts;
+    const char *agent;   // starts a command on another host: AGENT HOST COMMAND
+    const char *network; // "10.0.0.0/24": what MPI may use
 };
 
 struct sched {
@@ -26,6 +31,8 @@ struct sched {
     int (*check)(int ranks, bool mpi, struct err *e);
     // Appends to argv, sets what else is needed in env.
     int (*command)(const struct sched_request *r, struct strv *argv, struct strv *env, struct err *e);
+    // A command that ends with 0 when the host can take ranks; NULL: there are no other hosts.
+    int (*probe)(const struct sched_request *r, const char *host, struct strv *argv, struct err *e);
 };
 
 const struct sched *sched_find(void); // the first row that is here; the last one always is
@@ -33,6 +40,9 @@ const struct sched *sched_find(void); // the first row that is here; the last on
 // For doctor.
 int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) ERR_CHECK;
 
+bool sched_is_version_5(void); // its parameters have other names than those of 4.1
+
 extern const struct sched sched_local;
+extern const struct sched sched_hosts; // not found by itself: hosts are given
 
 #endif

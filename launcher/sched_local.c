@@ -58,8 +58,7 @@ int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) {
     return rc;
 }
 
-// Parameters of version 5's run time have other names.
-static bool is_version_5(void) {
+bool sched_is_version_5(void) {
     int major = 4, minor, patch;
     struct err unknown = {0};
     return !sched_mpirun_version(&major, &minor, &patch, &unknown) && major >= 5;
@@ -85,7 +84,7 @@ static int add_transport(struct strv *argv, bool version_5, const struct sched_r
 }
 
 static int add_mpirun(const struct sched_request *r, struct strv *argv, struct err *e) {
-    bool version_5 = is_version_5();
+    bool version_5 = sched_is_version_5();
     const char *const head[] = {"mpirun", "--oversubscribe", "--bind-to", "none", "-np"};
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);

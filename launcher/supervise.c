@@ -16,6 +16,7 @@
 #include "launcher/crew.h"
 #include "launcher/proc.h"
 #include "launcher/progress.h"
+#include "launcher/roster.h"
 #include "launcher/verdict.h"
 #include "launcher/watch.h"
 
@@ -27,6 +28,9 @@
 #define FAREWELL_MS   2000  // for mpirun to end by itself when all ranks have
 #define TEARDOWN_MS   300   // ... when they were killed
 #define GRAVE_MS      1000
+#define PING_MS       500  // between two pings of guards on other machines
+#define LOOK_MAX_MS   1000 // what one look adds at most to a silence: a suspended supervisor blames nobody
+#define MUSTER_MS     3000 // for hosts to answer, when one seems lost
 #define BACKOFF_MAX_S 30
 
 enum stop_wish { STOP_NONE, STOP_SAVE, STOP_NOW };
@@ -41,6 +45,11 @@ struct supervisor {
     int wish_signal;
     int64_t best_checkpoint; // newest step seen saved, -1 none
     bool resumed;            // an attempt has failed before this one
+    struct roster roster;
+    int world;    // ranks of this attempt
+    bool growing; // this attempt was asked to stop, so that the next has more ranks
+    int64_t pinged_ns, looked_ns;
+    int64_t *silent_ms; // [ranks] of guards on other machines
     // the attempt under way
     int number;
     char log_path[RUNDIR_PATH_BYTES + 64], launch_log[RUNDIR_PATH_BYTES + 80];
@@ -72,6 +81,7 @@ static void reap(struct supervisor *s) {
         int status;
         pid_t pid = waitpid(-1, &status, WNOHANG);
         if (pid <= 0) return;
+        if (roster_reap(&s->roster, pid, status)) continue;
         if (pid == s->o->keeper->pid) s->o->keeper->pid = 0;
         if (pid != s->launcher) continue;
         s->launcher = 0;
@@ -114,6 +124,7 @@ static int start_launcher(struct supervisor *s, struct err *e) {
     char name[128];
     int fd = -1;
     struct job_attempt a = {.number = s->number,
+                            .ranks = s->world,
                             .control = crew_address(s->crew),
                             .token = crew_token(s->crew),
                             .box_path = s->o->boxes->path,
@@ -140,27 +151,33 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
     const struct job *j = s->o->job;
     char name[96];
     struct watch_options look = {.box_path = s->o->boxes->path,
-                                 .world = j->ranks,
+                                 .world = s->world,
                                  .attempt = s->number,
                                  .hang_ms = j->config->launch_hang_s * 1000,
                                  .collective_ms = j->config->comm_deadline_s * 1000};
-    s->began_ns = clock_monotonic_ns();
+    struct crew_options crew = {.world = s->world,
+                                .listen_on = job_is_far(j) ? j->netif.address : NULL,
+                                .box_path = job_is_far(j) ? s->o->boxes->path : NULL};
+    s->growing = false;
+    s->began_ns = s->looked_ns = clock_monotonic_ns();
+    memset(s->silent_ms, 0, (size_t)j->ranks * sizeof *s->silent_ms);
     s->doubt_since_ns = 0;
     s->launcher_ended = false;
     memset(s->told, 0, (size_t)j->ranks * sizeof *s->told);
     boxdir_clear_boxes(s->o->boxes->path);
     snprintf(name, sizeof name, "logs/%s-%d", s->o->log_prefix, s->number);
     int rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
-    if (!rc) rc = crew_open(&s->crew, j->ranks, e);
+    if (!rc) rc = crew_open(&s->crew, &crew, e);
     if (!rc) rc = watch_open(&s->watch, &look, e);
     if (!rc) rc = start_launcher(s, e);
     if (!rc && s->o->record) {
         s->o->record->attempt = s->number;
+        s->o->record->ranks = s->world;
         rc = rundir_write_record(j->run, s->o->record, e);
     }
     struct json_writer *w = ledger_event(s->o->ledger, "attempt-start");
     json_put_int(w, "attempt", s->number);
-    json_put_int(w, "ranks", j->ranks);
+    json_put_int(w, "ranks", s->world);
     json_put_string(w, "task", j->request->task);
     ledger_end_event(s->o->ledger);
     return rc;
@@ -168,7 +185,9 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
 
 // ---- one attempt: under way
 
+// Pids of other machines mean nothing here.
 static void tell_keeper(struct supervisor *s) {
+    if (job_is_far(s->o->job)) return;
     for (int r = 0; r < crew_world(s->crew); r++) {
         const struct crew_rank *rank = crew_rank(s->crew, r);
         if (!rank->pid || s->told[r] == rank->pid) continue;
@@ -181,6 +200,7 @@ static void tell_keeper(struct supervisor *s) {
 static enum ledger_kind kind_now(const struct supervisor *s) {
     const struct blackbox_page *p = watch_front(s->watch);
     if (s->obeyed != STOP_NONE) return LEDGER_STOP;
+    if (s->growing) return LEDGER_RESTART;
     if (!watch_started(s->watch)) return s->resumed ? LEDGER_RESTART : LEDGER_STARTUP;
     switch ((enum blackbox_phase)p->phase) {
     case PHASE_CHECKPOINT: return LEDGER_CHECKPOINT;
@@ -196,13 +216,44 @@ static void account(struct supervisor *s) {
     ledger_spend(s->o->ledger, kind, p && kind == LEDGER_PRODUCTIVE ? p->data_wait_share : 0);
     if (!p || p->checkpoint_step <= s->best_checkpoint) return;
     s->best_checkpoint = p->checkpoint_step;
+    roster_progress(&s->roster);
     ledger_saved(s->o->ledger);
     json_put_int(ledger_event(s->o->ledger, "checkpoint"), "step", p->checkpoint_step);
     ledger_end_event(s->o->ledger);
 }
 
+// Guards on other machines: pings, and for how long each has been silent.
+static void look_far(struct supervisor *s) {
+    int64_t now = clock_monotonic_ns(), passed_ms = (now - s->looked_ns) / 1000000;
+    if (!job_is_far(s->o->job)) return;
+    s->looked_ns += passed_ms * 1000000;
+    if (passed_ms > LOOK_MAX_MS) passed_ms = LOOK_MAX_MS;
+    for (int r = 0; r < s->world; r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        bool heard = !rank->connected || rank->heard_ns > s->looked_ns - passed_ms * 1000000;
+        s->silent_ms[r] = heard ? 0 : s->silent_ms[r] + passed_ms;
+    }
+    if (now - s->pinged_ns < (int64_t)PING_MS * 1000000) return;
+    s->pinged_ns = now;
+    crew_ping(s->crew);
+}
+
+// A host that was lost answers again: stop at a checkpoint, so that the next attempt has its ranks.
+static void look_after_hosts(struct supervisor *s) {
+    char back[256];
+    if (s->growing || s->wish != STOP_NONE || !watch_started(s->watch)) return;
+    if (!roster_grow(&s->roster, s->world, back, sizeof back)) return;
+    s->growing = true;
+    progress_clear(&s->progress);
+    log_info(s->log, "host %s is back: saving, then going on with %d ranks", back, roster_ranks(&s->roster));
+    ledger_note(s->o->ledger, "host-back", back);
+    crew_tell_all(s->crew, WIRE_SAVE);
+}
+
 static void tick(struct supervisor *s) {
     char text[256];
+    look_far(s);
+    look_after_hosts(s);
     watch_poll(s->watch);
     account(s);
     tell_keeper(s);
@@ -216,6 +267,32 @@ static bool crew_is_late(const struct supervisor *s) {
            clock_monotonic_ns() - s->began_ns > (int64_t)CREW_MS * 1000000;
 }
 
+// The ranks of one machine, if rank `r` is on it and all its guards are lost, or silent. How many, from
+// *first.
+static int lost_together(const struct supervisor *s, int r, int *first) {
+    const struct job *j = s->o->job;
+    int host = job_is_far(j) ? hosts_of_rank(&j->hosts, r) : -1, n = 0;
+    if (host < 0) return 0;
+    *first = hosts_first_rank(&j->hosts, host);
+    for (int k = *first; k < s->world && hosts_of_rank(&j->hosts, k) == host; k++, n++) {
+        const struct crew_rank *rank = crew_rank(s->crew, k);
+        bool silent = s->silent_ms[k] >= 1000 * j->config->launch_lost_s;
+        if (rank->state != CREW_LOST && !silent) return 0;
+    }
+    return n;
+}
+
+static enum outcome judge_host(struct supervisor *s, struct verdict *v) {
+    for (int r = 0; r < s->world; r++) {
+        int first, n = lost_together(s, r, &first);
+        if (!n) continue;
+        int64_t silent_ms = crew_rank(s->crew, first)->state == CREW_LOST ? 0 : s->silent_ms[first];
+        verdict_of_host(v, first, n, silent_ms, s->crew, s->watch, s->number, s->log_path);
+        return OUTCOME_FAILED;
+    }
+    return OUTCOME_NONE;
+}
+
 static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     int64_t now = clock_monotonic_ns();
     if (!s->doubt_since_ns) s->doubt_since_ns = now;
@@ -224,8 +301,8 @@ static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     watch_poll(s->watch);
     account(s);
     if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
-        verdict_of_launch(v, s->launcher_status, s->o->job->ranks, s->number, s->launch_log);
-    else
+        verdict_of_launch(v, s->launcher_status, s->world, s->number, s->launch_log);
+    else if (judge_host(s, v) == OUTCOME_NONE)
         verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
     return OUTCOME_FAILED;
 }
@@ -257,6 +334,7 @@ static enum outcome judge(struct supervisor *s, struct verdict *v) {
         verdict_of_launch(v, status, world, s->number, s->launch_log);
         return OUTCOME_FAILED;
     }
+    if (judge_host(s, v) != OUTCOME_NONE) return OUTCOME_FAILED;
     if (!watch_hang(s->watch, s->crew, &hang)) return OUTCOME_NONE;
     verdict_of_hang(v, &hang, s->crew, s->watch, s->number, s->log_path);
     return OUTCOME_FAILED;
@@ -298,6 +376,8 @@ static bool wait_for_launcher(struct supervisor *s, int ms) {
 
 static int count_survivors(const struct supervisor *s, bool bury) {
     int n = 0;
+    // Pids of other machines; there the guards see to it.
+    if (job_is_far(s->o->job)) return 0;
     for (int r = 0; r < crew_world(s->crew); r++) {
         const struct crew_rank *rank = crew_rank(s->crew, r);
         bool guard = proc_alive(rank->guard_pid);
@@ -379,6 +459,33 @@ static void back_off(struct supervisor *s, const struct verdict *v, int failures
     if (poll(&p, 1, seconds * 1000) > 0) take_signals(s);
 }
 
+static void tell_left_out(struct supervisor *s, int host, const char *why) {
+    const char *name = s->o->job->hosts.list[host].name;
+    log_warn(s->log, "host %s is left out (%s): going on with %d of %d ranks", name, why,
+             roster_ranks(&s->roster), s->o->job->ranks);
+    ledger_note(s->o->ledger, "host-left-out", name);
+}
+
+// A failure that may be the machine's: which hosts does the next attempt have?
+static void choose_hosts(struct supervisor *s, const struct verdict *v) {
+    struct job *j = s->roster.job;
+    if (!job_is_far(j)) return;
+    if (v->kind == VERDICT_LAUNCH && roster_muster(&s->roster, MUSTER_MS) > 0)
+        for (int i = 0; i < j->hosts.n; i++)
+            if (j->hosts.list[i].out) tell_left_out(s, i, "it does not answer");
+    int host = v->rank >= 0 ? hosts_of_rank(&j->hosts, v->rank) : -1;
+    if (host < 0 || v->cls != ERR_CLASS_RANK) return;
+    // Heard nothing from it: out, until it answers. Else it may have been a process and not the machine.
+    bool gone = v->kind == VERDICT_HOST && v->silent_ms > 0;
+    if (!gone && v->kind == VERDICT_HOST) gone = !roster_answers(&s->roster, host, MUSTER_MS);
+    if (gone && roster_leave_out(&s->roster, host))
+        tell_left_out(s, host, "lost");
+    else if (gone)
+        log_warn(s->log, "too few ranks would be left without host %s (launch.min_ranks)", v->host);
+    else if (roster_strike(&s->roster, host))
+        tell_left_out(s, host, "its ranks failed again");
+}
+
 // After a failure: true when another attempt is worth it.
 static bool go_on(struct supervisor *s, const struct verdict *v, int64_t best_before, int *failures) {
     bool progress = s->best_checkpoint > best_before;
@@ -389,6 +496,7 @@ static bool go_on(struct supervisor *s, const struct verdict *v, int64_t best_be
         if (s->o->attempts > 1) log_error(s->log, "%d attempts without progress: giving up", *failures);
         return false;
     }
+    choose_hosts(s, v);
     back_off(s, v, *failures - 1);
     if (s->wish != STOP_NONE) return false;
     log_info(s->log, "restarting: attempt %d, from %s", s->number + 1,
@@ -422,10 +530,13 @@ static int run_attempts(struct supervisor *s, struct err *e) {
         enum outcome outcome = OUTCOME_NONE;
         int64_t best_before = s->best_checkpoint;
         s->number++;
+        s->world = roster_ranks(&s->roster);
         rc = run_attempt(s, v, &outcome, e);
         if (rc) break;
         if (outcome == OUTCOME_DONE) status = 0;
-        if (outcome == OUTCOME_SAVED) status = err_exit_code(ERR_SAVED);
+        bool grows = outcome == OUTCOME_SAVED && s->growing && s->wish == STOP_NONE;
+        if (outcome == OUTCOME_SAVED && !grows) status = err_exit_code(ERR_SAVED);
+        if (grows) failures = 0;
         if (outcome == OUTCOME_STOPPED) status = stopped_status(s);
         if (outcome == OUTCOME_FAILED && !go_on(s, v, best_before, &failures))
             status = verdict_exit_status(v);
@@ -438,14 +549,19 @@ static int run_attempts(struct supervisor *s, struct err *e) {
 int supervise_run(const struct supervise_options *options, struct err *e) {
     struct supervisor s = {
         .o = options, .log = options->log, .signal_fd = -1, .best_checkpoint = options->resume_step};
+    size_t ranks = (size_t)options->job->ranks;
     s.number = rundir_last_attempt(options->job->run, options->log_prefix);
-    s.told = calloc((size_t)options->job->ranks, sizeof *s.told);
+    s.told = calloc(ranks, sizeof *s.told);
+    s.silent_ms = calloc(ranks, sizeof *s.silent_ms);
     progress_init(&s.progress, options->log);
-    int rc = s.told ? open_signals(&s, e) : err_set(e, ERR_MEMORY, "no memory to supervise");
+    int rc = s.told && s.silent_ms ? open_signals(&s, e) : err_set(e, ERR_MEMORY, "no memory to supervise");
+    if (!rc) rc = roster_init(&s.roster, options->job, e);
     if (!rc) rc = run_attempts(&s, e);
     ledger_spend(options->ledger, LEDGER_STOP, 0);
     ledger_account(options->ledger);
     if (s.signal_fd >= 0) close(s.signal_fd);
+    roster_fini(&s.roster);
+    free(s.silent_ms);
     free(s.told);
     return rc;
 }

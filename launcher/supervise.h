@@ -11,7 +11,7 @@
 #include "launcher/ledger.h"
 
 struct supervise_options {
-    const struct job *job;
+    struct job *job; // its list of hosts says who takes part
     const struct boxdir *boxes;
     struct keeper *keeper;
     struct ledger *ledger;

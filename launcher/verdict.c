@@ -174,7 +174,30 @@ void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const str
     take_rank(v, hang->rank, crew, w, log_dir);
     v->code = ERR_TIMEOUT;
     v->cls = ERR_CLASS_RETRY;
+    v->silent_ms = hang->silent_ms;
     snprintf(v->cause, sizeof v->cause, "%s (host %s, pid %lld)", hang->text, v->host, (long long)v->pid);
+}
+
+void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, const struct crew *crew,
+                     struct watch *w, int attempt, const char *log_dir) {
+    char ranks[64], what[160];
+    memset(v, 0, sizeof *v);
+    v->kind = VERDICT_HOST;
+    v->attempt = attempt;
+    take_rank(v, rank, crew, w, log_dir);
+    v->code = ERR_PEER;
+    v->cls = ERR_CLASS_RANK;
+    v->silent_ms = silent_ms;
+    if (n > 1)
+        snprintf(ranks, sizeof ranks, "ranks %d-%d", rank, rank + n - 1);
+    else
+        snprintf(ranks, sizeof ranks, "rank %d", rank);
+    if (silent_ms)
+        snprintf(what, sizeof what, "has not been heard for %.1f s: its link is cut, or it is frozen or down",
+                 1e-3 * (double)silent_ms);
+    else
+        snprintf(what, sizeof what, "is lost: all its guards vanished at once");
+    snprintf(v->cause, sizeof v->cause, "host %s (%s) %s; it was at %s", v->host, ranks, what, v->place);
 }
 
 static const char *launch_hint(const char *lines) {
@@ -231,7 +254,7 @@ static int append_lines(const char *lines, struct buf *out, struct err *e) {
 }
 
 int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
-    static const char *const titles[] = {"failed", "hangs", "did not start"};
+    static const char *const titles[] = {"failed", "hangs", "did not start", "lost a host"};
     int rc = buf_appendf(out, e, "attempt %d %s\n", v->attempt, titles[v->kind]);
     if (!rc && v->rank >= 0)
         rc = buf_appendf(out, e, "  rank %d of %d on host %s, pid %lld: %s\n", v->rank, v->world, v->host,
@@ -245,7 +268,7 @@ int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
 
 // ---- the record
 
-static const char *const kind_names[] = {"crash", "hang", "launch"};
+static const char *const kind_names[] = {"crash", "hang", "launch", "host"};
 
 void verdict_json(const struct verdict *v, struct json_writer *w) {
     json_put_string(w, "kind", kind_names[v->kind]);
@@ -285,7 +308,7 @@ void verdict_from_json(struct verdict *v, const struct json_value *o) {
     char kind[16];
     memset(v, 0, sizeof *v);
     take_text(o, "kind", kind, sizeof kind, false);
-    for (int k = 0; k < 3; k++)
+    for (int k = 0; k < 4; k++)
         if (!strcmp(kind, kind_names[k])) v->kind = (enum verdict_kind)k;
     v->attempt = take_int(o, "attempt");
     v->rank = take_int(o, "rank");

@@ -13,7 +13,8 @@
 #include "launcher/crew.h"
 #include "launcher/watch.h"
 
-enum verdict_kind { VERDICT_CRASH, VERDICT_HANG, VERDICT_LAUNCH }; // LAUNCH: the job never came to life
+// LAUNCH: the job never came to life. HOST: a machine is gone with all ranks on it.
+enum verdict_kind { VERDICT_CRASH, VERDICT_HANG, VERDICT_LAUNCH, VERDICT_HOST };
 
 struct verdict {
     enum verdict_kind kind;
@@ -24,6 +25,7 @@ struct verdict {
     enum err_class cls;    // what the launcher acts on
     int64_t step;          // -1: unknown
     int64_t heard_ns;
+    int64_t silent_ms; // HANG, HOST: how long nothing was heard; 0: not silence
     char host[64], phase[24], place[192], log_path[4096];
     char error[600];             // the rank's own words
     char others[512];            // what the other ranks were at
@@ -38,6 +40,10 @@ bool verdict_is_doubtful(const struct crew *crew);
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
                       const char *log_dir);
 void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const struct crew *crew,
+                     struct watch *w, int attempt, const char *log_dir);
+// Ranks [rank, rank + n) are on a machine that has not been heard for silent_ms, or whose guards have all
+// vanished at once (0).
+void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, const struct crew *crew,
                      struct watch *w, int attempt, const char *log_dir);
 // mpirun ended without its ranks.
 void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path);

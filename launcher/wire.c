@@ -11,13 +11,16 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
-#define HEAD_BYTES    8
-#define FIXED_BYTES   (5 * 4 + WIRE_TOKEN_BYTES + WIRE_HOST_BYTES + 4)
-#define PAYLOAD_BYTES (FIXED_BYTES + WIRE_TEXT_BYTES)
-#define BACKLOG_BYTES (4 * (HEAD_BYTES + PAYLOAD_BYTES))
-#define SEND_WAIT_MS  1000
+#define HEAD_BYTES     8
+#define NUMBERS_BYTES  (5 * 4 + 8)
+#define FIXED_BYTES    (NUMBERS_BYTES + WIRE_TOKEN_BYTES + WIRE_HOST_BYTES + 4)
+#define PAYLOAD_BYTES  (FIXED_BYTES + WIRE_TEXT_BYTES)
+#define BACKLOG_BYTES  (4 * (HEAD_BYTES + PAYLOAD_BYTES))
+#define SEND_WAIT_MS   1000
+#define CONNECT_WAIT_S 15
 
 void wire_init(struct wire *w, int fd) {
     int one = 1;
@@ -34,7 +37,8 @@ void wire_fini(struct wire *w) {
 }
 
 int wire_encode(const struct wire_message *m, struct buf *out, struct err *e) {
-    size_t text_bytes = strnlen(m->text, WIRE_TEXT_BYTES - 1);
+    bool binary = m->type == WIRE_BOX && m->text_bytes >= 0 && m->text_bytes < WIRE_TEXT_BYTES;
+    size_t text_bytes = binary ? (size_t)m->text_bytes : strnlen(m->text, WIRE_TEXT_BYTES - 1);
     char fixed[HEAD_BYTES + FIXED_BYTES] = {0};
     char *at = fixed + HEAD_BYTES;
     const int32_t numbers[5] = {m->rank, m->world, m->pid, m->signal, m->code};
@@ -42,9 +46,11 @@ int wire_encode(const struct wire_message *m, struct buf *out, struct err *e) {
     bytes_put_le16(fixed + 4, WIRE_VERSION);
     bytes_put_le16(fixed + 6, (uint16_t)m->type);
     for (int i = 0; i < 5; i++) bytes_put_le32(at + 4 * i, (uint32_t)numbers[i]);
-    memcpy(at + 20, m->token, strnlen(m->token, WIRE_TOKEN_BYTES));
-    memcpy(at + 20 + WIRE_TOKEN_BYTES, m->host, strnlen(m->host, WIRE_HOST_BYTES - 1));
-    bytes_put_le32(at + 20 + WIRE_TOKEN_BYTES + WIRE_HOST_BYTES, (uint32_t)text_bytes);
+    bytes_put_le64(at + 20, (uint64_t)m->clock_ns);
+    at += NUMBERS_BYTES;
+    memcpy(at, m->token, strnlen(m->token, WIRE_TOKEN_BYTES));
+    memcpy(at + WIRE_TOKEN_BYTES, m->host, strnlen(m->host, WIRE_HOST_BYTES - 1));
+    bytes_put_le32(at + WIRE_TOKEN_BYTES + WIRE_HOST_BYTES, (uint32_t)text_bytes);
     int rc = buf_append(out, fixed, sizeof fixed, e);
     return rc ? rc : buf_append(out, m->text, text_bytes, e);
 }
@@ -52,10 +58,12 @@ int wire_encode(const struct wire_message *m, struct buf *out, struct err *e) {
 static void fill(const char *at, size_t text_bytes, struct wire_message *m) {
     int32_t *const numbers[5] = {&m->rank, &m->world, &m->pid, &m->signal, &m->code};
     for (int i = 0; i < 5; i++) *numbers[i] = (int32_t)bytes_le32(at + 4 * i);
-    memcpy(m->token, at + 20, WIRE_TOKEN_BYTES);
+    m->clock_ns = (int64_t)bytes_le64(at + 20);
+    memcpy(m->token, at + NUMBERS_BYTES, WIRE_TOKEN_BYTES);
     m->token[WIRE_TOKEN_BYTES] = 0;
-    memcpy(m->host, at + 20 + WIRE_TOKEN_BYTES, WIRE_HOST_BYTES);
+    memcpy(m->host, at + NUMBERS_BYTES + WIRE_TOKEN_BYTES, WIRE_HOST_BYTES);
     m->host[WIRE_HOST_BYTES - 1] = 0;
+    m->text_bytes = (int32_t)text_bytes;
     memcpy(m->text, at + FIXED_BYTES, text_bytes);
     m->text[text_bytes] = 0;
 }
@@ -97,6 +105,11 @@ static int send_all(int fd, const char *data, size_t n, struct err *e) {
         n -= (size_t)sent;
     }
     return 0;
+}
+
+bool wire_is_full(const struct wire *w) {
+    struct pollfd p = {w->fd, POLLOUT, 0};
+    return poll(&p, 1, 0) == 0;
 }
 
 int wire_send(struct wire *w, const struct wire_message *m, struct err *e) {
@@ -153,6 +166,8 @@ int wire_connect(const char *address, int *fd, struct err *e) {
     if (rc) return rc;
     int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (s < 0) return err_errno(e, errno, "cannot make a socket");
+    const struct timeval patience = {.tv_sec = CONNECT_WAIT_S};
+    setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (connect(s, (const struct sockaddr *)&to, sizeof to)) {
         int saved_errno = errno;
         close(s);
@@ -162,18 +177,22 @@ int wire_connect(const char *address, int *fd, struct err *e) {
     return 0;
 }
 
-int wire_listen(int *fd, char *address, size_t address_bytes, struct err *e) {
+int wire_listen(int *fd, const char *host, char *address, size_t address_bytes, struct err *e) {
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof here;
+    char name[INET_ADDRSTRLEN];
+    if (host && inet_pton(AF_INET, host, &here.sin_addr) != 1)
+        return err_set(e, ERR_USAGE, "'%s' is no IPv4 address", host);
     int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (s < 0) return err_errno(e, errno, "cannot make a socket");
     if (bind(s, (const struct sockaddr *)&here, sizeof here) || listen(s, 1024) ||
         getsockname(s, (struct sockaddr *)&here, &n)) {
         int saved_errno = errno;
         close(s);
-        return err_errno(e, saved_errno, "cannot listen on the loopback interface");
+        return err_errno(e, saved_errno, "cannot listen on %s", host ? host : "the loopback interface");
     }
-    snprintf(address, address_bytes, "127.0.0.1:%d", ntohs(here.sin_port));
+    inet_ntop(AF_INET, &here.sin_addr, name, sizeof name);
+    snprintf(address, address_bytes, "%s:%d", name, ntohs(here.sin_port));
     *fd = s;
     return 0;
 }

@@ -11,7 +11,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-#define WIRE_VERSION     1
+#define WIRE_VERSION     2
 #define WIRE_TOKEN_BYTES 32 // hex characters, no NUL on the wire
 #define WIRE_HOST_BYTES  64
 #define WIRE_TEXT_BYTES  12288
@@ -25,12 +25,17 @@ enum wire_type {
     WIRE_SAVE,      // supervisor: ask the rank to save and stop
     WIRE_KILL,      // supervisor: kill the rank, then end
     WIRE_BYE,       // supervisor: nothing left to do, end
+    WIRE_PING,      // supervisor: clock_ns, to be sent back
+    WIRE_PONG,      // guard: clock_ns of the ping
+    WIRE_BOX,       // guard on another machine: a piece of its rank's black box, from byte `code` on
     WIRE_TYPE_END
 };
 
 struct wire_message {
     enum wire_type type;
     int32_t rank, world, pid, signal, code;
+    int64_t clock_ns;   // BOX: the sender's monotonic clock; PING, PONG: the supervisor's
+    int32_t text_bytes; // BOX: bytes in text; else text is a string
     char token[WIRE_TOKEN_BYTES + 1];
     char host[WIRE_HOST_BYTES];
     char text[WIRE_TEXT_BYTES];
@@ -44,6 +49,7 @@ struct wire {
 
 void wire_init(struct wire *w, int fd); // takes fd, makes it non-blocking
 void wire_fini(struct wire *w);
+bool wire_is_full(const struct wire *w); // a send would have to wait
 int wire_send(struct wire *w, const struct wire_message *m, struct err *e) ERR_CHECK;
 // Takes in what has arrived. PEER: the other end is gone (what came before can still be read with wire_next).
 int wire_receive(struct wire *w, struct err *e) ERR_CHECK;
@@ -56,8 +62,8 @@ int wire_encode(const struct wire_message *m, struct buf *out, struct err *e) ER
 
 // "127.0.0.1:1234"
 int wire_connect(const char *address, int *fd, struct err *e) ERR_CHECK;
-int wire_listen(int *fd, char *address, size_t address_bytes,
-                struct err *e) ERR_CHECK; // loopback, a free port
+// On a free port of this host's IPv4 address `host`; NULL: loopback.
+int wire_listen(int *fd, const char *host, char *address, size_t address_bytes, struct err *e) ERR_CHECK;
 int wire_new_token(char out[WIRE_TOKEN_BYTES + 1], struct err *e) ERR_CHECK;
 
 #endif

@@ -5,6 +5,11 @@ find_package(MPI REQUIRED COMPONENTS C)
 add_executable(fake_rank lib/fake_rank.c)
 target_link_libraries(fake_rank PRIVATE orrery_fault orrery_base MPI::MPI_C)
 set_target_properties(fake_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+# Hosts: in network namespaces, or lists of them.
+orrery_script(hosts_run e2e tests/e2e/hosts_run.py)
+orrery_test(hosts unit unit/test_hosts.c orrery_launcher)
+
 orrery_test(report unit unit/test_report.c orrery_launcher)
 
 foreach(name opts wire crew ranklog ledger watch rundir)

@@ -48,7 +48,7 @@ def bad_usage():
 def not_there_yet():
     with folder() as tmp:
         expect(69, ["submit", config(tmp), "--slurm"], "not there yet")
-        expect(69, ["run", config(tmp), "--hosts", "a,b"], "not there yet")
+        expect(78, ["run", config(tmp), "--hosts", "a b"], "no host name")
 
 
 def bad_configs():

@@ -41,7 +41,8 @@ static void settle(struct crew *c) {
 static struct crew *open_crew(int world) {
     struct crew *c = NULL;
     struct err e = {0};
-    assert_int_equal(crew_open(&c, world, &e), 0);
+    const struct crew_options options = {.world = world};
+    assert_int_equal(crew_open(&c, &options, &e), 0);
     return c;
 }
 

@@ -40,7 +40,8 @@ static int open_scene(void **state) {
         box_path(s, r, path, sizeof path);
         if (blackbox_create(&s->boxes[r], path, r, WORLD, 2, "train", &e)) return -1;
     }
-    if (watch_open(&s->watch, &options, &e) || crew_open(&s->crew, WORLD, &e)) return -1;
+    const struct crew_options crew = {.world = WORLD};
+    if (watch_open(&s->watch, &options, &e) || crew_open(&s->crew, &crew, &e)) return -1;
     *state = s;
     return 0;
 }

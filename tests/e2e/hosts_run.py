@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""orrery run over three hosts (network namespaces): plain run, verdicts on a host that is cut off, frozen or switched off."""
+import json
+import os
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from fake_run import check_ledger, config, events, fake_environment, output, settings, wait_for, wait_step  # noqa: E402
+from orrery_run import check, folder, orrery  # noqa: E402
+from testbed_hosts import hosts  # noqa: E402
+
+
+def words(h, tmp, layout="h1:2,h2:1,h3:1", **keys):
+    return ["run", config(tmp), "--hosts", layout, *settings(tmp, launch__agent=f"{h.path}/agent", **keys)]
+
+
+def all_gone(h, names=("h1", "h2", "h3")):
+    left = wait_for(lambda: not any("orrery" in c or "fake_rank" in c or "orted" in c for n in names
+                                    for c in h.processes(n).values()), 20)
+    check(left, f"no process of the job is left on {', '.join(names)}")
+
+
+def plain(h):
+    with folder() as tmp:
+        child = h.start(*words(h, tmp), env=fake_environment())
+        code = child.wait(120)
+        text = output(child)
+        check(code == 0, f"four ranks on three hosts: exit {code} {text[-600:] if code else ''}")
+        check("4 ranks on h1:2,h2:1,h3:1" in text.splitlines()[0], text.splitlines()[0])
+        check("rank 3 step 60" in orrery("logs", f"{tmp}/run", "--rank", 3).stdout, "the far ranks' logs are here")
+        ranks = json.loads(orrery("why", f"{tmp}/run", "--json").stdout)["ranks"]
+        check([r["step"] for r in ranks] == [60] * 4, "the far ranks' black boxes are here")
+        check_ledger(f"{tmp}/run")
+        all_gone(h)
+
+
+def lost(h, fault, *wanted):
+    with folder() as tmp:
+        child = h.start(*words(h, tmp, steps=1000000, launch__attempts=1, launch__lost_s=2), env=fake_environment())
+        check(wait_step(f"{tmp}/run", 20, 60), "it runs")
+        h.do(fault, "h2")
+        begin = time.monotonic()
+        code = child.wait(120)
+        text = output(child)
+        line = text.split("cause: ")[1].splitlines()[0] if "cause: " in text else text[-500:]
+        check(code == 73, f"{fault}: exit {code}")
+        for part in ("host h2 (rank 2)", *wanted):
+            check(part in line, f"{fault}: the cause says '{part}': {line}")
+        verdict = events(f"{tmp}/run", "verdict")[-1]
+        check((verdict["kind"], verdict["rank"], verdict["host"]) == ("host", 2, "h2"), "as numbers")
+        print(f"{fault}: whole end after {time.monotonic() - begin:.1f} s with launch.lost_s=2")
+        h.do({"cut": "join", "freeze": "thaw", "off": "boot"}[fault], "h2")
+        all_gone(h)
+
+
+def bad_words(h):
+    with folder() as tmp:
+        for layout, text in (("-oProxyCommand=x:1", "no host name"), ("h1;reboot", "no host name"), ("h1:0", "slots"),
+                             ("h1,h1", "twice"), ("h1:2,nowhere.invalid", "nowhere.invalid")):
+            done = orrery(*words(h, tmp, layout), check=False, env=fake_environment())
+            check(done.returncode in (69, 78) and text in done.stderr, f"--hosts {layout}: {done.stderr.strip()}")
+        check(not (pathlib.Path(tmp) / "run" / "logs" / "attempt-1").exists(), "nothing was started")
+
+
+def main():
+    with hosts() as h:
+        plain(h)
+        lost(h, "cut", "has not been heard for", "link is cut")
+        lost(h, "freeze", "has not been heard for")
+        lost(h, "off", "lost")
+        bad_words(h)
+
+
+main()
