@@ -151,9 +151,10 @@ static int most_slots(const struct job *j) {
 
 static int plan_ranks(struct job *j, struct err *e) {
     int64_t asked = j->request->ranks;
+    j->sched = sched_find();
     int rc = read_hosts(j, e);
     if (rc) return rc;
-    j->sched = job_is_far(j) ? &sched_hosts : sched_find();
+    if (job_is_far(j)) j->sched = &sched_hosts;
     if (job_is_far(j) && asked == 0)
         asked = j->config->launch_ranks > 0 ? j->config->launch_ranks : hosts_slots(&j->hosts);
     int64_t ranks = j->request->alone ? 1 : job_ranks(j->config, asked);
@@ -312,10 +313,12 @@ int job_line(const struct config_file *config, int64_t ranks, struct strv *argv,
     snprintf(j->config_path, sizeof j->config_path, "%s/config.yaml", j->config->run_dir);
     struct err cannot = {0};
     int rc = find_programs(j, e), fits = rc ? rc : plan_ranks(j, &cannot);
+    a.ranks = j->ranks;
     if (!rc) rc = job_command(j, &a, argv, &env, e);
     if (!rc && fits) rc = err_set(e, cannot.code, "%s", cannot.text);
     *threads = j->threads > 0 ? j->threads : 1;
     strv_fini(&env);
+    hosts_fini(&j->hosts);
     free(j);
     return rc;
 }
