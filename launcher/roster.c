@@ -118,14 +118,6 @@ static void await_probes(struct roster *r, int ms) {
     for (int i = 0; i < r->job->hosts.n; i++) end_probe(&r->hosts[i]);
 }
 
-bool roster_answers(struct roster *r, int host, int ms) {
-    if (!r->job->sched->probe) return true;
-    end_probe(&r->hosts[host]);
-    begin_probe(r, host);
-    await_probes(r, ms);
-    return r->hosts[host].answered;
-}
-
 int roster_muster(struct roster *r, int ms) {
     int lost = 0, n = r->job->hosts.n;
     if (!r->job->sched->probe) return 0;

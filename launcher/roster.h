@@ -37,7 +37,6 @@ bool roster_strike(struct roster *r, int host);
 void roster_progress(struct roster *r); // a checkpoint was made: strikes are forgotten
 // Asks all hosts that are in whether they answer, for `ms` at most; leaves out those that do not. How many.
 int roster_muster(struct roster *r, int ms);
-bool roster_answers(struct roster *r, int host, int ms);
 
 // Now and then: looks after hosts that are out. True when ranks could be added to the `ranks` that run;
 // they are in again then, and `back` names them.

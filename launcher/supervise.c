@@ -466,24 +466,32 @@ static void tell_left_out(struct supervisor *s, int host, const char *why) {
     ledger_note(s->o->ledger, "host-left-out", name);
 }
 
+// Asks every host whether it is there; those that do not answer are left out.
+static void muster(struct supervisor *s) {
+    struct job *j = s->roster.job;
+    bool *was_out = calloc((size_t)j->hosts.n + 1, sizeof *was_out);
+    if (!was_out) return;
+    for (int i = 0; i < j->hosts.n; i++) was_out[i] = j->hosts.list[i].out;
+    roster_muster(&s->roster, MUSTER_MS);
+    for (int i = 0; i < j->hosts.n; i++)
+        if (j->hosts.list[i].out && !was_out[i]) tell_left_out(s, i, "no answer");
+    free(was_out);
+}
+
 // A failure that may be the machine's: which hosts does the next attempt have?
 static void choose_hosts(struct supervisor *s, const struct verdict *v) {
     struct job *j = s->roster.job;
     if (!job_is_far(j)) return;
-    if (v->kind == VERDICT_LAUNCH && roster_muster(&s->roster, MUSTER_MS) > 0)
-        for (int i = 0; i < j->hosts.n; i++)
-            if (j->hosts.list[i].out) tell_left_out(s, i, "it does not answer");
     int host = v->rank >= 0 ? hosts_of_rank(&j->hosts, v->rank) : -1;
-    if (host < 0 || v->cls != ERR_CLASS_RANK) return;
     // Heard nothing from it: out, until it answers. Else it may have been a process and not the machine.
-    bool gone = v->kind == VERDICT_HOST && v->silent_ms > 0;
-    if (!gone && v->kind == VERDICT_HOST) gone = !roster_answers(&s->roster, host, MUSTER_MS);
-    if (gone && roster_leave_out(&s->roster, host))
+    bool silent = host >= 0 && v->kind == VERDICT_HOST && v->silent_ms > 0;
+    if (silent && roster_leave_out(&s->roster, host))
         tell_left_out(s, host, "lost");
-    else if (gone)
-        log_warn(s->log, "too few ranks would be left without host %s (launch.min_ranks)", v->host);
-    else if (roster_strike(&s->roster, host))
-        tell_left_out(s, host, "its ranks failed again");
+    else if (silent)
+        log_warn(s->log, "without host %s fewer than launch.min_ranks ranks would be left", v->host);
+    if (v->kind == VERDICT_HOST || v->kind == VERDICT_LAUNCH) muster(s);
+    if (host < 0 || j->hosts.list[host].out || v->cls != ERR_CLASS_RANK || silent) return;
+    if (roster_strike(&s->roster, host)) tell_left_out(s, host, "its ranks failed again");
 }
 
 // After a failure: true when another attempt is worth it.

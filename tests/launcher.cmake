@@ -8,6 +8,7 @@ set_target_properties(fake_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINA
 
 # Hosts: in network namespaces, or lists of them.
 orrery_script(hosts_run e2e tests/e2e/hosts_run.py)
+orrery_script(shrink_grow fault tests/fault/shrink_grow.py)
 orrery_test(hosts unit unit/test_hosts.c orrery_launcher)
 
 orrery_test(report unit unit/test_report.c orrery_launcher)
