@@ -8,6 +8,8 @@ target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/c
 # Kernels of the GPU, run on the CPU. Fibers and the sanitizers' view of stacks do not go together.
 if(NOT SANITIZE)
   orrery_simt_test(simt tests/simt/test_simt.c tests/simt/test_simt.cu)
+  orrery_simt_test(cuda_attention tests/kernels/test_cuda_attention.c tests/kernels/emulated.cu
+    kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu)
 endif()
 
 # Measures; never run by ctest.

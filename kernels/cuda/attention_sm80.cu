@@ -24,8 +24,9 @@ template <int D> static __device__ __forceinline__ uint32_t at(int row, int piec
 template <int D, int ROWS>
 static __device__ __forceinline__ void load_rows(uint32_t to, const bf16 *from, int64_t stride, int valid) {
 #pragma unroll
-    for (int i = 0; i < ROWS * D / 8 / THREADS; i++) {
-        int piece = (int)threadIdx.x + i * THREADS, row = piece / (D / 8);
+    for (int i = 0; i < ROWS * D / 8; i += THREADS) {
+        int piece = (int)threadIdx.x + i, row = piece / (D / 8);
+        if (ROWS * D / 8 % THREADS != 0 && row >= ROWS) break;
         piece %= D / 8;
         bool in = row < valid;
         cp_async16(to + at<D>(row, piece), from + (in ? row * stride + piece * 8 : 0), in);
@@ -89,7 +90,7 @@ static __device__ __forceinline__ void hide(float (&c)[N / 8][4], const struct m
                                             int lo, float value) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        uint32_t bits[N / 32];
+        uint32_t bits[(N + 31) / 32];
         row_bits(m->interval, &row[i], lo, bits);
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
@@ -222,7 +223,9 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) forward(co
 template <int D, bool KEYS>
 static __global__ void __launch_bounds__(THREADS, 1) backward(const struct attention_task t) {
     DYNAMIC_SHARED(shared);
-    enum { N = SM80_BACKWARD_COLUMNS, TILE = N * D * 2, ROWS = SM80_ROWS * D * 2 };
+    // Columns are worked on N at a time: two results of 64 registers leave room for no more.
+    enum { COLUMNS = SM80_BACKWARD_COLUMNS, N = KEYS && D == 128 ? 16 : COLUMNS, TILE = COLUMNS * D * 2 };
+    enum { ROWS = SM80_ROWS * D * 2 };
     uint32_t a1 = shared_address(shared), a2 = a1 + ROWS, b1 = a2 + ROWS, b2 = b1 + 2 * TILE;
     int n = (int)blockIdx.x, heads = KEYS ? t.kv_heads : t.heads, group = t.heads / t.kv_heads;
     int head = n / t.tiles % heads, b = n / t.tiles / heads;
@@ -239,10 +242,10 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
     for (int h = KEYS ? head * group : head; h < (KEYS ? (head + 1) * group : head + 1); h++) {
         int column_head = KEYS ? h : h / group;
         auto load = [&](int j, int stage) {
-            int column = j * N;
-            load_rows<D, N>(b1 + stage * TILE, c1.data + (column_at + column) * c1.stride + column_head * D, c1.stride,
+            int column = j * COLUMNS;
+            load_rows<D, COLUMNS>(b1 + stage * TILE, c1.data + (column_at + column) * c1.stride + column_head * D, c1.stride,
                             columns - column);
-            load_rows<D, N>(b2 + stage * TILE, c2.data + (column_at + column) * c2.stride + column_head * D, c2.stride,
+            load_rows<D, COLUMNS>(b2 + stage * TILE, c2.data + (column_at + column) * c2.stride + column_head * D, c2.stride,
                             columns - column);
         };
         const float *lse2 = t.lse2 + ((int64_t)b * t.heads + h) * t.padded,
@@ -269,27 +272,32 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
             cp_async_commit();
             cp_async_wait<1>();
             __syncthreads();
-            float s[N / 8][4], dp[N / 8][4];
-            product<D, N>(s, a1, warp_row, b1 + stage * TILE);
-            if (partly) hide<N>(s, &m, cursor, j * N, -INFINITY);
-            product<D, N>(dp, a2, warp_row, b2 + stage * TILE);
+#pragma unroll 1
+            for (int x0 = 0; x0 < COLUMNS; x0 += N) {
+                uint32_t x1 = b1 + stage * TILE + x0 * D * 2, x2 = b2 + stage * TILE + x0 * D * 2;
+                float s[N / 8][4], dp[N / 8][4];
+                product<D, N>(s, a1, warp_row, x1);
+                if (partly) hide<N>(s, &m, cursor, j * COLUMNS + x0, -INFINITY);
+                product<D, N>(dp, a2, warp_row, x2);
 #pragma unroll
-            for (int x = 0; x < N / 8; x++) {
-                float2 cl = make_float2(0, 0), cd = make_float2(0, 0);
-                if (KEYS) {
-                    cl = *(const float2 *)(lse2 + j * N + 8 * x + 2 * (lane % 4));
-                    cd = *(const float2 *)(delta + j * N + 8 * x + 2 * (lane % 4));
-                }
+                for (int x = 0; x < N / 8; x++) {
+                    float2 cl = make_float2(0, 0), cd = make_float2(0, 0);
+                    if (KEYS) {
+                        int column = j * COLUMNS + x0 + 8 * x + 2 * (lane % 4);
+                        cl = *(const float2 *)(lse2 + column);
+                        cd = *(const float2 *)(delta + column);
+                    }
 #pragma unroll
-                for (int c = 0; c < 4; c++) {
-                    float l = KEYS ? (c % 2 ? cl.y : cl.x) : row_lse[c / 2];
-                    float d = KEYS ? (c % 2 ? cd.y : cd.x) : row_delta[c / 2];
-                    s[x][c] = exp2_fast(s[x][c] * ATTENTION_LOG2E - l);
-                    dp[x][c] = s[x][c] * (dp[x][c] - d);
+                    for (int c = 0; c < 4; c++) {
+                        float l = KEYS ? (c % 2 ? cl.y : cl.x) : row_lse[c / 2];
+                        float d = KEYS ? (c % 2 ? cd.y : cd.x) : row_delta[c / 2];
+                        s[x][c] = exp2_fast(s[x][c] * ATTENTION_LOG2E - l);
+                        dp[x][c] = s[x][c] * (dp[x][c] - d);
+                    }
                 }
+                if constexpr (KEYS) accumulate<D, N>(out2, s, x2);
+                accumulate<D, N>(out1, dp, x1);
             }
-            if constexpr (KEYS) accumulate<D, N>(out2, s, b2 + stage * TILE);
-            accumulate<D, N>(out1, dp, b1 + stage * TILE);
             __syncthreads();
         }
         cp_async_wait<0>();

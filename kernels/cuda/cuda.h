@@ -35,6 +35,8 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_
 extern "C" {
 int cuda_attention(struct device *d, const struct op_attention_args *a, struct err *e);
 int cuda_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
+// At plan time: 0, or CONFIG with what is supported.
+int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) ERR_CHECK;
 void cuda_attention_close(struct device *d); // frees the schedules; NULL-safe
 }
 

@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of the GPU, host side: what is supported, schedules kept on the device, which kernels run; and
+// the small kernels around them.
+//   rows:    delta = sum o dO, and lse in units of log2, once per backward (reads o, dO; order fixed).
+//   combine: o = sum over splits of exp(lse_i - lse) o_i, in the order of the splits.
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/attention.cuh"
+
+// ---- schedules on the device
+
+enum { CACHE_ENTRIES = 64 };
+
+// What a schedule was made of: the masks' content, not their addresses.
+struct cache_key {
+    uint64_t content;
+    int32_t sequences, row_tile, col_tile, turned;
+};
+
+struct cache_entry {
+    struct cache_key key;
+    unsigned char *block;  // device
+    struct mask_view *view; // device, [sequences]
+    int32_t tiles, steps;  // row tiles of a sequence; the most steps of one
+    uint64_t used;
+};
+
+struct attention_cache {
+    struct cache_entry entry[CACHE_ENTRIES];
+    int count;
+    uint64_t clock;
+};
+
+static uint64_t mix(uint64_t h, uint64_t v) {
+    h = (h ^ v) * 0x9fb21c651e98df25u;
+    return h ^ h >> 32;
+}
+
+static uint64_t mask_content(const struct mask *m) {
+    uint64_t h = mix(mix(0x2545f4914f6cdd1du, (uint64_t)m->queries), (uint64_t)m->keys);
+    for (int32_t r = 0; r < m->n_runs; r++) h = mix(mix(h, (uint64_t)m->runs[r].q_hi), (uint64_t)m->runs[r].count);
+    for (int32_t i = 0; i < m->n_intervals; i++)
+        h = mix(h, (uint64_t)(uint32_t)m->intervals[i].lo << 32 | (uint32_t)m->intervals[i].hi);
+    return h;
+}
+
+// The parts of one mask within a block of memory.
+struct layout {
+    size_t tile, range, order, row, interval;
+};
+
+static size_t place(size_t *end, size_t bytes) {
+    size_t at = *end;
+    *end = (at + bytes + 15) / 16 * 16;
+    return at;
+}
+
+static struct layout layout_of(size_t *end, const struct schedule *s, const struct mask *m) {
+    struct layout l;
+    l.tile = place(end, (size_t)s->n_tiles * sizeof *s->tile);
+    l.range = place(end, (size_t)s->n_ranges * sizeof *s->range);
+    l.order = place(end, (size_t)s->n_tiles * sizeof *s->order);
+    l.row = place(end, (size_t)m->queries * sizeof(struct schedule_row));
+    l.interval = place(end, (size_t)m->n_intervals * sizeof *m->intervals);
+    return l;
+}
+
+static void put(unsigned char *block, size_t at, const void *from, size_t bytes) {
+    if (bytes > 0) memcpy(block + at, from, bytes);
+}
+
+static void fill(unsigned char *block, struct layout l, const struct schedule *s, const struct mask *m) {
+    put(block, l.tile, s->tile, (size_t)s->n_tiles * sizeof *s->tile);
+    put(block, l.range, s->range, (size_t)s->n_ranges * sizeof *s->range);
+    put(block, l.order, s->order, (size_t)s->n_tiles * sizeof *s->order);
+    put(block, l.interval, m->intervals, (size_t)m->n_intervals * sizeof *m->intervals);
+    schedule_rows(m, (struct schedule_row *)(block + l.row));
+}
+
+static struct mask_view view_of(unsigned char *device, struct layout l) {
+    struct mask_view v = {(struct schedule_tile *)(device + l.tile), (struct schedule_range *)(device + l.range),
+                          (int32_t *)(device + l.order), (struct schedule_row *)(device + l.row),
+                          (struct mask_interval *)(device + l.interval)};
+    return v;
+}
+
+// One distinct mask of a call.
+struct part {
+    const struct mask *from;
+    struct mask turned;
+    struct schedule schedule;
+    struct layout layout;
+};
+
+static int part_build(struct part *p, const struct mask *m, const struct cache_key *key, size_t *end, struct err *e) {
+    p->from = m;
+    int rc = key->turned ? mask_transpose(&p->turned, m, e) : 0;
+    const struct mask *rows = key->turned ? &p->turned : m;
+    if (rc == 0) rc = schedule_build(&p->schedule, rows, key->row_tile, key->col_tile, e);
+    if (rc == 0) p->layout = layout_of(end, &p->schedule, rows);
+    return rc;
+}
+
+static int upload(struct cuda_device *d, struct cache_entry *c, const unsigned char *host, size_t bytes, struct err *e) {
+    return cuda_check(cudaMemcpyAsync(c->block, host, bytes, cudaMemcpyHostToDevice, d->stream),
+                      "attention: upload of a schedule", e);
+}
+
+static int entry_build(struct cuda_device *d, struct cache_entry *c, const struct mask *const *masks, struct err *e) {
+    int n = c->key.sequences, count = 0, rc = 0;
+    size_t end = 0;
+    struct part *part = (struct part *)calloc((size_t)n, sizeof *part);
+    int *which = (int *)calloc((size_t)n, sizeof *which);
+    unsigned char *host = NULL;
+    if (part == NULL || which == NULL) rc = err_set(e, ERR_MEMORY, "attention: no memory for schedules");
+    place(&end, (size_t)n * sizeof(struct mask_view));
+    for (int b = 0; b < n && rc == 0; b++) {
+        for (which[b] = 0; which[b] < count && part[which[b]].from != masks[b];) which[b]++;
+        if (which[b] == count) rc = part_build(&part[count++], masks[b], &c->key, &end, e);
+    }
+    if (rc == 0) rc = cuda_check(cudaMalloc((void **)&c->block, end), "attention: memory of a schedule", e);
+    if (rc == 0 && (host = (unsigned char *)malloc(end)) == NULL)
+        rc = err_set(e, ERR_MEMORY, "attention: no memory for schedules");
+    if (rc == 0) {
+        for (int i = 0; i < count; i++)
+            fill(host, part[i].layout, &part[i].schedule, c->key.turned ? &part[i].turned : part[i].from);
+        for (int b = 0; b < n; b++) {
+            ((struct mask_view *)host)[b] = view_of(c->block, part[which[b]].layout);
+            const struct schedule *s = &part[which[b]].schedule;
+            int32_t steps = s->n_tiles > 0 ? s->tile[s->order[0]].steps : 0;
+            c->tiles = s->n_tiles;
+            c->steps = steps > c->steps ? steps : c->steps;
+        }
+        c->view = (struct mask_view *)c->block;
+        rc = upload(d, c, host, end, e);
+    }
+    for (int i = 0; i < count; i++) {
+        schedule_fini(&part[i].schedule);
+        mask_fini(&part[i].turned);
+    }
+    if (rc != 0) cudaFree(c->block);
+    free(host);
+    free(which);
+    free(part);
+    return rc;
+}
+
+static struct cache_entry *oldest(struct attention_cache *c) {
+    struct cache_entry *old = &c->entry[0];
+    for (int i = 1; i < c->count; i++) {
+        if (c->entry[i].used < old->used) old = &c->entry[i];
+    }
+    return old;
+}
+
+// The schedule of these masks, made when it is met for the first time (never inside a captured graph: the
+// steps before the capture have met it).
+static int schedule_of(struct cuda_device *d, const struct mask *const *masks, struct cache_key key,
+                       const struct cache_entry **out, struct err *e) {
+    if (d->attention == NULL) d->attention = (struct attention_cache *)calloc(1, sizeof *d->attention);
+    struct attention_cache *c = d->attention;
+    if (c == NULL) return err_set(e, ERR_MEMORY, "attention: no memory");
+    for (int b = 0; b < key.sequences; b++)
+        key.content = mix(key.content, b > 0 && masks[b] == masks[b - 1] ? 1 : mask_content(masks[b]));
+    c->clock++;
+    for (int i = 0; i < c->count; i++) {
+        if (memcmp(&c->entry[i].key, &key, sizeof key) != 0) continue;
+        c->entry[i].used = c->clock;
+        *out = &c->entry[i];
+        return 0;
+    }
+    struct cache_entry fresh = {};
+    fresh.key = key;
+    fresh.used = c->clock;
+    int rc = entry_build(d, &fresh, masks, e);
+    if (rc != 0) return rc;
+    struct cache_entry *to = c->count < CACHE_ENTRIES ? &c->entry[c->count++] : oldest(c);
+    if (to->block != NULL) { // kernels in flight may read it
+        rc = cuda_check(cudaStreamSynchronize(d->stream), "attention", e);
+        cudaFree(to->block);
+    }
+    *to = fresh;
+    *out = to;
+    return rc;
+}
+
+void cuda_attention_close(struct device *device) {
+    struct cuda_device *d = cuda_of(device);
+    if (d == NULL || d->attention == NULL) return;
+    for (int i = 0; i < d->attention->count; i++) cudaFree(d->attention->entry[i].block);
+    free(d->attention);
+    d->attention = NULL;
+}
+
+// ---- arguments
+
+int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) {
+    if (d->compute < 80) {
+        return err_set(e, ERR_CONFIG, "attention: this GPU has compute capability %d.%d, needed is 8.0 or later",
+                       d->compute / 10, d->compute % 10);
+    }
+    if (head_dim == 32 || head_dim == 64 || head_dim == 128) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "attention: model.head_dim %d is not supported on a GPU; supported: 32, 64, 128 (bf16)", head_dim);
+}
+
+static int check_rows(const char *name, const struct tensor *t, int64_t rows, int64_t columns, struct err *e) {
+    if (t->dtype != DTYPE_BF16)
+        return err_set(e, ERR_CONFIG, "attention: %s is fp32; on a GPU q, k, v, o and their gradients are bf16", name);
+    if (t->data == NULL || t->rank != 2 || t->shape[0] != rows || t->shape[1] != columns || t->stride[0] < columns) {
+        return err_set(e, ERR_BUG, "attention: %s is not [%lld, %lld]", name, (long long)rows, (long long)columns);
+    }
+    if ((uintptr_t)t->data % 16 != 0 || t->stride[0] % 8 != 0)
+        return err_set(e, ERR_BUG, "attention: rows of %s are not 16-byte aligned", name);
+    return 0;
+}
+
+static int check_masks(const struct mask *const *masks, int64_t sequences, struct err *e) {
+    for (int64_t b = 0; b < sequences; b++) {
+        if (masks[b] == NULL || masks[b]->queries != masks[0]->queries || masks[b]->keys != masks[0]->keys)
+            return err_set(e, ERR_BUG, "attention: the masks of a batch differ in shape");
+    }
+    return 0;
+}
+
+static struct attention_rows rows_of(const struct tensor *t) {
+    struct attention_rows r = {(bf16 *)t->data, t->stride[0]};
+    return r;
+}
+
+// One pointer per sequence, from either way of giving masks. The caller frees it.
+static int list_masks(const struct mask *one, const struct mask *const *many, int64_t sequences,
+                      const struct mask ***out, struct err *e) {
+    *out = (const struct mask **)calloc((size_t)sequences, sizeof **out);
+    if (*out == NULL) return err_set(e, ERR_MEMORY, "attention: no memory");
+    for (int64_t b = 0; b < sequences; b++) (*out)[b] = many != NULL ? many[b] : one;
+    return check_masks(*out, sequences, e);
+}
+
+static int check_heads(const struct cuda_device *d, int64_t sequences, int heads, int kv_heads, int head_dim,
+                       struct err *e) {
+    if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0 || sequences < 0 || sequences > 1 << 20)
+        return err_set(e, ERR_BUG, "attention: %d heads on %d, %lld sequences", heads, kv_heads, (long long)sequences);
+    return cuda_attention_supports(d, head_dim, e);
+}
+
+// ---- forward
+
+static __global__ void combine(const struct attention_task t, int head_dim) {
+    int64_t rows = (int64_t)t.sequences * t.queries * t.heads;
+    int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= rows) return;
+    float top = -INFINITY, sum = 0;
+    for (int s = 0; s < t.splits; s++) top = fmaxf(top, t.weight[s * rows + row]);
+    float base = top == -INFINITY ? 0 : top;
+    for (int s = 0; s < t.splits; s++) sum += exp2_fast((t.weight[s * rows + row] - base) * ATTENTION_LOG2E);
+    int64_t token = row / t.heads, h = row % t.heads;
+    if (threadIdx.x == 0)
+        t.lse[token * t.lse_stride + h] = sum > 0 ? top + ATTENTION_LN2 * __log2f(sum) : -INFINITY;
+    float inverse = sum > 0 ? 1 / sum : 0;
+    for (int c = (int)threadIdx.x; c < head_dim; c += (int)blockDim.x) {
+        float o = 0;
+        for (int s = 0; s < t.splits; s++)
+            o += exp2_fast((t.weight[s * rows + row] - base) * ATTENTION_LOG2E) * t.part[(s * rows + row) * head_dim + c];
+        t.o.data[token * t.o.stride + h * head_dim + c] = __float2bfloat16(o * inverse);
+    }
+}
+
+// How many blocks share the keys of a query tile: a function of shapes alone.
+static int splits_of(int64_t tiles, int steps) {
+    enum { WANTED = 256, STEPS = 8, MOST = 64 };
+    if (tiles >= WANTED / 2 || tiles == 0) return 1;
+    int64_t n = (WANTED + tiles - 1) / tiles, most = steps / STEPS;
+    n = n < most ? n : most;
+    return n < 1 ? 1 : n > MOST ? MOST : (int)n;
+}
+
+static int forward_with_splits(struct cuda_device *d, struct attention_task *t, int head_dim, struct err *e) {
+    int64_t rows = (int64_t)t->sequences * t->queries * t->heads;
+    if (t->splits > 1) {
+        int rc = cuda_scratch(&d->base, (void **)&t->part,
+                              (size_t)(t->splits * rows * (head_dim + 1)) * sizeof(float), e);
+        if (rc != 0) return rc;
+        t->weight = t->part + t->splits * rows * head_dim;
+    }
+    int rc = cuda_check(attention_forward_sm80(t, head_dim, d->stream), "attention", e);
+    if (rc != 0 || t->splits == 1) return rc;
+    dim3 grid((unsigned)((rows + 7) / 8)), block(32, 8);
+    return cuda_check(LAUNCH(combine, grid, block, 0, d->stream, *t, head_dim), "attention", e);
+}
+
+static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
+                       struct err *e) {
+    const struct cache_entry *c = NULL;
+    struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_COLUMNS, 0};
+    int rc = schedule_of(d, masks, key, &c, e);
+    if (rc != 0) return rc;
+    t->view = c->view;
+    t->tiles = c->tiles;
+    t->splits = splits_of((int64_t)c->tiles * t->heads * t->sequences, c->steps);
+    return forward_with_splits(d, t, head_dim, e);
+}
+
+int cuda_attention(struct device *device, const struct op_attention_args *a, struct err *e) {
+    struct cuda_device *d = cuda_of(device);
+    int rc = check_heads(d, a->sequences, a->heads, a->kv_heads, a->head_dim, e);
+    if (rc != 0 || a->sequences == 0) return rc;
+    const struct mask **masks = NULL;
+    rc = list_masks(a->mask, a->masks, a->sequences, &masks, e);
+    if (rc == 0) {
+        int64_t queries = masks[0]->queries, keys = masks[0]->keys;
+        int64_t q_rows = a->sequences * queries, k_rows = a->sequences * keys;
+        int64_t q_columns = (int64_t)a->heads * a->head_dim, k_columns = (int64_t)a->kv_heads * a->head_dim;
+        rc = check_rows("q", &a->q, q_rows, q_columns, e);
+        if (rc == 0) rc = check_rows("k", &a->k, k_rows, k_columns, e);
+        if (rc == 0) rc = check_rows("v", &a->v, k_rows, k_columns, e);
+        if (rc == 0) rc = check_rows("o", &a->o, q_rows, q_columns, e);
+        struct attention_task t = {};
+        t.q = rows_of(&a->q), t.k = rows_of(&a->k), t.v = rows_of(&a->v), t.o = rows_of(&a->o);
+        t.lse = (float *)a->lse.data, t.lse_stride = a->lse.stride[0];
+        t.sequences = (int)a->sequences, t.heads = a->heads, t.kv_heads = a->kv_heads;
+        t.queries = (int)queries, t.keys = (int)keys;
+        if (rc == 0 && queries > 0) rc = forward_run(d, &t, a->head_dim, masks, e);
+    }
+    free(masks);
+    return rc;
+}
+
+// ---- backward
+
+// One warp per query and head.
+static __global__ void rows_prepare(const struct attention_task t, int head_dim) {
+    int64_t n = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, q = n % t.padded, h = n / t.padded % t.heads,
+            b = n / t.padded / t.heads;
+    float sum = 0, lse2 = INFINITY;
+    if (b < t.sequences && q < t.queries) {
+        int64_t row = b * t.queries + q;
+        const bf16 *o = t.o.data + row * t.o.stride + h * head_dim, *g = t.d_o.data + row * t.d_o.stride + h * head_dim;
+        for (int c = 2 * (int)threadIdx.x; c < head_dim; c += 64) {
+            float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(o + c)),
+                   y = __bfloat1622float2(*(const __nv_bfloat162 *)(g + c));
+            sum += x.x * y.x + x.y * y.y;
+        }
+        float lse = t.lse[row * t.lse_stride + h];
+        lse2 = lse == -INFINITY ? INFINITY : lse * ATTENTION_LOG2E;
+    }
+    for (int by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
+    if (threadIdx.x == 0 && b < t.sequences) {
+        t.lse2[n] = lse2;
+        t.delta[n] = sum;
+    }
+}
+
+static int prepare(struct cuda_device *d, const struct attention_task *t, int head_dim, struct err *e) {
+    int64_t n = (int64_t)t->sequences * t->heads * t->padded;
+    dim3 grid((unsigned)((n + 7) / 8)), block(32, 8);
+    return cuda_check(LAUNCH(rows_prepare, grid, block, 0, d->stream, *t, head_dim), "attention_backward", e);
+}
+
+static int backward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
+                        struct err *e) {
+    const struct cache_entry *c = NULL, *turned = NULL;
+    struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_BACKWARD_COLUMNS, 0};
+    t->padded = (t->queries + SM80_ROWS - 1) / SM80_ROWS * SM80_ROWS;
+    int64_t rows = (int64_t)t->sequences * t->heads * t->padded;
+    int rc = cuda_scratch(&d->base, (void **)&t->lse2, (size_t)(2 * rows + 4) * sizeof(float), e);
+    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc != 0) return rc;
+    t->view = c->view;
+    t->tiles = c->tiles;
+    t->delta = t->lse2 + rows;
+    key.turned = 1;
+    rc = schedule_of(d, masks, key, &turned, e);
+    if (rc == 0 && rows > 0) rc = prepare(d, t, head_dim, e);
+    if (rc != 0) return rc;
+    return cuda_check(attention_backward_sm80(t, turned->view, turned->tiles, head_dim, d->stream),
+                      "attention_backward", e);
+}
+
+static int check_backward(const struct op_attention_backward_args *a, int64_t q_rows, int64_t k_rows, struct err *e) {
+    int64_t q = (int64_t)a->heads * a->head_dim, k = (int64_t)a->kv_heads * a->head_dim;
+    int rc = check_rows("q", &a->q, q_rows, q, e);
+    if (rc == 0) rc = check_rows("k", &a->k, k_rows, k, e);
+    if (rc == 0) rc = check_rows("v", &a->v, k_rows, k, e);
+    if (rc == 0) rc = check_rows("o", &a->o, q_rows, q, e);
+    if (rc == 0) rc = check_rows("d_o", &a->d_o, q_rows, q, e);
+    if (rc == 0) rc = check_rows("dq", &a->dq, q_rows, q, e);
+    if (rc == 0) rc = check_rows("dk", &a->dk, k_rows, k, e);
+    return rc == 0 ? check_rows("dv", &a->dv, k_rows, k, e) : rc;
+}
+
+int cuda_attention_backward(struct device *device, const struct op_attention_backward_args *a, struct err *e) {
+    struct cuda_device *d = cuda_of(device);
+    int rc = check_heads(d, a->sequences, a->heads, a->kv_heads, a->head_dim, e);
+    if (rc != 0 || a->sequences == 0) return rc;
+    const struct mask **masks = NULL;
+    rc = list_masks(a->mask, a->masks, a->sequences, &masks, e);
+    if (rc == 0) {
+        struct attention_task t = {};
+        t.queries = (int)masks[0]->queries, t.keys = (int)masks[0]->keys;
+        rc = check_backward(a, a->sequences * t.queries, a->sequences * t.keys, e);
+        t.q = rows_of(&a->q), t.k = rows_of(&a->k), t.v = rows_of(&a->v), t.o = rows_of(&a->o);
+        t.d_o = rows_of(&a->d_o), t.dq = rows_of(&a->dq), t.dk = rows_of(&a->dk), t.dv = rows_of(&a->dv);
+        t.lse = (float *)a->lse.data, t.lse_stride = a->lse.stride[0];
+        t.sequences = (int)a->sequences, t.heads = a->heads, t.kv_heads = a->kv_heads;
+        if (rc == 0) rc = backward_run(d, &t, a->head_dim, masks, e);
+    }
+    free(masks);
+    return rc;
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/cuda.h" // first: it gives the C headers their linkage
+
+#include <stdlib.h>
+
+#include "tests/kernels/emulated.h"
+
+struct emulated {
+    struct cuda_device cuda; // first
+    void *scratch;
+};
+
+int cuda_check(cudaError_t rc, const char *what, struct err *e) {
+    return rc == cudaSuccess ? 0 : err_set(e, ERR_DEVICE, "%s: %s", what, cudaGetErrorString(rc));
+}
+
+// Fresh and poisoned each time, so that nobody leans on what another call left there.
+int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
+    struct emulated *m = (struct emulated *)d;
+    cudaFree(m->scratch);
+    m->scratch = NULL;
+    int rc = cuda_check(cudaMalloc(&m->scratch, bytes), "scratch", e);
+    *out = m->scratch;
+    return rc;
+}
+
+struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products) {
+    struct emulated *m = (struct emulated *)calloc(1, sizeof *m);
+    m->cuda.compute = compute;
+    m->cuda.multiprocessors = 3;
+    simt_options.seed = seed;
+    simt_options.late_copies = late_copies;
+    simt_options.late_products = late_products;
+    return &m->cuda.base;
+}
+
+void emulated_close(struct device *d) {
+    struct emulated *m = (struct emulated *)d;
+    cuda_attention_close(d);
+    cudaFree(m->scratch);
+    free(m);
+}
+
+int emulated_attention(struct device *d, const struct op_attention_args *a, struct err *e) {
+    return cuda_attention(d, a, e);
+}
+
+int emulated_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e) {
+    return cuda_attention_backward(d, a, e);
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// A CUDA device that the emulator runs, for C tests. Device memory is host memory.
+#ifndef ORRERY_TESTS_KERNELS_EMULATED_H
+#define ORRERY_TESTS_KERNELS_EMULATED_H
+
+#include <stdbool.h>
+
+#include "kernels/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// compute: 80 or 90. seed: the order of threads; late: asynchronous work is put off as long as allowed.
+struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products);
+void emulated_close(struct device *d);
+int emulated_attention(struct device *d, const struct op_attention_args *a, struct err *e);
+int emulated_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
