@@ -6,14 +6,11 @@
 
 #include "trainer/eval_write.h"
 #include "trainer/evaluate.h"
+#include "trainer/forecast.h"
 #include "trainer/rollout_show.h"
 #include "trainer/task.h"
 
 #define TEXT_MAX ((size_t)64 << 20)
-
-static int ask_model(void *model, const struct model_input *in, float *const *pred, struct err *e) {
-    return model_predict(model, in, pred, e);
-}
 
 static int write_file(const struct rank *r, const char *name, const struct buf *text, struct err *e) {
     char path[CONFIG_TEXT_BYTES + 64];
@@ -37,9 +34,10 @@ static int write_result(const struct rank *r, const struct eval_result *result, 
 
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) {
+    struct forecast forecast = {.model = m};
     struct evaluate_request q = {.config = r->config,
                                  .set = data_modalities(held_out),
-                                 .predictor = {ask_model, m},
+                                 .predictor = forecast_predictor(&forecast),
                                  .coll = r->coll,
                                  .box = r->box,
                                  .step = step};
@@ -55,13 +53,15 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
         rc = write_result(r, &result, e);
     }
     eval_result_fini(&result);
+    forecast_fini(&forecast);
     data_close(own);
     return rc;
 }
 
 int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+    struct forecast forecast = {.model = m};
     struct rollout_show_request q = {
-        .config = r->config, .set = data_modalities(held_out), .predictor = {ask_model, m}};
+        .config = r->config, .set = data_modalities(held_out), .predictor = forecast_predictor(&forecast)};
     int rc = 0;
     blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
     if (rank_is_root(r)) {
@@ -69,6 +69,7 @@ int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struc
         rc = rollout_show(&q, r->run_dir, e);
         if (!rc) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
     }
+    forecast_fini(&forecast);
     return rc ? rc : coll_barrier(r->coll, "rollout pictures", e);
 }
 

@@ -9,7 +9,6 @@
 #include "trainer/eval_deal.h"
 #include "trainer/eval_measure.h"
 
-#define CHUNK           8   // sequences predicted together, whatever the number of ranks
 #define MEAN_WINDOWS    256 // training windows behind the training mean
 #define REPLICATES_MAX  1000
 #define REPLICATES_MIN  50
@@ -33,14 +32,14 @@ struct mean_job {
 };
 
 static int64_t chunk_end(const struct eval_windows *w, int64_t first) {
-    return first + CHUNK < w->n ? first + CHUNK : w->n;
+    return first + EVALUATE_CHUNK < w->n ? first + EVALUATE_CHUNK : w->n;
 }
 
 // A block: sums, squares, frames.
 static int sum_chunk(void *arg, int64_t item, double *block, struct err *e) {
     const struct mean_job *job = arg;
     const struct eval_windows *w = job->windows;
-    int64_t first = item * CHUNK, n = chunk_end(w, first) - first;
+    int64_t first = item * EVALUATE_CHUNK, n = chunk_end(w, first) - first;
     struct batch batch = {0};
     struct baseline_sums sums;
     int rc = baseline_sums_init(&sums, job->set, e);
@@ -69,7 +68,7 @@ static int take_means(const struct evaluate_request *q, const struct eval_source
     struct mean_job job = {q->set, source, windows};
     struct baseline_sums total;
     double *all = NULL;
-    int64_t items = (windows->n + CHUNK - 1) / CHUNK;
+    int64_t items = (windows->n + EVALUATE_CHUNK - 1) / EVALUATE_CHUNK;
     int rc = baseline_sums_init(&total, q->set, e);
     if (rc) return rc;
     int64_t block = 2 * total.elems + OPS_MODALITIES_MAX;
@@ -86,7 +85,7 @@ struct chunk {
     struct evaluate *ev;
     int64_t first, n;
     struct batch batch; // n + 1 windows: the one before the first, for its actions, then the chunk
-    uint64_t sample[CHUNK];
+    uint64_t sample[EVALUATE_CHUNK];
     float *guess[EVAL_ROWS][OPS_MODALITIES_MAX];
     float *cut[OPS_MODALITIES_MAX]; // [n, probe frames, frame_elems]
 };
@@ -101,7 +100,7 @@ static float *truth_of(const struct chunk *c, int m) {
 
 static int load_chunk(struct chunk *c, struct err *e) {
     struct evaluate *ev = c->ev;
-    int64_t episode[CHUNK + 1], first_frame[CHUNK + 1];
+    int64_t episode[EVALUATE_CHUNK + 1], first_frame[EVALUATE_CHUNK + 1];
     for (int64_t i = 0; i <= c->n; i++) {
         int64_t k = (c->first + i - 1 + ev->held_out.n) % ev->held_out.n;
         episode[i] = ev->held_out.episode[k];
@@ -283,7 +282,7 @@ static int run_probes(struct chunk *c, double *block, struct err *e) {
 
 static int run_chunk(void *arg, int64_t item, double *block, struct err *e) {
     struct evaluate *ev = arg;
-    struct chunk c = {.ev = ev, .first = item * CHUNK};
+    struct chunk c = {.ev = ev, .first = item * EVALUATE_CHUNK};
     c.n = chunk_end(&ev->held_out, c.first) - c.first;
     if (ev->q->box) {
         char place[64];
@@ -400,8 +399,9 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
     if (!rc) rc = take_result(out, out->horizon, e);
     if (!rc) rc = prepare(&ev, e);
     if (rc) goto out;
-    int64_t items = (ev.held_out.n + CHUNK - 1) / CHUNK;
-    rc = eval_deal(q->coll, "evaluate: records", items, CHUNK * ev.record, run_chunk, &ev, &records, e);
+    int64_t items = (ev.held_out.n + EVALUATE_CHUNK - 1) / EVALUATE_CHUNK;
+    rc = eval_deal(q->coll, "evaluate: records", items, EVALUATE_CHUNK * ev.record, run_chunk, &ev, &records,
+                   e);
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);
     out->has = has_of(&ev);

@@ -17,6 +17,8 @@
 #include "trainer/eval_source.h"
 #include "trainer/rollout.h"
 
+#define EVALUATE_CHUNK 8 // sequences predicted together, whatever the number of ranks
+
 struct evaluate_request {
     const struct config *config;
     const struct modality_set *set;

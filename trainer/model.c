@@ -75,7 +75,6 @@ static int fill_weights(struct model *m, struct err *e) {
     return rc;
 }
 
-// Everything but memory on the device: enough for plans.
 static int describe(struct model *m, const struct config *c, const struct modality_set *set, struct err *e) {
     m->config = c;
     m->set = *set;
@@ -157,17 +156,11 @@ static struct model_input part_of(const struct model *m, const struct model_inpu
 
 static int predict_part(struct model *m, const struct model_input *in, float *const *pred, int64_t first,
                         struct err *e) {
+    float *to[OPS_MODALITIES_MAX];
+    for (int i = 0; i < m->set.n; i++)
+        to[i] = pred[i] ? pred[i] + first * in->frames * m->set.spec[i].frame_elems : NULL;
     int rc = model_run(m, &m->predicting, in, e);
-    for (int i = 0; !rc && i < m->set.n; i++) {
-        const struct modality_spec *spec = &m->set.spec[i];
-        if (!pred[i]) continue;
-        float *to = pred[i] + first * in->frames * spec->frame_elems;
-        struct op_unpatchify_args a = {.rows = m->predicting.out[i],
-                                       .frame = tensor_2d(to, in->sequences * in->frames, spec->frame_elems),
-                                       .grid = spec->grid};
-        rc = m->device->ops->unpatchify(m->device, &a, e);
-    }
-    return rc;
+    return rc ? rc : model_predicted(m, &m->predicting, in->sequences * in->frames, to, e);
 }
 
 int64_t model_predict_chunk(const struct modality_set *set, int64_t frames) {

@@ -41,6 +41,22 @@ float *model_weights(struct model *m); // flat, params->elems floats
 // any number of frames: positions are 0 .. F-1. Allocates when it meets a longer sequence than before.
 int model_predict(struct model *m, const struct model_input *in, float *const *pred, struct err *e) ERR_CHECK;
 
+// ---- decoding: frame by frame, with the keys and values of the frames before. The same numbers as
+// model_predict up to rounding, at the price of one frame.
+struct model_cache;
+int model_cache_create(struct model_cache **out, struct model *m, int64_t sequences, int64_t frames,
+                       struct err *e) ERR_CHECK;
+void model_cache_destroy(struct model_cache *c); // NULL-safe
+int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
+                          int64_t frames);
+// Frames before its own that a frame sees in its history slots.
+int64_t model_history(const struct model *m);
+// Predicts frame `at`: the last one of `in`, which holds min(at, model_history) frames before it too. Frames
+// 0 .. at - 1 were decoded before, the last time with their final values. pred[i] [B, E] (NULL: not wanted;
+// all NULL: only keys and values). Decoding `at` again replaces it; a failure empties the cache.
+int model_decode(struct model_cache *c, int64_t at, const struct model_input *in, float *const *pred,
+                 struct err *e) ERR_CHECK;
+
 // ---- training: reserve once, then forward, loss, backward.
 // Plans and takes the memory for steps of exactly this shape.
 int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err *e) ERR_CHECK;

@@ -2,23 +2,30 @@
 // What a model costs, before there is one: memory and arithmetic as functions of the config.
 #include "trainer/model_impl.h"
 
-static int64_t space_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                           int64_t frames, bool training) {
-    struct model m = {.config = c,
-                      .set = *set,
-                      .head_dim = (int)c->model_head_dim,
-                      .heads = (int)(c->model_width / c->model_head_dim),
-                      .hidden = params_hidden(c)};
-    return model_space_bytes(&m, sequences, frames, training);
+// What the sizes of buffers depend on.
+static struct model shape_of(const struct config *c, const struct modality_set *set) {
+    return (struct model){.config = c,
+                          .set = *set,
+                          .head_dim = (int)c->model_head_dim,
+                          .heads = (int)(c->model_width / c->model_head_dim),
+                          .hidden = params_hidden(c)};
 }
 
 int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
                              int64_t frames) {
-    return space_bytes(c, set, sequences, frames, true);
+    struct model m = shape_of(c, set);
+    return model_space_bytes(&m, sequences, frames, true);
 }
 
 int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, int64_t frames) {
-    return space_bytes(c, set, model_predict_chunk(set, frames), frames, false);
+    struct model m = shape_of(c, set);
+    return model_space_bytes(&m, model_predict_chunk(set, frames), frames, false);
+}
+
+int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
+                          int64_t frames) {
+    struct model m = shape_of(c, set);
+    return model_past_bytes(&m, sequences, frames) + model_space_bytes(&m, sequences, 1, false);
 }
 
 // Pairs (query, key) that one sequence attends over.

@@ -56,6 +56,15 @@ static int condition(struct model *m, struct model_space *s, const struct model_
     return rc ? rc : linear(m, s->cond1_act, m->cond2_weight, m->cond2_bias, s->c, e);
 }
 
+// The new frame's keys and values go to their place among the past ones.
+static int remember(struct model *m, const struct model_past *past, int64_t layer, struct tensor k,
+                    struct tensor v, struct err *e) {
+    struct op_scatter_args keys = {.x = past->k[layer], .rows = k, .modality = 1, .map = &past->map};
+    struct op_scatter_args values = {.x = past->v[layer], .rows = v, .modality = 1, .map = &past->map};
+    int rc = m->device->ops->scatter(m->device, &keys, e);
+    return rc ? rc : m->device->ops->scatter(m->device, &values, e);
+}
+
 static int attend(struct model *m, struct model_space *s, const struct model_block *b, struct model_layer *l,
                   struct err *e) {
     int64_t d = m->config->model_width, n = l->x.shape[0];
@@ -70,6 +79,12 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
                                    .kv_heads = m->heads,
                                    .head_dim = m->head_dim,
                                    .per_sequence = n / s->sequences};
+    const struct model_past *past = s->past;
+    if (past) {
+        rope.cos = past->cos;
+        rope.sin = past->sin;
+        rope.first_position = past->at * rope.per_sequence;
+    }
     int rc = m->device->ops->qk_rope(m->device, &rope, e);
     struct op_attention_args att = {.q = l->q,
                                     .k = l->k,
@@ -81,6 +96,13 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
                                     .kv_heads = m->heads,
                                     .head_dim = m->head_dim,
                                     .mask = &s->mask};
+    if (!rc && past) {
+        int64_t layer = b - m->blocks;
+        rc = remember(m, past, layer, l->k, att.v, e);
+        att.k = past->k[layer];
+        att.v = past->v[layer];
+        att.mask = &past->mask;
+    }
     return rc ? rc : m->device->ops->attention(m->device, &att, e);
 }
 
@@ -119,16 +141,20 @@ static int head(struct model *m, struct model_space *s, int i, struct err *e) {
     return rc ? rc : linear(m, s->last[i], m->head_weight[i], m->head_bias[i], s->out[i], e);
 }
 
-int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) {
+int model_embed(struct model *m, struct model_space *s, const struct model_input *in, struct tensor x,
+                struct err *e) {
+    int rc = 0;
+    for (int i = 0; !rc && i < m->set.n; i++) rc = embed(m, s, in, i, e);
+    if (!rc) rc = map_action(m, s, e);
+    return rc ? rc : assemble(m, s, x, e);
+}
+
+int model_transform(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) {
     if (in->sequences != s->sequences || in->frames != s->frames)
         return err_set(e, ERR_BUG, "the model is laid out for %lld x %lld frames, not %lld x %lld",
                        (long long)s->sequences, (long long)s->frames, (long long)in->sequences,
                        (long long)in->frames);
-    int rc = 0;
-    for (int i = 0; !rc && i < m->set.n; i++) rc = embed(m, s, in, i, e);
-    if (!rc) rc = map_action(m, s, e);
-    if (!rc) rc = assemble(m, s, s->layers[0].x, e);
-    if (!rc) rc = condition(m, s, in, e);
+    int rc = condition(m, s, in, e);
     for (int64_t i = 0; !rc && i < m->config->model_layers; i++) {
         struct model_layer *l = &s->layers[i];
         struct tensor out = i + 1 < m->config->model_layers ? s->layers[i + 1].x : s->x;
@@ -138,5 +164,23 @@ int model_run(struct model *m, struct model_space *s, const struct model_input *
     struct op_norm_mod_args norm = {.x = s->x, .y = s->normed, .rstd = s->rstd, .map = &s->map};
     if (!rc) rc = m->device->ops->norm_mod(m->device, &norm, e);
     for (int i = 0; !rc && i < m->set.n; i++) rc = head(m, s, i, e);
+    return rc;
+}
+
+int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) {
+    int rc = model_embed(m, s, in, s->layers[0].x, e);
+    return rc ? rc : model_transform(m, s, in, e);
+}
+
+int model_predicted(struct model *m, const struct model_space *s, int64_t frames, float *const *pred,
+                    struct err *e) {
+    int rc = 0;
+    for (int i = 0; !rc && i < m->set.n; i++) {
+        const struct modality_spec *spec = &m->set.spec[i];
+        if (!pred[i]) continue;
+        struct op_unpatchify_args a = {
+            .rows = s->out[i], .frame = tensor_2d(pred[i], frames, spec->frame_elems), .grid = spec->grid};
+        rc = m->device->ops->unpatchify(m->device, &a, e);
+    }
     return rc;
 }

@@ -22,8 +22,18 @@ struct model_layer {
     struct tensor up, act, y2;        // [N, 2H], [N, H], [N, D]
 };
 
+// Keys and values of the frames before, for a space that holds one frame of every sequence (model_decode.c).
+struct model_past {
+    int64_t frames, at;     // that there is room for; the number of the space's own frame
+    struct token_map map;   // of B rows of frames P tokens: the own frame's are modality 1
+    struct mask mask;       // P x frames P
+    struct tensor cos, sin; // [frames P, head_dim / 2]
+    struct tensor *k, *v;   // per block [B frames P, D]
+};
+
 struct model_space {
     struct arena arena;
+    const struct model_past *past; // NULL: the space holds whole sequences
     bool training;
     int64_t sequences, frames; // that the views below are laid out for
     struct token_map map;
@@ -71,6 +81,19 @@ int64_t model_space_bytes(const struct model *m, int64_t sequences, int64_t fram
 // Sequences that a prediction works on at a time.
 int64_t model_predict_chunk(const struct modality_set *set, int64_t frames);
 
+int64_t model_past_bytes(const struct model *m, int64_t sequences, int64_t frames);
+// Rotation angles of positions 0 .. frames P - 1.
+int model_fill_angles(const struct model *m, const struct tensor *cos_at, const struct tensor *sin_at,
+                      int64_t frames, struct err *e) ERR_CHECK;
+
+// The forward pass: x [N, D] = the tokens of `in`; then all blocks on the space's first x and the heads.
+int model_embed(struct model *m, struct model_space *s, const struct model_input *in, struct tensor x,
+                struct err *e) ERR_CHECK;
+int model_transform(struct model *m, struct model_space *s, const struct model_input *in,
+                    struct err *e) ERR_CHECK;
 int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) ERR_CHECK;
+// pred[i] [frames, E] = the heads' rows as frames, where it is wanted.
+int model_predicted(struct model *m, const struct model_space *s, int64_t frames, float *const *pred,
+                    struct err *e) ERR_CHECK;
 
 #endif

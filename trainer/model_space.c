@@ -151,7 +151,8 @@ static void place_of(const struct model *m, int64_t slot, double *y, double *x) 
     *x = 4.0 / (double)across * (double)(token % across + 1);
 }
 
-static int fill_angles(struct model_space *s, const struct model *m, int64_t f, struct err *e) {
+int model_fill_angles(const struct model *m, const struct tensor *cos_at, const struct tensor *sin_at,
+                      int64_t f, struct err *e) {
     int64_t p = m->set.tokens_per_frame, pairs = m->head_dim / 2, n = f * p * pairs;
     size_t bytes = (size_t)n * sizeof(float);
     float *cosines = malloc(bytes), *sines = malloc(bytes);
@@ -169,8 +170,8 @@ static int fill_angles(struct model_space *s, const struct model *m, int64_t f, 
             sines[t * pairs + i] = (float)sin(a);
         }
     }
-    rc = m->device->vtable->copy_in(m->device, s->cos.data, cosines, bytes, e);
-    if (!rc) rc = m->device->vtable->copy_in(m->device, s->sin.data, sines, bytes, e);
+    rc = m->device->vtable->copy_in(m->device, cos_at->data, cosines, bytes, e);
+    if (!rc) rc = m->device->vtable->copy_in(m->device, sin_at->data, sines, bytes, e);
 out:
     free(cosines);
     free(sines);
@@ -187,7 +188,7 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
     lay_out(s, &t, m, sequences, frames);
     mask_fini(&s->mask);
     rc = mask_block_causal(&s->mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);
-    if (!rc) rc = fill_angles(s, m, frames, e);
+    if (!rc) rc = model_fill_angles(m, &s->cos, &s->sin, frames, e);
     if (rc) return rc;
     s->map = (struct token_map){.frames = sequences * frames,
                                 .per_frame = (int32_t)m->set.tokens_per_frame,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "trainer/evaluate.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
@@ -58,7 +59,8 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);
     m.data = cache_bytes(c, p->train_cells);
     if (c->data_eval[0]) {
-        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames);
+        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames) +
+                       model_cache_bytes(c, &p->set, EVALUATE_CHUNK, c->data_frames);
         if (rank == 0) m.evaluation += PICTURES_BYTES;
     }
     if (p->world > 1) m.program += PEERS_BYTES;

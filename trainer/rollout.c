@@ -43,7 +43,10 @@ struct work {
     const struct rollout_request *q;
     float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX], *pred[OPS_MODALITIES_MAX];
     float *tau, *tau_history;
-    int64_t first, frames; // the window: frames [first, first + frames) of the sequence
+    int64_t first, frames; // what is shown: frames [first, first + frames) of the sequence
+    int64_t window_first;  // of the window that they belong to
+    int64_t decoded;       // frames of that window that the predictor remembers
+    bool decoding;
     enum part part[OPS_MODALITIES_MAX];
     int64_t
         from[OPS_MODALITIES_MAX]; // the part holds for frames >= from of the sequence; before it all is clean
@@ -148,7 +151,7 @@ static void step_towards(struct work *w, int m, float share) {
     for (int64_t row = 0; row < w->q->sequences * w->frames; row++) {
         if (w->first + row % w->frames < w->from[m]) continue;
         float *z = w->z[m] + row * elems;
-        const float *pred = w->pred[m] + row * elems;
+        const float *pred = w->pred[m] + (w->decoding ? row / w->frames : row) * elems;
         if (share > 0.999999f)
             memcpy(z, pred, sizeof(float) * (size_t)elems);
         else
@@ -179,22 +182,30 @@ static void store_made(struct work *w, int m) {
     }
 }
 
+static int ask(struct work *w, float *const *wanted, struct err *e) {
+    struct model_input in = {
+        .sequences = w->q->sequences, .frames = w->frames, .tau = w->tau, .tau_history = w->tau_history};
+    for (int m = 0; m < w->set->n; m++) {
+        in.z[m] = w->z[m];
+        in.history[m] = w->history[m];
+    }
+    if (!w->decoding) return w->p->predict(w->p->model, &in, wanted, e);
+    int64_t at = w->first + w->frames - 1 - w->window_first;
+    return w->p->decode(w->p->model, w->q->window, at, &in, wanted, e);
+}
+
 static int denoise(struct work *w, struct err *e) {
     const struct rollout_request *q = w->q;
-    struct model_input in = {
-        .sequences = q->sequences, .frames = w->frames, .tau = w->tau, .tau_history = w->tau_history};
     float *wanted[OPS_MODALITIES_MAX] = {NULL};
     for (int m = 0; m < w->set->n; m++) {
         load_window(w, m);
-        in.z[m] = w->z[m];
-        in.history[m] = w->history[m];
         if (w->part[m] == PART_MADE) wanted[m] = w->pred[m];
     }
     for (int k = 0; k < q->steps; k++) {
         double now = (double)k / q->steps;
         double gap = 1.0 - now > TAU_GAP ? 1.0 - now : TAU_GAP;
         set_tau(w, (float)now);
-        int rc = w->p->predict(w->p->model, &in, wanted, e);
+        int rc = ask(w, wanted, e);
         if (rc) return rc;
         for (int m = 0; m < w->set->n; m++)
             if (w->part[m] == PART_MADE) step_towards(w, m, (float)(1.0 / q->steps / gap));
@@ -204,22 +215,52 @@ static int denoise(struct work *w, struct err *e) {
     return 0;
 }
 
+// Shows the frames of the window up to f: all of them, or when decoding those that f's history reaches.
+static void show_upto(struct work *w, int64_t f) {
+    int64_t at = f - w->window_first;
+    int64_t before = w->decoding && w->p->history < at ? w->p->history : at;
+    w->first = f - before;
+    w->frames = before + 1;
+}
+
+static void enter_phase(struct work *w, const struct phase *phase, int64_t f) {
+    for (int m = 0; m < w->set->n; m++) {
+        bool action = m == w->set->action;
+        w->part[m] = action ? phase->action : phase->observation;
+        // Actions that nobody knows stay unknown; observations are known once they are made.
+        w->from[m] = action && w->part[m] == PART_UNKNOWN ? w->q->context : f;
+    }
+}
+
+// Lets the predictor see the frames before f as they came out.
+static int remember_before(struct work *w, const struct phase *last_phase, int64_t f, struct err *e) {
+    float *nothing[OPS_MODALITIES_MAX] = {NULL};
+    int rc = 0;
+    for (int64_t g = w->window_first + w->decoded; !rc && g < f; g++) {
+        enter_phase(w, last_phase, g + 1);
+        show_upto(w, g);
+        for (int m = 0; m < w->set->n; m++) load_window(w, m);
+        set_tau(w, 1);
+        rc = ask(w, nothing, e);
+    }
+    w->decoded = f - w->window_first;
+    return rc;
+}
+
 static int run_frame(struct work *w, int64_t f, struct err *e) {
     const struct rollout_request *q = w->q;
     const struct mode_row *mode = &mode_rows[q->mode];
-    w->first = f + 1 > q->window ? f + 1 - q->window : 0;
-    w->frames = f + 1 - w->first;
-    for (int k = 0; k < mode->n_phases; k++) {
-        for (int m = 0; m < w->set->n; m++) {
-            bool action = m == w->set->action;
-            w->part[m] = action ? mode->phases[k].action : mode->phases[k].observation;
-            // Actions that nobody knows stay unknown; observations are known once they are made.
-            w->from[m] = action && w->part[m] == PART_UNKNOWN ? q->context : f;
-        }
-        int rc = denoise(w, e);
-        if (rc) return rc;
+    int64_t window_first = f + 1 > q->window ? f + 1 - q->window : 0;
+    if (window_first != w->window_first) w->decoded = 0;
+    w->window_first = window_first;
+    w->decoding = w->p->decode != NULL;
+    int rc = w->decoding ? remember_before(w, &mode->phases[mode->n_phases - 1], f, e) : 0;
+    show_upto(w, f);
+    for (int k = 0; !rc && k < mode->n_phases; k++) {
+        enter_phase(w, &mode->phases[k], f);
+        rc = denoise(w, e);
     }
-    return 0;
+    return rc;
 }
 
 static int run_whole(struct work *w, struct err *e) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sampling from the model: which senses are held clean, which are generated, which stay unknown (tau = 0), by
 // mode. Frame by frame, K Euler steps each (K = 1 is the one-step regression answer), on windows of the last
-// `window` frames. It knows no weights: a predictor is anything that maps noisy senses to clean ones, so
-// tests bring their own. Thread rule: one thread per predictor.
+// `window` frames; with a predictor that decodes, the frames before are encoded once. It knows no weights: a
+// predictor is anything that maps noisy senses to clean ones, so tests bring their own. Thread rule: one
+// thread per predictor.
 #ifndef ORRERY_TRAINER_ROLLOUT_H
 #define ORRERY_TRAINER_ROLLOUT_H
 
@@ -16,6 +17,11 @@ struct predictor {
     // As model_predict: pred[m] [B, F, frame_elems] = the estimate of the clean value; NULL: not wanted.
     int (*predict)(void *model, const struct model_input *in, float *const *pred, struct err *e);
     void *model;
+    // Optional, as model_decode: frame `at` alone, of windows of at most `window` frames; pred[m] [B,
+    // frame_elems]. Frame 0 begins anew. `in` holds up to `history` frames before it.
+    int (*decode)(void *model, int64_t window, int64_t at, const struct model_input *in, float *const *pred,
+                  struct err *e);
+    int64_t history;
 };
 
 enum rollout_mode {

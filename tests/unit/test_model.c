@@ -7,12 +7,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #include "base/rng.h"
 #include "fake_set.h"
 #include "kernels/device.h"
+#include "trainer/forecast.h"
 #include "trainer/model.h"
 
 enum { SEQUENCES = 3, FRAMES = 4 };
@@ -210,6 +212,106 @@ static void prediction_does_not_depend_on_company(void **state) {
     drop(one);
 }
 
+// Frames [from, from + frames) of every sequence of the fixture's input, in buffers of their own.
+static struct model_input cut(const struct fixture *f, int64_t from, int64_t frames, float *buffer[10]) {
+    struct model_input in = {.sequences = SEQUENCES, .frames = frames};
+    const float *all[10] = {f->tau, f->tau_history};
+    int64_t width[10] = {4, 1};
+    for (int i = 0; i < 4; i++) {
+        all[2 + i] = f->z[i];
+        all[6 + i] = f->history[i];
+        width[2 + i] = width[6 + i] = f->set.spec[i].frame_elems;
+    }
+    for (int i = 0; i < 10; i++)
+        for (int64_t b = 0; b < SEQUENCES; b++)
+            memcpy(buffer[i] + b * frames * width[i], all[i] + (b * FRAMES + from) * width[i],
+                   sizeof(float) * (size_t)(frames * width[i]));
+    in.tau = buffer[0];
+    in.tau_history = buffer[1];
+    for (int i = 0; i < 4; i++) {
+        in.z[i] = buffer[2 + i];
+        in.history[i] = buffer[6 + i];
+    }
+    return in;
+}
+
+static void compare_frame(const struct fixture *f, int64_t at, float *const *got, float *const *all) {
+    for (int i = 0; i < 4; i++) {
+        int64_t n = f->set.spec[i].frame_elems;
+        for (int64_t k = 0; k < SEQUENCES * n; k++) {
+            float want = all[i][(k / n * FRAMES + at) * n + k % n];
+            if (!(fabsf(got[i][k] - want) <= 1e-5f))
+                fail_msg("frame %lld, sense %d, element %lld: %g, predicted %g", (long long)at, i,
+                         (long long)k, got[i][k], want);
+        }
+    }
+}
+
+// Frame by frame against what is kept of the frames before, twice over: to rounding the same as all at once.
+static void decoding_is_predicting(void **state) {
+    struct fixture *f = *state;
+    struct model_cache *cache = NULL;
+    struct err e = {0};
+    float **all = predictions(f, SEQUENCES), **got = predictions(f, SEQUENCES), *buffer[10];
+    for (int i = 0; i < 10; i++) buffer[i] = calloc(SEQUENCES * FRAMES * 256, sizeof(float));
+    assert_int_equal(model_history(f->model), 2);
+    assert_int_equal(model_cache_create(&cache, f->model, SEQUENCES, FRAMES, &e), 0);
+    struct model_input ahead = cut(f, 0, 3, buffer);
+    assert_int_equal(model_decode(cache, 2, &ahead, got, &e), -ERR_BUG); // frames 0 and 1 are not there
+    for (int64_t turn = 0; turn < 2 * FRAMES; turn++) {
+        int64_t at = turn % FRAMES, before = at < 2 ? at : 2;
+        struct model_input in = cut(f, at - before, before + 1, buffer);
+        struct err failed = {0};
+        if (model_decode(cache, at, &in, got, &failed)) fail_msg("%s", failed.text);
+        compare_frame(f, at, got, all);
+    }
+    model_cache_destroy(cache);
+    for (int i = 0; i < 10; i++) free(buffer[i]);
+    drop(got);
+    drop(all);
+}
+
+enum { ROLLED = 2 * FRAMES };
+
+// A rollout of ROLLED frames, the last ones on a window that slides.
+static void roll(struct fixture *f, bool decoding, enum rollout_mode mode, int steps, float **x) {
+    struct forecast forecast = {.model = f->model};
+    struct predictor p = forecast_predictor(&forecast);
+    uint64_t sample[SEQUENCES] = {3, 4, 5};
+    struct rollout_request q = {.mode = mode,
+                                .sequences = SEQUENCES,
+                                .frames = ROLLED,
+                                .context = 2,
+                                .window = FRAMES,
+                                .steps = steps,
+                                .sample = sample};
+    struct err e = {0};
+    for (int i = 0; i < 4; i++)
+        q.x[i] = x[i] =
+            random_floats(SEQUENCES * ROLLED * f->set.spec[i].frame_elems, 0, 1, 60 + (uint32_t)i);
+    if (!decoding) p.decode = NULL;
+    if (rollout_run(&p, &f->set, &q, &e)) fail_msg("%s", e.text);
+    forecast_fini(&forecast);
+}
+
+static void rollouts_may_decode(void **state) {
+    struct fixture *f = *state;
+    enum rollout_mode modes[] = {ROLLOUT_SIMULATE, ROLLOUT_GENERATE, ROLLOUT_POLICY};
+    for (int k = 0; k < 6; k++) {
+        float *with[4], *without[4];
+        roll(f, true, modes[k / 2], 1 + 2 * (k % 2), with);
+        roll(f, false, modes[k / 2], 1 + 2 * (k % 2), without);
+        for (int i = 0; i < 4; i++) {
+            for (int64_t n = 0; n < SEQUENCES * ROLLED * f->set.spec[i].frame_elems; n++)
+                if (!(fabsf(with[i][n] - without[i][n]) <= 1e-3f))
+                    fail_msg("%s, sense %d, element %lld: %g, without a cache %g",
+                             rollout_mode_name(modes[k / 2]), i, (long long)n, with[i][n], without[i][n]);
+            free(with[i]);
+            free(without[i]);
+        }
+    }
+}
+
 static void untrained_model_predicts_zero(void **state) {
     struct fixture *f = *state;
     struct model *fresh = NULL, *kept = f->model;
@@ -231,6 +333,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(backward_accumulates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(later_frames_are_unseen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(untrained_model_predicts_zero, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

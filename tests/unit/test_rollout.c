@@ -83,7 +83,7 @@ static struct rollout_request request(struct spy *s, enum rollout_mode mode, int
 }
 
 static void run(struct spy *s, const struct rollout_request *q) {
-    struct predictor p = {spy_predict, s};
+    struct predictor p = {.predict = spy_predict, .model = s};
     struct err e = {0};
     assert_int_equal(rollout_run(&p, &s->set, q, &e), 0);
 }
@@ -204,7 +204,7 @@ static void whole_modes_answer_every_frame(void **state) {
 static void requests_that_do_not_fit_are_refused(void **state) {
     struct spy s = {0};
     fill(&s, 0);
-    struct predictor p = {spy_predict, &s};
+    struct predictor p = {.predict = spy_predict, .model = &s};
     struct rollout_request q = request(&s, ROLLOUT_INVERSE, 1); // 7 frames, the model sees 5
     struct err e = {0};
     assert_int_equal(rollout_run(&p, &s.set, &q, &e), -ERR_BUG);
