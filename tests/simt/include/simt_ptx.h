@@ -45,19 +45,20 @@ struct simt_ldmatrix {
 static inline void simt_ldmatrix4(uint32_t (&r)[4], uint32_t row, bool turned) {
     simt_ldmatrix me = {row, r};
     if (row % 16 != 0) simt_fail("ldmatrix: row at %u is not 16-byte aligned", row);
-    simt_warp_all(0xffffffffu, turned ? "ldmatrix.trans" : "ldmatrix", &me, [turned](simt_ldmatrix **a, int n) {
-        for (int lane = 0; lane < n; lane++) {
-            for (int i = 0; i < 4; i++) {
-                uint16_t v[2];
-                for (int c = 0; c < 2; c++) {
-                    int at = lane / 4, by = 2 * (lane % 4) + c; // of the register: row, column
-                    int row_of = turned ? by : at, column = turned ? at : by;
-                    memcpy(&v[c], simt_shared(a[8 * i + row_of]->row + 2 * (uint32_t)column, 2), 2);
+    simt_warp_all(
+        0xffffffffu, turned ? "ldmatrix.trans" : "ldmatrix", &me, [turned](simt_ldmatrix **a, int n) {
+            for (int lane = 0; lane < n; lane++) {
+                for (int i = 0; i < 4; i++) {
+                    uint16_t v[2];
+                    for (int c = 0; c < 2; c++) {
+                        int at = lane / 4, by = 2 * (lane % 4) + c; // of the register: row, column
+                        int row_of = turned ? by : at, column = turned ? at : by;
+                        memcpy(&v[c], simt_shared(a[8 * i + row_of]->row + 2 * (uint32_t)column, 2), 2);
+                    }
+                    a[lane]->r[i] = v[0] | (uint32_t)v[1] << 16;
                 }
-                a[lane]->r[i] = v[0] | (uint32_t)v[1] << 16;
             }
-        }
-    });
+        });
 }
 static inline void ldmatrix4(uint32_t (&r)[4], uint32_t row) {
     simt_ldmatrix4(r, row, false);
@@ -200,7 +201,8 @@ static inline void tma_store(const CUtensorMap *map, uint32_t from, int x, int y
     simt_defer(SIMT_BULK, simt_self->number, [=] { simt_box(m, from, x, y, z, false); });
 }
 static inline void simt_check_bulk(const void *global, uint32_t shared, int bytes) {
-    if ((uintptr_t)global % 16 != 0 || shared % 16 != 0 || bytes % 16 != 0 || bytes <= 0) simt_fail("bulk copy: alignment");
+    if ((uintptr_t)global % 16 != 0 || shared % 16 != 0 || bytes % 16 != 0 || bytes <= 0)
+        simt_fail("bulk copy: alignment");
     simt_shared(shared, (size_t)bytes);
 }
 static inline void bulk_load(uint32_t to, const void *from, int bytes, uint32_t bar) {
@@ -212,7 +214,8 @@ static inline void bulk_load(uint32_t to, const void *from, int bytes, uint32_t 
 }
 static inline void bulk_store(void *to, uint32_t from, int bytes) {
     simt_check_bulk(to, from, bytes);
-    simt_defer(SIMT_BULK, simt_self->number, [=] { memcpy(to, simt_shared(from, (size_t)bytes), (size_t)bytes); });
+    simt_defer(SIMT_BULK, simt_self->number,
+               [=] { memcpy(to, simt_shared(from, (size_t)bytes), (size_t)bytes); });
 }
 static inline void bulk_add(float *to, uint32_t from, int bytes) {
     simt_check_bulk(to, from, bytes);
@@ -291,9 +294,10 @@ template <int N, int TA, int TB> static void simt_wgmma_run(const simt_wgmma *l)
     static float a[64][16], b[16][N];
     for (int k = 0; k < 16; k++) {
         for (int i = 0; i < 64; i++) {
-            a[i][k] = l[0].a == NULL ? simt_operand(l[0].a_matrix, i, k, TA)
-                                     : simt_half_of(l[i / 16 * 32 + simt_a_lane(i % 16, k)].a[simt_a_register(i % 16, k)],
-                                                    k % 2);
+            a[i][k] = l[0].a == NULL
+                          ? simt_operand(l[0].a_matrix, i, k, TA)
+                          : simt_half_of(
+                                l[i / 16 * 32 + simt_a_lane(i % 16, k)].a[simt_a_register(i % 16, k)], k % 2);
         }
         for (int j = 0; j < N; j++) b[k][j] = simt_operand(l[0].b_matrix, j, k, TB);
     }
@@ -315,10 +319,12 @@ static inline void simt_wgmma_issue(float *d, const uint32_t *a, uint64_t am, ui
         std::array<simt_wgmma, 128> all;
         for (int i = 0; i < 128; i++) {
             all[i] = *l[i];
-            if (l[i]->a_matrix != l[0]->a_matrix || l[i]->b_matrix != l[0]->b_matrix || l[i]->add != l[0]->add)
+            if (l[i]->a_matrix != l[0]->a_matrix || l[i]->b_matrix != l[0]->b_matrix ||
+                l[i]->add != l[0]->add)
                 simt_fail("wgmma: threads of a warpgroup differ in their operands");
         }
-        simt_defer(SIMT_PRODUCT, simt_self->number / 128 * 128, [all] { simt_wgmma_run<N, TA, TB>(all.data()); });
+        simt_defer(SIMT_PRODUCT, simt_self->number / 128 * 128,
+                   [all] { simt_wgmma_run<N, TA, TB>(all.data()); });
     });
 }
 template <int TA, int TB, int HALF>
