@@ -33,6 +33,8 @@ int coll_open(struct coll **out, const struct coll_options *options, struct err 
 // Orderly end. With `abort`, or after a failed operation, it waits for nobody and leaves the library as it
 // is: the process must end right away with its own exit code, upon which mpirun ends the peers.
 void coll_close(struct coll *c, bool abort);
+// "Open MPI v4.1.4": what this program is linked with. Needs no coll.
+void coll_mpi_version(char *out, size_t out_bytes);
 int coll_rank(const struct coll *c);
 int coll_size(const struct coll *c);
 // Ranks on this host, and this rank's number among them.

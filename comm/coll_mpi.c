@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <mpi.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -304,4 +305,13 @@ int coll_mpi_open(struct coll **out, const struct coll_options *options, struct 
     }
     *out = &m->base;
     return 0;
+}
+
+void coll_mpi_version(char *out, size_t out_bytes) {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    if (MPI_Get_library_version(text, &n))
+        snprintf(text, sizeof text, "an MPI that does not tell its version");
+    text[strcspn(text, ",\n")] = 0; // "Open MPI v4.1.4"
+    snprintf(out, out_bytes, "%s", text);
 }

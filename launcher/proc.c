@@ -116,6 +116,11 @@ static void close_all(const int *fds, int n) {
 
 int proc_capture(char *const *argv, int deadline_ms, struct buf *out, struct buf *err, int *status,
                  struct err *e) {
+    return proc_capture_env(argv, NULL, deadline_ms, out, err, status, e);
+}
+
+int proc_capture_env(char *const *argv, char *const *env, int deadline_ms, struct buf *out, struct buf *err,
+                     int *status, struct err *e) {
     int fds[4] = {-1, -1, -1, -1}, wait_status = 0;
     pid_t pid;
     int64_t until_ns = clock_monotonic_ns() + (int64_t)deadline_ms * 1000000;
@@ -124,7 +129,7 @@ int proc_capture(char *const *argv, int deadline_ms, struct buf *out, struct buf
         close_all(fds, 4);
         return err_errno(e, saved_errno, "cannot make a pipe");
     }
-    struct proc_spec spec = {.argv = argv, .out = fds[1], .err = fds[3], .death_signal = SIGKILL};
+    struct proc_spec spec = {.argv = argv, .env = env, .out = fds[1], .err = fds[3], .death_signal = SIGKILL};
     int rc = proc_start(&spec, &pid, e);
     close_all(fds + 1, 1);
     close_all(fds + 3, 1);

@@ -25,3 +25,9 @@ orrery_script(launch_kill fault tests/fault/launch_kill.py)
 orrery_script(run_resume e2e tests/e2e/run_resume.py)
 orrery_script(replay e2e tests/e2e/replay.py)
 orrery_script(plan e2e tests/e2e/plan.py)
+
+# Stands in for NVIDIA's management library: a folder of its own, for LD_LIBRARY_PATH.
+add_library(fake_nvml SHARED lib/fake_nvml.c)
+set_target_properties(fake_nvml PROPERTIES PREFIX "" OUTPUT_NAME "libnvidia-ml" SUFFIX ".so.1"
+  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fake_nvml)
+orrery_script(doctor e2e tests/e2e/doctor.py)

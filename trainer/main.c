@@ -20,6 +20,12 @@ static int usage(FILE *to) {
     return to == stdout ? 0 : err_exit_code(ERR_USAGE);
 }
 
+static int print_version(void) {
+    char mpi[128];
+    coll_mpi_version(mpi, sizeof mpi);
+    return printf("orrery-rank %s\n%s\n", ORRERY_VERSION, mpi) < 0;
+}
+
 static int parse(struct arguments *a, int argc, char **argv, struct err *e) {
     for (int i = 1; i < argc; i++) {
         bool has_next = i + 1 < argc;
@@ -62,7 +68,7 @@ int main(int argc, char **argv) {
     struct arguments a = {.overrides = overrides};
     struct rank r = {.signal_fd = -1};
     struct err e = {0};
-    if (argc == 2 && !strcmp(argv[1], "--version")) return printf("orrery-rank %s\n", ORRERY_VERSION) < 0;
+    if (argc == 2 && !strcmp(argv[1], "--version")) return print_version();
     if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
     log_init(&r.log, STDERR_FILENO, LOG_INFO, "");
     int rc = parse(&a, argc, argv, &e);

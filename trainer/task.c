@@ -17,6 +17,7 @@ static const struct task tasks[] = {
     {.name = "evaluate", .help = "measure the newest checkpoint against the baselines", .run = task_evaluate},
     {.name = "rollout", .help = "draw the newest checkpoint's forecasts", .run = task_rollout},
     {.name = "replay", .help = "repeat one step from the checkpoint before it", .run = task_replay},
+    {.name = "check", .help = "do the ranks reach each other: sums and speed", .run = task_check},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
     {.name = "step-bench", .help = "time training steps on made-up data", .run = task_step_bench},
 };

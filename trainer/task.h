@@ -17,6 +17,7 @@ const struct task *task_find(const char *name); // NULL: unknown
 const struct task *task_at(int i);              // NULL past the end
 
 int task_train(struct rank *r, struct err *e);
+int task_check(struct rank *r, struct err *e);
 int task_plan(struct rank *r, struct err *e);
 int task_replay(struct rank *r, struct err *e);
 int task_step_bench(struct rank *r, struct err *e);

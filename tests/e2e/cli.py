@@ -75,20 +75,6 @@ def config_verbs():
         expect(0, ["config", "reference"], "train.steps")
 
 
-def doctor_finds_planted_defects():
-    env = fake_environment()
-    rows = json.loads(expect(0, ["doctor", "--json"], env=env).stdout)
-    check(all(r["grade"] != "bad" for r in rows), "this machine is fit")
-    check(all(r["cure"] for r in rows if r["grade"] != "good"), "what is not good has a cure")
-    expect(66, ["doctor"], "apt-get install openmpi-bin", env=dict(env, PATH="/nonexistent"))
-    expect(78, ["doctor"], "PMIX_RANK", env=dict(env, PMIX_RANK="0"))
-    expect(66, ["doctor"], "build both", env=dict(env, ORRERY_RANK_PROGRAM="/nonexistent"))
-    with folder() as tmp:
-        expect(66, ["doctor", config(tmp), f"data.train={tmp}/none"], "orrery simulate", env=env)
-        expect(69, ["doctor", config(tmp), "data.train=s3://bucket/x", "store.endpoint=http://127.0.0.1:9"],
-               "check the address", env=dict(env, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b"))
-
-
 def missing_things():
     with folder() as tmp:
         expect(66, ["why", f"{tmp}/none"], "no run folder")
@@ -103,7 +89,6 @@ def full_output():
     check(done.returncode == 74, f"stdout on a full disk: exit {done.returncode}")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, doctor_finds_planted_defects,
-             missing_things, full_output):
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, full_output):
     print("--", test.__name__)
     test()

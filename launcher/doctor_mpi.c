@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// What starts the ranks: Open MPI, PMIx, Slurm, orrery-rank, and two ranks that sum together.
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "launcher/boxdir.h"
+#include "launcher/doctor_impl.h"
+#include "launcher/proc.h"
+#include "launcher/sched.h"
+
+#define SUM_MS       20000
+#define SUM_BYTES    65536
+#define SLOW_BYTES_S 5e7 // of an all-reduce: less than a 1 Gbit/s network gives
+#define PMIX_LIBRARY "libpmix.so.2"
+
+void doctor_mpirun(const struct config *c, struct doctor_finding *f) {
+    int major, minor, patch;
+    struct err e = {0};
+    if (sched_mpirun_version(&major, &minor, &patch, &e)) {
+        doctor_say(f, "%s", e.text);
+        doctor_cure(f, DOCTOR_BAD, ERR_MISSING,
+                    "apt-get install openmpi-bin (or load your site's module); one rank works without it: "
+                    "orrery run CONFIG -n 1");
+        return;
+    }
+    doctor_say(f, "Open MPI %d.%d.%d", major, minor, patch);
+    if (major < 4 || (major == 4 && minor < 1))
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "Open MPI 4.1 or 5 is needed: apt-get install openmpi-bin");
+}
+
+// The library that mpirun and the ranks meet through. Open MPI may carry its own: then there is none beside
+// it.
+void doctor_pmix(const struct config *c, struct doctor_finding *f) {
+    const char *(*version)(void) = NULL;
+    void *library = dlopen(PMIX_LIBRARY, RTLD_LAZY | RTLD_LOCAL);
+    void *at = library ? dlsym(library, "PMIx_Get_version") : NULL;
+    memcpy(&version, &at, sizeof at);
+    if (!version)
+        doctor_say(f, "no " PMIX_LIBRARY " of the system's; Open MPI carries its own");
+    else
+        doctor_say(f, "%.60s", version());
+    if (f->text[0]) f->text[strcspn(f->text, ",(\n")] = 0;
+    if (library) dlclose(library);
+}
+
+void doctor_environment(const struct config *c, struct doctor_finding *f) {
+    struct err e = {0};
+    int rc = sched_find()->check(2, true, &e);
+    doctor_say(f, "%s", rc ? e.text : "no other job's variables in the environment");
+    if (rc && e.code != ERR_MISSING) doctor_cure(f, DOCTOR_BAD, e.code, "start from a fresh shell");
+}
+
+// "4.1" of "Open MPI v4.1.4" and of "4.1.4".
+static bool same_series(const char *library, int major, int minor) {
+    int a = 0, b = 0;
+    const char *v = strstr(library, " v");
+    return v && sscanf(v + 2, "%d.%d", &a, &b) == 2 && a == major && b == minor;
+}
+
+// mpirun and the library inside the rank talk a protocol that changes between series.
+static void compare_sides(struct doctor_finding *f, const char *library) {
+    int major, minor, patch;
+    struct err none = {0};
+    if (!*library || sched_mpirun_version(&major, &minor, &patch, &none)) return;
+    if (!same_series(library, major, minor))
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "mpirun is %d.%d.%d, orrery-rank is linked with %.60s: build it with this mpirun's "
+                    "mpicc, or put the "
+                    "other mpirun first in PATH",
+                    major, minor, patch, library);
+}
+
+void doctor_rank(const struct config *c, struct doctor_finding *f) {
+    char program[4096], library[96] = "";
+    char *argv[] = {program, "--version", NULL};
+    struct err e = {0};
+    struct buf out;
+    int status = 0;
+    buf_init(&out, 65536);
+    int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
+    if (!rc) rc = proc_capture(argv, DOCTOR_ASK_MS, &out, NULL, &status, &e);
+    bool same = !rc && !status && out.data && strstr(out.data, ORRERY_VERSION);
+    char *second = !rc && out.data ? strchr(out.data, '\n') : NULL;
+    if (second) {
+        *second++ = 0;
+        snprintf(library, sizeof library, "%.*s", (int)strcspn(second, "\n"), second);
+    }
+    doctor_say(f, "%.300s%s%.60s%s%s", rc ? e.text : program, rc ? "" : ": ", rc || !out.data ? "" : out.data,
+               *library ? ", linked with " : "", library);
+    if (!same)
+        doctor_cure(f, DOCTOR_BAD, ERR_MISSING,
+                    "orrery-rank of version " ORRERY_VERSION " must stand beside orrery: build both");
+    else
+        compare_sides(f, library);
+    buf_fini(&out);
+}
+
+// ---- Slurm
+
+static int ask(struct buf *out, const char *a, const char *b) {
+    char *argv[] = {(char *)(uintptr_t)a, (char *)(uintptr_t)b, NULL};
+    struct err e = {0};
+    int status = 0;
+    buf_clear(out);
+    int rc = proc_capture(argv, DOCTOR_ASK_MS, out, out, &status, &e);
+    return rc ? rc : status;
+}
+
+void doctor_slurm(const struct config *c, struct doctor_finding *f) {
+    char path[4096], version[64] = "";
+    struct buf out;
+    const char *job = getenv("SLURM_JOB_ID");
+    if (!proc_find("srun", path, sizeof path)) {
+        doctor_say(f, job ? "in job %.20s, but there is no srun in PATH" : "no Slurm here (no srun in PATH)",
+                   job);
+        if (job)
+            doctor_cure(f, DOCTOR_BAD, ERR_MISSING,
+                        "put Slurm's commands into PATH: /usr/bin, or module load slurm");
+        return;
+    }
+    buf_init(&out, 65536);
+    bool tells = ask(&out, "srun", "--version") == 0 && out.data;
+    if (tells) snprintf(version, sizeof version, "%.*s", (int)strcspn(out.data, "\n"), out.data);
+    bool pmix = ask(&out, "srun", "--mpi=list") == 0 && out.data && strstr(out.data, "pmix");
+    bool answers = ask(&out, "scontrol", "ping") == 0;
+    doctor_say(f, "%s, %s; PMIx plug-in: %s%s%.20s", tells ? version : "srun does not start",
+               answers ? "the controller answers" : "the controller does not answer", pmix ? "yes" : "no",
+               job ? "; in job " : "", job ? job : "");
+    if (!tells || !answers)
+        doctor_cure(
+            f, job ? DOCTOR_BAD : DOCTOR_WARN, ERR_UNAVAILABLE,
+            "is this a node of the cluster, and does slurmctld run? scontrol ping; /etc/slurm/slurm.conf");
+    buf_fini(&out);
+}
+
+// ---- two ranks
+
+// What a rank said before it failed; else the first words of mpirun's own that are no rule.
+static void telling_line(const struct buf *text, char *out, size_t n) {
+    const char *data = text->data ? text->data : "";
+    const char *at = strstr(data, "error: ");
+    at = at ? at + strlen("error: ") : data + strspn(data, "-\n ");
+    snprintf(out, n, "%.*s", (int)strcspn(at, "\n"), at);
+}
+
+static void judge_sum(struct doctor_finding *f, const struct buf *out, const struct buf *said, int status) {
+    struct json *doc = NULL;
+    char words[300];
+    int64_t ranks = 0, wrong = -1, bytes = 0;
+    double seconds = 0;
+    const char *at = out->data ? strchr(out->data, '{') : NULL;
+    telling_line(said, words, sizeof words);
+    bool told = !status && at && !json_parse(&doc, at, strcspn(at, "\n"), "the check's answer", NULL);
+    const struct json_value *o = told ? json_root(doc) : NULL;
+    told = json_as_int(json_get(o, "ranks"), &ranks) && json_as_int(json_get(o, "wrong"), &wrong) &&
+           json_as_int(json_get(o, "bytes"), &bytes) && json_as_double(json_get(o, "seconds"), &seconds);
+    double speed = seconds > 0 ? (double)bytes / seconds : 0;
+    if (!told) {
+        doctor_say(f, "two ranks did not come together (exit %d): %s", status, words);
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE, "see the findings above; by hand: mpirun -np 2 hostname");
+    } else if (ranks != 2) {
+        doctor_say(f, "two ranks were started, and each sees %lld", (long long)ranks);
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "mpirun and orrery-rank are of different MPIs: see orrery-rank");
+    } else if (wrong) {
+        doctor_say(f, "%lld of the sums of two ranks are wrong", (long long)wrong);
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "do not train on this machine: test its memory and its network");
+    } else {
+        doctor_say(f, "two ranks sum right, %.0f MB/s for %.1f MB", speed / 1e6, (double)bytes / 1e6);
+        if (speed < SLOW_BYTES_S)
+            doctor_cure(f, DOCTOR_WARN, ERR_OK, "slow: is the machine busy, or the network thin?");
+    }
+    json_destroy(doc);
+}
+
+static int sum_command(const char *program, const char *tmp_dir, struct strv *argv, struct strv *env,
+                       struct err *e) {
+    extern char **environ;
+    static const char *const none[] = {NULL};
+    const char *const words[] = {program,          "--task", "check", "device=cpu", "comm.deadline_s=10",
+                                 "train.threads=1"};
+    struct strv guard = {0};
+    struct sched_request request = {
+        .ranks = 2, .threads = 1, .mpi = true, .tmp_dir = tmp_dir, .guard = &guard, .pass_env = none};
+    int rc = strv_add_all(&guard, words, sizeof words / sizeof *words, e);
+    for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
+    if (!rc) rc = sched_find()->command(&request, argv, env, e);
+    strv_fini(&guard);
+    return rc;
+}
+
+void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
+    char program[4096];
+    struct strv argv = {0}, env = {0};
+    struct buf out, said;
+    struct err e = {0};
+    struct boxdir scratch = {.alive_fd = -1};
+    int status = 0;
+    buf_init(&out, SUM_BYTES);
+    buf_init(&said, SUM_BYTES);
+    int rc = sched_find()->check(2, true, &e);
+    if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
+    if (!rc) rc = boxdir_make(&scratch, &e);
+    if (!rc) rc = sum_command(program, scratch.path, &argv, &env, &e);
+    if (rc) {
+        doctor_say(f, "not tried: %.300s", e.text);
+        doctor_cure(f, DOCTOR_WARN, ERR_OK, "mend what stands above, then again: orrery doctor");
+    } else if (proc_capture_env(argv.items, env.items, SUM_MS, &out, &said, &status, &e)) {
+        doctor_say(f, "%s", e.text);
+        doctor_cure(f, DOCTOR_BAD, ERR_TIMEOUT, "two ranks wait for each other: is a firewall between them?");
+    } else
+        judge_sum(f, &out, &said, status);
+    boxdir_remove(&scratch);
+    strv_fini(&argv);
+    strv_fini(&env);
+    buf_fini(&out);
+    buf_fini(&said);
+}
