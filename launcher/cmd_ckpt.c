@@ -110,8 +110,8 @@ static int run_list(const struct ckpt_args *a, struct err *e) {
     if (!rc && a->json) rc = list_json(entries, n, e);
     if (!rc && !a->json && !n) fprintf(stderr, "%s: no checkpoint\n", store_url(s));
     for (size_t i = 0; !rc && !a->json && i < n; i++) {
-        if (!i) printf("%12s  %-30s %10s\n", "step", "save", "size");
-        printf("%12" PRId64 "  %-30s %10s\n", entries[i].step, entries[i].id,
+        if (!i) printf("%12s  %-38s %10s\n", "step", "save", "size");
+        printf("%12" PRId64 "  %-38s %10s\n", entries[i].step, entries[i].id,
                entries[i].broken ? "damaged" : units_bytes(entries[i].bytes, size));
     }
     free(entries);
@@ -197,14 +197,29 @@ static int run_remove(const struct ckpt_args *a, struct err *e) {
     return rc;
 }
 
+// ---- clean: what no retention pass takes, since it cannot tell another run's unfinished save from a dead
+// one's
+
+static int run_clean(const struct ckpt_args *a, struct err *e) {
+    struct store *s;
+    size_t n;
+    int rc = runstore_open(&s, a->runs[0], &a->store, e);
+    if (rc) return rc;
+    rc = ckpt_clean(s, &n, e);
+    if (!rc) fprintf(stderr, "%zu unfinished saves removed from %s\n", n, store_url(s));
+    store_close(s);
+    return rc;
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     size_t runs;
     int (*run)(const struct ckpt_args *a, struct err *e);
-} actions[] = {{"list", 1, run_list}, {"verify", 1, run_verify}, {"digest", 1, run_digest},
-               {"diff", 2, run_diff}, {"export", 1, run_export}, {"remove", 1, run_remove}};
+} actions[] = {{"list", 1, run_list},  {"verify", 1, run_verify}, {"digest", 1, run_digest},
+               {"diff", 2, run_diff},  {"export", 1, run_export}, {"remove", 1, run_remove},
+               {"clean", 1, run_clean}};
 
 int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct ckpt_args a = {.step = -1, .store = {.path_style = true}};
@@ -230,6 +245,6 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
         return actions[i].run(&a, e);
     }
     return err_set(e, ERR_USAGE,
-                   "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export|remove RUN",
+                   "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export|remove|clean RUN",
                    rest.words[0]);
 }

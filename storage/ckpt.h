@@ -40,18 +40,23 @@ struct ckpt_state {
 
 // ---- saving. Rank 0 makes the save id and spreads it; every rank writes its tensors; when all have
 // succeeded rank 0 commits with every rank's part (the JSON that ckpt_write_part produced).
-#define CKPT_ID_BYTES 32
-void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step);
+#define CKPT_ID_BYTES 40
+// `owner`: a number of the run's own, the same for all its attempts. The id tells whose a save is, so that a
+// run clears up after itself and lets other runs' saves alone.
+void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step, uint32_t owner);
 int ckpt_write_part(struct store *s, const char *id, int writer, const struct ckpt_tensor *tensors, size_t n,
                     struct buf *part_json, struct err *e) ERR_CHECK;
 // parts[i] is NUL-terminated JSON of writer i. The boxes of each tensor must cover it exactly once (DATA
-// names it). CONFLICT: another save committed this step already. A retry of one's own commit succeeds; a
-// manifest that cannot be read is replaced.
+// names it). CONFLICT: another save committed this step already; ours is deleted. A retry of one's own commit
+// succeeds; a manifest that cannot be read is replaced.
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) ERR_CHECK;
 // Deletes all but the `keep` newest complete checkpoints (manifest first; never the newest one) and what
-// unfinished saves of the newest complete step or older steps have left.
-int ckpt_retain(struct store *s, int64_t keep, struct err *e) ERR_CHECK;
+// unfinished saves of this owner have left. Not while this owner is saving.
+int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) ERR_CHECK;
+// Deletes what unfinished saves of any owner have left: for a person who knows that nobody is saving. *n
+// counts the saves.
+int ckpt_clean(struct store *s, size_t *n, struct err *e) ERR_CHECK;
 // Deletes one checkpoint, manifest first: a broken one that its run is about to save again.
 int ckpt_remove(struct store *s, const char *id, struct err *e) ERR_CHECK;
 

@@ -109,39 +109,70 @@ static bool is_kept(const struct ckpt_entry *entries, size_t n, const char *id, 
     return false;
 }
 
-// Folders of saves up to step `newest` that no kept manifest names.
-static int delete_unfinished(struct store *s, const struct ckpt_entry *kept, size_t n, int64_t newest,
-                             struct err *e) {
+// "STEP-OWNERSAVEID". Ids of before there were owners belong to nobody.
+static bool is_of(const char *id, uint32_t owner) {
+    char want[16];
+    size_t tag = strcspn(id, "-") + 1;
+    snprintf(want, sizeof want, "%08" PRIx32, owner);
+    return strlen(id) == tag + 24 && !strncmp(id + tag, want, 8);
+}
+
+struct unfinished {
+    const struct ckpt_entry *kept;
+    size_t n;
+    const uint32_t *owner; // NULL: of all owners
+};
+
+// Does the folder "STEP-OWNERSAVEID/" belong to a save that no kept manifest names?
+static bool is_unfinished(void *arg, const char *key) {
+    const struct unfinished *u = arg;
+    char name[CKPT_ID_BYTES], id[CKPT_ID_BYTES];
+    int64_t step;
+    size_t length = strcspn(key, "/");
+    if (!*key) return true; // the root: what lies unfinished there was to be a manifest
+    if (!key[length] || length >= sizeof name) return false;
+    memcpy(name, key, length);
+    name[length] = 0;
+    if (!ckpt_parse_id(name, &step, id) || !*id || is_kept(u->kept, u->n, id, step)) return false;
+    return !u->owner || is_of(id, *u->owner);
+}
+
+// *deleted counts saves.
+static int delete_unfinished(struct store *s, struct unfinished *u, size_t *deleted, struct err *e) {
     struct store_listing all;
     int rc = store_list(s, "", "/", &all, e);
     if (rc) return rc;
     for (size_t i = 0; i < all.n_prefixes && !rc; i++) {
-        char name[CKPT_ID_BYTES], id[CKPT_ID_BYTES];
-        int64_t step;
-        size_t length = strlen(all.prefixes[i]);
-        if (length < 2 || length > sizeof name) continue;
-        memcpy(name, all.prefixes[i], length - 1);
-        name[length - 1] = 0;
-        if (!ckpt_parse_id(name, &step, id) || !*id || step > newest || is_kept(kept, n, id, step)) continue;
+        if (!is_unfinished(u, all.prefixes[i])) continue;
         rc = delete_files(s, all.prefixes[i], e);
+        *deleted += !rc;
     }
     store_listing_fini(&all);
-    return rc;
+    return rc ? rc : store_sweep(s, is_unfinished, u, e);
 }
 
-int ckpt_retain(struct store *s, int64_t keep, struct err *e) {
+int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {
     struct ckpt_entry *entries;
-    size_t n, kept = 0;
-    int64_t complete = 0, newest = -1;
+    size_t n, kept = 0, deleted = 0;
+    int64_t complete = 0;
     int rc = ckpt_list(s, &entries, &n, e);
     if (rc) return rc;
     if (keep < 1) keep = 1;
-    for (; kept < n && complete < keep; kept++) {
-        complete += !entries[kept].broken;
-        if (newest < 0 && complete) newest = entries[kept].step;
-    }
+    for (; kept < n && complete < keep; kept++) complete += !entries[kept].broken;
     for (size_t i = n; i > kept && !rc; i--) rc = delete_entry(s, &entries[i - 1], e);
-    if (!rc && newest >= 0) rc = delete_unfinished(s, entries, kept, newest, e);
+    struct unfinished u = {entries, kept, &owner};
+    if (!rc) rc = delete_unfinished(s, &u, &deleted, e);
+    free(entries);
+    return rc;
+}
+
+int ckpt_clean(struct store *s, size_t *deleted, struct err *e) {
+    struct ckpt_entry *entries;
+    size_t n;
+    *deleted = 0;
+    int rc = ckpt_list(s, &entries, &n, e);
+    struct unfinished u = {entries, n, NULL};
+    if (!rc) rc = delete_unfinished(s, &u, deleted, e);
     free(entries);
     return rc;
 }

@@ -18,12 +18,12 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "safetensors data is little-endian, as host memory must be");
 
-void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step) {
+void ckpt_new_id(char out[CKPT_ID_BYTES], int64_t step, uint32_t owner) {
     uint64_t word;
     if (getrandom(&word, sizeof word, GRND_NONBLOCK) != (ssize_t)sizeof word)
         word = rng_mix64((uint64_t)clock_utc_ns() ^
                          rng_mix64((uint64_t)getpid() << 32 ^ (uint64_t)clock_monotonic_ns()));
-    snprintf(out, CKPT_ID_BYTES, "%012" PRId64 "-%016" PRIx64, step, word);
+    snprintf(out, CKPT_ID_BYTES, "%012" PRId64 "-%08" PRIx32 "%016" PRIx64, step, owner, word);
 }
 
 // ---- a part
@@ -262,6 +262,17 @@ static int put_manifest(struct store *s, const struct ckpt_manifest *m, struct e
     return rc;
 }
 
+// Of a save that has lost: nobody will ever name them. What cannot be deleted now goes with the next
+// retention.
+static void drop_files(struct store *s, const struct ckpt_manifest *m) {
+    char key[CKPT_KEY_BYTES];
+    for (size_t i = 0; i < m->n_files; i++) {
+        struct err ignored = {ERR_OK};
+        snprintf(key, sizeof key, "%s/%s", m->id, m->files[i].name);
+        if (store_delete(s, key, &ignored)) err_clear(&ignored);
+    }
+}
+
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) {
     struct ckpt_manifest m;
@@ -279,6 +290,7 @@ int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state,
     snprintf(what, sizeof what, "checkpoint %s", id);
     if (!rc) rc = ckpt_manifest_seal(&m, what, e);
     if (!rc) rc = put_manifest(s, &m, e);
+    if (rc == -ERR_CONFLICT) drop_files(s, &m);
     ckpt_manifest_fini(&m);
     return rc;
 }

@@ -86,6 +86,11 @@ int store_delete(struct store *s, const char *key, struct err *e) ERR_CHECK; // 
 int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
                struct err *e) ERR_CHECK;
 void store_listing_fini(struct store_listing *l);
+// Removes uploads that killed writers have left unfinished: of those keys that `mine` says yes to. Where the
+// back end knows no more of a key than its folder, it asks for "FOLDER/", or "" for the root; and leaves
+// alone what a living process is still writing.
+int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg,
+                struct err *e) ERR_CHECK;
 
 // A large object written front to back: parts on S3 (multipart above 8 MiB), a temporary file renamed at the
 // end on a file system. Nothing is visible before commit; abort removes what was sent.

@@ -23,6 +23,8 @@ struct store_ops {
     int (*list)(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
                 struct err *e);
     int (*writer_open)(struct store *s, struct store_writer **out, const char *key, struct err *e);
+    // Optional: see store_sweep.
+    int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e);
     // Optional: a faster way to put a large object (parts in parallel).
     int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
     // Optional: a file of `bytes`, more than two parts of it, that an earlier process may have sent a part

@@ -213,6 +213,10 @@ static int fault_perform(struct store *s, const struct store_call *c, struct sto
     return rc;
 }
 
+static int fault_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
+    return store_sweep(((struct fault_store *)s)->inner, mine, arg, e);
+}
+
 static int fault_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
                       struct err *e) {
     struct fault_store *f = (struct fault_store *)s;
@@ -294,6 +298,7 @@ static const struct store_ops fault_ops = {
     .close = fault_close,
     .perform = fault_perform,
     .list = fault_list,
+    .sweep = fault_sweep,
     .writer_open = fault_writer_open,
 };
 

@@ -105,6 +105,10 @@ int store_list(struct store *s, const char *prefix, const char *delimiter, struc
     return rc;
 }
 
+int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
+    return s->ops->sweep ? s->ops->sweep(s, mine, arg, e) : 0;
+}
+
 void store_listing_fini(struct store_listing *l) {
     for (size_t i = 0; i < l->n; i++) free(l->objects[i].key);
     for (size_t i = 0; i < l->n_prefixes; i++) free(l->prefixes[i]);

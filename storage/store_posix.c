@@ -2,7 +2,7 @@
 // A folder as an object store. A PUT is written to a file without a name (O_TMPFILE: a killed process leaves
 // nothing behind) or, where the file system has none, to a temporary name in the same folder; then fsync,
 // link or rename into place, fsync of the folder. Temporary names start with TEMP_PREFIX, are never listed
-// and can be no key.
+// and can be no key. Whoever writes one holds a lock on it, so that a sweep knows those whose writer is dead.
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -79,16 +80,27 @@ static int temp_name(struct temp *t, struct err *e) {
     return err_set(e, ERR_MEMORY, "no memory for a path");
 }
 
+// False when a sweep came between creation and lock, and took the file for a dead writer's. A file system
+// without locks has no sweeps either.
+static bool temp_lock(struct temp *t) {
+    struct stat st;
+    (void)flock(t->fd, LOCK_EX);
+    return !fstat(t->fd, &st) && st.st_nlink > 0;
+}
+
 static int temp_open_named(struct temp *t, struct err *e) {
     for (int i = 0; i < TEMP_TRIES; i++) {
         int rc = temp_name(t, e);
         if (rc) return rc;
         t->fd = open(t->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-        if (t->fd >= 0) {
+        if (t->fd >= 0 && temp_lock(t)) {
             t->named = true;
             return 0;
         }
-        if (errno != EEXIST) return err_errno(e, errno, "%s", t->name);
+        if (t->fd >= 0)
+            close(t->fd);
+        else if (errno != EEXIST)
+            return err_errno(e, errno, "%s", t->name);
     }
     return err_set(e, ERR_IO, "%s: no free temporary name", t->folder);
 }
@@ -110,7 +122,10 @@ static int temp_open(struct temp *t, char *path, struct err *e) {
         int rc = bytes_make_dirs(t->folder, e);
         if (rc) return rc;
         t->fd = open(t->folder, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
-        if (t->fd >= 0) return 0;
+        if (t->fd >= 0) {
+            (void)flock(t->fd, LOCK_EX | LOCK_NB);
+            return 0;
+        }
         if (errno != ENOENT) break;
     }
     return temp_open_named(t, e);
@@ -313,6 +328,58 @@ static int posix_list(struct store *s, const char *prefix, const char *delimiter
     return walk_folder(&w, w.key, e);
 }
 
+// ---- sweeping: temporary names whose writers are dead, and folders that hold nothing.
+
+struct sweep {
+    bool (*mine)(void *arg, const char *key);
+    void *arg;
+    char path[4096];
+    size_t key;
+};
+
+static void sweep_file(const char *path) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return;
+    if (!fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB)) (void)unlink(path);
+    close(fd);
+}
+
+// path[0..length) ends in '/'.
+static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
+    int rc = 0;
+    struct stat st;
+    w->path[length] = 0;
+    DIR *d = opendir(w->path);
+    if (!d) return errno == ENOENT ? 0 : err_errno(e, errno, "%s", w->path);
+    bool mine = w->mine(w->arg, w->path + w->key);
+    for (struct dirent *entry; !rc && (entry = readdir(d));) {
+        size_t n = strlen(entry->d_name);
+        bool temp = !strncmp(entry->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX));
+        if ((!temp && !component_ok(entry->d_name, n)) || length + n + 2 > sizeof w->path) continue;
+        memcpy(w->path + length, entry->d_name, n + 1);
+        if (temp && mine) {
+            sweep_file(w->path);
+        } else if (!temp && !lstat(w->path, &st) && S_ISDIR(st.st_mode)) {
+            memcpy(w->path + length + n, "/", 2);
+            rc = sweep_folder(w, length + n + 1, e);
+        }
+        w->path[length] = 0;
+    }
+    closedir(d);
+    if (mine && length > w->key) (void)rmdir(w->path); // only when it holds nothing
+    return rc;
+}
+
+static int posix_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
+    struct posix_store *p = (struct posix_store *)s;
+    struct sweep w = {.mine = mine, .arg = arg};
+    int n = snprintf(w.path, sizeof w.path, "%s%s", p->root, !strcmp(p->root, "/") ? "" : "/");
+    if (n < 0 || (size_t)n >= sizeof w.path) return err_set(e, ERR_USAGE, "the folder's name is too long");
+    w.key = (size_t)n;
+    return sweep_folder(&w, w.key, e);
+}
+
 // ---- the writer.
 
 struct posix_writer {
@@ -376,6 +443,7 @@ static const struct store_ops posix_ops = {
     .close = posix_close,
     .perform = posix_perform,
     .list = posix_list,
+    .sweep = posix_sweep,
     .writer_open = posix_writer_open,
 };
 

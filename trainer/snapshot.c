@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
+#include "base/rng.h"
 #include "trainer/snapshot_impl.h"
 
 #define PART_BYTES_MAX ((size_t)64 << 20)
@@ -23,6 +26,27 @@ static int64_t copy_elems(const struct config *c, const struct params *p, int wo
 
 int64_t snapshot_bytes(const struct config *c, const struct params *p, int world, int rank) {
     return copy_elems(c, p, world, rank) * (int64_t)sizeof(float);
+}
+
+// The number that marks this run's saves, kept in the run folder for all its attempts. A run without a folder
+// to write to has a new one each time, and so leaves what a killed attempt did not finish to 'orrery ckpt
+// clean'.
+static void take_owner(struct snapshot *s) {
+    char path[CONFIG_TEXT_BYTES + 16], text[16];
+    struct err ignored = {ERR_OK};
+    struct buf file;
+    buf_init(&file, 64);
+    snprintf(path, sizeof path, "%s/save-owner", s->rank->run_dir);
+    if (!bytes_read_file(path, 64, &file, &ignored) && file.len == 9 &&
+        strspn(file.data, "0123456789abcdef") == 8) {
+        s->owner = (uint32_t)strtoul(file.data, NULL, 16);
+    } else {
+        err_clear(&ignored);
+        s->owner = (uint32_t)rng_mix64((uint64_t)clock_utc_ns() ^ rng_mix64((uint64_t)getpid()));
+        snprintf(text, sizeof text, "%08x\n", s->owner);
+        if (bytes_write_file(path, text, 9, &ignored)) err_clear(&ignored);
+    }
+    buf_fini(&file);
 }
 
 static int take_copy(struct snapshot *s, struct err *e) {
@@ -47,6 +71,7 @@ int snapshot_open(struct snapshot **out, struct rank *r, struct model *m, struct
     buf_init(&s->part, PART_BYTES_MAX);
     int rc = store_open(&s->store, r->ckpt_url, &r->store, e);
     if (!rc) rc = take_copy(s, e);
+    if (!rc && rank_is_root(r)) take_owner(s);
     if (rc)
         snapshot_close(s);
     else
@@ -127,7 +152,8 @@ static void *commit(void *arg) {
     if (!parts) s->thread_rc = err_set(&s->thread_err, ERR_MEMORY, "no memory for %zu parts", n);
     for (size_t i = 0; parts && i < n; i++) parts[i] = s->parts + i * s->part_bytes;
     if (parts) s->thread_rc = ckpt_commit(s->store, s->id, s->state, parts, n, &s->thread_err);
-    if (!s->thread_rc) s->thread_rc = ckpt_retain(s->store, s->rank->config->checkpoint_keep, &s->thread_err);
+    if (!s->thread_rc)
+        s->thread_rc = ckpt_retain(s->store, s->rank->config->checkpoint_keep, s->owner, &s->thread_err);
     free(parts);
     atomic_store(&s->ended, true);
     return NULL;
@@ -161,7 +187,7 @@ int snapshot_begin(struct snapshot *s, const struct ckpt_state *state, struct er
     if (rc) return rc;
     blackbox_set_phase(r->box, PHASE_CHECKPOINT, NULL);
     s->full_disk = s->fault && fault_at(s->fault, state->step, PHASE_CHECKPOINT) == FAULT_ENOSPC;
-    if (rank_is_root(r)) ckpt_new_id(s->id, state->step);
+    if (rank_is_root(r)) ckpt_new_id(s->id, state->step, s->owner);
     struct coll_op *op = NULL;
     rc = coll_broadcast(r->coll, &op, "checkpoint id", s->id, sizeof s->id, 0, e);
     if (!rc) rc = coll_wait(r->coll, op, e);

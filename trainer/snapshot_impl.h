@@ -18,6 +18,7 @@ struct snapshot {
     const struct params *params;
     struct store *store;
     int64_t newest;
+    uint32_t owner; // rank 0: of this run's saves
 
     // The copy of this rank's tensors, and their list.
     float *copy;

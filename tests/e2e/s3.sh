@@ -14,6 +14,7 @@ export S3_BUCKET=orrery-test
 "$testbed" bucket "$dir" "$S3_BUCKET"
 "$program"
 python3 tests/e2e/store_verbs.py
+"${ORRERY_BUILD:-build}/tests/test_ckpt_race" "s3://$S3_BUCKET/race"
 
 echo "killing the server while it is read"
 "$program" reads "${S3_SECONDS:-15}" &

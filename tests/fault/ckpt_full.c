@@ -83,10 +83,10 @@ int main(void) {
     int64_t last = fill(s);
     int rc = last < 2;
     if (!rc) rc = check(s, last);
-    if (!rc && ckpt_retain(s, 1, &e)) rc = fail("retention on a full disk", &e);
+    if (!rc && ckpt_retain(s, 1, CKPT_TOY_OWNER, &e)) rc = fail("retention on a full disk", &e);
     if (!rc && ckpt_toy_save(s, last + 1, 2, &e)) rc = fail("save with room again", &e);
     if (!rc) rc = check(s, last + 1);
-    if (!rc && ckpt_retain(s, 1, &e)) rc = fail("retention", &e);
+    if (!rc && ckpt_retain(s, 1, CKPT_TOY_OWNER, &e)) rc = fail("retention", &e);
     struct store_listing all;
     if (!rc && store_list(s, "", NULL, &all, &e)) rc = fail("list", &e);
     if (!rc) {

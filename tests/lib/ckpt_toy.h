@@ -22,7 +22,8 @@ static const struct ckpt_toy ckpt_toys[] = {
     {"blocks.0.w", 2, {96, 257}, 0}, {"blocks.1.w", 2, {64, 300}, 1}, {"optim.m.blocks.0.w", 2, {96, 257}, 0},
     {"scale", 0, {0}, -1},           {"tail", 1, {33}, -1},
 };
-#define CKPT_TOYS (sizeof ckpt_toys / sizeof *ckpt_toys)
+#define CKPT_TOY_OWNER 1
+#define CKPT_TOYS      (sizeof ckpt_toys / sizeof *ckpt_toys)
 
 // The box of writer w of n; false when it has none.
 static inline bool ckpt_toy_box(size_t toy, int w, int n, struct ckpt_tensor *t) {
@@ -93,13 +94,14 @@ static inline int ckpt_toy_commit(struct store *s, const char *id, int64_t step,
 }
 
 #define CKPT_TOY_WRITERS 8
+
 // All writers one after the other, then the commit.
 static inline int ckpt_toy_save(struct store *s, int64_t step, int writers, struct err *e) {
     struct buf parts[CKPT_TOY_WRITERS];
     const char *texts[CKPT_TOY_WRITERS];
     char id[CKPT_ID_BYTES];
     int rc = 0, made = 0;
-    ckpt_new_id(id, step);
+    ckpt_new_id(id, step, CKPT_TOY_OWNER);
     for (; made < writers && !rc; made++) {
         buf_init(&parts[made], 1 << 24);
         rc = ckpt_toy_write(s, id, made, writers, step, &parts[made], e);

@@ -125,7 +125,7 @@ static int save_as(struct store *s, const char *id, int64_t step, int writers, i
 static void save(struct store *s, int64_t step, int writers) {
     struct err e = {ERR_OK};
     char id[CKPT_ID_BYTES];
-    ckpt_new_id(id, step);
+    ckpt_new_id(id, step, 1);
     int rc = save_as(s, id, step, writers, (int)step, &e);
     if (rc) fprintf(stderr, "%s\n", e.text);
     assert_int_equal(rc, 0);
@@ -205,7 +205,7 @@ static void saved_on_n_loads_on_m(void **state) {
         snprintf(url, sizeof url, "mem:reshard-%d", n);
         struct store *s = open_store(url);
         char id[CKPT_ID_BYTES];
-        ckpt_new_id(id, 7);
+        ckpt_new_id(id, 7, 1);
         assert_int_equal(save_as(s, id, 7, n, 7, &e), 0);
         struct ckpt *c = open_step(s, "7");
         assert_string_equal(ckpt_id(c), id);
@@ -260,7 +260,7 @@ static void the_digest_is_what_the_page_says(void **state) {
     unsigned char raw[32];
     struct buf part;
     buf_init(&part, 1 << 20);
-    ckpt_new_id(id, 3);
+    ckpt_new_id(id, 3, 1);
     assert_int_equal(ckpt_write_part(s, id, 0, tensors, 2, &part, &e), 0);
     struct ckpt_state *st = state_of(3);
     const char *parts[1] = {part.data};
@@ -287,8 +287,8 @@ static void two_jobs_one_commit(void **state) {
     struct store *s = open_store("mem:race");
     struct err e = {ERR_OK};
     char a[CKPT_ID_BYTES], b[CKPT_ID_BYTES];
-    ckpt_new_id(a, 5);
-    ckpt_new_id(b, 5);
+    ckpt_new_id(a, 5, 1);
+    ckpt_new_id(b, 5, 1);
     assert_string_not_equal(a, b);
     assert_int_equal(save_as(s, a, 5, 2, 1, &e), 0);
     assert_int_equal(save_as(s, b, 5, 2, 2, &e), -ERR_CONFLICT);
@@ -298,8 +298,7 @@ static void two_jobs_one_commit(void **state) {
     assert_string_equal(ckpt_id(c), a);
     assert_int_equal(load(c, 1, 1, &e), 0);
     ckpt_close(c);
-    // The loser's files go with the next pass.
-    assert_int_equal(ckpt_retain(s, 3, &e), 0);
+    // The loser's files are gone.
     assert_int_equal(count_keys(s, b), 0);
     assert_int_equal(count_keys(s, a), 2);
     store_close(s);
@@ -311,7 +310,7 @@ static void a_retried_commit_is_a_success(void **state) {
     struct err e = {ERR_OK};
     char id[CKPT_ID_BYTES];
     struct buf part;
-    ckpt_new_id(id, 5);
+    ckpt_new_id(id, 5, 1);
     write_part(s, id, 0, 1, 1, &part);
     const char *parts[1] = {part.data};
     struct ckpt_state *st = state_of(5);
@@ -339,8 +338,8 @@ static void incomplete_saves_are_refused(void **state) {
     struct store *s = open_store("mem:incomplete");
     char id[CKPT_ID_BYTES], other[CKPT_ID_BYTES];
     struct buf a, b, c, d;
-    ckpt_new_id(id, 5);
-    ckpt_new_id(other, 5);
+    ckpt_new_id(id, 5, 1);
+    ckpt_new_id(other, 5, 1);
     write_part(s, id, 0, 2, 1, &a);
     write_part(s, id, 1, 2, 1, &b);
     write_part(s, id, 2, 3, 1, &c); // of another layout
@@ -384,7 +383,7 @@ static void overlaps_are_found(void **state) {
         struct err e = {ERR_OK};
         struct buf part;
         char id[CKPT_ID_BYTES];
-        ckpt_new_id(id, 5);
+        ckpt_new_id(id, 5, 1);
         buf_init(&part, 1 << 20);
         assert_int_equal(ckpt_write_part(s, id, 0, t, n, &part, &e), 0);
         const char *const parts[] = {part.data};
@@ -472,31 +471,37 @@ static void retention_keeps_the_newest(void **state) {
     struct buf part;
     char unfinished_old[CKPT_ID_BYTES], unfinished_new[CKPT_ID_BYTES];
     for (int64_t step = 1; step <= 5; step++) save(s, step * 100, 2);
-    ckpt_new_id(unfinished_old, 250);
-    ckpt_new_id(unfinished_new, 600); // being written while retention runs
+    ckpt_new_id(unfinished_old, 250, 1);
+    ckpt_new_id(unfinished_new, 600, 2); // being written by another run while retention runs
     write_part(s, unfinished_old, 0, 2, 1, &part);
     buf_fini(&part);
     write_part(s, unfinished_new, 0, 2, 1, &part);
     buf_fini(&part);
-    assert_int_equal(ckpt_retain(s, 3, &e), 0);
+    assert_int_equal(ckpt_retain(s, 3, 1, &e), 0);
     expect_steps(s, (const int64_t[]){500, 400, 300}, 3);
     assert_int_equal(count_keys(s, ""), 3 * 3 + 1);
     assert_int_equal(count_keys(s, unfinished_new), 1);
+    assert_int_equal(count_keys(s, unfinished_old), 0);
     // A manifest that cannot be read is no complete checkpoint, and keeps its files while it is among the
     // newest.
     flip(s, "manifest-000000000500.json", 40);
-    assert_int_equal(ckpt_retain(s, 1, &e), 0);
+    assert_int_equal(ckpt_retain(s, 1, 1, &e), 0);
     expect_steps(s, (const int64_t[]){500, 400}, 2);
     assert_int_equal(count_keys(s, "000000000500-"), 2);
-    assert_int_equal(ckpt_retain(s, 0, &e), 0); // never the newest complete one
+    assert_int_equal(ckpt_retain(s, 0, 1, &e), 0); // never the newest complete one
     expect_steps(s, (const int64_t[]){500, 400}, 2);
     assert_int_equal(ckpt_remove(s, "500", &e), 0);
     assert_int_equal(ckpt_remove(s, "500", &e), -ERR_MISSING);
     err_clear(&e);
     save(s, 500, 1);
-    assert_int_equal(ckpt_retain(s, 5, &e), 0);
+    assert_int_equal(ckpt_retain(s, 5, 1, &e), 0);
     expect_steps(s, (const int64_t[]){500, 400}, 2);
     assert_int_equal(count_keys(s, "000000000500-"), 1);
+    assert_int_equal(count_keys(s, unfinished_new), 1);
+    size_t cleaned;
+    assert_int_equal(ckpt_clean(s, &cleaned, &e), 0); // a person says that nobody is saving
+    assert_int_equal(cleaned, 1);
+    assert_int_equal(count_keys(s, unfinished_new), 0);
     struct ckpt *c = open_step(s, "500");
     assert_int_equal(load(c, 3, 500, &e), 0);
     ckpt_close(c);
@@ -515,7 +520,7 @@ static void a_broken_manifest_is_replaced(void **state) {
     struct ckpt *c = open_step(s, "200");
     assert_int_equal(load(c, 2, 200, &e), 0);
     ckpt_close(c);
-    assert_int_equal(ckpt_retain(s, 2, &e), 0);
+    assert_int_equal(ckpt_retain(s, 2, 1, &e), 0);
     assert_int_equal(count_keys(s, "000000000200-"), 3);
     store_close(s);
 }
@@ -528,7 +533,7 @@ static void half_deleted_checkpoints_go(void **state) {
     save(s, 100, 2);
     save(s, 200, 2);
     assert_int_equal(store_delete(s, "manifest-000000000100.json", &e), 0);
-    assert_int_equal(ckpt_retain(s, 3, &e), 0);
+    assert_int_equal(ckpt_retain(s, 3, 1, &e), 0);
     assert_int_equal(count_keys(s, "000000000100-"), 0);
     assert_int_equal(count_keys(s, ""), 3);
     store_close(s);
@@ -684,7 +689,7 @@ static void saves_and_loads_through_faults(void **state) {
     assert_int_equal(store_open(&s, "fault:503=5%,reset=5%,lost=10%,seed=3:mem:faults", &o, &e), 0);
     for (int64_t step = 1; step <= 12; step++) {
         save(s, step, 2);
-        assert_int_equal(ckpt_retain(s, 2, &e), 0);
+        assert_int_equal(ckpt_retain(s, 2, 1, &e), 0);
         char id[16];
         snprintf(id, sizeof id, "%d", (int)step);
         struct ckpt *c = open_step(s, id);

@@ -63,7 +63,7 @@ static void save(struct store *s, int n, int split) {
     struct ckpt_state *state = calloc(1, sizeof *state);
     assert_non_null(state);
     state->step = n * 10 + split;
-    ckpt_new_id(id, state->step);
+    ckpt_new_id(id, state->step, 1);
     for (int r = 0; r < n; r++) {
         struct ckpt_tensor tensors[TOYS];
         float *data[TOYS];
