@@ -44,7 +44,8 @@ static inline bool pair_receive_all(int fd, void *data, size_t n) {
 static inline struct store *pair_open_store(const char *url) {
     struct err e = {ERR_OK};
     struct store *s;
-    if (store_open(&s, url, NULL, &e)) pair_die("cannot open the store", &e);
+    const struct store_options options = {.path_style = true};
+    if (store_open(&s, url, &options, &e)) pair_die("cannot open the store", &e);
     return s;
 }
 
