@@ -34,12 +34,11 @@ int ckpt_open(struct ckpt **out, struct store *s, const char *id, struct err *e)
     buf_init(&text, CKPT_MANIFEST_MAX);
     ckpt_manifest_key(step, key);
     snprintf(what, sizeof what, "%.450s/%s", store_url(s), key);
-    int rc = store_get(s, key, CKPT_MANIFEST_MAX, &text, e);
+    int rc = ckpt_manifest_get(&c->m, s, key, what, &text, e);
     if (rc == -ERR_MISSING) {
         err_clear(e);
         rc = err_set(e, ERR_MISSING, "%s: no checkpoint of step %" PRId64, store_url(s), step);
     }
-    if (!rc) rc = ckpt_manifest_parse(&c->m, text.data, text.len, what, e);
     if (!rc && c->m.state.step != step)
         rc = err_set(e, ERR_DATA, "%s: tells of step %" PRId64, what, c->m.state.step);
     if (!rc && *full && strcmp(full, c->m.id))

@@ -256,6 +256,23 @@ static int use_span(const struct fetch *f, const struct piece *p, struct span *s
     return rc;
 }
 
+static int use_piece(const struct fetch *f, const struct piece *p, struct err *e) {
+    int rc = 0;
+    for (size_t i = 0; i < p->n && !rc; i++) rc = use_span(f, p, &f->plan.spans[p->first + i], e);
+    return rc;
+}
+
+static int read_again(const struct fetch *f, struct piece *p, struct err *e) {
+    size_t bytes = (size_t)(p->hi - p->lo);
+    int rc = -ERR_DATA;
+    for (int reads = 1; rc == -ERR_DATA && reads < STORE_READS_MAX; reads++) {
+        err_clear(e);
+        rc = store_get_range(f->store, p->data + bytes, file_of(f, p)->data_begin + p->lo, bytes, p->data, e);
+        if (!rc) rc = use_piece(f, p, e);
+    }
+    return rc;
+}
+
 // Waits for a piece that was started, whatever has failed before: its request writes into its memory.
 static int finish(const struct fetch *f, struct piece *p, bool use, struct err *e) {
     struct store_result got;
@@ -267,7 +284,10 @@ static int finish(const struct fetch *f, struct piece *p, bool use, struct err *
         if (!rc && use && (int64_t)got.bytes != p->hi - p->lo)
             rc = err_set(e, ERR_DATA, "%s/%s/%s: ends before tensor '%s' does", store_url(f->store), f->m->id,
                          file_of(f, p)->name, f->plan.spans[p->first].box->name);
-        for (size_t i = 0; i < p->n && !rc && use; i++) rc = use_span(f, p, &f->plan.spans[p->first + i], e);
+        else if (!rc && use) {
+            rc = use_piece(f, p, e);
+            if (rc == -ERR_DATA) rc = read_again(f, p, e);
+        }
     }
     free(p->data);
     p->data = NULL;

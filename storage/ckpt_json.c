@@ -352,3 +352,21 @@ int ckpt_manifest_parse(struct ckpt_manifest *m, const char *json, size_t n, con
     json_destroy(doc);
     return rc;
 }
+
+static int get_once(struct ckpt_manifest *m, struct store *s, const char *key, const char *what,
+                    struct buf *text, struct err *e) {
+    buf_clear(text);
+    int rc = store_get(s, key, CKPT_MANIFEST_MAX, text, e);
+    return rc ? rc : ckpt_manifest_parse(m, text->data, text->len, what, e);
+}
+
+int ckpt_manifest_get(struct ckpt_manifest *m, struct store *s, const char *key, const char *what,
+                      struct buf *text, struct err *e) {
+    int rc = get_once(m, s, key, what, text, e);
+    for (int reads = 1; rc == -ERR_DATA && reads < STORE_READS_MAX; reads++) {
+        err_clear(e);
+        ckpt_manifest_fini(m);
+        rc = get_once(m, s, key, what, text, e);
+    }
+    return rc;
+}

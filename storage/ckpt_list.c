@@ -31,8 +31,7 @@ static int read_entry(struct store *s, const struct store_object *o, int64_t ste
     memset(out, 0, sizeof *out);
     out->step = step;
     snprintf(out->id, sizeof out->id, "%012" PRId64, step);
-    int rc = store_get(s, o->key, CKPT_MANIFEST_MAX, &text, &why);
-    if (!rc) rc = ckpt_manifest_parse(&m, text.data, text.len, o->key, &why);
+    int rc = ckpt_manifest_get(&m, s, o->key, o->key, &text, &why);
     if (!rc && m.state.step != step) rc = -ERR_DATA;
     if (!rc) {
         memcpy(out->id, m.id, sizeof out->id);

@@ -80,6 +80,9 @@ int ckpt_manifest_add_part(struct ckpt_manifest *m, const char *json, const char
 // The whole document, its own CRC first; sealed.
 int ckpt_manifest_parse(struct ckpt_manifest *m, const char *json, size_t n, const char *what,
                         struct err *e) ERR_CHECK;
+// Reads it from the store, again while its CRC is wrong; text: the document as it was read.
+int ckpt_manifest_get(struct ckpt_manifest *m, struct store *s, const char *key, const char *what,
+                      struct buf *text, struct err *e) ERR_CHECK;
 
 // "STEP-SAVEID", or a step alone (then out_id is empty). False when it is neither.
 bool ckpt_parse_id(const char *id, int64_t *step, char out_id[CKPT_ID_BYTES]);

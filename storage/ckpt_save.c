@@ -225,10 +225,8 @@ static int yield_or_claim(struct store *s, const char *key, const struct buf *ou
     *again = false;
     buf_init(&theirs, CKPT_MANIFEST_MAX);
     ckpt_manifest_init(&m);
-    int rc = store_get(s, key, CKPT_MANIFEST_MAX, &theirs, e);
-    if (rc) goto out;
-    if (theirs.len == ours->len && !memcmp(theirs.data, ours->data, ours->len)) goto out;
-    rc = ckpt_manifest_parse(&m, theirs.data, theirs.len, key, &why);
+    int rc = ckpt_manifest_get(&m, s, key, key, &theirs, &why);
+    if (!rc && theirs.len == ours->len && !memcmp(theirs.data, ours->data, ours->len)) goto out;
     if (rc == -ERR_DATA) {
         *again = true;
         rc = store_delete(s, key, e);

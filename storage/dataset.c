@@ -31,11 +31,9 @@ struct dataset {
 
 // ---- opening
 
-static int read_manifest(struct dataset *d, struct err *e) {
+static int read_manifest_once(struct dataset *d, const char *what, struct err *e) {
     struct buf text;
-    char what[600];
     buf_init(&text, DATASET_MANIFEST_MAX);
-    snprintf(what, sizeof what, "%.500s/%s", store_url(d->store), DATASET_MANIFEST);
     int rc = store_get(d->store, DATASET_MANIFEST, DATASET_MANIFEST_MAX, &text, e);
     if (rc == -ERR_MISSING) {
         err_clear(e);
@@ -44,6 +42,19 @@ static int read_manifest(struct dataset *d, struct err *e) {
     }
     if (!rc) rc = dataset_manifest_parse(&d->manifest, text.data, text.len, what, e);
     buf_fini(&text);
+    return rc;
+}
+
+static int read_manifest(struct dataset *d, struct err *e) {
+    char what[600];
+    snprintf(what, sizeof what, "%.500s/%s", store_url(d->store), DATASET_MANIFEST);
+    int rc = read_manifest_once(d, what, e);
+    for (int reads = 1; rc == -ERR_DATA && reads < STORE_READS_MAX; reads++) {
+        err_clear(e);
+        dataset_manifest_fini(&d->manifest);
+        dataset_manifest_init(&d->manifest);
+        rc = read_manifest_once(d, what, e);
+    }
     return rc;
 }
 
@@ -132,8 +143,8 @@ const struct dataset_manifest *dataset_manifest_of(const struct dataset *d) {
 
 // ---- indices
 
-int dataset_load_index(struct store *store, const struct dataset_manifest *m, size_t shard,
-                       struct dataset_index *x, struct err *e) {
+static int load_index_once(struct store *store, const struct dataset_manifest *m, size_t shard,
+                           struct dataset_index *x, struct err *e) {
     const struct manifest_shard *s = &m->shards[shard];
     char key[TAR_NAME_MAX + 32];
     struct buf text;
@@ -152,6 +163,18 @@ int dataset_load_index(struct store *store, const struct dataset_manifest *m, si
     rc = dataset_manifest_fits(m, shard, x, e);
 out:
     buf_fini(&text);
+    return rc;
+}
+
+int dataset_load_index(struct store *store, const struct dataset_manifest *m, size_t shard,
+                       struct dataset_index *x, struct err *e) {
+    int rc = load_index_once(store, m, shard, x, e);
+    for (int reads = 1; rc == -ERR_DATA && reads < STORE_READS_MAX; reads++) {
+        err_clear(e);
+        dataset_index_fini(x);
+        dataset_index_init(x);
+        rc = load_index_once(store, m, shard, x, e);
+    }
     return rc;
 }
 
@@ -271,9 +294,13 @@ static int read_row(struct dataset *d, const struct manifest_shard *shard, const
     out->block = malloc((size_t)extent + text_bytes(x, s));
     if (!out->block) return err_set(e, ERR_MEMORY, "no memory for a sample of %" PRId64 " bytes", extent);
     lay_out(out, x, s, lo, out->block + extent);
-    int rc = extent ? store_get_range(d->store, shard->key, lo, (size_t)extent, out->block, e) : 0;
-    if (rc) return err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem);
-    return verify(d, shard->key, out, e);
+    for (int reads = 1;; reads++) {
+        int rc = extent ? store_get_range(d->store, shard->key, lo, (size_t)extent, out->block, e) : 0;
+        if (rc) return err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem);
+        rc = verify(d, shard->key, out, e);
+        if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;
+        err_clear(e);
+    }
 }
 
 int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e) {

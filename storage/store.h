@@ -72,6 +72,10 @@ int store_wait(struct store *s, struct store_request *r, struct store_result *re
                struct err *e) ERR_CHECK;
 bool store_done(struct store_request *r); // would store_wait return at once?
 
+// Bytes whose checksum is wrong may have been spoilt on their way: so many reads before they count as
+// damaged.
+#define STORE_READS_MAX 5
+
 // ---- blocking.
 // Exactly `length` bytes into `into`, or DATA.
 int store_get_range(struct store *s, const char *key, int64_t offset, size_t length, void *into,
