@@ -18,10 +18,11 @@ struct kind_row {
 };
 
 static const struct kind_row kind_rows[] = {
-    {"kill", FAULT_KILL, -1}, {"exit", FAULT_EXIT, -1},
-    {"segv", FAULT_SEGV, -1}, {"stop", FAULT_STOP, -1},
-    {"spin", FAULT_SPIN, -1}, {"nan", FAULT_POISON, PHASE_FORWARD},
-    {"slow", FAULT_SLOW, -1}, {"enospc", FAULT_FULL, PHASE_CHECKPOINT},
+    {"kill", FAULT_KILL, -1},   {"exit", FAULT_EXIT, -1},
+    {"segv", FAULT_SEGV, -1},   {"stop", FAULT_STOP, -1},
+    {"spin", FAULT_SPIN, -1},   {"nan", FAULT_POISON, PHASE_FORWARD},
+    {"slow", FAULT_SLOW, -1},   {"enospc", FAULT_FULL, PHASE_CHECKPOINT},
+    {"store", FAULT_STORE, -1},
 };
 
 // A rule while it is read, with the selectors that decide whether it concerns this process.
@@ -29,6 +30,7 @@ struct draft {
     struct fault_rule rule;
     int64_t rank;    // -1: any
     int64_t attempt; // -1: any
+    char store[2 * PIECE_BYTES + 2];
 };
 
 static int parse_slow(const char *value, struct fault_rule *r, struct err *e) {
@@ -59,10 +61,11 @@ static int parse_kind(const char *name, const char *value, struct fault_rule *r,
     if (!row)
         return err_set(e, ERR_CONFIG,
                        "fault.inject: unknown kind '%s'; one of kill, exit=CODE, segv, stop, spin, nan, "
-                       "enospc, slow=20ms",
+                       "enospc, slow=20ms, store=503:5%%",
                        name);
     r->kind = row->kind;
     r->phase = row->phase;
+    if (r->kind == FAULT_STORE) return 0;
     if (r->kind == FAULT_SLOW) return parse_slow(value, r, e);
     if (r->kind != FAULT_EXIT)
         return *value ? err_set(e, ERR_CONFIG, "fault.inject: '%s' takes no value", name) : 0;
@@ -120,11 +123,45 @@ static int take_pair(const char **at, char name[PIECE_BYTES], char value[PIECE_B
     return take_piece(at, ":,;", value, e);
 }
 
+// "503:5%" of store=503:5%. What kinds and rates there are is the store's to say.
+static int parse_store(const char *kind, const char **at, struct draft *d, struct err *e) {
+    char rate[PIECE_BYTES] = "";
+    int rc = 0;
+    if (**at == ':') {
+        (*at)++;
+        rc = take_piece(at, "=:,;", rate, e);
+    }
+    size_t n = strlen(rate);
+    if (!rc && (!*kind || n < 2 || rate[n - 1] != '%'))
+        rc =
+            err_set(e, ERR_CONFIG,
+                    "fault.inject: store needs a kind and a rate, store=503:5%% or store=delay:20ms@5%%, not "
+                    "'store=%s:%s'",
+                    kind, rate);
+    snprintf(d->store, sizeof d->store, "%s=%s", kind, rate);
+    return rc;
+}
+
+static int keep(struct fault *f, const struct draft *d, int rank, struct err *e) {
+    size_t used = strlen(f->store);
+    if (d->rule.kind == FAULT_STORE) {
+        int n = snprintf(f->store + used, sizeof f->store - used, "%s%s", used ? "," : "", d->store);
+        return (size_t)n < sizeof f->store - used
+                   ? 0
+                   : err_set(e, ERR_CONFIG, "fault.inject: too many store faults for rank %d", rank);
+    }
+    if (f->n == FAULT_RULES)
+        return err_set(e, ERR_CONFIG, "fault.inject: more than %d faults for rank %d", FAULT_RULES, rank);
+    f->rules[f->n++] = d->rule;
+    return 0;
+}
+
 static int parse_fault(const char **at, struct draft *d, struct err *e) {
     char name[PIECE_BYTES], value[PIECE_BYTES];
     *d = (struct draft){.rule = {.step = -1, .phase = -1}, .rank = -1, .attempt = 1};
     int rc = take_pair(at, name, value, e);
     if (!rc) rc = parse_kind(name, value, &d->rule, e);
+    if (!rc && d->rule.kind == FAULT_STORE) rc = parse_store(value, at, d, e);
     while (!rc && (**at == ':' || **at == ',')) {
         (*at)++;
         rc = take_pair(at, name, value, e);
@@ -141,12 +178,17 @@ int fault_init(struct fault *f, const char *spec, int rank, int attempt, struct 
         int rc = parse_fault(&spec, &d, e);
         if (rc) return rc;
         bool ours = (d.rank < 0 || d.rank == rank) && (d.attempt < 0 || d.attempt == attempt);
-        if (ours && f->n == FAULT_RULES)
-            return err_set(e, ERR_CONFIG, "fault.inject: more than %d faults for rank %d", FAULT_RULES, rank);
-        if (ours) f->rules[f->n++] = d.rule;
+        if (ours) rc = keep(f, &d, rank, e);
+        if (rc) return rc;
         if (*spec == ';') spec++;
     }
     return 0;
+}
+
+int fault_store_url(const struct fault *f, const char *url, char *out, size_t room, struct err *e) {
+    int n = *f->store && *url ? snprintf(out, room, "fault:%s:%s", f->store, url)
+                              : snprintf(out, room, "%s", url);
+    return n >= 0 && (size_t)n < room ? 0 : err_set(e, ERR_CONFIG, "the URL '%.60s...' is too long", url);
 }
 
 static void die_by(int signal_number) {
@@ -179,7 +221,8 @@ static enum fault_action act(const struct fault_rule *r) {
     case FAULT_SPIN: spin(); break;
     case FAULT_POISON: return FAULT_NAN;
     case FAULT_FULL: return FAULT_ENOSPC;
-    case FAULT_SLOW: break;
+    case FAULT_SLOW:
+    case FAULT_STORE: break;
     }
     return FAULT_NONE;
 }

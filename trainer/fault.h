@@ -6,14 +6,17 @@
 // poisons its
 //            loss), enospc (the caller's next save fails as on a full disk), slow=20ms or slow=1.5x (every
 //            step)
+//            store=KIND:RATE, e.g. store=503:5% or store=delay:20ms@10%: the run's stores, as behind
+//            "fault:KIND=RATE:"; lasts as long as the attempt
 // selectors: rank=N (any), step=N (any), phase=NAME (any; enospc: checkpoint), attempt=N or attempt=any
 // (default 1,
 //            so that the run that resumes goes on)
-// Every fault but slow happens once per process. Thread rule: the rank's main thread.
+// Every fault but slow and store happens once per process. Thread rule: the rank's main thread.
 #ifndef ORRERY_TRAINER_FAULT_H
 #define ORRERY_TRAINER_FAULT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/blackbox.h"
@@ -30,8 +33,11 @@ enum fault_kind {
     FAULT_SPIN,
     FAULT_POISON,
     FAULT_FULL,
-    FAULT_SLOW
+    FAULT_SLOW,
+    FAULT_STORE
 };
+
+#define FAULT_STORE_BYTES 256
 
 struct fault_rule {
     enum fault_kind kind;
@@ -48,11 +54,14 @@ struct fault_rule {
 struct fault {
     struct fault_rule rules[FAULT_RULES]; // those that concern this rank and attempt
     int n;
+    char store[FAULT_STORE_BYTES];    // "KIND=RATE,..." of a fault: URL; empty: none
     int64_t last_step, step_began_ns; // for slow=1.5x
 };
 
 // CONFIG error with the place in the spec. "" means no faults.
 int fault_init(struct fault *f, const char *spec, int rank, int attempt, struct err *e) ERR_CHECK;
+// Puts `url` behind the store faults, when there are any: "fault:503=5%:URL".
+int fault_store_url(const struct fault *f, const char *url, char *out, size_t room, struct err *e) ERR_CHECK;
 // Call where a phase of a step begins. May never return.
 enum fault_action fault_at(struct fault *f, int64_t step, enum blackbox_phase phase);
 

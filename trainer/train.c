@@ -36,13 +36,28 @@ struct train {
 
 // ---- opening
 
+static int open_data(struct train *t, struct data **out, const char *text, struct err *e) {
+    char url[CONFIG_TEXT_BYTES + FAULT_STORE_BYTES + 16];
+    int rc = fault_store_url(&t->fault, text, url, sizeof url, e);
+    return rc ? rc : data_open(out, t->config, url, e);
+}
+
+// From here on every store of this rank is behind the faults asked for.
+static int init_faults(struct train *t, struct err *e) {
+    struct rank *r = t->rank;
+    char url[CONFIG_TEXT_BYTES];
+    int rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
+    memcpy(url, r->ckpt_url, sizeof url);
+    return rc ? rc : fault_store_url(&t->fault, url, r->ckpt_url, sizeof r->ckpt_url, e);
+}
+
 static int open_parts(struct train *t, struct err *e) {
     struct rank *r = t->rank;
     int rc = step_check(t->config, r->world, e);
-    if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
-    if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
+    if (!rc) rc = init_faults(t, e);
+    if (!rc) rc = open_data(t, &t->data, t->config->data_train, e);
     // Opened before the first step, so that a wrong URL does not cost a training.
-    if (!rc && t->config->data_eval[0]) rc = data_open(&t->held_out, t->config, t->config->data_eval, e);
+    if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)
         rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,

@@ -35,6 +35,23 @@ static void selectors_choose_rank_step_phase_and_attempt(void **state) {
     assert_int_equal(make("nan:step=3;kill:rank=4;enospc", 0, 1).n, 2);
 }
 
+static void store_faults_make_a_url(void **state) {
+    char url[128];
+    struct err e = {0};
+    struct fault f = make("store=503:5%;kill:step=4;store=delay:20ms@10%:rank=1", 1, 1);
+    assert_int_equal(f.n, 1);
+    assert_int_equal(fault_store_url(&f, "s3://b/p", url, sizeof url, &e), 0);
+    assert_string_equal(url, "fault:503=5%,delay=20ms@10%:s3://b/p");
+    assert_int_equal(fault_store_url(&f, "", url, sizeof url, &e), 0);
+    assert_string_equal(url, "");
+    assert_int_not_equal(fault_store_url(&f, "s3://b/p", url, 20, &e), 0);
+    f = make("store=503:5%:rank=1", 0, 1);
+    assert_int_equal(fault_store_url(&f, "dir", url, sizeof url, NULL), 0);
+    assert_string_equal(url, "dir");
+    assert_string_equal(make("store=503:5%", 0, 2).store, "");
+    assert_string_equal(make("store=lost:5%:attempt=any", 0, 2).store, "lost=5%");
+}
+
 static void nan_waits_for_the_forward(void **state) {
     struct fault f = make("nan:step=5", 0, 1);
     assert_int_equal(fault_at(&f, 5, PHASE_DATA), FAULT_NONE);
@@ -98,7 +115,10 @@ static void bad_specs_are_refused_with_their_place(void **state) {
                                       "kill:rank=x",  "kill:rank=-1",
                                       "kill:where=1", "kill:phase=lunch",
                                       "kill:step=",   ":",
-                                      "kill:rank=1,", "nan:step=99999999999999999999"};
+                                      "kill:rank=1,", "nan:step=99999999999999999999",
+                                      "store",        "store=503",
+                                      "store=:5%",    "store=503:5",
+                                      "store=503=5%"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fault f;
         struct err e = {0};
@@ -111,6 +131,7 @@ static void bad_specs_are_refused_with_their_place(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(selectors_choose_rank_step_phase_and_attempt),
+        cmocka_unit_test(store_faults_make_a_url),
         cmocka_unit_test(nan_waits_for_the_forward),
         cmocka_unit_test(enospc_waits_for_a_checkpoint),
         cmocka_unit_test(deadly_kinds_do_what_they_say),
