@@ -31,10 +31,27 @@ struct dataset {
 
 // ---- opening
 
+int dataset_get_agreed(struct store *s, const char *key, size_t max_bytes, struct buf *out, struct err *e) {
+    struct buf before;
+    buf_init(&before, max_bytes);
+    int rc = store_get(s, key, max_bytes, &before, e);
+    for (int reads = 1; !rc; reads++) {
+        buf_clear(out);
+        rc = store_get(s, key, max_bytes, out, e);
+        if (rc || (out->len == before.len && !memcmp(out->data, before.data, out->len))) break;
+        if (reads == STORE_READS_MAX)
+            rc = err_set(e, ERR_DATA, "%s: %s is read differently every time", store_url(s), key);
+        buf_clear(&before);
+        if (!rc) rc = buf_append(&before, out->data, out->len, e);
+    }
+    buf_fini(&before);
+    return rc;
+}
+
 static int read_manifest_once(struct dataset *d, const char *what, struct err *e) {
     struct buf text;
     buf_init(&text, DATASET_MANIFEST_MAX);
-    int rc = store_get(d->store, DATASET_MANIFEST, DATASET_MANIFEST_MAX, &text, e);
+    int rc = dataset_get_agreed(d->store, DATASET_MANIFEST, DATASET_MANIFEST_MAX, &text, e);
     if (rc == -ERR_MISSING) {
         err_clear(e);
         rc = err_set(e, ERR_MISSING, "%s does not exist: make it with 'orrery data index %s'", what,

@@ -102,7 +102,7 @@ static int add_index(struct dataset_manifest *m, struct store *s, const char *sh
     dataset_index_init(&x);
     buf_init(&text, DATASET_INDEX_MAX);
     snprintf(key, sizeof key, "%s%s", shard, DATASET_INDEX_SUFFIX);
-    int rc = store_get(s, key, DATASET_INDEX_MAX, &text, e);
+    int rc = dataset_get_agreed(s, key, DATASET_INDEX_MAX, &text, e);
     if (!rc) rc = dataset_index_parse(&x, text.data, text.len, shard, e);
     if (!rc) rc = dataset_manifest_add(m, shard, &x, text.data, text.len, e);
     buf_fini(&text);

@@ -61,4 +61,9 @@ const struct dataset_manifest *dataset_manifest_of(const struct dataset *d);
 int dataset_load_index(struct store *store, const struct dataset_manifest *m, size_t shard,
                        struct dataset_index *x, struct err *e) ERR_CHECK;
 
+// Whole objects that no checksum is known of (a manifest; an index before it stands in one): two reads in a
+// row must agree.
+int dataset_get_agreed(struct store *s, const char *key, size_t max_bytes, struct buf *out,
+                       struct err *e) ERR_CHECK;
+
 #endif
