@@ -305,6 +305,7 @@ static void fail(struct http_exchange *x, enum http_end end, const char *why) {
 }
 
 static void release(struct transfer *t) {
+    for (struct curl_slist *h = t->headers; h; h = h->next) explicit_bzero(h->data, strlen(h->data));
     curl_slist_free_all(t->headers);
     t->headers = NULL;
     t->x = NULL;
@@ -316,6 +317,10 @@ static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
     reset_reply(x);
     if (now >= x->deadline_ns) {
         fail(x, HTTP_SLOW, "the deadline passed before a connection was free");
+        return;
+    }
+    if (x->prepare && !x->prepare(x)) {
+        fail(x, HTTP_FAILED, "the request cannot be made");
         return;
     }
     curl_easy_reset(t->easy);

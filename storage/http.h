@@ -49,6 +49,9 @@ struct http_exchange {
     int64_t not_before_ns, deadline_ns; // clock_monotonic_ns
     bool no_proxy;                      // not through the environment's proxy
     void (*done)(struct http_exchange *x);
+    // Just before it is sent, on the client's thread: the last chance to set url and headers, which may hold
+    // a date. False: it is not sent, end is FAILED. NULL: all is set.
+    bool (*prepare)(struct http_exchange *x);
     void *owner; // the caller's own
 
     // Where the reply's body goes: of a 2xx into memory where `into` is set; any other into `text`, up to its

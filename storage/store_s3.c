@@ -69,8 +69,12 @@ static int accept_get(struct s3_op *op, struct err *e) {
 
 static int accept_head(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
-    if (op->x.content_length < 0) return bad_reply(op, e, "no Content-Length");
-    r->result.object_bytes = op->x.content_length;
+    int64_t first, last, total = op->x.status == 416 ? 0 : op->x.content_length;
+    bool part = op->x.status == 206; // asked again as a GET
+    if (part && !parse_content_range(op->x.content_range, &first, &last, &total))
+        return bad_reply(op, e, "a part without a proper Content-Range");
+    if (total < 0) return bad_reply(op, e, "no Content-Length");
+    r->result.object_bytes = total;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
     r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
     return 0;
@@ -240,7 +244,7 @@ static int start_http(struct s3_store *s, struct err *e) {
 static void s3_close(struct store *store) {
     struct s3_store *s = (struct s3_store *)store;
     http_destroy(s->http);
-    store_s3_auth_fini(&s->auth);
+    creds_close(s->creds);
     free(s->base);
     free(s->host);
     free(s->bucket);
@@ -267,7 +271,7 @@ int store_s3_open(struct store **out, const char *rest, const struct store_optio
     if (!rc) rc = parse_url(s, rest, e);
     if (!rc) rc = set_place(s, options, e);
     if (!rc) rc = set_payload(s, options, e);
-    if (!rc) rc = store_s3_auth_load(&s->auth, e);
+    if (!rc) rc = creds_open(&s->creds, e);
     if (!rc) rc = start_http(s, e);
     if (rc)
         s3_close(&s->store);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the files of the S3 back end share. Only store_s3*.c includes this.
 //   store_s3.c        opening; GET, PUT, HEAD, DELETE of one object
-//   store_s3_auth.c   credentials
 //   store_s3_op.c     one signed operation with its retries, start to end
 //   store_s3_error.c  what a reply that is no success means, and what to do
 //   store_s3_list.c   ListObjectsV2
@@ -13,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "storage/creds.h"
 #include "storage/http.h"
 #include "storage/sigv4.h"
 #include "storage/store_backend.h"
@@ -22,18 +22,10 @@
 #define S3_REGION_BYTES   40
 #define S3_BUCKET_MAX     255
 
-// ---- credentials. Never printed; `source` says where they are from ("the environment").
-struct s3_auth {
-    char *access_key, *secret_key, *session_token;
-    char *source;
-};
-int store_s3_auth_load(struct s3_auth *out, struct err *e) ERR_CHECK;
-void store_s3_auth_fini(struct s3_auth *a);
-
 struct s3_store {
     struct store store;
     struct http *http;
-    struct s3_auth auth;
+    struct creds *creds;
     char *base;   // "https://host:port", of every request
     char *host;   // "host:port", as it is signed
     char *bucket; // name
@@ -74,10 +66,12 @@ struct s3_op {
     struct http_exchange x; // the last reply
     struct buf text;
     int rc;
-    struct err err;
-    bool done;     // for store_s3_op_wait; guarded by the store's lock
-    bool doubtful; // an attempt may have been carried out without our knowing
+    struct err err, unmade; // unmade: why an attempt could not be signed
+    bool done;              // for store_s3_op_wait; guarded by the store's lock
+    bool doubtful;          // an attempt may have been carried out without our knowing
     bool clock_corrected;
+    uint64_t generation; // of the credentials of the last attempt
+    int expired;         // attempts that met expired ones
     int attempts, nonsense;
     uint64_t id;
     int64_t start_ns;

@@ -141,7 +141,9 @@ static int judge_error(struct s3_op *op, const struct s3_error *r, struct err *e
     const struct known *k = known_error(r);
     int rc = err_set(e, k ? k->err : ERR_DATA, "HTTP %d%s%s%s%s", r->status, r->code[0] ? " " : "", r->code,
                      r->message[0] ? ": " : "", r->message);
-    if (k) append_cure(e, k->cure, op->s->auth.source);
+    char source[CREDS_SOURCE_BYTES];
+    creds_describe(op->s->creds, source);
+    if (k) append_cure(e, k->cure, source);
     return rc;
 }
 

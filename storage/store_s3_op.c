@@ -10,6 +10,7 @@
 #include "storage/store_s3.h"
 
 #define WIRE_MAX     ((size_t)64 << 10)
+#define EXPIRED_MAX  8
 #define NONSENSE_MAX 3 // replies that break the protocol; a broken proxy does not get better
 
 static int64_t deadline_of(const struct s3_op *op) {
@@ -35,7 +36,11 @@ static int add_header(struct s3_op *op, struct err *e, const char *fmt, ...) {
 }
 
 static void drop_attempt(struct s3_op *op) {
-    for (size_t i = 0; i < op->x.n_headers; i++) free((char *)op->x.headers[i]);
+    for (size_t i = 0; i < op->x.n_headers; i++) {
+        char *line = (char *)op->x.headers[i]; // may hold a session token
+        explicit_bzero(line, strlen(line));
+        free(line);
+    }
     free((char *)op->x.url);
     op->x.n_headers = 0;
     op->x.url = NULL;
@@ -51,18 +56,21 @@ static int path_of(const struct s3_op *op, char **out, struct err *e) {
 }
 
 static int add_headers(struct s3_op *op, const struct sigv4_request *r, struct err *e) {
-    const struct s3_auth *a = &op->s->auth;
-    const struct sigv4_credentials c = {a->access_key, a->secret_key, a->session_token};
+    struct creds *creds = op->s->creds;
     char date[SIGV4_DATE_BYTES];
     struct buf authorization;
     buf_init(&authorization, WIRE_MAX);
     sigv4_date(r->utc_seconds, date);
+    op->generation = creds_generation(creds);
+    const struct creds_set *a = creds_borrow(creds);
+    const struct sigv4_credentials c = {a->access_key, a->secret_key, a->session_token};
     int rc = sigv4_authorize(r, &c, &authorization, e);
+    if (!rc && *a->session_token) rc = add_header(op, e, "x-amz-security-token: %s", a->session_token);
+    creds_return(creds);
     if (!rc) rc = add_header(op, e, "authorization: %s", authorization.data);
     if (!rc) rc = add_header(op, e, "host: %s", r->host);
     if (!rc) rc = add_header(op, e, "x-amz-date: %s", date);
     if (!rc) rc = add_header(op, e, "x-amz-content-sha256: %s", r->payload_sha256);
-    if (!rc && *a->session_token) rc = add_header(op, e, "x-amz-security-token: %s", a->session_token);
     for (size_t i = 0; i < r->n_headers && !rc; i++)
         rc = add_header(op, e, "%s: %s", r->headers[i].name, r->headers[i].value);
     buf_fini(&authorization);
@@ -128,14 +136,12 @@ static void end_op(struct s3_op *op, int rc) {
 
 // ---- attempts.
 
+static bool prepare(struct http_exchange *x) {
+    struct s3_op *op = x->owner;
+    return !build_attempt(op, &op->unmade);
+}
+
 static void attempt(struct s3_op *op, int64_t not_before_ns) {
-    struct err e = {0};
-    int rc = build_attempt(op, &e);
-    if (rc) {
-        op->err = e;
-        end_op(op, rc);
-        return;
-    }
     op->attempts++;
     op->x.not_before_ns = not_before_ns;
     http_submit(op->s->http, &op->x);
@@ -159,8 +165,37 @@ static bool worth_another(struct s3_op *op, int rc) {
     return rc == -ERR_UNAVAILABLE || rc == -ERR_TIMEOUT;
 }
 
+// A token that expired: the credentials are renewed meanwhile.
+static bool renewable(struct s3_op *op) {
+    bool expired = strstr(op->err.text, "ExpiredToken") || strstr(op->err.text, "InvalidToken");
+    return expired && op->expired++ < EXPIRED_MAX && creds_expired(op->s->creds, op->generation);
+}
+
+// The refusal of a HEAD has no body, so no code and no words: asks again as a GET of one byte.
+static bool ask_for_words(struct s3_op *op) {
+    static const int statuses[] = {301, 307, 400, 401, 403, 404};
+    if (strcmp(op->x.method, "HEAD") != 0 || op->x.end != HTTP_DONE) return false;
+    for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
+        if (op->x.status != statuses[i]) continue;
+        op->x.method = op->method = "GET";
+        op->headers[op->n_headers++] = (struct sigv4_field){"range", "bytes=0-0"};
+        op->also_ok = 416; // of an empty object
+        return true;
+    }
+    return false;
+}
+
 static void on_reply(struct http_exchange *x) {
     struct s3_op *op = x->owner;
+    if (op->unmade.code) {
+        op->err = op->unmade;
+        end_op(op, -(int)op->err.code);
+        return;
+    }
+    if (ask_for_words(op)) {
+        attempt(op, 0);
+        return;
+    }
     bool clock_before = op->clock_corrected;
     int rc;
     err_clear(&op->err);
@@ -169,6 +204,7 @@ static void on_reply(struct http_exchange *x) {
     } else {
         rc = store_s3_judge(op);
     }
+    if (rc == -ERR_DENIED && renewable(op)) rc = -ERR_UNAVAILABLE;
     int64_t at = worth_another(op, rc) ? next_attempt_ns(op, op->clock_corrected != clock_before) : 0;
     if (at) {
         bool refused = x->end == HTTP_CONNECT || x->status == 429 || x->status == 503;
@@ -202,6 +238,7 @@ void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
                                    .deadline_ns = deadline_of(op),
                                    .no_proxy = s->loopback,
                                    .done = on_reply,
+                                   .prepare = prepare,
                                    .owner = op,
                                    .into = op->into,
                                    .capacity = op->capacity,

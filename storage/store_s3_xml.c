@@ -84,5 +84,6 @@ int store_s3_xml(const struct buf *text, store_s3_xml_fn *each, void *arg, struc
         r.rc = err_set(e, ERR_DATA, "the reply is no XML: line %lu: %s", XML_GetCurrentLineNumber(r.parser),
                        XML_ErrorString(XML_GetErrorCode(r.parser)));
     XML_ParserFree(r.parser);
+    explicit_bzero(r.text, sizeof r.text); // STS answers with secrets
     return r.rc;
 }
