@@ -10,7 +10,8 @@ need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev li
       libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libsndfile1-dev libchipmunk-dev libgomp1)
 if [ "$what" = test ]; then
   need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev libomp-14-dev gcovr
-         python3 procps openssl radosgw ceph-mon ceph-osd)
+         python3 procps openssl radosgw ceph-mon ceph-osd
+         slurmctld slurmd slurm-client munge python3-yaml)
 fi
 
 as_root() {

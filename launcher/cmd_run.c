@@ -18,28 +18,14 @@ struct run_words {
     bool force;
 };
 
-static const char *hosts_of(const struct config *c, const struct run_words *words) {
-    return words->hosts ? words->hosts : c->launch_hosts;
-}
-
-static int count_ranks(const struct config *c, const struct run_words *words, int64_t *out, struct err *e) {
-    struct hosts hosts = {0};
-    const char *given = hosts_of(c, words);
-    *out = job_ranks(c, words->ranks);
-    int rc = *given ? hosts_parse(&hosts, given, e) : 0;
-    if (*given && !words->ranks && !c->launch_ranks) *out = hosts_slots(&hosts);
-    hosts_fini(&hosts);
-    return rc;
-}
-
 // The first line: what will happen.
-static void say_start(const struct log *log, const struct config *c, const struct run_words *words,
-                      const struct rundir *run, int64_t ranks, const struct resume *resume) {
-    char host[64] = "this machine", from[sizeof resume->url + 64];
-    const char *given = hosts_of(c, words);
-    if (*given)
-        snprintf(host, sizeof host, "%.60s", given);
-    else if (gethostname(host, sizeof host - 1))
+static void say_start(const struct log *log, const struct config *c, const struct place *place,
+                      const struct rundir *run, const struct resume *resume) {
+    char host[112] = "this machine", from[sizeof resume->url + 64];
+    long long ranks = place->ranks;
+    if (place->kind != PLACE_LOCAL)
+        snprintf(host, sizeof host, "%s", place->name);
+    else if (gethostname(host, 64))
         snprintf(host, sizeof host, "this machine");
     if (resume->step >= 0)
         snprintf(from, sizeof from, "resume from step %lld of %s", (long long)resume->step, resume->url);
@@ -47,9 +33,9 @@ static void say_start(const struct log *log, const struct config *c, const struc
         snprintf(from, sizeof from, "fresh start");
     int threads = machine_threads(c->train_threads, (int)ranks);
     char each[48] = "";
-    if (!*given) snprintf(each, sizeof each, " x %d thread%s", threads, threads == 1 ? "" : "s");
-    log_info(log, "%s: %s, %lld rank%s%s on %s, to step %lld", from, run->given, (long long)ranks,
-             ranks == 1 ? "" : "s", each, host, (long long)c->train_steps);
+    if (!place->hosts.n) snprintf(each, sizeof each, " x %d thread%s", threads, threads == 1 ? "" : "s");
+    log_info(log, "%s: %s, %lld rank%s%s on %s, to step %lld", from, run->given, ranks, ranks == 1 ? "" : "s",
+             each, host, (long long)c->train_steps);
 }
 
 static void say_changes(const struct log *log, const struct buf *changes) {
@@ -85,8 +71,10 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
     char config_path[RUNDIR_PATH_BYTES + 16];
     struct resume resume;
     struct buf changes;
+    struct place place;
     buf_init(&changes, CHANGES_BYTES);
-    int rc = rundir_lock(run, e);
+    int rc = job_place(c, words->ranks, words->hosts, &place, e);
+    if (!rc) rc = rundir_lock(run, e);
     if (!rc) rc = resume_find(c, run, &resume, e);
     if (!rc && resume.step >= 0) rc = resume_check_config(c, run, words->force, &changes, e);
     if (rc) goto out;
@@ -95,10 +83,7 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                  run->given, (long long)resume.step, (long long)c->train_steps, run->given);
         goto out;
     }
-    int64_t ranks;
-    rc = count_ranks(c, words, &ranks, e);
-    if (rc) goto out;
-    say_start(log, c, words, run, ranks, &resume);
+    say_start(log, c, &place, run, &resume);
     say_changes(log, &changes);
     rc = write_config(file, run, config_path, sizeof config_path, e);
     if (rc) goto out;
@@ -113,6 +98,7 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
     rc = job_run(&request, log, e);
     if (rc == err_exit_code(ERR_SAVED)) log_info(log, "stopped early and saved; the same command goes on");
 out:
+    place_fini(&place);
     buf_fini(&changes);
     return rc;
 }
@@ -120,7 +106,8 @@ out:
 int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct run_words words = {0};
     const struct opt table[] = {
-        {"ranks", 'n', OPT_INT, "N", "ranks to start (default: launch.ranks, else 2)", &words.ranks, 1, 4096},
+        {"ranks", 'n', OPT_INT, "N", "ranks to start (default: the scheduler's, launch.ranks, else 2)",
+         &words.ranks, 1, 4096},
         {"force", 0, OPT_FLAG, NULL, "go on although keys of data or numbers have changed", &words.force, 0,
          0},
         {"hosts", 0, OPT_TEXT, "LIST", "machines to run on: h1:2,h2:2, or @FILE (default: launch.hosts)",

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "launcher/boxdir.h"
 #include "launcher/doctor_impl.h"
+#include "launcher/place.h"
 #include "launcher/proc.h"
 #include "launcher/sched.h"
 
@@ -50,9 +51,21 @@ void doctor_pmix(const struct config *c, struct doctor_finding *f) {
 
 void doctor_environment(const struct config *c, struct doctor_finding *f) {
     struct err e = {0};
-    int rc = sched_find()->check(2, true, &e);
-    doctor_say(f, "%s", rc ? e.text : "no other job's variables in the environment");
-    if (rc && e.code != ERR_MISSING) doctor_cure(f, DOCTOR_BAD, e.code, "start from a fresh shell");
+    struct place place;
+    struct place_view view;
+    char host[64];
+    place_view_here(&view, host, sizeof host);
+    if (c) view.hosts = c->launch_hosts;
+    if (c) view.config_ranks = c->launch_ranks;
+    int rc = place_find(&view, &place, &e);
+    if (rc)
+        doctor_say(f, "%.500s", e.text);
+    else if (place.kind == PLACE_LOCAL)
+        doctor_say(f, "no other job's variables in the environment");
+    else
+        doctor_say(f, "%s, %lld ranks", place.name, (long long)place.ranks);
+    if (rc) doctor_cure(f, DOCTOR_BAD, e.code, "or start from a fresh shell");
+    place_fini(&place);
 }
 
 // "4.1" of "Open MPI v4.1.4" and of "4.1.4".
@@ -190,7 +203,7 @@ static int sum_command(const char *program, const char *tmp_dir, struct strv *ar
         .ranks = 2, .threads = 1, .mpi = true, .tmp_dir = tmp_dir, .guard = &guard, .pass_env = none};
     int rc = strv_add_all(&guard, words, sizeof words / sizeof *words, e);
     for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
-    if (!rc) rc = sched_find()->command(&request, argv, env, e);
+    if (!rc) rc = sched_local.command(&request, argv, env, e);
     strv_fini(&guard);
     return rc;
 }
@@ -204,7 +217,7 @@ void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
     int status = 0;
     buf_init(&out, SUM_BYTES);
     buf_init(&said, SUM_BYTES);
-    int rc = sched_find()->check(2, true, &e);
+    int rc = sched_local.check(2, true, &e);
     if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
     if (!rc) rc = boxdir_make(&scratch, &e);
     if (!rc) rc = sum_command(program, scratch.path, &argv, &env, &e);

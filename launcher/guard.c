@@ -329,7 +329,11 @@ int guard_run(char *const *argv, struct err *e) {
                       .parent = getppid(),
                       .boxes = {.alive_fd = -1}};
     int rc = find_place(&g, e);
-    if (gethostname(g.host, sizeof g.host - 1)) snprintf(g.host, sizeof g.host, "unknown");
+    const char *node = getenv("SLURMD_NODENAME"); // Slurm's name for this host, which its lists have
+    if (node && *node)
+        snprintf(g.host, sizeof g.host, "%s", node);
+    else if (gethostname(g.host, sizeof g.host - 1))
+        snprintf(g.host, sizeof g.host, "unknown");
     if (!rc) rc = watch_signals(&g, e);
     if (!rc) rc = say_hello(&g, e);
     if (!rc) rc = open_log(&g, e);

@@ -30,9 +30,31 @@ static const char *const far_names[] = {
     GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_FAR_MS, GUARD_LOGS, "ORRERY_ATTEMPT",
     "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, NULL};
 
-int64_t job_ranks(const struct config *c, int64_t asked) {
+static int64_t ranks_default(const struct config *c, int64_t asked) {
     if (asked > 0) return asked;
     return c->launch_ranks > 0 ? c->launch_ranks : RANKS_DEFAULT;
+}
+
+int job_place(const struct config *c, int64_t asked, const char *hosts, struct place *out, struct err *e) {
+    struct place_view view;
+    char host[64];
+    place_view_here(&view, host, sizeof host);
+    view.hosts = hosts ? hosts : c->launch_hosts;
+    view.flag_ranks = asked;
+    view.config_ranks = c->launch_ranks;
+    int rc = place_find(&view, out, e);
+    if (out->ranks <= 0) out->ranks = ranks_default(c, asked);
+    return rc;
+}
+
+int64_t job_ranks(const struct config *c, int64_t asked) {
+    struct place place;
+    struct err cannot = {0};
+    if (asked > 0) return asked;
+    int rc = job_place(c, 0, NULL, &place, &cannot);
+    int64_t ranks = rc ? ranks_default(c, 0) : place.ranks;
+    place_fini(&place);
+    return ranks;
 }
 
 bool job_is_single(const struct config *c, int64_t ranks) {
@@ -131,15 +153,11 @@ static const char *other_host(const struct job *j) {
     return j->hosts.list[0].name;
 }
 
-static int read_hosts(struct job *j, struct err *e) {
-    const char *given = j->request->hosts ? j->request->hosts : j->config->launch_hosts;
-    const char *agent = j->config->launch_agent;
-    if (!*given || j->request->alone) return 0;
+static int check_agent(const char *agent, struct err *e) {
     for (const char *at = agent; *at; at++)
         if ((unsigned char)*at < 0x20 || *at == 0x7f || *agent == '-')
             return err_set(e, ERR_CONFIG, "launch.agent is no command");
-    int rc = hosts_parse(&j->hosts, given, e);
-    return rc ? rc : netif_choose(&j->netif, j->config->launch_interface, other_host(j), e);
+    return 0;
 }
 
 static int most_slots(const struct job *j) {
@@ -149,24 +167,31 @@ static int most_slots(const struct job *j) {
     return most;
 }
 
-static int plan_ranks(struct job *j, struct err *e) {
-    int64_t asked = j->request->ranks;
-    j->sched = sched_find();
-    int rc = read_hosts(j, e);
-    if (rc) return rc;
-    if (job_is_far(j)) j->sched = &sched_hosts;
-    if (job_is_far(j) && asked == 0)
-        asked = j->config->launch_ranks > 0 ? j->config->launch_ranks : hosts_slots(&j->hosts);
-    int64_t ranks = j->request->alone ? 1 : job_ranks(j->config, asked);
-    if (ranks > RANKS_MAX)
-        return err_set(e, ERR_CONFIG, "%lld ranks; at most %d", (long long)ranks, RANKS_MAX);
-    if (job_is_far(j) && ranks > hosts_slots(&j->hosts))
-        return err_set(e, ERR_CONFIG, "%lld ranks, but the hosts have %d slots; -n %d, or more slots: h1:4",
-                       (long long)ranks, hosts_slots(&j->hosts), hosts_slots(&j->hosts));
-    j->ranks = (int)ranks;
-    j->mpi = !j->request->alone && (job_is_far(j) || !job_is_single(j->config, ranks));
+// Takes the hosts over from the place.
+static int take_place(struct job *j, struct place *place, struct err *e) {
+    int rc = 0;
+    j->sched = sched_find(place);
+    j->ranks = j->request->alone ? 1 : (int)place->ranks;
+    j->hosts = place->hosts;
+    place->hosts = (struct hosts){0};
+    j->mpi = !j->request->alone && (job_is_far(j) || !job_is_single(j->config, j->ranks));
     j->threads = machine_threads(j->config->train_threads, most_slots(j));
-    return j->sched->check(j->ranks, j->mpi, e);
+    if (job_is_far(j)) rc = check_agent(j->config->launch_agent, e);
+    if (!rc && job_is_far(j)) rc = netif_choose(&j->netif, j->config->launch_interface, other_host(j), e);
+    return rc;
+}
+
+static int plan_ranks(struct job *j, struct err *e) {
+    struct place place = {.kind = PLACE_LOCAL, .ranks = ranks_default(j->config, j->request->ranks)};
+    int rc = j->request->alone ? 0 : job_place(j->config, j->request->ranks, j->request->hosts, &place, e);
+    if (!rc && place.ranks > RANKS_MAX)
+        rc = err_set(e, ERR_CONFIG, "%lld ranks; at most %d", (long long)place.ranks, RANKS_MAX);
+    if (place.ranks > RANKS_MAX) place.ranks = RANKS_MAX;
+    struct err late = {0};
+    int taken = take_place(j, &place, rc ? &late : e);
+    place_fini(&place);
+    if (!rc) rc = taken;
+    return rc ? rc : j->sched->check(j->ranks, j->mpi, e);
 }
 
 static int make_scratch(struct rundir *scratch, struct err *e) {

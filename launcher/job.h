@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "launcher/netif.h"
+#include "launcher/place.h"
 #include "launcher/rundir.h"
 #include "launcher/sched.h"
 #include "launcher/strv.h"
@@ -20,7 +21,7 @@ struct job_request {
     // The run folder: its logs/TASK-N gets the logs. NULL: a scratch folder that stays only after a failure.
     struct rundir *run;
     const char *config_path; // what the ranks read; NULL: the resolved config is written for them
-    int64_t ranks;           // 0: launch.ranks, else two
+    int64_t ranks;           // 0: what the surroundings say, launch.ranks, else two
     const char *hosts;       // "h1:2,h2:2" or "@FILE"; NULL: launch.hosts
     bool alone;              // the task needs no other ranks: one process, no mpirun
     int64_t resume_step;     // newest checkpoint there is, -1 none
@@ -34,7 +35,12 @@ struct job_request {
 // could not begin.
 int job_run(const struct job_request *request, const struct log *log, struct err *e) ERR_CHECK;
 
-int64_t job_ranks(const struct config *c, int64_t asked); // 0: launch.ranks, else two
+// `asked`; when it is 0: what the surroundings say, launch.ranks, else two.
+int64_t job_ranks(const struct config *c, int64_t asked);
+// Where a job would run from here, and on how many ranks. `asked`: -n, 0: not given; `hosts`: --hosts, NULL:
+// launch.hosts. place_fini also after a failure.
+int job_place(const struct config *c, int64_t asked, const char *hosts, struct place *out,
+              struct err *e) ERR_CHECK;
 // One rank that needs no MPI?
 bool job_is_single(const struct config *c, int64_t ranks);
 

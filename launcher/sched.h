@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "launcher/hosts.h"
+#include "launcher/place.h"
 #include "launcher/strv.h"
 
 // One attempt: `ranks` times the command `guard`, spread over what the scheduler has.
@@ -26,7 +27,7 @@ struct sched_request {
 
 struct sched {
     const char *name;
-    bool (*here)(void); // are we in its surroundings?
+    enum place_kind place; // where it starts ranks
     // Contradictory surroundings, missing programs: an error with the cure.
     int (*check)(int ranks, bool mpi, struct err *e);
     // Appends to argv, sets what else is needed in env.
@@ -35,14 +36,21 @@ struct sched {
     int (*probe)(const struct sched_request *r, const char *host, struct strv *argv, struct err *e);
 };
 
-const struct sched *sched_find(void); // the first row that is here; the last one always is
+// For a job at this place; the local one when no other host takes part.
+const struct sched *sched_find(const struct place *place);
 
 // For doctor.
 int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) ERR_CHECK;
 
 bool sched_is_version_5(void); // its parameters have other names than those of 4.1
 
-extern const struct sched sched_local;
-extern const struct sched sched_hosts; // not found by itself: hosts are given
+// Parts of mpirun's command line that several schedulers share.
+int sched_add_hosts(const struct sched_request *r, struct strv *argv, struct err *e) ERR_CHECK;
+int sched_add_transport(const struct sched_request *r, struct strv *argv, struct err *e) ERR_CHECK;
+int sched_add_guard(const struct sched_request *r, struct strv *argv, struct strv *env,
+                    struct err *e) ERR_CHECK;
+int sched_add_three(struct strv *argv, const char *a, const char *b, const char *c, struct err *e) ERR_CHECK;
+
+extern const struct sched sched_local, sched_hosts, sched_k8s, sched_slurm;
 
 #endif

@@ -13,27 +13,8 @@
 
 #define VERSION_MS 10000
 
-static bool local_here(void) {
-    return true;
-}
-
-// Variables of a job that we would be part of: mpirun below us would join it instead of starting its own.
-static const char *stale_variable(void) {
-    static const char *const names[] = {"PMIX_RANK", "PMIX_NAMESPACE", "OMPI_COMM_WORLD_SIZE", "PMI_RANK",
-                                        "PRTE_LAUNCHED"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i])) return names[i];
-    return NULL;
-}
-
 static int local_check(int ranks, bool mpi, struct err *e) {
     char path[4096];
-    const char *stale = mpi ? stale_variable() : NULL;
-    if (stale)
-        return err_set(
-            e, ERR_CONFIG,
-            "%s is set: this shell belongs to another MPI job; run 'unset %s', or start from a fresh shell",
-            stale, stale);
     if (mpi && !proc_find("mpirun", path, sizeof path))
         return err_set(
             e, ERR_MISSING,
@@ -109,4 +90,4 @@ static int local_command(const struct sched_request *r, struct strv *argv, struc
 }
 
 const struct sched sched_local = {
-    .name = "local", .here = local_here, .check = local_check, .command = local_command};
+    .name = "local", .place = PLACE_LOCAL, .check = local_check, .command = local_command};

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Slurm allocation of several nodes: Open MPI's mpirun, whose daemons srun starts. Slurm warns of a
+// preemption by SIGTERM at every process of a step, and a daemon would end its ranks for that: mpirun and the
+// daemons run shielded (see cmd_shield.c), so that only guards and ranks hear of it.
+#include <stdlib.h>
+#include <string.h>
+
+#include "launcher/proc.h"
+#include "launcher/sched.h"
+
+static int slurm_check(int ranks, bool mpi, struct err *e) {
+    char path[4096];
+    if (!proc_find("srun", path, sizeof path))
+        return err_set(e, ERR_MISSING,
+                       "SLURM_JOB_ID is set, but there is no srun in PATH; add Slurm's bin folder");
+    return sched_local.check(ranks, mpi, e);
+}
+
+// Open MPI splits this one value at blanks.
+static int add_shielded_daemon(const struct sched_request *r, struct strv *argv, struct err *e) {
+    bool version_5 = sched_is_version_5();
+    const char *self = r->guard->items[0];
+    int rc = strv_add(argv, version_5 ? "--prtemca" : "--mca", e);
+    if (strchr(self, ' '))
+        return err_set(e, ERR_CONFIG, "the path of orrery holds a blank (%s), which mpirun cannot take",
+                       self);
+    if (!rc) rc = strv_add(argv, version_5 ? "prte_launch_agent" : "orte_launch_agent", e);
+    return rc ? rc : strv_addf(argv, e, "%s shield %s", self, version_5 ? "prted" : "orted");
+}
+
+// The daemons get all of a node's cores and memory, whatever the batch step already holds.
+static int set_step(struct strv *env, struct err *e) {
+    int rc = strv_set(env, e, "SLURM_OVERLAP", "1");
+    if (!rc) rc = strv_set(env, e, "SLURM_WHOLE", "1");
+    return rc ? rc : strv_set(env, e, "SLURM_CPU_BIND", "none");
+}
+
+static int slurm_command(const struct sched_request *r, struct strv *argv, struct strv *env, struct err *e) {
+    const char *const head[] = {r->guard->items[0], "shield",    "mpirun",
+                                "--oversubscribe",  "--bind-to", "none",
+                                "--map-by",         "slot",      "-np"};
+    int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
+    if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
+    if (!rc) rc = sched_add_hosts(r, argv, e);
+    if (!rc) rc = sched_add_three(argv, sched_is_version_5() ? "--prtemca" : "--mca", "plm", "slurm", e);
+    if (!rc) rc = add_shielded_daemon(r, argv, e);
+    if (!rc) rc = sched_add_transport(r, argv, e);
+    if (!rc) rc = set_step(env, e);
+    return rc ? rc : sched_add_guard(r, argv, env, e);
+}
+
+static int slurm_probe(const struct sched_request *r, const char *host, struct strv *argv, struct err *e) {
+    const char *const head[] = {"srun",      "--quiet",    "--overlap",  "--input=none", "--immediate=3",
+                                "--nodes=1", "--ntasks=1", "--mpi=none", "--nodelist"};
+    int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
+    (void)r;
+    if (!rc) rc = strv_add(argv, host, e);
+    return rc ? rc : strv_add(argv, "true", e);
+}
+
+const struct sched sched_slurm = {.name = "slurm",
+                                  .place = PLACE_SLURM,
+                                  .check = slurm_check,
+                                  .command = slurm_command,
+                                  .probe = slurm_probe};
