@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Data and checkpoints on a real Ceph radosgw: the same digest as from files; so too behind faults at 5 % each, and when
-the server is killed in mid-run and comes back after a while (3 s; ORRERY_FAULT_FULL=1: 60 s)."""
+the server is killed in mid-run and comes back after a while (3 s; ORRERY_FAULT_FULL=1: 60 s). ORRERY_STREAM_STEPS=6000: the demo's own config and data, without the faults."""
 import json
 import os
 import pathlib
@@ -13,7 +13,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from orrery_run import ROOT, check, environment, folder, orrery, skip, start  # noqa: E402
 
-STEPS = 50
+DEMO_STEPS = int(os.environ.get("ORRERY_STREAM_STEPS", "0"))
+STEPS = DEMO_STEPS or 50
 OUTAGE_S = 60 if os.environ.get("ORRERY_FAULT_FULL") else 3
 WEATHER = "store=503:5%;store=reset:5%;store=lost:5%;store=flip:5%;store=short:5%;store=delay:20ms@5%"
 
@@ -30,10 +31,17 @@ def server(tmp):
             (line.removeprefix("export ").split("=", 1) for line in lines if "=" in line) if value}
 
 
+def simulate(url, env):
+    size = ["--episodes", 1500] if DEMO_STEPS else ["--episodes", 8, "--frames", 40]
+    orrery("simulate", "table", "--out", url, *size, env=env)
+
+
 def arguments(run, data, checkpoints, extra):
-    return ["run", "configs/tiny.yaml", "-n", 2, f"run.dir={run}", f"data.train={data}", f"data.eval={data}",
-            f"train.steps={STEPS}", "checkpoint.every=10", "eval.sequences=4", "eval.samples=1", "rollout.sequences=1",
-            "rollout.frames=2", f"checkpoint.url={checkpoints}", *extra]
+    config = ["configs/demo.yaml"] if DEMO_STEPS else [
+        "configs/tiny.yaml", "checkpoint.every=10", "eval.sequences=4", "eval.samples=1", "rollout.sequences=1",
+        "rollout.frames=2"]
+    return ["run", *config, "-n", 2, f"run.dir={run}", f"data.train={data}", f"data.eval={data}",
+            f"train.steps={STEPS}", f"checkpoint.url={checkpoints}", *extra]
 
 
 def digest(run, env):
@@ -43,7 +51,7 @@ def digest(run, env):
 
 
 def train(run, data, checkpoints, extra, env):
-    orrery(*arguments(run, data, checkpoints, extra), env=env)
+    orrery(*arguments(run, data, checkpoints, extra), env=env, timeout=3600)
     return digest(run, env)
 
 
@@ -81,10 +89,12 @@ def main():
             remote = "s3://orrery-test/data"
             extra = []
             for url in (local, remote):
-                orrery("simulate", "table", "--out", url, "--episodes", 8, "--frames", 40, env=env)
+                simulate(url, env)
             want = train(tmp / "local", local, "", extra, env)
             got = train(tmp / "remote", remote, "s3://orrery-test/ckpt", extra, env)
             check(got == want, f"from S3 {got[0][:16]} equals from files {want[0][:16]} at step {got[2]}")
+            if DEMO_STEPS:
+                return
             got = train(tmp / "weather", remote, "s3://orrery-test/weather", [f"fault.inject={WEATHER}"], env)
             check(got == want, "so does a run behind faults")
             check(train_through_outage(tmp, remote, env) == want, "so does a run through an outage")
