@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 
 what=${1:-build}
 need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev libjansson-dev
-      libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libsndfile1-dev libchipmunk-dev libgomp1)
+      libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libsndfile1-dev libchipmunk-dev)
 if [ "$what" = test ]; then
-  need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev libomp-14-dev gcovr
+  need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
          python3 procps openssl radosgw ceph-mon ceph-osd
          slurmctld slurmd slurm-client munge python3-yaml)
 fi
