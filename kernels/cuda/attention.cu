@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/attention.cuh"
+#include "kernels/cuda/attention_sm90.cuh"
 
 // ---- schedules on the device
 
@@ -245,6 +245,46 @@ static int check_heads(const struct cuda_device *d, int64_t sequences, int heads
     return cuda_attention_supports(d, head_dim, e);
 }
 
+// ---- tensor maps: how the copy engine of sm_90 sees q, k, v and their like
+
+typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
+                           const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                           CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+static int find_encode(encode_fn **out, struct err *e) {
+#ifdef __CUDACC__
+    void *f = NULL;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+    cudaError_t rc = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
+#else
+    cudaError_t rc = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &f, cudaEnableDefault, &found);
+#endif
+    *out = (encode_fn *)f;
+    if (rc == cudaSuccess && found != cudaDriverEntryPointSuccess)
+        return err_set(e, ERR_DEVICE, "attention: the driver has no cuTensorMapEncodeTiled; CUDA 12 or later is needed");
+    return cuda_check(rc, "attention: cuTensorMapEncodeTiled", e);
+#else
+    *out = cuTensorMapEncodeTiled;
+    return 0;
+#endif
+}
+
+// Boxes of 64 columns and `box` rows of one sequence; what lies beyond a sequence reads as zero and is not
+// written.
+static int make_map(encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns, int rows, int sequences,
+                    int box, struct err *e) {
+    const cuuint64_t dim[3] = {(cuuint64_t)columns, (cuuint64_t)rows, (cuuint64_t)sequences};
+    const cuuint64_t stride[2] = {(cuuint64_t)r.stride * 2, (cuuint64_t)r.stride * 2 * (cuuint64_t)rows};
+    const cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
+    CUresult rc = encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, r.data, dim, stride, boxes, steps,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (rc == CUDA_SUCCESS) return 0;
+    return err_set(e, ERR_DEVICE, "attention: no tensor map of [%d, %d, %d] rows %lld apart (CUDA driver error %d)",
+                   sequences, rows, columns, (long long)r.stride, (int)rc);
+}
+
 // ---- forward
 
 static __global__ void combine(const struct attention_task t, int head_dim) {
@@ -290,9 +330,46 @@ static int forward_with_splits(struct cuda_device *d, struct attention_task *t, 
     return cuda_check(LAUNCH(combine, grid, block, 0, d->stream, *t, head_dim), "attention", e);
 }
 
+static bool is_hopper(const struct cuda_device *d, int head_dim) {
+    return d->compute == 90 && (head_dim == 64 || head_dim == 128);
+}
+
+static int at_least_one(int64_t n) {
+    return n < 1 ? 1 : (int)n;
+}
+
+static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim, struct err *e) {
+    enum { L2_SHARE = 24 << 20 }; // bytes of k and v that may stay
+    struct sm90_forward f = {};
+    encode_fn *encode = NULL;
+    int rc = find_encode(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
+    if (rc == 0) rc = make_map(encode, &f.q, t->q, q, t->queries, t->sequences, SM90_ROWS, e);
+    if (rc == 0) rc = make_map(encode, &f.k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = make_map(encode, &f.v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = make_map(encode, &f.o, t->o, q, t->queries, t->sequences, SM90_ROWS / 2, e);
+    if (rc == 0) rc = cuda_scratch(&d->base, (void **)&f.next, sizeof *f.next, e);
+    if (rc == 0) rc = cuda_check(cudaMemsetAsync(f.next, 0, sizeof *f.next, d->stream), "attention", e);
+    if (rc != 0) return rc;
+    f.t = *t;
+    f.per_section = at_least_one(L2_SHARE / ((int64_t)t->keys * head_dim * 4));
+    f.items = t->tiles * t->heads * t->sequences;
+    int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
+    return cuda_check(attention_forward_sm90(&f, head_dim, blocks, d->stream), "attention", e);
+}
+
 static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
                        struct err *e) {
     const struct cache_entry *c = NULL;
+    t->splits = 1;
+    if (is_hopper(d, head_dim) && t->keys > 0) {
+        struct cache_key hopper = {0, t->sequences, SM90_ROWS, SM90_KEYS, 0};
+        int rc = schedule_of(d, masks, hopper, &c, e);
+        if (rc != 0) return rc;
+        t->view = c->view;
+        t->tiles = c->tiles;
+        if (splits_of((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1)
+            return forward_hopper(d, t, head_dim, e);
+    }
     struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_COLUMNS, 0};
     int rc = schedule_of(d, masks, key, &c, e);
     if (rc != 0) return rc;

@@ -323,6 +323,13 @@ static void sm80_dim128(void **state) {
     trials(80, 128);
 }
 
+static void sm90_dim64(void **state) {
+    trials(90, 64);
+}
+static void sm90_dim128(void **state) {
+    trials(90, 128);
+}
+
 // Few queries against many keys: the keys are shared among blocks.
 static void long_cache(void **state) {
     struct random r = {7};
@@ -369,6 +376,8 @@ int main(void) {
         cmocka_unit_test(sm80_dim32),
         cmocka_unit_test(sm80_dim64),
         cmocka_unit_test(sm80_dim128),
+        cmocka_unit_test(sm90_dim64),
+        cmocka_unit_test(sm90_dim128),
         cmocka_unit_test(long_cache),
         cmocka_unit_test(what_is_not_supported_is_named),
     };

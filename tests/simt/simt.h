@@ -44,6 +44,7 @@
 #define __launch_bounds__(...)
 #define __align__(n)  __attribute__((aligned(n)))
 #define __CUDA_ARCH__ 900
+#define __CUDA_ARCH_FEAT_SM90_ALL
 
 struct uint3 {
     unsigned x, y, z;

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the two passes for sm_90a share: arguments, named places in shared memory, small steps.
+#ifndef ORRERY_KERNELS_CUDA_ATTENTION_SM90_CUH
+#define ORRERY_KERNELS_CUDA_ATTENTION_SM90_CUH
+
+#include "kernels/cuda/attention.cuh"
+
+// Bodies of these kernels exist in the sm_90a code (and in the emulator) only.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SM90_CODE 1
+#else
+#define SM90_CODE 0
+#endif
+
+enum {
+    SM90_ROWS = 128,         // queries of a forward tile
+    SM90_KEYS = 128,         // keys of a tile, both passes
+    SM90_QUERIES = 64,       // queries of a backward tile
+    SM90_THREADS = 384,      // a producer warpgroup and two consumers
+    SM90_PANEL = 128 * 128,  // bytes of 128 rows of 64 bf16
+    SM90_WAVE = 16,          // key tiles of a head that follow one another in the backward queue, at least
+};
+
+struct sm90_forward {
+    CUtensorMap q, k, v, o;
+    struct attention_task t;
+    int per_section; // (sequence, kv head) pairs whose k and v stay in L2 together
+    int items;
+    uint32_t *next; // the queue's head
+};
+
+struct sm90_backward {
+    CUtensorMap q, k, v, d_o, dk, dv;
+    struct attention_task t;         // view: queries by keys, tiles of 64 x 128
+    const struct mask_view *turned;  // keys by queries, 128 x 64
+    int key_tiles, wave, items;
+    bool free_order;
+    uint32_t *next;
+    uint32_t *flag; // [sequences][heads][tiles]: key tiles that have added to dq
+    float *dq;      // [sequences][heads][tiles][64 D], in the order of the accumulators' registers
+};
+
+cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks, cudaStream_t stream);
+cudaError_t attention_backward_sm90(const struct sm90_backward *b, int head_dim, int blocks, cudaStream_t stream);
+
+// A ring's place and the parity of its round.
+struct ring {
+    int at;
+    uint32_t round;
+};
+
+template <int STAGES> static __device__ __forceinline__ void ring_next(struct ring *r) {
+    if (++r->at == STAGES) {
+        r->at = 0;
+        r->round ^= 1;
+    }
+}
+
+// Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.
+template <int ROWS> static __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
+    return (uint32_t)(j / 8 * ROWS * 128 + row * 128 + ((j % 8) ^ (row & 7)) * 16 + t * 4);
+}
+
+static __device__ __forceinline__ void store_pair(unsigned char *shared, uint32_t at, uint32_t pair) {
+    *(uint32_t *)(shared + at) = pair;
+}
+
+// Hides what the thread's two rows do not see of the N columns from lo on.
+template <int N>
+static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct mask_interval *interval,
+                                              struct row_cursor (&row)[2], int lo) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        uint32_t bits[N / 32];
+        row_bits(interval, &row[i], lo, bits);
+#pragma unroll
+        for (int j = 0; j < N / 8; j++) {
+            uint32_t two = bits[j / 4] >> (8 * (j % 4) + 2 * ((int)threadIdx.x % 4));
+            if (!(two & 1)) s[4 * j + 2 * i] = -INFINITY;
+            if (!(two & 2)) s[4 * j + 2 * i + 1] = -INFINITY;
+        }
+    }
+}
+
+// An accumulator (64 x N) as the A operand of a product over its columns.
+template <int N> static __device__ __forceinline__ void to_bf16(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
+#pragma unroll
+    for (int i = 0; i < N / 4; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+}
+
+#endif

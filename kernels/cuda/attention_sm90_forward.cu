@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+// o = softmax(q k^T) v on Hopper: TMA, wgmma, one producer warp and two consumer warpgroups per block (the
+// plan of FlashAttention-3, 2407.08608), blocks that stay and take query tiles from a queue.
+//
+// A tile is 128 queries x 128 keys, 64 queries per warpgroup. Work per tile and block at D = 128: 8.4 MFLOP,
+// 1.12 us at the 990 TFLOP/s of a datasheet; 64 KB of k and v from L2, 58 GB/s per block times 132 = 7.7 TB/s
+// if each block streamed alone - so heads are taken in sections whose k and v fit into L2 and neighbours read
+// the same tiles. Per tile and warpgroup 8192 exp2 (16 per clock and quarter: 512 clocks) beside 2 x 512
+// clocks of wgmma for both: while one warpgroup does its exponentials the other multiplies (named barriers
+// hand the tensor cores over), and within one the next logits are under way before the last weights are used.
+// Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A operand): 160 of 232.
+// Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages of k and v 128 KB.
+// Order of every sum: fixed by the mask; the queue only decides which block does a tile.
+#include "kernels/cuda/attention_sm90.cuh"
+
+namespace {
+
+enum { BAR_TURN = 1, BAR_STORE = 3 }; // named barriers, one for each consumer
+
+template <int D> struct plan {
+    enum {
+        STAGES = D == 128 ? 2 : 4,
+        TILE = 128 * D * 2,
+        Q = 0,
+        K = 2 * TILE,
+        V = K + STAGES * TILE,
+        BARS = V + STAGES * TILE,
+        Q_FULL = BARS,
+        Q_EMPTY = Q_FULL + 16,
+        ITEM_FULL = Q_EMPTY + 16,
+        ITEM_EMPTY = ITEM_FULL + 16,
+        K_FULL = ITEM_EMPTY + 16,
+        K_EMPTY = K_FULL + 8 * STAGES,
+        V_FULL = K_EMPTY + 8 * STAGES,
+        V_EMPTY = V_FULL + 8 * STAGES,
+        ITEMS = V_EMPTY + 8 * STAGES,
+        BYTES = ITEMS + 16
+    };
+};
+
+// Which query tile an item is.
+struct place {
+    int b, h, hk, tile, steps;
+};
+
+__device__ __forceinline__ struct place place_of(const struct sm90_forward &f, int item) {
+    const struct attention_task &t = f.t;
+    int group = t.heads / t.kv_heads, units = t.sequences * t.kv_heads, first = 0, n = f.per_section;
+    int section = t.tiles * group * f.per_section;
+    first = item / section * f.per_section;
+    item -= item / section * section;
+    if (first + n > units) n = units - first;
+    int unit = first + item / group % n;
+    struct place p;
+    p.b = unit / t.kv_heads;
+    p.hk = unit % t.kv_heads;
+    p.h = p.hk * group + item % group;
+    p.tile = t.view[p.b].order[item / group / n];
+    p.steps = t.view[p.b].tile[p.tile].steps;
+    return p;
+}
+
+template <int D> __device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, int *items) {
+    typedef plan<D> P;
+    struct ring kv = {0, 1};
+    int item = (int)atomicAdd(f.next, 1u);
+    for (int n = 0;; n++) {
+        int slot = n & 1, next = f.items;
+        uint32_t parity = (uint32_t)(n >> 1 & 1) ^ 1;
+        mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
+        items[slot] = item;
+        mbar_arrive(base + P::ITEM_FULL + 8 * slot);
+        if (item >= f.items) break;
+        next = (int)atomicAdd(f.next, 1u);
+        struct place p = place_of(f, item);
+        mbar_wait(base + P::Q_EMPTY + 8 * slot, parity);
+        mbar_expect(base + P::Q_FULL + 8 * slot, P::TILE);
+        for (int c = 0; c < D / 64; c++)
+            tma_load(base + P::Q + slot * P::TILE + c * SM90_PANEL, &f.q, base + P::Q_FULL + 8 * slot, p.h * D + 64 * c,
+                     p.tile * SM90_ROWS, p.b);
+        const struct mask_view m = f.t.view[p.b];
+        struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
+        for (; w.left > 0; walk_next(&w)) {
+            mbar_wait(base + P::K_EMPTY + 8 * kv.at, kv.round);
+            mbar_expect(base + P::K_FULL + 8 * kv.at, P::TILE);
+            for (int c = 0; c < D / 64; c++)
+                tma_load(base + P::K + kv.at * P::TILE + c * SM90_PANEL, &f.k, base + P::K_FULL + 8 * kv.at,
+                         p.hk * D + 64 * c, w.j * SM90_KEYS, p.b);
+            mbar_wait(base + P::V_EMPTY + 8 * kv.at, kv.round);
+            mbar_expect(base + P::V_FULL + 8 * kv.at, P::TILE);
+            for (int c = 0; c < D / 64; c++)
+                tma_load(base + P::V + kv.at * P::TILE + c * SM90_PANEL, &f.v, base + P::V_FULL + 8 * kv.at,
+                         p.hk * D + 64 * c, w.j * SM90_KEYS, p.b);
+            ring_next<P::STAGES>(&kv);
+        }
+        item = next;
+    }
+}
+
+// s = 64 queries times a tile of keys.
+template <int D> __device__ __forceinline__ void issue_logits(float (&s)[64], uint32_t q, uint32_t k) {
+#pragma unroll
+    for (int i = 0; i < D / 16; i++) {
+        uint32_t step = (uint32_t)(i / 4 * SM90_PANEL + i % 4 * 32);
+        wgmma<0, 0>(s, wgmma_matrix(q + step, 0), wgmma_matrix(k + step, 0), i > 0);
+    }
+}
+
+template <int D> __device__ __forceinline__ void issue_output(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v) {
+#pragma unroll
+    for (int i = 0; i < SM90_KEYS / 16; i++)
+        wgmma<1>(o, p + 4 * i, wgmma_matrix(v + (uint32_t)i * 2048, SM90_PANEL), true);
+}
+
+// Logits become weights; returns by how much what was summed before is to be scaled.
+__device__ __forceinline__ void soften(float (&s)[64], float (&top)[2], float (&sum)[2], float (&scale)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float high = fmaxf(top[i], fmaxf(s[2 * i], s[2 * i + 1]));
+#pragma unroll
+        for (int j = 1; j < 16; j++) high = fmaxf(high, fmaxf(s[4 * j + 2 * i], s[4 * j + 2 * i + 1]));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 1));
+        high = fmaxf(high, __shfl_xor_sync(0xffffffffu, high, 2));
+        float base = high == -INFINITY ? 0 : high * ATTENTION_LOG2E, total = 0;
+        scale[i] = exp2_fast(top[i] * ATTENTION_LOG2E - base);
+        top[i] = high;
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+#pragma unroll
+            for (int c = 4 * j + 2 * i; c < 4 * j + 2 * i + 2; c++) {
+                s[c] = exp2_fast(s[c] * ATTENTION_LOG2E - base);
+                total += s[c];
+            }
+        }
+        sum[i] = sum[i] * scale[i] + total;
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void store_tile(const struct sm90_forward &f, const struct place &p, unsigned char *shared,
+                                           uint32_t base, int q_at, int who, const float (&o)[D / 2],
+                                           const float (&top)[2], const float (&sum)[2]) {
+    int thread = (int)threadIdx.x % 128, g = thread % 32 / 4, t4 = thread % 4;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        float total = sum[i];
+        total += __shfl_xor_sync(0xffffffffu, total, 1);
+        total += __shfl_xor_sync(0xffffffffu, total, 2);
+        float inverse = total > 0 ? 1 / total : 0;
+        int row = 64 * who + thread / 32 * 16 + g + 8 * i, q = p.tile * SM90_ROWS + row;
+        if (t4 == 0 && q < f.t.queries)
+            f.t.lse[((int64_t)p.b * f.t.queries + q) * f.t.lse_stride + p.h] =
+                total > 0 ? top[i] + ATTENTION_LN2 * __log2f(total) : -INFINITY;
+#pragma unroll
+        for (int j = 0; j < D / 8; j++)
+            store_pair(shared + q_at, swizzled<128>(row, j, t4),
+                       pack_bf16(o[4 * j + 2 * i] * inverse, o[4 * j + 2 * i + 1] * inverse));
+    }
+    fence_async();
+    bar_sync(BAR_STORE + who, 128);
+    if (thread == 0) {
+        for (int c = 0; c < D / 64; c++)
+            tma_store(&f.o, base + q_at + c * SM90_PANEL + who * 8192, p.h * D + 64 * c, p.tile * SM90_ROWS + 64 * who,
+                      p.b);
+        bulk_commit();
+    }
+}
+
+// Queries that see nothing.
+template <int D> __device__ __forceinline__ void store_nothing(const struct sm90_forward &f, const struct place &p, int who) {
+    int first = p.tile * SM90_ROWS + 64 * who, thread = (int)threadIdx.x % 128;
+    for (int i = thread; i < 64 * (D / 8); i += 128) {
+        int q = first + i / (D / 8);
+        if (q >= f.t.queries) break;
+        int64_t row = (int64_t)p.b * f.t.queries + q;
+        *(uint4 *)(f.t.o.data + row * f.t.o.stride + p.h * D + i % (D / 8) * 8) = make_uint4(0, 0, 0, 0);
+        if (i % (D / 8) == 0) f.t.lse[row * f.t.lse_stride + p.h] = -INFINITY;
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned char *shared, uint32_t base, int who,
+                                        const int *items) {
+    typedef plan<D> P;
+    int thread = (int)threadIdx.x % 128, lane = thread % 32;
+    struct ring kv = {0, 0}, vv = {0, 0};
+    if (who == 1) bar_arrive(BAR_TURN, 256);
+    for (int n = 0;; n++) {
+        int slot = n & 1;
+        uint32_t parity = (uint32_t)(n >> 1 & 1);
+        mbar_wait(base + P::ITEM_FULL + 8 * slot, parity);
+        int item = items[slot];
+        __syncwarp();
+        if (lane == 0) mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
+        if (item >= f.items) break;
+        struct place p = place_of(f, item);
+        const struct mask_view m = f.t.view[p.b];
+        struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
+        uint32_t q = base + P::Q + slot * P::TILE + 8192 * who;
+        struct row_cursor row[2];
+        float o[D / 2], s[64], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
+        uint32_t weights[32];
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) o[i] = 0;
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            row[i] = cursor_of(&m, p.tile * SM90_ROWS + 64 * who + thread / 32 * 16 + lane / 4 + 8 * i, f.t.queries);
+        mbar_wait(base + P::Q_FULL + 8 * slot, parity);
+        if (thread == 0 && n > 0) { // the last tile's o has left its buffer
+            bulk_wait_read<0>();
+            mbar_arrive(base + P::Q_EMPTY + 8 * (slot ^ 1));
+        }
+        if (w.left == 0) {
+            store_nothing<D>(f, p, who);
+            continue;
+        }
+        mbar_wait(base + P::K_FULL + 8 * kv.at, kv.round);
+        bar_sync(BAR_TURN + who, 256);
+        wgmma_begin();
+        issue_logits<D>(s, q, base + P::K + kv.at * P::TILE);
+        wgmma_commit();
+        bar_arrive(BAR_TURN + 1 - who, 256);
+        wgmma_wait<0>();
+        wgmma_hold(s);
+        if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
+        ring_next<P::STAGES>(&kv);
+        if (w.partly) hide90<128>(s, m.interval, row, w.j * SM90_KEYS);
+        soften(s, top, sum, scale);
+        to_bf16<128>(weights, s);
+        walk_next(&w);
+        for (; w.left > 0; walk_next(&w)) {
+            mbar_wait(base + P::K_FULL + 8 * kv.at, kv.round);
+            bar_sync(BAR_TURN + who, 256);
+            wgmma_hold(s);
+            wgmma_hold(o);
+            wgmma_begin();
+            issue_logits<D>(s, q, base + P::K + kv.at * P::TILE);
+            wgmma_commit();
+            mbar_wait(base + P::V_FULL + 8 * vv.at, vv.round);
+            wgmma_begin();
+            issue_output<D>(o, weights, base + P::V + vv.at * P::TILE);
+            wgmma_commit();
+            bar_arrive(BAR_TURN + 1 - who, 256);
+            wgmma_wait<1>();
+            wgmma_hold(s);
+            if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
+            ring_next<P::STAGES>(&kv);
+            if (w.partly) hide90<128>(s, m.interval, row, w.j * SM90_KEYS);
+            soften(s, top, sum, scale);
+            wgmma_wait<0>();
+            wgmma_hold(o);
+            if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);
+            ring_next<P::STAGES>(&vv);
+#pragma unroll
+            for (int i = 0; i < D / 2; i++) o[i] *= scale[i / 2 % 2];
+            to_bf16<128>(weights, s);
+        }
+        mbar_wait(base + P::V_FULL + 8 * vv.at, vv.round);
+        wgmma_hold(o);
+        wgmma_begin();
+        issue_output<D>(o, weights, base + P::V + vv.at * P::TILE);
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_hold(o);
+        if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);
+        ring_next<P::STAGES>(&vv);
+        // Both halves of a product read q only; each warpgroup's own rows are free for o.
+        store_tile<D>(f, p, shared, base, P::Q + slot * P::TILE, who, o, top, sum);
+    }
+    if (who == 0) bar_sync(BAR_TURN, 256);
+    if (thread == 0) bulk_wait<0>();
+}
+
+template <int D>
+__global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_constant__ struct sm90_forward f) {
+#if SM90_CODE
+    typedef plan<D> P;
+    DYNAMIC_SHARED(shared);
+    uint32_t base = shared_address(shared);
+    int *items = (int *)(shared + P::ITEMS);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            mbar_init(base + P::Q_FULL + 8 * i, 1);
+            mbar_init(base + P::Q_EMPTY + 8 * i, 2);
+            mbar_init(base + P::ITEM_FULL + 8 * i, 1);
+            mbar_init(base + P::ITEM_EMPTY + 8 * i, 8);
+        }
+        for (int i = 0; i < P::STAGES; i++) {
+            mbar_init(base + P::K_FULL + 8 * i, 1);
+            mbar_init(base + P::K_EMPTY + 8 * i, 8);
+            mbar_init(base + P::V_FULL + 8 * i, 1);
+            mbar_init(base + P::V_EMPTY + 8 * i, 8);
+        }
+        mbar_init_done();
+    }
+    __syncthreads();
+    int group = (int)threadIdx.x / 128;
+    if (group == 0) {
+        registers_fewer<40>();
+        if (threadIdx.x == 0) produce<D>(f, base, items);
+    } else {
+        registers_more<232>();
+        consume<D>(f, shared, base, group - 1, items);
+    }
+#endif
+}
+
+template <int D> cudaError_t launch(const struct sm90_forward *f, int blocks, cudaStream_t stream) {
+    cudaError_t rc = launch_room(forward90<D>, plan<D>::BYTES);
+    return rc != cudaSuccess ? rc
+                             : LAUNCH((forward90<D>), dim3((unsigned)blocks), dim3(SM90_THREADS), plan<D>::BYTES, stream, *f);
+}
+
+} // namespace
+
+cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks, cudaStream_t stream) {
+    return head_dim == 64 ? launch<64>(f, blocks, stream) : launch<128>(f, blocks, stream);
+}
