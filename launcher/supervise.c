@@ -154,6 +154,7 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
                                  .world = s->world,
                                  .attempt = s->number,
                                  .hang_ms = j->config->launch_hang_s * 1000,
+                                 .store_ms = j->config->store_deadline_s * 1000,
                                  .collective_ms = j->config->comm_deadline_s * 1000};
     struct crew_options crew = {.world = s->world,
                                 .listen_on = job_is_far(j) ? j->netif.address : NULL,

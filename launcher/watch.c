@@ -11,6 +11,7 @@
 #define WARM_STEPS        3    // steps before the run's own pace is believed
 #define PACE_FACTOR       10   // a phase may take this many times the slowest step
 #define COLD_MS           60000
+#define STORE_MARGIN_MS   10000
 #define SLOW_PHASE_MS     1800000
 #define COLLECTIVE_MARGIN 10000
 
@@ -127,7 +128,12 @@ bool watch_started(const struct watch *w) {
 
 // ---- hangs
 
-// How long a rank may be silent where it is.
+static int64_t largest(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+// How long a rank may be silent where it is. A store that does not answer is waited for until its own
+// deadline.
 static int64_t patience_ms(const struct watch *w, const struct eye *eye) {
     int64_t floor_ms = w->options.hang_ms, pace_ms = PACE_FACTOR * eye->slowest_step_ms;
     switch ((enum blackbox_phase)eye->page->phase) {
@@ -135,11 +141,11 @@ static int64_t patience_ms(const struct watch *w, const struct eye *eye) {
     case PHASE_BACKWARD:
     case PHASE_OPTIMISER:
     case PHASE_COLLECTIVE:
-        if (eye->step - eye->first_step < WARM_STEPS) return floor_ms > COLD_MS ? floor_ms : COLD_MS;
-        return pace_ms > floor_ms ? pace_ms : floor_ms;
+        if (eye->step - eye->first_step < WARM_STEPS) return largest(floor_ms, COLD_MS);
+        return largest(pace_ms, floor_ms);
     case PHASE_INIT:
-    case PHASE_DATA: return floor_ms > COLD_MS ? floor_ms : COLD_MS;
-    default: return floor_ms > SLOW_PHASE_MS ? floor_ms : SLOW_PHASE_MS;
+    case PHASE_DATA: return largest(largest(floor_ms, COLD_MS), w->options.store_ms + STORE_MARGIN_MS);
+    default: return largest(floor_ms, SLOW_PHASE_MS);
     }
 }
 

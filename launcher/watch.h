@@ -15,6 +15,7 @@
 struct watch_options {
     const char *box_path; // folder of the boxes
     int world, attempt;
+    int64_t store_ms;      // longest wait for a store: a rank that loads data may be silent for so long
     int64_t hang_ms;       // least deadline of a phase that computes; 0: hangs are not looked for
     int64_t collective_ms; // longest wait for a peer in a collective, the rank's own deadline
 };

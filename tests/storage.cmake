@@ -42,3 +42,10 @@ target_include_directories(ckpt_make PRIVATE ${CMAKE_SOURCE_DIR}/tests/lib)
 set_target_properties(ckpt_make PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 orrery_script(data_verbs e2e tests/e2e/data_verbs.py)
 orrery_script(ckpt_verbs e2e tests/e2e/ckpt_verbs.py)
+
+# tests/bench/storage/bars.py prints the table of bars with these.
+foreach(name noop_http bench_store)
+  add_executable(${name} bench/storage/${name}.c)
+  target_link_libraries(${name} PRIVATE orrery_storage)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+endforeach()
