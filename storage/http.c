@@ -29,7 +29,7 @@ struct transfer {
     struct curl_slist *headers;
     size_t sent, header_bytes;
     int fd; // of its connection; -1: not known
-    bool headers_too_large, body_too_large;
+    bool headers_too_large, body_too_large, cut;
     char error[CURL_ERROR_SIZE];
 };
 
@@ -53,9 +53,9 @@ struct http {
     bool ending;
 
     // The thread's own.
-    struct queue ready, delayed;
-    int64_t due_ns; // of the earliest delayed exchange
-    int active, n;
+    struct queue ready, delayed, hedges;
+    int64_t due_ns;                    // of the earliest delayed exchange
+    int active, limit, n, n_transfers; // n_transfers: some more than n, for hedges
     struct line *lines;
     int n_lines;
     struct transfer transfers[];
@@ -78,6 +78,15 @@ static struct http_exchange *queue_pop(struct queue *q) {
     struct http_exchange *x = q->first;
     if (x && !(q->first = x->next)) q->last = &q->first;
     return x;
+}
+
+static void queue_remove(struct queue *q, struct http_exchange *x) {
+    struct queue kept;
+    queue_init(&kept);
+    for (struct http_exchange *each; (each = queue_pop(q));)
+        if (each != x) queue_push(&kept, each);
+    queue_init(q);
+    if (kept.first) *q = kept;
 }
 
 // ---- what libcurl calls.
@@ -136,8 +145,18 @@ static int on_seek(void *arg, curl_off_t offset, int origin) {
     return CURL_SEEKFUNC_OK;
 }
 
+// The first with a byte wins: the other may no longer touch the memory that both were given.
+static void win(struct http_exchange *x) {
+    struct http_exchange *rival = x->rival;
+    if (!x->first_ns) x->first_ns = clock_monotonic_ns();
+    if (!rival || !rival->transfer) return;
+    rival->transfer->cut = true;
+    x->rival = rival->rival = NULL;
+}
+
 static size_t keep_body(struct transfer *t, const char *data, size_t n) {
     struct http_exchange *x = t->x;
+    win(x);
     if (n > x->capacity - x->got) {
         t->body_too_large = true;
         return 0;
@@ -150,6 +169,7 @@ static size_t keep_body(struct transfer *t, const char *data, size_t n) {
 static size_t on_body(char *data, size_t size, size_t n, void *arg) {
     struct transfer *t = arg;
     size_t bytes = size * n;
+    if (t->cut) return 0;
     if (t->x->into && t->x->status >= 200 && t->x->status < 300) return keep_body(t, data, bytes);
     if (!buf_append(t->x->text, data, bytes, NULL)) return bytes;
     t->body_too_large = true;
@@ -207,6 +227,7 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg) {
     struct transfer *t = arg;
     size_t bytes = size * n;
     t->header_bytes += bytes;
+    if (t->cut) return 0;
     if (t->header_bytes > HTTP_HEADER_BYTES_MAX) {
         t->headers_too_large = true;
         return 0;
@@ -273,6 +294,7 @@ static CURLcode set_transport(struct transfer *t) {
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
+    if (!rc && t->x->is_hedge) rc = curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t->http);
@@ -294,6 +316,7 @@ static void reset_reply(struct http_exchange *x) {
     begin_reply(x, "", 0);
     x->end = HTTP_DONE;
     x->got = 0;
+    x->first_ns = 0;
     x->why[0] = 0;
     if (x->text) buf_clear(x->text);
 }
@@ -308,31 +331,65 @@ static void release(struct transfer *t) {
     for (struct curl_slist *h = t->headers; h; h = h->next) explicit_bzero(h->data, strlen(h->data));
     curl_slist_free_all(t->headers);
     t->headers = NULL;
+    t->x->transfer = NULL;
     t->x = NULL;
+    t->cut = false;
     t->http->active--;
+}
+
+// A hedge that cannot be sent leaves the first exchange alone.
+static void refuse(struct http_exchange *x, enum http_end end, const char *why) {
+    if (!x->is_hedge) {
+        fail(x, end, why);
+        return;
+    }
+    x->rival->rival = NULL;
+    x->rival = NULL;
+}
+
+static void delay(struct http *h, struct http_exchange *x) {
+    if (!h->delayed.first || x->not_before_ns < h->due_ns) h->due_ns = x->not_before_ns;
+    queue_push(&h->delayed, x);
+}
+
+static void arm_hedge(struct http *h, struct http_exchange *x) {
+    struct http_exchange *y = x->hedge;
+    if (!y || !x->hedge_ns) return;
+    y->rival = x;
+    x->rival = y;
+    y->is_hedge = y->queued = true;
+    y->seen = 0;
+    y->not_before_ns = x->started_ns + x->hedge_ns;
+    delay(h, y);
 }
 
 static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
     int64_t now = clock_monotonic_ns();
     reset_reply(x);
+    x->queued = false;
     if (now >= x->deadline_ns) {
-        fail(x, HTTP_SLOW, "the deadline passed before a connection was free");
+        refuse(x, HTTP_SLOW, "the deadline passed before a connection was free");
         return;
     }
     if (x->prepare && !x->prepare(x)) {
-        fail(x, HTTP_FAILED, "the request cannot be made");
+        refuse(x, HTTP_FAILED, "the request cannot be made");
         return;
     }
     curl_easy_reset(t->easy);
     t->x = x;
     t->sent = t->header_bytes = 0;
     t->fd = -1;
-    t->headers_too_large = t->body_too_large = false;
+    t->headers_too_large = t->body_too_large = t->cut = false;
     t->error[0] = 0;
     h->active++;
-    if (set_all(t, now)) return;
+    x->started_ns = now;
+    if (set_all(t, now)) {
+        x->transfer = t;
+        arm_hedge(h, x);
+        return;
+    }
     release(t);
-    fail(x, HTTP_FAILED, "the request cannot be set up (a bad URL, or no memory)");
+    refuse(x, HTTP_FAILED, "the request cannot be set up (a bad URL, or no memory)");
 }
 
 static enum http_end end_of(const struct transfer *t, CURLcode code) {
@@ -355,6 +412,26 @@ static enum http_end end_of(const struct transfer *t, CURLcode code) {
     }
 }
 
+static void remove_transfer(struct http *h, struct transfer *t) {
+    curl_multi_remove_handle(h->multi, t->easy);
+    release(t);
+}
+
+// True: the other one, which is under way, may do better than this failure.
+static bool part_from_rival(struct http *h, struct http_exchange *x) {
+    struct http_exchange *rival = x->rival;
+    bool final = x->end == HTTP_DONE && x->status < 500 && x->status != 429;
+    if (!rival) return false;
+    x->rival = rival->rival = NULL;
+    if (rival->transfer && !final) return true;
+    if (rival->transfer)
+        remove_transfer(h, rival->transfer);
+    else if (rival->queued)
+        queue_remove(&h->delayed, rival), queue_remove(&h->hedges, rival);
+    rival->queued = false;
+    return false;
+}
+
 static void finish(struct http *h, struct transfer *t, CURLcode code) {
     struct http_exchange *x = t->x;
     x->end = end_of(t, code);
@@ -367,9 +444,8 @@ static void finish(struct http *h, struct transfer *t, CURLcode code) {
     else if (code)
         snprintf(x->why, sizeof x->why, "%.190s", t->error[0] ? t->error : curl_easy_strerror(code));
     if (t->headers_too_large) x->status = 0;
-    curl_multi_remove_handle(h->multi, t->easy);
-    release(t);
-    x->done(x);
+    remove_transfer(h, t);
+    if (!part_from_rival(h, x)) x->done(x);
 }
 
 // ---- the thread.
@@ -383,33 +459,58 @@ static bool collect(struct http *h) {
     pthread_mutex_unlock(&h->lock);
     for (struct http_exchange *next; x; x = next) {
         next = x->next;
-        bool later = x->not_before_ns > clock_monotonic_ns();
-        if (later && (!h->delayed.first || x->not_before_ns < h->due_ns)) h->due_ns = x->not_before_ns;
-        queue_push(later ? &h->delayed : &h->ready, x);
+        if (x->not_before_ns > clock_monotonic_ns())
+            delay(h, x);
+        else
+            queue_push(&h->ready, x);
     }
     return !ending || h->active || h->ready.first || h->delayed.first;
+}
+
+// Still nothing new from the first exchange?
+static bool hedge_is_due(struct http_exchange *y) {
+    bool moves = y->rival->got != y->seen;
+    y->seen = y->rival->got;
+    return !moves && (!y->wanted || y->wanted(y));
 }
 
 static void release_due(struct http *h) {
     int64_t now = clock_monotonic_ns();
     if (!h->delayed.first || now < h->due_ns) return;
-    struct queue all = h->delayed;
-    queue_init(&h->delayed);
+    struct queue all;
+    queue_init(&all);
+    for (struct http_exchange *x; (x = queue_pop(&h->delayed));) queue_push(&all, x);
     for (struct http_exchange *x; (x = queue_pop(&all));) {
-        bool later = x->not_before_ns > now;
-        if (later && (!h->delayed.first || x->not_before_ns < h->due_ns)) h->due_ns = x->not_before_ns;
-        queue_push(later ? &h->delayed : &h->ready, x);
+        bool due = x->not_before_ns <= now;
+        if (due && x->is_hedge && !hedge_is_due(x)) {
+            x->not_before_ns = now + x->rival->hedge_ns;
+            due = false;
+        }
+        if (due)
+            queue_push(x->is_hedge ? &h->hedges : &h->ready, x);
+        else
+            delay(h, x);
     }
 }
 
 static struct transfer *free_transfer(struct http *h) {
-    for (int i = 0; i < h->n; i++)
+    for (int i = 0; i < h->n_transfers; i++)
         if (!h->transfers[i].x) return &h->transfers[i];
     return NULL;
 }
 
 static void start_ready(struct http *h) {
-    while (h->ready.first && h->active < h->n) start(h, free_transfer(h), queue_pop(&h->ready));
+    while (h->hedges.first && free_transfer(h)) start(h, free_transfer(h), queue_pop(&h->hedges));
+    while (h->ready.first && h->active < h->limit) start(h, free_transfer(h), queue_pop(&h->ready));
+}
+
+void http_limit(struct http *h, int n) {
+    h->limit = n < 1 ? 1 : n > h->n ? h->n : n;
+}
+
+static void drop_cut(struct http *h) {
+    for (int i = 0; i < h->n_transfers; i++)
+        if (h->transfers[i].x && h->transfers[i].cut) remove_transfer(h, &h->transfers[i]);
 }
 
 static void finish_done(struct http *h) {
@@ -424,7 +525,7 @@ static void finish_done(struct http *h) {
 }
 
 static int poll_ms(const struct http *h) {
-    if (h->ready.first && h->active < h->n) return 0;
+    if (h->ready.first && h->active < h->limit) return 0;
     if (!h->delayed.first) return POLL_MS_MAX;
     int64_t ms = (h->due_ns - clock_monotonic_ns()) / 1000000 + 1;
     return ms < 0 ? 0 : ms > POLL_MS_MAX ? POLL_MS_MAX : (int)ms;
@@ -437,6 +538,7 @@ static void *run(void *arg) {
         release_due(h);
         start_ready(h);
         curl_multi_perform(h->multi, &running);
+        drop_cut(h);
         finish_done(h);
         curl_multi_poll(h->multi, NULL, 0, poll_ms(h), NULL);
     }
@@ -455,12 +557,12 @@ void http_submit(struct http *h, struct http_exchange *x) {
 static int create_handles(struct http *h, const struct http_options *options, struct err *e) {
     h->multi = curl_multi_init();
     if (!h->multi) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
-    curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->n);
-    h->n_lines = 2 * h->n; // some may be closing while others open
+    curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, (long)h->n_transfers);
+    h->n_lines = 2 * h->n_transfers; // some may be closing while others open
     h->lines = calloc((size_t)h->n_lines, sizeof *h->lines);
     if (!h->lines) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
     for (int i = 0; i < h->n_lines; i++) h->lines[i].fd = -1;
-    for (int i = 0; i < h->n; i++) {
+    for (int i = 0; i < h->n_transfers; i++) {
         h->transfers[i].http = h;
         h->transfers[i].easy = curl_easy_init();
         if (!h->transfers[i].easy) return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
@@ -471,7 +573,7 @@ static int create_handles(struct http *h, const struct http_options *options, st
 }
 
 static void free_all(struct http *h) {
-    for (int i = 0; i < h->n; i++) curl_easy_cleanup(h->transfers[i].easy);
+    for (int i = 0; i < h->n_transfers; i++) curl_easy_cleanup(h->transfers[i].easy);
     curl_multi_cleanup(h->multi);
     curl_global_cleanup();
     pthread_mutex_destroy(&h->lock);
@@ -482,20 +584,22 @@ static void free_all(struct http *h) {
 
 // curl_global_init counts its callers and is thread-safe since libcurl 7.84.
 int http_create(struct http **out, const struct http_options *options, struct err *e) {
-    int n = options->connections > 0 ? options->connections : CONNECTIONS_DEFAULT;
+    int n = options->connections > 0 ? options->connections : CONNECTIONS_DEFAULT, total = n + 1 + n / 8;
     int64_t stall_ms = options->stall_ms > 0 ? options->stall_ms : STALL_MS_DEFAULT;
     if (curl_global_init(CURL_GLOBAL_DEFAULT)) return err_set(e, ERR_MEMORY, "libcurl cannot be initialised");
-    struct http *h = calloc(1, sizeof *h + (size_t)n * sizeof h->transfers[0]);
+    struct http *h = calloc(1, sizeof *h + (size_t)total * sizeof h->transfers[0]);
     if (!h) {
         curl_global_cleanup();
         return err_set(e, ERR_MEMORY, "no memory for an HTTP client");
     }
-    h->n = n;
+    h->n = h->limit = n;
+    h->n_transfers = total;
     h->stall_s = (long)((stall_ms + 999) / 1000);
     pthread_mutex_init(&h->lock, NULL);
     queue_init(&h->arrived);
     queue_init(&h->ready);
     queue_init(&h->delayed);
+    queue_init(&h->hedges);
     int rc = create_handles(h, options, e);
     if (!rc && pthread_create(&h->thread, NULL, run, h))
         rc = err_set(e, ERR_MEMORY, "no thread can be started for HTTP (limit on processes?)");

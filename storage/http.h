@@ -52,7 +52,13 @@ struct http_exchange {
     // Just before it is sent, on the client's thread: the last chance to set url and headers, which may hold
     // a date. False: it is not sent, end is FAILED. NULL: all is set.
     bool (*prepare)(struct http_exchange *x);
-    void *owner; // the caller's own
+    // A second exchange for the same into the same memory: sent on a new connection when nothing has come for
+    // hedge_ns (0: never) and its `wanted` agrees. Whichever first has a byte of a good reply's body goes on,
+    // the other is cut off; `done` is called once, with the one that ended.
+    struct http_exchange *hedge;
+    int64_t hedge_ns;
+    bool (*wanted)(struct http_exchange *hedge); // NULL: yes
+    void *owner;                                 // the caller's own
 
     // Where the reply's body goes: of a 2xx into memory where `into` is set; any other into `text`, up to its
     // bound (it is cleared first).
@@ -67,16 +73,22 @@ struct http_exchange {
     size_t got;             // bytes in `into`
     int64_t content_length; // -1: not given
     char etag[72], content_range[80], date[40],
-        region[40],        // x-amz-bucket-region; empty where not given
-        encryption[24];    // x-amz-server-side-encryption
-    int64_t retry_after_s; // 0: not given
+        region[40],               // x-amz-bucket-region; empty where not given
+        encryption[24];           // x-amz-server-side-encryption
+    int64_t retry_after_s;        // 0: not given
+    int64_t started_ns, first_ns; // when it was sent; when the first byte of its body came, 0: none did
 
     // The client's own.
-    struct http_exchange *next;
+    struct http_exchange *next, *rival;
+    struct transfer *transfer; // while it is under way
+    size_t seen;
+    bool is_hedge, queued;
 };
 
 int http_create(struct http **out, const struct http_options *options, struct err *e) ERR_CHECK;
 void http_destroy(struct http *h); // waits for what was submitted; NULL-safe
 void http_submit(struct http *h, struct http_exchange *x);
+// At most n exchanges under way, within what http_create was given. From `done` only.
+void http_limit(struct http *h, int n);
 
 #endif

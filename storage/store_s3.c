@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/clock.h"
 #include "storage/store_s3.h"
 
 #define STALL_MS_MAX 15000
@@ -238,6 +239,7 @@ static int start_http(struct s3_store *s, struct err *e) {
     const char *ca = getenv("AWS_CA_BUNDLE");
     struct http_options o = {.connections = s->store.connections, .ca_bundle = ca && *ca ? ca : NULL};
     o.stall_ms = stall < 1000 ? 1000 : stall > STALL_MS_MAX ? STALL_MS_MAX : stall;
+    store_s3_pace_init(&s->pace, s->store.connections, clock_monotonic_ns());
     return http_create(&s->http, &o, e);
 }
 

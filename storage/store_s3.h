@@ -4,6 +4,7 @@
 //   store_s3_op.c     one signed operation with its retries, start to end
 //   store_s3_error.c  what a reply that is no success means, and what to do
 //   store_s3_list.c   ListObjectsV2
+//   store_s3_pace.c   how many requests, retries and hedges
 //   store_s3_upload.c multipart uploads, the writer
 //   store_s3_file.c   a file as a multipart upload that can be gone on with
 //   store_s3_xml.c    reading XML replies (expat)
@@ -16,6 +17,7 @@
 #include "storage/http.h"
 #include "storage/sigv4.h"
 #include "storage/store_backend.h"
+#include "storage/store_s3_pace.h"
 
 #define S3_ERROR_BODY_MAX ((size_t)64 << 10)
 #define S3_LIST_BODY_MAX  ((size_t)16 << 20) // 1000 keys of 1 KiB, each byte escaped, and room
@@ -35,6 +37,7 @@ struct s3_store {
     bool sign_payload;              // bodies are hashed into their signatures
     _Atomic int64_t clock_offset_s; // what to add to this machine's clock, learnt from a refusal
     _Atomic uint64_t operations;
+    struct s3_pace pace; // the HTTP client's thread's
 };
 
 // ---- one operation. The caller fills the first part; everything it points to stays until `finished`.
@@ -70,8 +73,9 @@ struct s3_op {
     bool done;              // for store_s3_op_wait; guarded by the store's lock
     bool doubtful;          // an attempt may have been carried out without our knowing
     bool clock_corrected;
-    uint64_t generation; // of the credentials of the last attempt
-    int expired;         // attempts that met expired ones
+    uint64_t generation;    // of the credentials of the last attempt
+    int expired;            // attempts that met expired ones
+    struct s3_hedge *hedge; // of a GET; NULL: none
     int attempts, nonsense;
     uint64_t id;
     int64_t start_ns;

@@ -18,32 +18,44 @@ static int64_t deadline_of(const struct s3_op *op) {
     return op->start_ns + ms * 1000000;
 }
 
+// One attempt may take half of the time, so that another is left when it stands still.
+static int64_t attempt_deadline_of(const struct s3_op *op) {
+    int64_t now = clock_monotonic_ns(), end = deadline_of(op), half = (end - op->start_ns) / 2;
+    return now + half > end ? end : now + half;
+}
+
+// The second exchange of a slow GET.
+struct s3_hedge {
+    struct http_exchange x;
+    struct buf text;
+};
+
 // ---- building an attempt.
 
-static int add_header(struct s3_op *op, struct err *e, const char *fmt, ...)
+static int add_header(struct http_exchange *x, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-static int add_header(struct s3_op *op, struct err *e, const char *fmt, ...) {
+static int add_header(struct http_exchange *x, struct err *e, const char *fmt, ...) {
     char *line = NULL;
     va_list ap;
-    if (op->x.n_headers == HTTP_HEADERS_MAX) return err_set(e, ERR_BUG, "too many headers");
+    if (x->n_headers == HTTP_HEADERS_MAX) return err_set(e, ERR_BUG, "too many headers");
     va_start(ap, fmt);
     int n = vasprintf(&line, fmt, ap);
     va_end(ap);
     if (n < 0) return err_set(e, ERR_MEMORY, "no memory for a header");
-    op->x.headers[op->x.n_headers++] = line;
+    x->headers[x->n_headers++] = line;
     return 0;
 }
 
-static void drop_attempt(struct s3_op *op) {
-    for (size_t i = 0; i < op->x.n_headers; i++) {
-        char *line = (char *)op->x.headers[i]; // may hold a session token
+static void drop_attempt(struct http_exchange *x) {
+    for (size_t i = 0; i < x->n_headers; i++) {
+        char *line = (char *)x->headers[i]; // may hold a session token
         explicit_bzero(line, strlen(line));
         free(line);
     }
-    free((char *)op->x.url);
-    op->x.n_headers = 0;
-    op->x.url = NULL;
+    free((char *)x->url);
+    x->n_headers = 0;
+    x->url = NULL;
 }
 
 static int path_of(const struct s3_op *op, char **out, struct err *e) {
@@ -55,7 +67,8 @@ static int path_of(const struct s3_op *op, char **out, struct err *e) {
     return err_set(e, ERR_MEMORY, "no memory for a request");
 }
 
-static int add_headers(struct s3_op *op, const struct sigv4_request *r, struct err *e) {
+static int add_headers(struct s3_op *op, struct http_exchange *x, const struct sigv4_request *r,
+                       struct err *e) {
     struct creds *creds = op->s->creds;
     char date[SIGV4_DATE_BYTES];
     struct buf authorization;
@@ -65,32 +78,33 @@ static int add_headers(struct s3_op *op, const struct sigv4_request *r, struct e
     const struct creds_set *a = creds_borrow(creds);
     const struct sigv4_credentials c = {a->access_key, a->secret_key, a->session_token};
     int rc = sigv4_authorize(r, &c, &authorization, e);
-    if (!rc && *a->session_token) rc = add_header(op, e, "x-amz-security-token: %s", a->session_token);
+    if (!rc && *a->session_token) rc = add_header(x, e, "x-amz-security-token: %s", a->session_token);
     creds_return(creds);
-    if (!rc) rc = add_header(op, e, "authorization: %s", authorization.data);
-    if (!rc) rc = add_header(op, e, "host: %s", r->host);
-    if (!rc) rc = add_header(op, e, "x-amz-date: %s", date);
-    if (!rc) rc = add_header(op, e, "x-amz-content-sha256: %s", r->payload_sha256);
+    if (!rc) rc = add_header(x, e, "authorization: %s", authorization.data);
+    if (!rc) rc = add_header(x, e, "host: %s", r->host);
+    if (!rc) rc = add_header(x, e, "x-amz-date: %s", date);
+    if (!rc) rc = add_header(x, e, "x-amz-content-sha256: %s", r->payload_sha256);
     for (size_t i = 0; i < r->n_headers && !rc; i++)
-        rc = add_header(op, e, "%s: %s", r->headers[i].name, r->headers[i].value);
+        rc = add_header(x, e, "%s: %s", r->headers[i].name, r->headers[i].value);
     buf_fini(&authorization);
     return rc;
 }
 
-static int set_url(struct s3_op *op, const struct sigv4_request *r, struct err *e) {
+static int set_url(const struct s3_op *op, struct http_exchange *x, const struct sigv4_request *r,
+                   struct err *e) {
     struct buf url;
     buf_init(&url, WIRE_MAX);
     int rc = buf_appends(&url, op->s->base, e);
     if (!rc) rc = sigv4_target(r, &url, e);
-    if (!rc) op->x.url = buf_take(&url);
+    if (!rc) x->url = buf_take(&url);
     buf_fini(&url);
     return rc;
 }
 
-static int build_attempt(struct s3_op *op, struct err *e) {
+static int build_attempt(struct s3_op *op, struct http_exchange *x, struct err *e) {
     struct s3_store *s = op->s;
     char *path;
-    drop_attempt(op);
+    drop_attempt(x);
     int rc = path_of(op, &path, e);
     if (rc) return rc;
     struct sigv4_request r = {.method = op->method,
@@ -104,10 +118,66 @@ static int build_attempt(struct s3_op *op, struct err *e) {
                               .region = s->region,
                               .service = "s3"};
     r.utc_seconds = clock_utc_ns() / 1000000000 + atomic_load(&s->clock_offset_s);
-    rc = set_url(op, &r, e);
-    if (!rc) rc = add_headers(op, &r, e);
+    rc = set_url(op, x, &r, e);
+    if (!rc) rc = add_headers(op, x, &r, e);
     free(path);
     return rc;
+}
+
+// ---- hedges.
+
+static bool prepare_hedge(struct http_exchange *x) {
+    struct s3_op *op = x->owner;
+    struct err ignored = {0};
+    x->deadline_ns = op->x.deadline_ns;
+    return !build_attempt(op, x, &ignored);
+}
+
+static bool hedge_wanted(struct http_exchange *x) {
+    return store_s3_pace_hedge(&((struct s3_op *)x->owner)->s->pace);
+}
+
+// Without memory for one there is none.
+static void make_hedge(struct s3_op *op) {
+    struct s3_hedge *g = calloc(1, sizeof *g);
+    if (!g) return;
+    buf_init(&g->text, op->text.max);
+    g->x = op->x;
+    g->x.text = &g->text;
+    g->x.prepare = prepare_hedge;
+    g->x.wanted = hedge_wanted;
+    op->hedge = g;
+    op->x.hedge = &g->x;
+}
+
+static void drop_hedge(struct s3_op *op) {
+    if (!op->hedge) return;
+    drop_attempt(&op->hedge->x);
+    buf_fini(&op->hedge->text);
+    free(op->hedge);
+    op->hedge = NULL;
+    op->x.hedge = NULL;
+}
+
+// The hedge ended first: its reply is the operation's.
+static void adopt(struct s3_op *op, const struct http_exchange *from) {
+    struct http_exchange *to = &op->x;
+    struct buf text = op->text;
+    op->text = op->hedge->text;
+    op->hedge->text = text;
+    to->end = from->end;
+    to->status = from->status;
+    to->got = from->got;
+    to->content_length = from->content_length;
+    to->retry_after_s = from->retry_after_s;
+    to->started_ns = from->started_ns;
+    to->first_ns = from->first_ns;
+    memcpy(to->why, from->why, sizeof to->why);
+    memcpy(to->etag, from->etag, sizeof to->etag);
+    memcpy(to->content_range, from->content_range, sizeof to->content_range);
+    memcpy(to->date, from->date, sizeof to->date);
+    memcpy(to->region, from->region, sizeof to->region);
+    memcpy(to->encryption, from->encryption, sizeof to->encryption);
 }
 
 // ---- the end.
@@ -128,7 +198,8 @@ static void explain(struct s3_op *op) {
 }
 
 static void end_op(struct s3_op *op, int rc) {
-    drop_attempt(op);
+    drop_attempt(&op->x);
+    drop_hedge(op);
     op->rc = rc;
     if (rc) explain(op);
     op->finished(op);
@@ -138,20 +209,28 @@ static void end_op(struct s3_op *op, int rc) {
 
 static bool prepare(struct http_exchange *x) {
     struct s3_op *op = x->owner;
-    return !build_attempt(op, &op->unmade);
+    op->x.hedge_ns = op->hedge ? store_s3_pace_hedge_ns(&op->s->pace) : 0;
+    op->x.deadline_ns = attempt_deadline_of(op);
+    return !build_attempt(op, x, &op->unmade);
 }
 
 static void attempt(struct s3_op *op, int64_t not_before_ns) {
     op->attempts++;
     op->x.not_before_ns = not_before_ns;
+    op->x.deadline_ns = deadline_of(op); // while it waits for its turn
     http_submit(op->s->http, &op->x);
 }
 
-// When to try again, or 0. A corrected clock costs no wait.
+// When to try again, or 0: in time for its backoff and for the budget of all. A corrected clock costs no
+// wait.
 static int64_t next_attempt_ns(const struct s3_op *op, bool corrected) {
-    if (corrected) return clock_monotonic_ns();
-    return store_retry_ns(op->s->store.jitter, op->id, op->attempts - 1, op->x.retry_after_s * 1000,
-                          deadline_of(op));
+    int64_t now = clock_monotonic_ns();
+    if (corrected) return now;
+    int64_t at = store_retry_ns(op->s->store.jitter, op->id, op->attempts - 1, op->x.retry_after_s * 1000,
+                                deadline_of(op));
+    int64_t turn = at ? now + store_s3_pace_retry_ns(&op->s->pace, now) : 0;
+    if (turn > at) at = turn < deadline_of(op) ? turn : 0;
+    return at;
 }
 
 static bool succeeded(const struct s3_op *op) {
@@ -185,8 +264,19 @@ static bool ask_for_words(struct s3_op *op) {
     return false;
 }
 
+// What the reply tells of the server's state.
+static void learn(struct s3_op *op, const struct http_exchange *x, bool good) {
+    struct s3_pace *p = &op->s->pace;
+    bool busy = x->end == HTTP_DONE && (x->status == 503 || x->status == 429);
+    if (good || busy) http_limit(op->s->http, store_s3_pace_reply(p, busy, clock_monotonic_ns()));
+    if (good) store_s3_pace_success(p);
+    if (good && op->hedge && x->first_ns) store_s3_pace_first(p, x->first_ns - x->started_ns);
+}
+
 static void on_reply(struct http_exchange *x) {
     struct s3_op *op = x->owner;
+    if (x != &op->x) adopt(op, x);
+    x = &op->x;
     if (op->unmade.code) {
         op->err = op->unmade;
         end_op(op, -(int)op->err.code);
@@ -199,6 +289,7 @@ static void on_reply(struct http_exchange *x) {
     bool clock_before = op->clock_corrected;
     int rc;
     err_clear(&op->err);
+    learn(op, x, succeeded(op));
     if (succeeded(op)) {
         rc = op->accept ? op->accept(op, &op->err) : 0;
     } else {
@@ -243,6 +334,7 @@ void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
                                    .into = op->into,
                                    .capacity = op->capacity,
                                    .text = &op->text};
+    if (op->into && op->capacity) make_hedge(op);
     attempt(op, 0);
 }
 
