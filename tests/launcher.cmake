@@ -31,3 +31,4 @@ add_library(fake_nvml SHARED lib/fake_nvml.c)
 set_target_properties(fake_nvml PROPERTIES PREFIX "" OUTPUT_NAME "libnvidia-ml" SUFFIX ".so.1"
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/fake_nvml)
 orrery_script(doctor e2e tests/e2e/doctor.py)
+orrery_script(submit e2e tests/e2e/submit.py)

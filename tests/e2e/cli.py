@@ -47,7 +47,6 @@ def bad_usage():
 
 def not_there_yet():
     with folder() as tmp:
-        expect(69, ["submit", config(tmp), "--slurm"], "not there yet")
         expect(78, ["run", config(tmp), "--hosts", "a b"], "no host name")
 
 

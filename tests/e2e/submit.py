@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Job files of `orrery submit`: readable, parseable, and deaf to hostile values. Each value either is refused, or the
+script that holds it passes `bash -n`, has the same lines as one with harmless values, and hands orrery that very value
+when bash runs it. ORRERY_SEED and ORRERY_ROUNDS: random values besides the listed ones."""
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import ORRERY, check, environment, folder, orrery  # noqa: E402
+
+HOSTILE = ["-x", "--wrap=id", "a b", "a;touch CANARY", "$(touch CANARY)", "`touch CANARY`", "a'b", "a\"b", "a\nb",
+           "a\n#SBATCH --wrap=touch CANARY", "a\n'; touch CANARY; '", "&& touch CANARY", "| touch CANARY", "> CANARY", "\\", "a\\",
+           "*", "~root", "{a,b}", "#", "!!", "%s%n", "a: b", "- a", "{}", "[x", "\x1b[31m", "\x7f", "é", "'", "''", "$IFS",
+           "a\tb", "x]", "(", "<(touch CANARY)", "@/etc/passwd", "0" * 300]
+# Keys whose values stand in the file, by scheduler, and a harmless value of each.
+SLURM = {"partition": "low", "account": "lab", "qos": "long", "time": "1:00:00", "memory": "4G", "modules": "m/1",
+         "setup": "./s.sh", "options": "--exclusive"}
+K8S = {"image": "x/y:1", "namespace": "lab", "claim": "work", "mount": "/work", "cpu": "2", "memory": "1Gi"}
+# What the script is run with: stand-ins that write down what they are called with, one NUL-ended word each.
+STUB = """#!/bin/bash
+printf '%s\\0' "$@" >"$RECORD"
+exit "${STUB_EXIT:-0}"
+"""
+
+
+def random_value(rng):
+    return "".join(rng.choice("ab-$`'\"\\;&|<>(){}[]*?~#!%= \n\t/.,:@") for _ in range(rng.randint(1, 12)))
+
+
+def dry_run(tmp, kind, *words):
+    done = orrery("submit", f"{tmp}/c.yaml", f"--{kind}", "--dry-run", *words, check=False)
+    check_quiet(done.returncode in (0, 64, 78), f"{words}: exit {done.returncode}: {done.stderr}")
+    if done.returncode:
+        check_quiet(done.stdout == "" and done.stderr.count("\n") == 1, f"refused in one line: {done.stderr!r}")
+    return done.stdout if done.returncode == 0 else None
+
+
+def check_quiet(condition, text):
+    if not condition:
+        check(False, text)
+
+
+def run_script(tmp, text, env=None):
+    """What orrery was called with when bash runs the script; its exit status."""
+    stubs = pathlib.Path(tmp) / "stubs"
+    script, record = pathlib.Path(tmp) / "script.sh", pathlib.Path(tmp) / "record"
+    script.write_text(text.replace(ORRERY, str(stubs / "orrery")))
+    check_quiet(subprocess.run(["bash", "-n", script]).returncode == 0, "bash -n")
+    record.unlink(missing_ok=True)
+    done = subprocess.run(["bash", script], cwd=tmp, env={**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}", "RECORD": str(record),
+                                                          "SLURM_JOB_ID": "7", **(env or {})}, capture_output=True, text=True, timeout=60)
+    words = record.read_bytes().decode().split("\0")[:-1] if record.exists() else None
+    return words, done
+
+
+def make_stubs(tmp):
+    stubs = pathlib.Path(tmp) / "stubs"
+    stubs.mkdir()
+    for name, text in (("orrery", STUB), ("module", "#!/bin/bash\nexit 0\n"),
+                       ("scontrol", "#!/bin/bash\necho \"$@\" >>\"$RECORD.scontrol\"\nexit 1\n")):
+        (stubs / name).write_text(text)
+        (stubs / name).chmod(0o755)
+
+
+def shape(text):
+    """The lines with what may differ taken out."""
+    return [line.split("=")[0] if line.startswith("#SBATCH") else line.split(" ")[0] for line in text.splitlines()]
+
+
+def no_canary(tmp):
+    found = [p for p in pathlib.Path(tmp).rglob("CANARY")] + [p for p in pathlib.Path(".").glob("CANARY")]
+    check_quiet(not found, f"nothing was run: {found}")
+
+
+def hostile_slurm(tmp, values):
+    kept = 0
+    (pathlib.Path(tmp) / "s.sh").write_text("")
+    for key, harmless in SLURM.items():
+        normal = dry_run(tmp, "slurm", f"slurm.{key}={harmless}")
+        check_quiet(normal is not None, f"slurm.{key}={harmless} is fine")
+        for value in values:
+            text = dry_run(tmp, "slurm", f"slurm.{key}={value}")
+            if text is None or (key == "modules" and "," in value) or (key == "options" and " " in value):
+                continue
+            kept += 1
+            check_quiet(value == "" or shape(text) == shape(normal), f"slurm.{key}={value!r}: the same lines")
+            words, done = run_script(tmp, text)
+            # A setup script of such a name is not there: then nothing is run at all.
+            check_quiet(words is None and key == "setup" or words[2:] == [f"slurm.{key}={value}"], f"slurm.{key}={value!r}: {words}")
+            no_canary(tmp)
+    return kept
+
+
+def hostile_words(tmp, values):
+    """The config's path and overrides: every one without control characters must arrive as it was typed."""
+    kept = 0
+    for i, value in enumerate(values):
+        text = dry_run(tmp, "slurm", f"data.train={value}")
+        control = any(ord(c) < 32 or ord(c) == 127 for c in value)
+        check_quiet((text is None) == control, f"data.train={value!r} {'refused' if control else 'kept'}")
+        if text:
+            words, _ = run_script(tmp, text)
+            check_quiet(words == ["run", f"{tmp}/c.yaml", f"data.train={value}"], f"{value!r} arrives: {words}")
+            kept += 1
+        name = "".join(c for c in value if c not in "/\0")[:100]
+        if not name or name in (".", ".."):
+            continue
+        (pathlib.Path(tmp) / f"{i}").mkdir()
+        path = pathlib.Path(tmp) / f"{i}" / name
+        path.write_text("train:\n  steps: 3\n")
+        done = orrery("submit", str(path), "--slurm", "--dry-run", check=False)
+        check_quiet((done.returncode != 0) == any(ord(c) < 32 or ord(c) == 127 for c in name), f"path {name!r}: {done.stderr}")
+        if not done.returncode:
+            check_quiet(run_script(tmp, done.stdout)[0] == ["run", str(path)], f"path {name!r} arrives")
+        no_canary(tmp)
+    return kept
+
+
+def hostile_k8s(tmp, values):
+    try:
+        import yaml
+    except ImportError:
+        print("no python3-yaml: the MPIJob is not parsed")
+        return 0
+    kept = 0
+    base = ["k8s.image=x/y:1", "k8s.claim=work"]
+    normal = yaml.safe_load(dry_run(tmp, "k8s", *base))
+    keys = lambda v: {k: keys(x) for k, x in v.items()} if isinstance(v, dict) else [keys(x) for x in v] if isinstance(v, list) else None
+    for key in [*K8S, "override"]:
+        for value in values:
+            word = f"data.train={value}" if key == "override" else f"k8s.{key}={value}"
+            text = dry_run(tmp, "k8s", *base, word)
+            if text is None:
+                continue
+            kept += 1
+            job = yaml.safe_load(text)
+            replicas = job["spec"]["mpiReplicaSpecs"]
+            check_quiet(set(job) == set(normal) and set(replicas) == set(normal["spec"]["mpiReplicaSpecs"]), f"{word!r}: the same keys")
+            launcher = replicas["Launcher"]["template"]["spec"]
+            check_quiet(launcher["containers"][0]["command"] == ["orrery", "run", f"{tmp}/c.yaml", *base, word], f"{word!r} arrives")
+            check_quiet(keys(launcher) | {"containers": 0} == keys(normal["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]) | {"containers": 0},
+                        f"{word!r}: no key more")
+    return kept
+
+
+def the_script(tmp):
+    text = dry_run(tmp, "slurm", "slurm.nodes=4", "slurm.gpus_per_node=8", "slurm.partition=gpu", "slurm.time=4:00:00", f"run.dir={tmp}/r")
+    for line in ("#SBATCH --nodes=4", "#SBATCH --ntasks-per-node=8", "#SBATCH --gpus-per-node=8", "#SBATCH --partition=gpu",
+                 "#SBATCH --time=4:00:00", "#SBATCH --requeue", "#SBATCH --no-kill", "#SBATCH --signal=B:USR1@120",
+                 f"#SBATCH --output={tmp}/r/slurm-%j.out"):
+        check(line in text.splitlines(), line)
+    record = pathlib.Path(tmp) / "record.scontrol"
+    for code, requeues in ((0, 0), (75, 1), (78, 0), (137, 0)):
+        record.unlink(missing_ok=True)
+        _, done = run_script(tmp, text, {"STUB_EXIT": str(code)})
+        asked = record.read_text().split() if record.exists() else []
+        check(done.returncode == code and asked == ["requeue", "7"] * requeues, f"orrery ends with {code}: exit {done.returncode}, {asked}")
+    check(not pathlib.Path(f"{tmp}/r").exists(), "--dry-run makes no run folder")
+    for words in (["slurm.ranks_per_node=2", "-n", "3"], ["slurm.nodes=4", "-n", "3"]):
+        done = orrery("submit", f"{tmp}/c.yaml", "--slurm", "--dry-run", *words, check=False)
+        check(done.returncode == 78 and "ranks" in done.stderr, done.stderr.strip())
+    env = environment(PATH="/nonexistent")
+    done = orrery("submit", f"{tmp}/c.yaml", "--slurm", f"run.dir={tmp}/none", env=env, check=False)
+    check(done.returncode == 69 and "--dry-run" in done.stderr, done.stderr.strip())
+    done = orrery("submit", f"{tmp}/c.yaml", check=False)
+    check(done.returncode == 64, done.stderr.strip())
+    done = orrery("submit", f"{tmp}/c.yaml", "--k8s", "--dry-run", check=False)
+    check(done.returncode == 78 and "k8s.image" in done.stderr, done.stderr.strip())
+
+
+def signals(tmp):
+    """USR1: passed on, then again. USR2 and TERM: passed on, and not again. The exit status is orrery's own."""
+    stub = pathlib.Path(tmp) / "stubs" / "orrery"
+    stub.write_text("#!/bin/bash\ntrap 'echo USR1 >>$RECORD; got=1' USR1\ntrap 'echo TERM >>$RECORD; got=1' TERM\n"
+                    "touch $RECORD.up\nwhile [ -z \"$got\" ]; do sleep 0.05; done\nsleep 0.3\nexit 75\n")
+    script = pathlib.Path(tmp) / "script.sh"
+    for number, passed, asked in (("USR1", "USR1", 1), ("USR2", "USR1", 0), ("TERM", "TERM", 0)):
+        record = pathlib.Path(tmp) / f"record-{number}"
+        env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "RECORD": str(record), "SLURM_JOB_ID": "7"}
+        text = dry_run(tmp, "slurm").replace(ORRERY, str(stub))
+        script.write_text(text)
+        child = subprocess.Popen(["bash", script], cwd=tmp, env=env)
+        while not pathlib.Path(f"{record}.up").exists():
+            check_quiet(child.poll() is None, "the script runs")
+        subprocess.run(["bash", "-c", f"kill -{number} {child.pid}"], check=True)
+        code = child.wait(30)
+        again = pathlib.Path(f"{record}.scontrol").exists()
+        check(code == 75 and record.read_text().split() == [passed] and again == bool(asked),
+              f"{number}: orrery gets {passed}, exit {code}, {'requeued' if again else 'not requeued'}")
+
+
+def ready_scripts():
+    for script in sorted(pathlib.Path("deploy/slurm").glob("*.sh")):
+        check(subprocess.run(["bash", "-n", script]).returncode == 0, f"bash -n {script}")
+
+
+def main():
+    rng = random.Random(int(os.environ.get("ORRERY_SEED", "1")))
+    values = HOSTILE + [random_value(rng) for _ in range(int(os.environ.get("ORRERY_ROUNDS", "10")))]
+    with folder() as tmp:
+        tmp = os.path.realpath(tmp)
+        pathlib.Path(tmp, "c.yaml").write_text("train:\n  steps: 3\n")
+        make_stubs(tmp)
+        the_script(tmp)
+        print(f"ok: {len(values)} hostile values, {hostile_slurm(tmp, values)} kept for Slurm's keys")
+        print(f"ok: {hostile_words(tmp, values)} kept as overrides")
+        print(f"ok: {hostile_k8s(tmp, values)} kept in MPIJobs")
+        signals(tmp)
+    ready_scripts()
+
+
+main()
