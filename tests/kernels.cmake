@@ -10,7 +10,7 @@ if(NOT SANITIZE)
   orrery_simt_test(simt tests/simt/test_simt.c tests/simt/test_simt.cu)
   orrery_simt_test(cuda_attention tests/kernels/test_cuda_attention.c tests/kernels/emulated.cu
     kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu
-    kernels/cuda/attention_sm90_forward.cu)
+    kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
 endif()
 
 # Measures; never run by ctest.

@@ -435,12 +435,77 @@ static int prepare(struct cuda_device *d, const struct attention_task *t, int he
     return cuda_check(LAUNCH(rows_prepare, grid, block, 0, d->stream, *t, head_dim), "attention_backward", e);
 }
 
+static size_t align_256(size_t bytes) {
+    return (bytes + 255) / 256 * 256;
+}
+
+// Scratch: the queue's head and the flags (cleared), lse2 and delta, dq in fp32.
+static int backward_room(struct cuda_device *d, struct sm90_backward *f, int head_dim, struct err *e) {
+    struct attention_task *t = &f->t;
+    size_t rows = (size_t)t->sequences * (size_t)t->heads * (size_t)t->padded;
+    size_t tiles = (size_t)t->sequences * (size_t)t->heads * (size_t)t->tiles;
+    size_t flags = align_256((1 + tiles) * sizeof *f->flag), row_bytes = align_256(rows * sizeof(float));
+    size_t dq = tiles * SM90_QUERIES * (size_t)head_dim * sizeof(float);
+    unsigned char *block = NULL;
+    int rc = cuda_scratch(&d->base, (void **)&block, flags + 2 * row_bytes + dq, e);
+    if (rc != 0) return rc;
+    f->next = (uint32_t *)block;
+    f->flag = f->next + 1;
+    t->lse2 = (float *)(block + flags);
+    t->delta = (float *)(block + flags + row_bytes);
+    f->dq = (float *)(block + flags + 2 * row_bytes);
+    rc = cuda_check(cudaMemsetAsync(block, 0, flags, d->stream), "attention_backward", e);
+    if (rc == 0 && f->free_order) rc = cuda_check(cudaMemsetAsync(f->dq, 0, dq, d->stream), "attention_backward", e);
+    return rc;
+}
+
+static int backward_maps(struct sm90_backward *f, int head_dim, struct err *e) {
+    const struct attention_task *t = &f->t;
+    encode_fn *encode = NULL;
+    int rc = find_encode(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
+    if (rc == 0) rc = make_map(encode, &f->q, t->q, q, t->queries, t->sequences, SM90_QUERIES, e);
+    if (rc == 0) rc = make_map(encode, &f->d_o, t->d_o, q, t->queries, t->sequences, SM90_QUERIES, e);
+    if (rc == 0) rc = make_map(encode, &f->k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = make_map(encode, &f->v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = make_map(encode, &f->dk, t->dk, k, t->keys, t->sequences, SM90_KEYS / 2, e);
+    return rc == 0 ? make_map(encode, &f->dv, t->dv, k, t->keys, t->sequences, SM90_KEYS / 2, e) : rc;
+}
+
+static int backward_hopper(struct cuda_device *d, const struct attention_task *task, int head_dim,
+                           const struct mask *const *masks, struct err *e) {
+    const struct cache_entry *c = NULL, *turned = NULL;
+    struct cache_key key = {0, task->sequences, SM90_QUERIES, SM90_KEYS, 0};
+    struct cache_key other = {0, task->sequences, SM90_KEYS, SM90_QUERIES, 1};
+    struct sm90_backward f = {};
+    f.t = *task;
+    f.free_order = d->attention_free_order;
+    int rc = backward_maps(&f, head_dim, e);
+    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc != 0) return rc;
+    f.t.view = c->view;
+    f.t.tiles = c->tiles;
+    rc = schedule_of(d, masks, other, &turned, e);
+    if (rc != 0) return rc;
+    f.turned = turned->view;
+    f.key_tiles = turned->tiles;
+    // As many key tiles of a head in a row as keep a GPU busy; a function of shapes alone, as the order is.
+    int units = f.t.sequences * f.t.kv_heads, wave = (128 + units - 1) / units;
+    f.wave = wave < SM90_WAVE ? SM90_WAVE : wave;
+    f.items = f.key_tiles * units;
+    rc = backward_room(d, &f, head_dim, e);
+    if (rc == 0) rc = prepare(d, &f.t, head_dim, e);
+    int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
+    return rc != 0 ? rc
+                   : cuda_check(attention_backward_sm90(&f, head_dim, blocks, d->stream), "attention_backward", e);
+}
+
 static int backward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
                         struct err *e) {
     const struct cache_entry *c = NULL, *turned = NULL;
     struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_BACKWARD_COLUMNS, 0};
     t->padded = (t->queries + SM80_ROWS - 1) / SM80_ROWS * SM80_ROWS;
     int64_t rows = (int64_t)t->sequences * t->heads * t->padded;
+    if (is_hopper(d, head_dim) && t->keys > 0 && rows > 0) return backward_hopper(d, t, head_dim, masks, e);
     int rc = cuda_scratch(&d->base, (void **)&t->lse2, (size_t)(2 * rows + 4) * sizeof(float), e);
     if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
     if (rc != 0) return rc;

@@ -20,6 +20,7 @@ struct cuda_device {
     int compute;                       // 90: compute capability 9.0
     int multiprocessors;               // of the GPU
     struct attention_cache *attention; // NULL until the first attention
+    bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
 };
 
 static inline struct cuda_device *cuda_of(struct device *d) {
