@@ -7,10 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "storage/hash.h"
+
 #define WRITER_SLOTS      4 // parts of a writer in memory
 #define LARGE_SLOTS       8
 #define GROW_EVERY        2500 // a writer does not know its length: its parts double so often, 280 GiB in all
 #define ABORT_DEADLINE_MS 5000
+#define COMPLETE_SLICE_MS 10000
+#define LAST_SLICE_MS     100
+#define LOCKED_MS_MAX     660000
 #define COMPLETION_MAX    ((size_t)4 << 20)
 
 // ---- create.
@@ -118,32 +124,73 @@ static int completion_text(const struct s3_upload *u, struct buf *out, struct er
     return rc ? rc : buf_appends(out, "</CompleteMultipartUpload>", e);
 }
 
+// The ETag of an object made of these parts, as S3 makes it; false where the parts' tags are no MD5s.
+static bool expected_etag(const struct s3_upload *u, char out[72]) {
+    struct hash_md5 *md5 = hash_md5_create();
+    unsigned char digest[16];
+    char hex[33];
+    bool ok = md5 != NULL;
+    for (int i = 0; i < u->parts && ok; i++) {
+        const char *tag = u->etags[i] + (u->etags[i][0] == '"');
+        ok = strspn(tag, "0123456789abcdef") == 32;
+        for (int k = 0; k < 16 && ok; k++) ok = sscanf(tag + 2 * k, "%2hhx", &digest[k]) == 1;
+        if (ok) hash_md5_update(md5, digest, sizeof digest);
+    }
+    if (ok) hash_md5_end(md5, digest);
+    hash_md5_destroy(md5);
+    bytes_hex(digest, sizeof digest, hex);
+    snprintf(out, 72, "\"%s-%d\"", hex, u->parts);
+    return ok;
+}
+
+// Completed by an attempt that we heard nothing of?
 static bool is_there(const struct s3_upload *u) {
     struct store_result head;
     struct err ignored = {0};
-    return !store_head(&u->s->store, u->key, &head, &ignored) && head.object_bytes == u->bytes;
+    char want[72];
+    if (store_head(&u->s->store, u->key, &head, &ignored) || head.object_bytes != u->bytes) return false;
+    bool of_parts = strchr(head.etag, '-') && expected_etag(u, want);
+    return !of_parts || !strcmp(head.etag, want);
 }
 
-int store_s3_upload_complete(struct s3_upload *u, int64_t deadline_ms, struct err *e) {
-    struct buf text;
-    buf_init(&text, COMPLETION_MAX);
-    int rc = completion_text(u, &text, e);
+static int try_complete(struct s3_upload *u, const struct buf *text, int64_t deadline_ms, bool *doubtful,
+                        bool *alive, struct err *e) {
     struct s3_op op = {.verb = "COMPLETE UPLOAD",
                        .method = "POST",
                        .key = u->key,
                        .accept = accept_completed,
-                       .body = text.data,
-                       .body_bytes = text.len,
+                       .body = text->data,
+                       .body_bytes = text->len,
                        .deadline_ms = deadline_ms};
-    struct err local = {0};
     op.query[op.n_query++] = (struct sigv4_field){"uploadId", u->id};
-    if (!rc) {
-        rc = store_s3_op_run(&op, u->s, &local);
-        // Completed by an attempt whose reply was lost: the upload is gone, the object is there.
-        if (rc == -ERR_MISSING && op.doubtful && is_there(u)) rc = 0;
-        if (rc && e && !e->code) *e = local;
-        store_s3_op_fini(&op);
+    int rc = store_s3_op_run(&op, u->s, e);
+    *doubtful |= op.doubtful || op.x.end == HTTP_BROKEN || op.x.end == HTTP_SLOW;
+    *alive = op.x.status != 0;
+    store_s3_op_fini(&op);
+    return rc;
+}
+
+// A server that dies at its work leaves the upload done, or not done, or locked for a while (radosgw: ten
+// minutes, rgw_mp_lock_max_time), when it answers 500. So: a look at the object after every failure, and
+// patience as long as a server answers. deadline_ms 0: the store's, and that patience.
+int store_s3_upload_complete(struct s3_upload *u, int64_t deadline_ms, struct err *e) {
+    struct buf text;
+    struct err last = {0};
+    bool doubtful = false, alive = false;
+    int64_t begin = clock_monotonic_ns(), most = deadline_ms ? deadline_ms : u->s->store.deadline_ms;
+    buf_init(&text, COMPLETION_MAX);
+    int rc = completion_text(u, &text, &last);
+    for (bool again = !rc; again;) {
+        int64_t left = most - (clock_monotonic_ns() - begin) / 1000000;
+        err_clear(&last);
+        rc = try_complete(u, &text, left > 0 && left < COMPLETE_SLICE_MS ? left : COMPLETE_SLICE_MS,
+                          &doubtful, &alive, &last);
+        if (rc && doubtful && (store_transient(rc) || rc == -ERR_MISSING) && is_there(u)) rc = 0;
+        int64_t took = (clock_monotonic_ns() - begin) / 1000000;
+        bool patient = !deadline_ms && doubtful && alive && took < LOCKED_MS_MAX;
+        again = rc && store_transient(rc) && (took < most - LAST_SLICE_MS || patient);
     }
+    if (rc && e && !e->code) *e = last;
     if (!rc) u->id[0] = 0;
     buf_fini(&text);
     return rc;

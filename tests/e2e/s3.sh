@@ -19,7 +19,7 @@ python3 tests/e2e/store_verbs.py
 echo "killing the server while it is read"
 "$program" reads "${S3_SECONDS:-15}" &
 reader=$!
-for _ in 1 2 3 4; do
+for ((i = 0; i < ${S3_SECONDS:-15} * 4 / 15; i++)); do
     sleep 2
     "$testbed" crash "$dir"
     sleep 0.5

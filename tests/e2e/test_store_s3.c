@@ -136,15 +136,14 @@ static int by_text(const void *a, const void *b) {
     return strcmp(a, b);
 }
 
-static void keys_of_every_kind(void **state) {
+static void keys_round(uint64_t seed) {
     static char keys[KEYS][KEY_BYTES], got[KEYS][KEY_BYTES];
     struct store_listing l;
     struct rng_stream r;
-    const char *given = getenv("S3_SEED");
-    uint64_t seed = given ? strtoul(given, NULL, 10) : 1;
     struct store *s = open_at("keys", 0);
     rng_stream_init(&r, rng_key(seed, RNG_TEST, 0), 0, 0);
     for (int i = 0; i < KEYS; i++) draw_key(&r, i, keys[i]);
+    memset(got, 0, sizeof got);
     on_all(s, STORE_PUT, keys, NULL);
     on_all(s, STORE_GET, keys, got);
     for (int i = 0; i < KEYS; i++) assert_string_equal(got[i], keys[i]);
@@ -158,6 +157,18 @@ static void keys_of_every_kind(void **state) {
     assert_int_equal(l.n, 0);
     store_listing_fini(&l);
     store_close(s);
+}
+
+static uint64_t number_from(const char *name, uint64_t otherwise) {
+    const char *given = getenv(name);
+    return given ? strtoul(given, NULL, 10) : otherwise;
+}
+
+// S3_KEYS=10000 is the campaign.
+static void keys_of_every_kind(void **state) {
+    uint64_t seed = number_from("S3_SEED", 1), rounds = (number_from("S3_KEYS", KEYS) + KEYS - 1) / KEYS;
+    for (uint64_t i = 0; i < rounds; i++) keys_round(seed + i);
+    print_message("    %d keys: PUT, GET, LIST and DELETE of each, none refused\n", (int)(rounds * KEYS));
 }
 
 // More than one page of 1000.
@@ -329,6 +340,22 @@ static int check_one(struct store *s, int i, struct err *e) {
     return rc;
 }
 
+static int write_and_check(struct store *s, const char *data, char *back, size_t bytes, struct err *e) {
+    struct store_writer *w;
+    int rc = store_writer_open(s, &w, "written", e);
+    if (rc) return rc;
+    rc = store_writer_write(w, data, bytes, e);
+    if (rc) {
+        store_writer_abort(w);
+        return rc;
+    }
+    rc = store_writer_commit(w, e);
+    memset(back, 0, bytes);
+    if (!rc) rc = store_get_range(s, "written", 0, bytes, back, e);
+    if (!rc && memcmp(data, back, bytes)) rc = err_set(e, ERR_DATA, "wrong bytes from the writer");
+    return rc;
+}
+
 static int reads(double seconds) {
     struct err e = {0};
     enum { BYTES = 24 << 20 };
@@ -343,6 +370,7 @@ static int reads(double seconds) {
         if (!rc && memcmp(data, back, BYTES)) rc = err_set(&e, ERR_DATA, "wrong bytes");
         if (!rc) rc = check_one(s, rounds, &e);
         if (!rc && rounds % 4 == 0) rc = store_put(s, "large", data, BYTES, false, &e);
+        if (!rc && rounds % 2 == 0) rc = write_and_check(s, data, back, BYTES, &e);
         if (rounds % 10 == 0) printf("round %d\n", rounds), fflush(stdout);
     }
     printf("%d rounds: %s\n", rounds, rc ? e.text : "every byte right");
