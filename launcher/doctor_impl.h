@@ -5,6 +5,9 @@
 
 #include "launcher/doctor.h"
 
+#define DOCTOR_TOKEN_BYTES 32 // what a probe answers on its port: hex
+#define DOCTOR_LINE_BYTES  (1 << 18)
+
 #define DOCTOR_GIB    1073741824.0
 #define DOCTOR_ASK_MS 5000 // for any program that is asked
 
@@ -23,6 +26,8 @@ doctor_check_fn doctor_cores, doctor_memory, doctor_shm, doctor_tmp, doctor_file
 doctor_check_fn doctor_host_name, doctor_interfaces, doctor_loopback;
 // doctor_mpi.c
 doctor_check_fn doctor_mpirun, doctor_pmix, doctor_environment, doctor_rank, doctor_slurm, doctor_all_reduce;
+// Over several hosts: a rank on each.
+void doctor_sum_over(const struct doctor_hosts_options *o, struct doctor_finding *f);
 // doctor_gpu.c
 doctor_check_fn doctor_gpus, doctor_peers, doctor_nccl, doctor_plugin;
 // doctor_store.c

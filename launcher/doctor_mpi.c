@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "launcher/boxdir.h"
 #include "launcher/doctor_impl.h"
+#include "launcher/netif.h"
 #include "launcher/place.h"
 #include "launcher/proc.h"
 #include "launcher/sched.h"
@@ -161,7 +162,8 @@ static void telling_line(const struct buf *text, char *out, size_t n) {
     snprintf(out, n, "%.*s", (int)strcspn(at, "\n"), at);
 }
 
-static void judge_sum(struct doctor_finding *f, const struct buf *out, const struct buf *said, int status) {
+static void judge_sum(struct doctor_finding *f, int wanted, const struct buf *out, const struct buf *said,
+                      int status) {
     struct json *doc = NULL;
     char words[300];
     int64_t ranks = 0, wrong = -1, bytes = 0;
@@ -174,41 +176,45 @@ static void judge_sum(struct doctor_finding *f, const struct buf *out, const str
            json_as_int(json_get(o, "bytes"), &bytes) && json_as_double(json_get(o, "seconds"), &seconds);
     double speed = seconds > 0 ? (double)bytes / seconds : 0;
     if (!told) {
-        doctor_say(f, "two ranks did not come together (exit %d): %s", status, words);
+        doctor_say(f, "%d ranks did not come together (exit %d): %s", wanted, status, words);
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE, "see the findings above; by hand: mpirun -np 2 hostname");
-    } else if (ranks != 2) {
-        doctor_say(f, "two ranks were started, and each sees %lld", (long long)ranks);
+    } else if (ranks != wanted) {
+        doctor_say(f, "%d ranks were started, and each sees %lld", wanted, (long long)ranks);
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
                     "mpirun and orrery-rank are of different MPIs: see orrery-rank");
     } else if (wrong) {
-        doctor_say(f, "%lld of the sums of two ranks are wrong", (long long)wrong);
+        doctor_say(f, "%lld of the sums of %d ranks are wrong", (long long)wrong, wanted);
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
                     "do not train on this machine: test its memory and its network");
     } else {
-        doctor_say(f, "two ranks sum right, %.0f MB/s for %.1f MB", speed / 1e6, (double)bytes / 1e6);
+        doctor_say(f, "%d ranks sum right, %.0f MB/s for %.1f MB", wanted, speed / 1e6, (double)bytes / 1e6);
         if (speed < SLOW_BYTES_S)
             doctor_cure(f, DOCTOR_WARN, ERR_OK, "slow: is the machine busy, or the network thin?");
     }
     json_destroy(doc);
 }
 
-static int sum_command(const char *program, const char *tmp_dir, struct strv *argv, struct strv *env,
-                       struct err *e) {
+// The words that every check's ranks get are ours; what starts them is the scheduler's.
+static int sum_command(const struct sched *sched, const struct sched_request *wanted, const char *program,
+                       struct strv *argv, struct strv *env, struct err *e) {
     extern char **environ;
     static const char *const none[] = {NULL};
     const char *const words[] = {program,          "--task", "check", "device=cpu", "comm.deadline_s=10",
                                  "train.threads=1"};
     struct strv guard = {0};
-    struct sched_request request = {
-        .ranks = 2, .threads = 1, .mpi = true, .tmp_dir = tmp_dir, .guard = &guard, .pass_env = none};
+    struct sched_request request = *wanted;
+    request.threads = 1;
+    request.mpi = true;
+    request.guard = &guard;
+    request.pass_env = none;
     int rc = strv_add_all(&guard, words, sizeof words / sizeof *words, e);
     for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
-    if (!rc) rc = sched_local.command(&request, argv, env, e);
+    if (!rc) rc = sched->command(&request, argv, env, e);
     strv_fini(&guard);
     return rc;
 }
 
-void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
+static void sum(const struct sched *sched, struct sched_request *request, struct doctor_finding *f) {
     char program[4096];
     struct strv argv = {0}, env = {0};
     struct buf out, said;
@@ -217,21 +223,42 @@ void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
     int status = 0;
     buf_init(&out, SUM_BYTES);
     buf_init(&said, SUM_BYTES);
-    int rc = sched_local.check(2, true, &e);
+    int rc = sched->check(request->ranks, true, &e);
     if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
     if (!rc) rc = boxdir_make(&scratch, &e);
-    if (!rc) rc = sum_command(program, scratch.path, &argv, &env, &e);
+    request->tmp_dir = scratch.path;
+    if (!rc) rc = sum_command(sched, request, program, &argv, &env, &e);
     if (rc) {
         doctor_say(f, "not tried: %.300s", e.text);
         doctor_cure(f, DOCTOR_WARN, ERR_OK, "mend what stands above, then again: orrery doctor");
     } else if (proc_capture_env(argv.items, env.items, SUM_MS, &out, &said, &status, &e)) {
         doctor_say(f, "%s", e.text);
-        doctor_cure(f, DOCTOR_BAD, ERR_TIMEOUT, "two ranks wait for each other: is a firewall between them?");
+        doctor_cure(f, DOCTOR_BAD, ERR_TIMEOUT, "the ranks wait for each other: is a firewall between them?");
     } else
-        judge_sum(f, &out, &said, status);
+        judge_sum(f, request->ranks, &out, &said, status);
     boxdir_remove(&scratch);
     strv_fini(&argv);
     strv_fini(&env);
     buf_fini(&out);
     buf_fini(&said);
+}
+
+void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
+    struct sched_request request = {.ranks = 2};
+    sum(&sched_local, &request, f);
+}
+
+void doctor_sum_over(const struct doctor_hosts_options *o, struct doctor_finding *f) {
+    struct netif way;
+    struct err e = {0};
+    const char *far = o->hosts->list[o->hosts->n - 1].name;
+    if (netif_choose(&way, o->interface, far, &e)) {
+        doctor_say(f, "not tried: %.300s", e.text);
+        doctor_cure(f, DOCTOR_BAD, e.code,
+                    "which network leads to them? launch.interface=eth0, or 10.0.0.0/24");
+        return;
+    }
+    struct sched_request request = {
+        .ranks = o->hosts->n, .hosts = o->hosts, .agent = o->agent, .network = way.network};
+    sum(&sched_hosts, &request, f);
 }

@@ -146,34 +146,10 @@ static void show_estimate(const struct plan_show *s) {
            est.compute_ms[0], est.compute_ms[1], est.update_ms, est.network_ms);
 }
 
-static bool is_plain(const char *word) {
-    return *word &&
-           word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%")] ==
-               0;
-}
-
-// As a shell would take it.
-static int quote(const struct strv *command, struct buf *out, struct err *e) {
-    int rc = 0;
-    for (size_t i = 0; i < command->n && !rc; i++) {
-        const char *word = command->items[i];
-        if (i) rc = buf_appends(out, " ", e);
-        if (!rc && is_plain(word)) {
-            rc = buf_appends(out, word, e);
-            continue;
-        }
-        if (!rc) rc = buf_appends(out, "'", e);
-        for (; *word && !rc; word++)
-            rc = *word == '\'' ? buf_appends(out, "'\\''", e) : buf_append(out, word, 1, e);
-        if (!rc) rc = buf_appends(out, "'", e);
-    }
-    return rc;
-}
-
 int plan_show_people(const struct plan_show *s, struct err *e) {
     struct buf line;
     buf_init(&line, TEXT_BYTES);
-    int rc = quote(s->command, &line, e);
+    int rc = strv_quote(s->command, &line, e);
     if (!rc) {
         show_layout(s);
         show_batch(s);

@@ -43,7 +43,10 @@ static _Noreturn void become(const struct proc_spec *spec, const char *path, pid
     signal(SIGPIPE, SIG_DFL);
     if (spec->own_group) setpgid(0, 0);
     if (spec->death_signal) prctl(PR_SET_PDEATHSIG, spec->death_signal);
-    if (null_fd >= 0) dup2(null_fd, 0);
+    if (spec->in > 0)
+        dup2(spec->in, 0);
+    else if (null_fd >= 0)
+        dup2(null_fd, 0);
     if (null_fd >= 0 && spec->silent) dup2(null_fd, 1);
     if (null_fd >= 0 && spec->silent) dup2(null_fd, 2);
     if (spec->out >= 0) dup2(spec->out, 1);

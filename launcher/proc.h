@@ -13,13 +13,14 @@
 struct proc_spec {
     char *const *argv; // argv[0] is looked up in PATH unless it has a '/'
     char *const *env;  // NULL: this process's
+    int in;            // descriptor for stdin; 0: /dev/null
     int out, err;      // descriptors for stdout and stderr; -1: as here
     bool silent;       // stdout and stderr go nowhere
     bool own_group;    // a process group of its own, so that a terminal's Ctrl-C does not reach it
     int death_signal;  // what it gets when this process dies; 0: nothing
 };
 
-// stdin is /dev/null. A program that cannot be executed is an error here, not an exit status later.
+// A program that cannot be executed is an error here, not an exit status later.
 int proc_start(const struct proc_spec *spec, pid_t *out, struct err *e) ERR_CHECK;
 
 // Runs to the end, kills after deadline_ms (TIMEOUT). *status: exit code, 128 + n for signal n. out, err:

@@ -75,3 +75,25 @@ int strv_set(struct strv *v, struct err *e, const char *name, const char *fmt, .
     }
     return take(v, text, e);
 }
+
+static bool is_plain(const char *word) {
+    static const char fine[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:/@%";
+    return *word && word[strspn(word, fine)] == 0;
+}
+
+static int quote_word(const char *word, struct buf *out, struct err *e) {
+    if (is_plain(word)) return buf_appends(out, word, e);
+    int rc = buf_appends(out, "'", e);
+    for (; *word && !rc; word++)
+        rc = *word == '\'' ? buf_appends(out, "'\\''", e) : buf_append(out, word, 1, e);
+    return rc ? rc : buf_appends(out, "'", e);
+}
+
+int strv_quote(const struct strv *v, struct buf *out, struct err *e) {
+    int rc = 0;
+    for (size_t i = 0; i < v->n && !rc; i++) {
+        if (i) rc = buf_appends(out, " ", e);
+        if (!rc) rc = quote_word(v->items[i], out, e);
+    }
+    return rc;
+}

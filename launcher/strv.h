@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 
 struct strv {
@@ -20,5 +21,8 @@ int strv_add_all(struct strv *v, const char *const *texts, size_t n, struct err 
 // As in an environment: replaces "NAME=..." or adds it.
 int strv_set(struct strv *v, struct err *e, const char *name, const char *fmt, ...)
     __attribute__((format(printf, 4, 5))) ERR_CHECK;
+
+// All of it as one line that a shell takes apart into the same words.
+int strv_quote(const struct strv *v, struct buf *out, struct err *e) ERR_CHECK;
 
 #endif

@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: Apache-2.0
+// `orrery doctor --hosts`: a probe on every host (doctor_probe.c), asked side by side, each step with a
+// deadline for all.
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "launcher/doctor_impl.h"
+#include "launcher/proc.h"
+#include "launcher/strv.h"
+
+#define FACTS_MS   8000
+#define TIME_MS    1000
+#define PEERS_MS   4000
+#define PINGS      3
+#define SKEW_WARN  0.1
+#define SKEW_BAD   300.0
+#define SAID_BYTES 300
+
+struct probe {
+    const char *name;
+    pid_t pid;
+    int in, out; // its stdin and stdout, our ends; -1: closed
+    struct buf heard;
+    char said[SAID_BYTES]; // its last line that is no answer
+    struct json *facts;    // NULL: it has not answered
+    int64_t port;
+    const char *token, *host;
+    double skew_s, doubt_s; // its clock against ours, give or take
+};
+
+struct meeting {
+    const struct doctor_hosts_options *o;
+    doctor_each_fn *each;
+    void *arg;
+    struct probe *list;
+    int n;
+    int bad;
+};
+
+static void tell(struct meeting *m, const char *host, struct doctor_finding *f) {
+    snprintf(f->host, sizeof f->host, "%s", host);
+    m->bad += f->grade == DOCTOR_BAD;
+    m->each(m->arg, f);
+}
+
+// ---- talking to one probe
+
+static int start(struct probe *p, const struct meeting *m, const char *command, struct err *e) {
+    int in[2] = {-1, -1}, out[2] = {-1, -1};
+    struct strv argv = {0};
+    int rc = 0;
+    // Nobody is there to type a password.
+    const char *agent =
+        strcmp(m->o->agent, "ssh") != 0 ? m->o->agent : "ssh -o BatchMode=yes -o ConnectTimeout=5";
+    for (const char *at = agent; *at && !rc;) { // "ssh -p 2222"
+        size_t n = strcspn(at, " ");
+        if (n) rc = strv_addf(&argv, e, "%.*s", (int)n, at);
+        at += n + (at[n] == ' ');
+    }
+    if (!rc) rc = strv_add(&argv, p->name, e);
+    if (!rc) rc = strv_add(&argv, command, e);
+    if (!rc && (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)))
+        rc = err_errno(e, errno, "cannot make a pipe");
+    struct proc_spec spec = {.argv = argv.items,
+                             .in = in[0],
+                             .out = out[1],
+                             .err = out[1],
+                             .own_group = true,
+                             .death_signal = SIGKILL};
+    if (!rc) rc = proc_start(&spec, &p->pid, e);
+    if (in[0] >= 0) close(in[0]);
+    if (out[1] >= 0) close(out[1]);
+    p->in = in[1];
+    p->out = out[0];
+    strv_fini(&argv);
+    return rc;
+}
+
+static void hang_up(struct probe *p) {
+    if (p->in >= 0) close(p->in);
+    if (p->out >= 0) close(p->out);
+    p->in = p->out = -1;
+}
+
+static void dismiss(struct probe *p) {
+    hang_up(p);
+    for (int ms = 0; p->pid > 0 && ms < 500; ms += 10) {
+        if (waitpid(p->pid, NULL, WNOHANG) == p->pid) p->pid = 0;
+        if (p->pid > 0) clock_sleep_ms(10);
+    }
+    if (p->pid > 0) {
+        kill(-p->pid, SIGKILL);
+        waitpid(p->pid, NULL, 0);
+    }
+    json_destroy(p->facts);
+    buf_fini(&p->heard);
+}
+
+static bool ask(struct probe *p, const char *text, size_t n) {
+    if (p->in < 0) return false;
+    while (n) {
+        ssize_t wrote = write(p->in, text, n);
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote < 0) {
+            close(p->in);
+            p->in = -1;
+            return false;
+        }
+        text += wrote;
+        n -= (size_t)wrote;
+    }
+    return true;
+}
+
+// Takes the first whole line out of what was heard; an answer begins with '{', all else is kept as its words.
+static bool take_answer(struct probe *p, struct json **doc) {
+    for (;;) {
+        char *end = p->heard.len ? memchr(p->heard.data, '\n', p->heard.len) : NULL;
+        if (!end) return false;
+        size_t n = (size_t)(end - p->heard.data);
+        bool answer = p->heard.data[0] == '{' && !json_parse(doc, p->heard.data, n, "a probe's answer", NULL);
+        if (!answer && n) snprintf(p->said, sizeof p->said, "%.*s", (int)n, p->heard.data);
+        memmove(p->heard.data, end + 1, p->heard.len - n - 1);
+        p->heard.len -= n + 1;
+        p->heard.data[p->heard.len] = 0;
+        if (answer) return true;
+    }
+}
+
+// One answer, or NULL when it ended or the time is up.
+static struct json *listen_to(struct probe *p, int64_t until_ns) {
+    char piece[4096];
+    struct json *doc = NULL;
+    struct err full = {0};
+    while (!take_answer(p, &doc)) {
+        int64_t left_ms = (until_ns - clock_monotonic_ns()) / 1000000;
+        struct pollfd fd = {p->out, POLLIN, 0};
+        if (p->out < 0 || left_ms <= 0 || (poll(&fd, 1, (int)left_ms) < 0 && errno != EINTR)) return NULL;
+        if (!fd.revents) continue;
+        ssize_t n = read(p->out, piece, sizeof piece);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0 || buf_append(&p->heard, piece, (size_t)n, &full)) {
+            // What it said without a newline counts too.
+            if (p->heard.len && p->heard.data[0] != '{')
+                snprintf(p->said, sizeof p->said, "%s", p->heard.data);
+            return NULL;
+        }
+    }
+    return doc;
+}
+
+static int64_t until(int ms) {
+    return clock_monotonic_ns() + (int64_t)ms * 1000000;
+}
+
+static const char *text_of(const struct json_value *o, const char *key) {
+    const char *text = "";
+    json_as_string(json_get(o, key), &text);
+    return text;
+}
+
+static int64_t int_of(const struct json_value *o, const char *key) {
+    int64_t value = 0;
+    json_as_int(json_get(o, key), &value);
+    return value;
+}
+
+// ---- step 1: every host by itself
+
+static int command_of(struct buf *out, struct err *e) {
+    char self[4096];
+    struct strv words = {0};
+    const char *rank = getenv("ORRERY_RANK_PROGRAM");
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
+    self[n] = 0;
+    int rc = strv_add(&words, "env", e);
+    if (!rc && rank) rc = strv_addf(&words, e, "ORRERY_RANK_PROGRAM=%s", rank);
+    const char *const tail[] = {self, "doctor", "--probe"};
+    if (!rc) rc = strv_add_all(&words, tail, 3, e);
+    if (!rc) rc = strv_quote(&words, out, e);
+    strv_fini(&words);
+    return rc;
+}
+
+static int start_all(struct meeting *m, struct err *e) {
+    struct buf command, config;
+    char head[48];
+    buf_init(&command, 65536);
+    buf_init(&config, 1 << 20);
+    int rc = command_of(&command, e);
+    if (!rc && m->o->config) rc = config_write(m->o->config, &config, e);
+    snprintf(head, sizeof head, "config %zu\n", config.len);
+    for (int i = 0; i < m->n && !rc; i++) rc = start(&m->list[i], m, command.data, e);
+    for (int i = 0; i < m->n && !rc; i++)
+        if (ask(&m->list[i], head, strlen(head))) (void)ask(&m->list[i], config.data, config.len);
+    buf_fini(&command);
+    buf_fini(&config);
+    return rc;
+}
+
+static void tell_silence(struct meeting *m, const struct probe *p) {
+    struct doctor_finding f = {.name = "answers"};
+    bool absent = strstr(p->said, "No such file") || strstr(p->said, "not found");
+    doctor_say(&f, "orrery does not answer there%s%.280s", p->said[0] ? ": " : "", p->said);
+    if (absent)
+        doctor_cure(&f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "install Orrery at the same path on every host, or share the folder (%s %s ls -l)",
+                    m->o->agent, p->name);
+    else
+        doctor_cure(
+            &f, DOCTOR_BAD, ERR_UNAVAILABLE,
+            "'%s %s true' must work without a password (ssh-copy-id %s), or name another launch.agent",
+            m->o->agent, p->name, p->name);
+    tell(m, p->name, &f);
+}
+
+static const char *known_name(const char *name) {
+    static const char *const names[] = {"processors",    "memory",        "shared memory", "temporary files",
+                                        "limits",        "locked memory", "clock",         "host name",
+                                        "network",       "loopback",      "mpirun",        "PMIx",
+                                        "environment",   "orrery-rank",   "Slurm",         "GPUs",
+                                        "GPU peers",     "NCCL",          "CUDA plug-in",  "run folder",
+                                        "training data", "held-out data", "checkpoints"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], name)) return names[i];
+    return "other";
+}
+
+// What is good is counted, the rest is told.
+static void tell_facts(struct meeting *m, struct probe *p) {
+    const struct json_value *rows = json_get(json_root(p->facts), "findings");
+    int good = 0;
+    for (size_t i = 0; i < json_size(rows); i++) {
+        const struct json_value *row = json_at(rows, i);
+        struct doctor_finding f = {.name = known_name(text_of(row, "check"))};
+        int64_t grade = int_of(row, "grade"), code = int_of(row, "code");
+        snprintf(f.text, sizeof f.text, "%s", text_of(row, "finding"));
+        snprintf(f.cure, sizeof f.cure, "%s", text_of(row, "cure"));
+        f.grade = grade == DOCTOR_WARN ? DOCTOR_WARN : grade == DOCTOR_GOOD ? DOCTOR_GOOD : DOCTOR_BAD;
+        f.code = code > 0 && code < ERR_COUNT ? (enum err_code)code : ERR_OK;
+        good += f.grade == DOCTOR_GOOD;
+        if (f.grade != DOCTOR_GOOD) tell(m, p->name, &f);
+    }
+    struct doctor_finding f = {.name = "answers"};
+    doctor_say(&f, "calls itself %s; %d of %zu checks of its own are good", p->host, good, json_size(rows));
+    tell(m, p->name, &f);
+}
+
+static void hear_facts(struct meeting *m) {
+    int64_t until_ns = until(FACTS_MS);
+    for (int i = 0; i < m->n; i++) {
+        struct probe *p = &m->list[i];
+        p->facts = listen_to(p, until_ns);
+        const struct json_value *o = json_root(p->facts);
+        p->port = int_of(o, "port");
+        p->token = text_of(o, "token");
+        p->host = text_of(o, "host");
+        if (p->facts && strlen(p->token) == DOCTOR_TOKEN_BYTES)
+            tell_facts(m, p);
+        else
+            tell_silence(m, p);
+    }
+}
+
+// ---- step 2: are they alike?
+
+static const char *finding_of(const struct probe *p, const char *check) {
+    const struct json_value *rows = json_get(json_root(p->facts), "findings");
+    for (size_t i = 0; i < json_size(rows); i++)
+        if (!strcmp(text_of(json_at(rows, i), "check"), check)) return text_of(json_at(rows, i), "finding");
+    return "";
+}
+
+static void tell_unlike(struct meeting *m, const struct probe *p, const struct probe *first, const char *what,
+                        const char *here, const char *there, bool bad) {
+    struct doctor_finding f = {.name = "alike"};
+    doctor_say(&f, "%s differs: %.120s here, %.120s on %.60s", what, here, there, first->name);
+    doctor_cure(&f, bad ? DOCTOR_BAD : DOCTOR_WARN, ERR_UNAVAILABLE,
+                "install the same on every host, or share one folder between them");
+    tell(m, p->name, &f);
+}
+
+static int compare(struct meeting *m, const struct probe *p, const struct probe *first) {
+    static const struct {
+        const char *check;
+        bool bad;
+    } rows[] = {
+        {"mpirun", true}, {"orrery-rank", true}, {"PMIx", false}, {"NCCL", true}, {"CUDA plug-in", true}};
+    const struct json_value *a = json_root(p->facts), *b = json_root(first->facts);
+    int unlike = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *here = finding_of(p, rows[i].check), *there = finding_of(first, rows[i].check);
+        if (!strcmp(here, there)) continue;
+        tell_unlike(m, p, first, rows[i].check, here, there, rows[i].bad);
+        unlike++;
+    }
+    if (!unlike && strcmp(text_of(a, "rank_crc32c"), text_of(b, "rank_crc32c")) != 0) {
+        tell_unlike(m, p, first, "the build of orrery-rank (CRC32C)", text_of(a, "rank_crc32c"),
+                    text_of(b, "rank_crc32c"), true);
+        unlike++;
+    }
+    if (strcmp(text_of(a, "orrery"), text_of(b, "orrery")) != 0) {
+        tell_unlike(m, p, first, "orrery", text_of(a, "orrery"), text_of(b, "orrery"), true);
+        unlike++;
+    }
+    if (!strcmp(p->host, first->host)) {
+        struct doctor_finding f = {.name = "alike"};
+        doctor_say(&f, "calls itself %s, as %s does", p->host, first->name);
+        doctor_cure(&f, DOCTOR_WARN, ERR_OK,
+                    "two names of one machine? else give each its own: hostnamectl set-hostname");
+        tell(m, p->name, &f);
+        unlike++;
+    }
+    return unlike;
+}
+
+static struct probe *first_here(const struct meeting *m) {
+    for (int i = 0; i < m->n; i++)
+        if (m->list[i].facts) return &m->list[i];
+    return NULL;
+}
+
+static void compare_all(struct meeting *m) {
+    const struct probe *first = first_here(m);
+    int unlike = 0, seen = 0;
+    for (int i = 0; i < m->n; i++) {
+        if (!m->list[i].facts) continue;
+        if (&m->list[i] != first) unlike += compare(m, &m->list[i], first);
+        seen++;
+    }
+    struct doctor_finding f = {.name = "alike"};
+    doctor_say(&f, "%d hosts have the same orrery-rank, bit for bit, mpirun, PMIx and NCCL", seen);
+    if (!unlike && seen > 1) tell(m, "", &f);
+}
+
+// ---- step 3: clocks
+
+static void ask_time(struct probe *p) {
+    p->doubt_s = INFINITY;
+    for (int i = 0; i < PINGS; i++) {
+        int64_t sent = clock_utc_ns();
+        struct json *doc = ask(p, "time\n", 5) ? listen_to(p, until(TIME_MS)) : NULL;
+        int64_t back = clock_utc_ns(), theirs = int_of(json_root(doc), "time_ns");
+        double doubt = 0.5e-9 * (double)(back - sent);
+        if (doc && theirs && doubt < p->doubt_s) {
+            p->doubt_s = doubt;
+            p->skew_s = 1e-9 * (double)(theirs - sent) - doubt;
+        }
+        json_destroy(doc);
+    }
+}
+
+static void compare_clocks(struct meeting *m) {
+    double most = 0, doubt = 0;
+    int wrong = 0, seen = 0;
+    for (int i = 0; i < m->n; i++) {
+        struct probe *p = &m->list[i];
+        if (!p->facts) continue;
+        ask_time(p);
+        double off = fabs(p->skew_s);
+        seen++;
+        if (off > most) most = off;
+        if (p->doubt_s > doubt) doubt = p->doubt_s;
+        if (!(off - p->doubt_s > SKEW_WARN)) continue;
+        struct doctor_finding f = {.name = "clock skew"};
+        doctor_say(&f, "its clock is %.3g s %s", off,
+                   p->skew_s > 0 ? "ahead of this machine's" : "behind this machine's");
+        doctor_cure(&f, off > SKEW_BAD ? DOCTOR_BAD : DOCTOR_WARN, ERR_UNAVAILABLE,
+                    "times in logs and events cannot be compared, and S3 refuses what is 15 minutes off: "
+                    "start chrony "
+                    "(timedatectl set-ntp true) on every host");
+        tell(m, p->name, &f);
+        wrong++;
+    }
+    struct doctor_finding f = {.name = "clock skew"};
+    doctor_say(&f, "clocks agree within %.3g ms, give or take %.2g", 1e3 * most, 1e3 * doubt);
+    if (!wrong && seen) tell(m, "", &f);
+}
+
+// ---- step 4: every pair
+
+static void cure_pair(struct doctor_finding *f, const char *kind, const char *from, const char *to) {
+    if (!strcmp(kind, "name"))
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE, "on %s, add %s to /etc/hosts or to the DNS", from, to);
+    else if (!strcmp(kind, "loopback"))
+        doctor_cure(f, DOCTOR_BAD, ERR_CONFIG, "on %s, take %s off the 127.x line in /etc/hosts", from, to);
+    else if (!strcmp(kind, "refused") || !strcmp(kind, "timeout"))
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
+                    "a firewall or a missing route: on %s open TCP ports above 1024 for %s (ports are chosen "
+                    "by the kernel: "
+                    "sysctl net.ipv4.ip_local_port_range)",
+                    to, from);
+    else
+        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE, "on %s: ip route get %s; ping %s", from, to, to);
+}
+
+static void tell_pair(struct meeting *m, const struct probe *p, const struct json_value *row) {
+    struct doctor_finding f = {.name = "ports"};
+    const char *address = text_of(row, "address");
+    doctor_say(&f, "cannot reach %.100s%s%.20s%s: %.150s", text_of(row, "name"), *address ? " (" : "",
+               address, *address ? ")" : "", text_of(row, "why"));
+    cure_pair(&f, text_of(row, "kind"), p->name, text_of(row, "name"));
+    tell(m, p->name, &f);
+}
+
+static void ask_peers(struct meeting *m, struct probe *p) {
+    char line[HOSTS_NAME_BYTES + DOCTOR_TOKEN_BYTES + 32];
+    for (int i = 0; i < m->n; i++) {
+        const struct probe *q = &m->list[i];
+        if (q == p || !q->facts) continue;
+        int n = snprintf(line, sizeof line, "peer %s %" PRId64 " %s\n", q->name, q->port, q->token);
+        if (!ask(p, line, (size_t)n)) return;
+    }
+    (void)ask(p, "go\n", 3);
+}
+
+// Which interface leads to the others; one that changes from peer to peer is told.
+static void tell_way(struct meeting *m, const struct probe *p, const struct json_value *rows) {
+    struct doctor_finding f = {.name = "interface"};
+    const char *first = text_of(json_at(rows, 0), "interface");
+    for (size_t i = 1; i < json_size(rows); i++) {
+        const char *other = text_of(json_at(rows, i), "interface");
+        if (!*other || !*first || !strcmp(other, first)) continue;
+        doctor_say(&f, "%s leads to %s, %s to %s", first, text_of(json_at(rows, 0), "name"), other,
+                   text_of(json_at(rows, i), "name"));
+        doctor_cure(&f, DOCTOR_WARN, ERR_OK, "name the network that all share: launch.interface=10.0.0.0/24");
+        tell(m, p->name, &f);
+        return;
+    }
+    doctor_say(&f, "%s leads to the others", *first ? first : "none");
+    if (*first) tell(m, p->name, &f);
+}
+
+static void try_pairs(struct meeting *m) {
+    int pairs = 0, broken = 0;
+    for (int i = 0; i < m->n; i++)
+        if (m->list[i].facts) ask_peers(m, &m->list[i]);
+    int64_t until_ns = until(PEERS_MS);
+    for (int i = 0; i < m->n; i++) {
+        struct probe *p = &m->list[i];
+        struct json *doc = p->facts ? listen_to(p, until_ns) : NULL;
+        const struct json_value *rows = json_get(json_root(doc), "peers");
+        for (size_t k = 0; k < json_size(rows); k++) {
+            bool reached = !*text_of(json_at(rows, k), "why");
+            pairs++;
+            broken += !reached;
+            if (!reached) tell_pair(m, p, json_at(rows, k));
+        }
+        if (json_size(rows)) tell_way(m, p, rows);
+        if (p->facts && !doc) tell_silence(m, p);
+        json_destroy(doc);
+    }
+    struct doctor_finding f = {.name = "ports"};
+    doctor_say(&f, "all %d pairs of hosts reach each other", pairs);
+    if (!broken && pairs) tell(m, "", &f);
+}
+
+// ---- all of it
+
+static void sum_together(struct meeting *m) {
+    struct doctor_finding f = {.name = "ranks"};
+    if (m->bad) {
+        doctor_say(&f, "a rank on each host: not tried");
+        doctor_cure(&f, DOCTOR_WARN, ERR_OK, "mend what stands above, then again");
+    } else
+        doctor_sum_over(m->o, &f);
+    tell(m, "", &f);
+}
+
+int doctor_hosts(const struct doctor_hosts_options *o, doctor_each_fn *each, void *arg, struct err *e) {
+    struct meeting m = {.o = o, .each = each, .arg = arg, .n = o->hosts->n};
+    m.list = calloc((size_t)m.n + 1, sizeof *m.list);
+    if (!m.list) return err_set(e, ERR_MEMORY, "no memory for %d hosts", m.n);
+    for (int i = 0; i < m.n; i++) {
+        m.list[i] = (struct probe){.name = o->hosts->list[i].name, .in = -1, .out = -1};
+        buf_init(&m.list[i].heard, DOCTOR_LINE_BYTES);
+    }
+    int rc = start_all(&m, e);
+    if (!rc) {
+        hear_facts(&m);
+        compare_all(&m);
+        compare_clocks(&m);
+        try_pairs(&m);
+        sum_together(&m);
+    }
+    for (int i = 0; i < m.n; i++) dismiss(&m.list[i]);
+    free(m.list);
+    return rc;
+}
