@@ -68,9 +68,8 @@ static int take_word(struct hosts *h, const char *at, size_t n, const char *wher
 
 // "h1 slots=2   # comment"
 static int take_line(struct hosts *h, const char *at, size_t n, const char *where, struct err *e) {
-    char line[HOSTS_NAME_BYTES + 64], name[HOSTS_NAME_BYTES + 64];
-    long long slots = 0;
-    int end = 0;
+    char line[HOSTS_NAME_BYTES + 64];
+    int64_t slots = 0;
     const char *comment = memchr(at, '#', n);
     if (comment) n = (size_t)(comment - at);
     while (n && isspace((unsigned char)at[n - 1])) n--;
@@ -80,9 +79,12 @@ static int take_line(struct hosts *h, const char *at, size_t n, const char *wher
     memcpy(line, at, n);
     line[n] = 0;
     if (!strpbrk(line, " \t")) return take_word(h, line, n, where, e);
-    if (sscanf(line, "%s slots=%lld%n", name, &slots, &end) != 2 || line[end])
+    char *gap = line + strcspn(line, " \t");
+    char *rest = gap + strspn(gap, " \t");
+    if (strncmp(rest, "slots=", 6) != 0 || !bytes_parse_i64(rest + 6, &slots))
         return err_set(e, ERR_CONFIG, "%s: '%.80s' is not of the form 'h1 slots=2'", where, line);
-    return add(h, name, slots, where, e);
+    *gap = 0;
+    return add(h, line, slots, where, e);
 }
 
 static int read_file(struct hosts *h, const char *path, struct err *e) {
