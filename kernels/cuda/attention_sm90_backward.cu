@@ -237,6 +237,7 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
         mbar_wait(base + P::KV_FULL, (uint32_t)n & 1);
         if (p.steps == 0) {
             store_nothing<D>(f, p, who);
+            bar_sync(BAR_STORE + who, 128); // every warp has seen this round of KV_FULL
             if (thread == 0) mbar_arrive(base + P::KV_EMPTY);
             continue;
         }

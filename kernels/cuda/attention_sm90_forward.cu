@@ -212,6 +212,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
         }
         if (w.left == 0) {
             store_nothing<D>(f, p, who);
+            bar_sync(BAR_STORE + who, 128); // every warp has seen this round of Q_FULL
             continue;
         }
         mbar_wait(base + P::K_FULL + 8 * kv.at, kv.round);
