@@ -163,15 +163,25 @@ struct blackbox_page *blackbox_page(struct blackbox *b) {
 
 // ---- writing
 
+static int bucket_of(int64_t ns) {
+    uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+    int b = us ? 63 - __builtin_clzll(us) : 0;
+    return b < BLACKBOX_BUCKETS ? b : BLACKBOX_BUCKETS - 1;
+}
+
 static void touch(struct blackbox_page *p) {
-    p->heartbeat_ns = clock_monotonic_ns();
+    int64_t now = clock_monotonic_ns();
+    int row = p->coll_waiting ? BLACKBOX_WAITING : p->phase;
+    p->silences[row][bucket_of(now - p->heartbeat_ns)]++;
+    p->heartbeat_ns = now;
 }
 
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place) {
     struct blackbox_page *p = b->page;
+    touch(p);
+    p->phase_ns[p->phase] += p->heartbeat_ns - p->phase_since_ns;
     snprintf(p->place, sizeof p->place, "%s", place ? place : "");
     p->phase = (int32_t)phase;
-    touch(p);
     p->phase_since_ns = p->heartbeat_ns;
 }
 
@@ -181,17 +191,35 @@ void blackbox_set_step(struct blackbox *b, int64_t step) {
     touch(b->page);
 }
 
-void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes) {
+void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes, int64_t shape) {
     struct blackbox_page *p = b->page;
+    int64_t seq = p->coll_seq + 1;
+    struct blackbox_coll *c = &p->colls[seq % BLACKBOX_COLLS];
+    snprintf(c->name, sizeof c->name, "%s", name);
     snprintf(p->coll_name, sizeof p->coll_name, "%s", name);
+    c->step = p->step;
+    c->bytes = shape;
+    __atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE); // last: a reader that sees it sees the rest
     p->coll_bytes = bytes;
-    p->coll_seq++;
+    p->coll_seq = seq;
     touch(p);
 }
 
+void blackbox_coll_wait(struct blackbox *b, const char *name, int64_t seq, int64_t bytes) {
+    struct blackbox_page *p = b->page;
+    touch(p);
+    snprintf(p->coll_name, sizeof p->coll_name, "%s", name);
+    p->coll_bytes = bytes;
+    p->coll_since_ns = p->heartbeat_ns;
+    p->coll_waiting = seq;
+}
+
 void blackbox_coll_end(struct blackbox *b) {
-    b->page->coll_done++;
-    touch(b->page);
+    struct blackbox_page *p = b->page;
+    touch(p);
+    if (p->coll_waiting) p->coll_wait_ns += p->heartbeat_ns - p->coll_since_ns;
+    p->coll_waiting = 0;
+    p->coll_done++;
 }
 
 void blackbox_set_err(struct blackbox *b, const struct err *e) {
@@ -228,6 +256,7 @@ void blackbox_read(const struct blackbox *b, struct blackbox_page *out) {
     clean_text(out->task, sizeof out->task);
     clean_text(out->coll_name, sizeof out->coll_name);
     clean_text(out->place, sizeof out->place);
+    for (int i = 0; i < BLACKBOX_COLLS; i++) clean_text(out->colls[i].name, sizeof out->colls[i].name);
     clean_text(out->err_text, sizeof out->err_text);
     for (size_t i = 0; i < BLACKBOX_EVENTS; i++) clean_text(out->events[i].text, sizeof out->events[i].text);
     if (out->phase < 0 || out->phase >= PHASE_COUNT) out->phase = PHASE_INIT;

@@ -28,14 +28,23 @@ enum blackbox_phase {
 const char *blackbox_phase_name(enum blackbox_phase phase); // "data"
 
 #define BLACKBOX_MAGIC   0x4f525242u // "ORRB"
-#define BLACKBOX_VERSION 1u
+#define BLACKBOX_VERSION 2u
 #define BLACKBOX_EVENTS  256
 #define BLACKBOX_TEXT    120
+#define BLACKBOX_COLLS   16          // newest collectives, so that ranks that disagree are told apart
+#define BLACKBOX_BUCKETS 32          // of silences: bucket b counts those of [2^b, 2^(b+1)) microseconds
+#define BLACKBOX_WAITING PHASE_COUNT // the row of silences in waits for peers
 
 struct blackbox_event {
     int64_t at_ns; // monotonic
     int64_t step;
     char text[BLACKBOX_TEXT];
+};
+
+struct blackbox_coll {
+    int64_t seq, step;
+    int64_t bytes; // equal on all ranks that agree; -1: depends on the rank
+    char name[32];
 };
 
 // The file's layout, fixed by magic, version and size. All times are CLOCK_MONOTONIC ns of the host.
@@ -46,17 +55,23 @@ struct blackbox_page {
     char task[32]; // "train", "simulate", ...
     int32_t phase; // enum blackbox_phase
     int64_t phase_since_ns;
-    int64_t heartbeat_ns; // last time the main thread touched the box
+    int64_t phase_ns[PHASE_COUNT];                        // time spent, without the phase under way
+    uint32_t silences[PHASE_COUNT + 1][BLACKBOX_BUCKETS]; // times between two signs of life, by phase
+    int64_t heartbeat_ns;                                 // last time the main thread touched the box
     int64_t step, total_steps, micro_batch;
     int64_t samples_seen;
     double loss, grad_norm, lr, samples_per_s, data_wait_share;
     int64_t coll_seq;  // sequence number of the last collective begun
     int64_t coll_done; // ... of the last one finished
     int64_t coll_bytes;
-    char coll_name[32];                // "reduce-scatter gradients"
-    char place[96];                    // what the phase works on: a shard's key, a checkpoint's id
-    int64_t first_sample, last_sample; // global sample numbers of the step's batch
-    int64_t checkpoint_step;           // newest complete, -1 none
+    char coll_name[32];    // "reduce-scatter gradients"
+    int64_t coll_waiting;  // sequence number of the collective it waits in; 0: it does not wait
+    int64_t coll_since_ns; // since when
+    int64_t coll_wait_ns;  // time spent in waits, without the one under way
+    struct blackbox_coll colls[BLACKBOX_COLLS]; // collective n at n % BLACKBOX_COLLS
+    char place[96];                             // what the phase works on: a shard's key, a checkpoint's id
+    int64_t first_sample, last_sample;          // global sample numbers of the step's batch
+    int64_t checkpoint_step;                    // newest complete, -1 none
     int64_t bytes_in_flight;
     int32_t err_code; // enum err_code, set before the rank exits for an error
     char err_text[512];
@@ -80,7 +95,10 @@ void blackbox_close(struct blackbox *b); // NULL-safe; leaves the file
 struct blackbox_page *blackbox_page(struct blackbox *b);
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place);
 void blackbox_set_step(struct blackbox *b, int64_t step);
-void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes);
+// A collective begins; `shape`: bytes where they are the same on all ranks, else -1.
+void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes, int64_t shape);
+void blackbox_coll_wait(struct blackbox *b, const char *name, int64_t seq,
+                        int64_t bytes); // waits from now on
 void blackbox_coll_end(struct blackbox *b);
 void blackbox_set_err(struct blackbox *b, const struct err *e);
 void blackbox_event(struct blackbox *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -38,6 +39,10 @@ void coll_close(struct coll *c, bool abort) {
     c->vtable->close(c, abort || c->broken);
 }
 
+void coll_slip(struct coll *c, enum coll_slip slip) {
+    c->slip = slip;
+}
+
 int coll_rank(const struct coll *c) {
     return c->rank;
 }
@@ -53,11 +58,31 @@ int coll_local_size(const struct coll *c) {
 
 // ---- start and wait
 
+static void tell(struct coll *c, enum coll_moment moment, const char *name, int64_t bytes, int64_t shape,
+                 int64_t seq) {
+    const struct coll_note note = {moment, name, seq, bytes, shape};
+    if (c->notify) c->notify(c->notify_arg, &note);
+}
+
+static int skip(const struct coll_request *q, struct coll_op **op, struct err *e) {
+    *op = calloc(1, sizeof **op);
+    if (!*op) return err_set(e, ERR_MEMORY, "%s: no memory for an operation", q->name);
+    (*op)->name = q->name;
+    (*op)->skipped = true;
+    return 0;
+}
+
 static int start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    enum coll_slip slip = c->slip;
+    const struct coll_request other = {
+        .verb = VERB_SUM, .name = "mismatched", .bytes = 8, .values = &c->slip_value, .count = 1};
     *op = NULL;
+    c->slip = COLL_SLIP_NONE;
     if (c->broken) return err_set(e, ERR_PEER, "%s: not started, an earlier collective failed", q->name);
+    if (slip == COLL_SLIP_SKIP) return skip(q, op, e);
+    if (slip == COLL_SLIP_MISMATCH) q = &other;
     c->seq++;
-    if (c->notify) c->notify(c->notify_arg, q->name, q->bytes);
+    tell(c, COLL_BEGINS, q->name, q->bytes, q->verb == VERB_EXCHANGE ? -1 : q->bytes, c->seq);
     int rc = c->vtable->start(c, q, op, e);
     if (rc) {
         c->broken = true;
@@ -65,6 +90,7 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     }
     (*op)->name = q->name;
     (*op)->seq = c->seq;
+    (*op)->bytes = q->bytes;
     return 0;
 }
 
@@ -102,11 +128,16 @@ static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
 
 int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
     if (!op) return err_set(e, ERR_BUG, "a wait for no collective");
+    if (op->skipped) {
+        free(op);
+        return 0;
+    }
+    tell(c, COLL_WAITS, op->name, op->bytes, -1, op->seq);
     int rc = c->broken ? err_set(e, ERR_PEER, "%s: given up, an earlier collective failed", op->name)
                        : poll_until_done(c, op, e);
     if (rc) c->broken = true;
     c->vtable->release(op, rc == 0);
-    if (!rc && c->notify) c->notify(c->notify_arg, "", -1);
+    if (!rc) tell(c, COLL_ENDS, "", 0, -1, 0);
     return rc;
 }
 

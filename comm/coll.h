@@ -17,8 +17,18 @@ struct coll_op; // one operation under way; owned by coll_wait
 
 enum coll_kind { COLL_SELF, COLL_MPI, COLL_NCCL };
 
-// Called when an operation begins (bytes >= 0) and ends (bytes < 0): the black box's hook.
-typedef void coll_notify_fn(void *arg, const char *name, int64_t bytes);
+// Told when an operation begins, when this rank begins to wait for it, and when it has ended: the black box's
+// hook. `shape`: bytes where they must be the same on all ranks, else -1.
+enum coll_moment { COLL_BEGINS, COLL_WAITS, COLL_ENDS };
+struct coll_note {
+    enum coll_moment moment;
+    const char *name;
+    int64_t seq, bytes, shape;
+};
+typedef void coll_notify_fn(void *arg, const struct coll_note *note);
+
+// A rehearsed fault: what this rank does instead of the next operation.
+enum coll_slip { COLL_SLIP_NONE, COLL_SLIP_SKIP, COLL_SLIP_MISMATCH };
 
 struct coll_options {
     enum coll_kind kind;
@@ -33,6 +43,7 @@ int coll_open(struct coll **out, const struct coll_options *options, struct err 
 // Orderly end. With `abort`, or after a failed operation, it waits for nobody and leaves the library as it
 // is: the process must end right away with its own exit code, upon which mpirun ends the peers.
 void coll_close(struct coll *c, bool abort);
+void coll_slip(struct coll *c, enum coll_slip slip); // the next operation is left out, or is another one
 // "Open MPI v4.1.4": what this program is linked with. Needs no coll.
 void coll_mpi_version(char *out, size_t out_bytes);
 int coll_rank(const struct coll *c);

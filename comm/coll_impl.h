@@ -41,7 +41,8 @@ struct coll_request {
 // deadline that passes leaves nothing on the caller's stack for the library to write to.
 struct coll_op {
     const char *name;
-    int64_t seq;
+    int64_t seq, bytes;
+    bool skipped; // nothing was started
 };
 
 struct coll_vtable {
@@ -63,6 +64,8 @@ struct coll {
     struct device *device;
     coll_notify_fn *notify;
     void *notify_arg;
+    enum coll_slip slip;
+    int64_t slip_value; // what a rank that slipped sends
 };
 
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;

@@ -16,7 +16,8 @@ static void print_ranks(const struct why *w) {
         double since = 1e-9 * (double)(w->now_ns - p->phase_since_ns);
         printf("%5d  %-16s %8d %8lld  %-11s %8.1fs  %s", p->rank, p->host, p->pid, (long long)p->step,
                blackbox_phase_name((enum blackbox_phase)p->phase), since, p->place);
-        if (watch_waits(p)) printf(" waits in %s (collective %lld)", p->coll_name, (long long)p->coll_seq);
+        if (watch_waits(p))
+            printf(" waits in %s (collective %lld)", p->coll_name, (long long)p->coll_waiting);
         if (p->err_code) printf(" error: %s", p->err_text);
         printf("\n");
     }

@@ -147,6 +147,14 @@ static int start_launcher(struct supervisor *s, struct err *e) {
     return rc;
 }
 
+static bool is_remote(const char *url) {
+    return strstr(url, "://") && strncmp(url, "file://", 7) != 0;
+}
+
+static bool uses_store(const struct config *c) {
+    return is_remote(c->data_train) || is_remote(c->checkpoint_url);
+}
+
 static int attempt_begin(struct supervisor *s, struct err *e) {
     const struct job *j = s->o->job;
     char name[96];
@@ -154,8 +162,9 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
                                  .world = s->world,
                                  .attempt = s->number,
                                  .hang_ms = j->config->launch_hang_s * 1000,
-                                 .store_ms = j->config->store_deadline_s * 1000,
-                                 .collective_ms = j->config->comm_deadline_s * 1000};
+                                 .hang_max_ms = j->config->launch_hang_max_s * 1000,
+                                 .hang_factor = j->config->launch_hang_factor,
+                                 .store_ms = uses_store(j->config) ? j->config->store_deadline_s * 1000 : 0};
     struct crew_options crew = {.world = s->world,
                                 .listen_on = job_is_far(j) ? j->netif.address : NULL,
                                 .box_path = job_is_far(j) ? s->o->boxes->path : NULL};
@@ -294,6 +303,14 @@ static enum outcome judge_host(struct supervisor *s, struct verdict *v) {
     return OUTCOME_NONE;
 }
 
+// A rank that left the order of collectives makes others fail: MPI sees sizes that do not fit.
+static bool judge_discord(struct supervisor *s, struct verdict *v) {
+    struct watch_hang hang;
+    if (verdict_is_external(s->crew) || !watch_discord(s->watch, &hang)) return false;
+    verdict_of_hang(v, &hang, s->crew, s->watch, s->number, s->log_path);
+    return true;
+}
+
 static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     int64_t now = clock_monotonic_ns();
     if (!s->doubt_since_ns) s->doubt_since_ns = now;
@@ -303,7 +320,7 @@ static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     account(s);
     if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
         verdict_of_launch(v, s->launcher_status, s->world, s->number, s->launch_log);
-    else if (judge_host(s, v) == OUTCOME_NONE)
+    else if (judge_host(s, v) == OUTCOME_NONE && !judge_discord(s, v))
         verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
     return OUTCOME_FAILED;
 }

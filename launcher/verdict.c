@@ -52,6 +52,13 @@ bool verdict_is_doubtful(const struct crew *crew) {
     return r >= 0 && (is_victim(crew_rank(crew, r)) || crew_rank(crew, r)->state == CREW_LOST);
 }
 
+bool verdict_is_external(const struct crew *crew) {
+    int r = first_failure(crew);
+    const struct crew_rank *rank = r < 0 ? NULL : crew_rank(crew, r);
+    // A rank that MPI crashes in for its own slip dies of a fault signal, not of these.
+    return rank && (rank->state == CREW_LOST || rank->signal == SIGKILL);
+}
+
 static void take_box(struct verdict *v, const struct blackbox_page *p) {
     v->step = p ? p->step : -1;
     snprintf(v->phase, sizeof v->phase, "%s",
@@ -76,7 +83,7 @@ static void describe_others(struct verdict *v, const struct crew *crew, struct w
         const struct blackbox_page *p = watch_page(w, first);
         watch_ranks_text(waits, v->world, ranks, sizeof ranks);
         snprintf(v->others, sizeof v->others, "rank%s %s waited in %s (collective %lld)", n > 1 ? "s" : "",
-                 ranks, p->coll_name, (long long)p->coll_seq);
+                 ranks, p->coll_name, (long long)p->coll_waiting);
     }
     free(waits);
 }
@@ -169,13 +176,17 @@ void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *
 void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const struct crew *crew,
                      struct watch *w, int attempt, const char *log_dir) {
     memset(v, 0, sizeof *v);
-    v->kind = VERDICT_HANG;
+    v->kind = hang->discord ? VERDICT_DISCORD : VERDICT_HANG;
     v->attempt = attempt;
-    take_rank(v, hang->rank, crew, w, log_dir);
-    v->code = ERR_TIMEOUT;
-    v->cls = ERR_CLASS_RETRY;
+    take_rank(v, hang->rank < 0 ? 0 : hang->rank, crew, w, log_dir);
+    v->rank = hang->rank;
+    v->code = hang->discord ? ERR_BUG : ERR_TIMEOUT;
+    v->cls = hang->discord ? ERR_CLASS_BUG : ERR_CLASS_RETRY;
     v->silent_ms = hang->silent_ms;
-    snprintf(v->cause, sizeof v->cause, "%s (host %s, pid %lld)", hang->text, v->host, (long long)v->pid);
+    if (v->rank < 0)
+        snprintf(v->cause, sizeof v->cause, "%s", hang->text);
+    else
+        snprintf(v->cause, sizeof v->cause, "%s (host %s, pid %lld)", hang->text, v->host, (long long)v->pid);
 }
 
 void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, const struct crew *crew,
@@ -234,6 +245,7 @@ void verdict_of_launch(struct verdict *v, int wait_status, int world, int attemp
 
 int verdict_exit_status(const struct verdict *v) {
     if (v->kind == VERDICT_HANG) return err_exit_code(ERR_TIMEOUT);
+    if (v->kind == VERDICT_DISCORD) return err_exit_code(ERR_BUG);
     if (v->signal) return 128 + v->signal;
     if (v->kind == VERDICT_LAUNCH) return err_exit_code(ERR_UNAVAILABLE);
     return v->exit_code ? v->exit_code : err_exit_code(ERR_PEER);
@@ -254,7 +266,7 @@ static int append_lines(const char *lines, struct buf *out, struct err *e) {
 }
 
 int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
-    static const char *const titles[] = {"failed", "hangs", "did not start", "lost a host"};
+    static const char *const titles[] = {"failed", "hangs", "did not start", "lost a host", "lost its way"};
     int rc = buf_appendf(out, e, "attempt %d %s\n", v->attempt, titles[v->kind]);
     if (!rc && v->rank >= 0)
         rc = buf_appendf(out, e, "  rank %d of %d on host %s, pid %lld: %s\n", v->rank, v->world, v->host,
@@ -268,7 +280,7 @@ int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
 
 // ---- the record
 
-static const char *const kind_names[] = {"crash", "hang", "launch", "host"};
+static const char *const kind_names[] = {"crash", "hang", "launch", "host", "discord"};
 
 void verdict_json(const struct verdict *v, struct json_writer *w) {
     json_put_string(w, "kind", kind_names[v->kind]);
@@ -308,7 +320,7 @@ void verdict_from_json(struct verdict *v, const struct json_value *o) {
     char kind[16];
     memset(v, 0, sizeof *v);
     take_text(o, "kind", kind, sizeof kind, false);
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 5; k++)
         if (!strcmp(kind, kind_names[k])) v->kind = (enum verdict_kind)k;
     v->attempt = take_int(o, "attempt");
     v->rank = take_int(o, "rank");

@@ -14,7 +14,8 @@
 #include "launcher/watch.h"
 
 // LAUNCH: the job never came to life. HOST: a machine is gone with all ranks on it.
-enum verdict_kind { VERDICT_CRASH, VERDICT_HANG, VERDICT_LAUNCH, VERDICT_HOST };
+// DISCORD: the ranks do not call the same collectives.
+enum verdict_kind { VERDICT_CRASH, VERDICT_HANG, VERDICT_LAUNCH, VERDICT_HOST, VERDICT_DISCORD };
 
 struct verdict {
     enum verdict_kind kind;
@@ -29,7 +30,7 @@ struct verdict {
     char host[64], phase[24], place[192], log_path[4096];
     char error[600];             // the rank's own words
     char others[512];            // what the other ranks were at
-    char cause[1024];            // one line
+    char cause[1280];            // one line
     char lines[WIRE_TEXT_BYTES]; // of the rank's log, or of mpirun's
 };
 
@@ -37,6 +38,8 @@ struct verdict {
 bool verdict_needed(const struct crew *crew);
 // True when a failure seen so far may be a victim only, so that a little patience may show the true cause.
 bool verdict_is_doubtful(const struct crew *crew);
+// Did the first failure come from outside: a signal, a guard that vanished?
+bool verdict_is_external(const struct crew *crew);
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
                       const char *log_dir);
 void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const struct crew *crew,

@@ -6,21 +6,23 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "launcher/discord.h"
+#include "launcher/pace.h"
 
-#define SILENCE_STEP_MS   1000 // what one look adds at most: a suspended machine raises no alarm
-#define WARM_STEPS        3    // steps before the run's own pace is believed
-#define PACE_FACTOR       10   // a phase may take this many times the slowest step
-#define COLD_MS           60000
-#define STORE_MARGIN_MS   10000
-#define SLOW_PHASE_MS     1800000
-#define COLLECTIVE_MARGIN 10000
+#define SILENCE_STEP_MS 1000 // what one look adds at most: a suspended machine raises no alarm
+#define STORE_MARGIN_MS 10000
+#define COLD_MS         60000   // deadline while nothing is known of a phase that computes
+#define SLOW_FLOOR_MS   60000   // least deadline of saving and evaluating
+#define HANG_MAX_MS     1800000 // deadline while nothing is known of these
+#define PACE_FACTOR     10
+#define DISCORD_MS      200 // between two comparisons of the ranks' collectives, more with many ranks
 
 struct eye {
     struct blackbox *box;
     struct blackbox_page *page;
     bool have;
     int64_t heartbeat_ns, silent_ms; // silence as we saw it, not as the clocks say
-    int64_t step, step_seen_ns, slowest_step_ms;
+    int64_t step, step_seen_ns;
     int64_t first_step, first_ns; // where the first change of step was seen
 };
 
@@ -29,6 +31,9 @@ struct watch {
     char box_path[256];
     struct eye *eyes;
     int64_t last_ns;
+    const struct blackbox_page **pages; // [world], for comparisons
+    int64_t compared_ns;
+    bool discord_seen; // by the last comparison
 };
 
 int watch_open(struct watch **out, const struct watch_options *options, struct err *e) {
@@ -37,7 +42,8 @@ int watch_open(struct watch **out, const struct watch_options *options, struct e
     w->options = *options;
     snprintf(w->box_path, sizeof w->box_path, "%s", options->box_path);
     w->eyes = calloc((size_t)options->world, sizeof *w->eyes);
-    int rc = w->eyes ? 0 : err_set(e, ERR_MEMORY, "no memory to watch %d ranks", options->world);
+    w->pages = calloc((size_t)options->world, sizeof *w->pages);
+    int rc = w->eyes && w->pages ? 0 : err_set(e, ERR_MEMORY, "no memory to watch %d ranks", options->world);
     for (int r = 0; r < options->world && !rc; r++) {
         w->eyes[r].page = calloc(1, sizeof *w->eyes[r].page);
         if (!w->eyes[r].page) rc = err_set(e, ERR_MEMORY, "no memory to watch %d ranks", options->world);
@@ -58,6 +64,7 @@ void watch_close(struct watch *w) {
         free(w->eyes[r].page);
     }
     free(w->eyes);
+    free(w->pages);
     free(w);
 }
 
@@ -70,10 +77,7 @@ static void open_box(struct watch *w, int rank) {
 
 static void follow_steps(struct eye *eye, int64_t now) {
     if (eye->page->step == eye->step) return;
-    if (eye->step_seen_ns) {
-        int64_t took_ms = (now - eye->step_seen_ns) / 1000000;
-        if (took_ms > eye->slowest_step_ms) eye->slowest_step_ms = took_ms;
-    } else {
+    if (!eye->step_seen_ns) {
         eye->first_step = eye->page->step;
         eye->first_ns = now;
     }
@@ -112,7 +116,7 @@ const struct blackbox_page *watch_page(const struct watch *w, int rank) {
 }
 
 bool watch_waits(const struct blackbox_page *p) {
-    return p->coll_seq > p->coll_done;
+    return p->coll_waiting != 0;
 }
 
 const struct blackbox_page *watch_front(const struct watch *w) {
@@ -128,34 +132,53 @@ bool watch_started(const struct watch *w) {
 
 // ---- hangs
 
+static int64_t ceiling_ms(const struct watch *w) {
+    return w->options.hang_max_ms > 0 ? w->options.hang_max_ms : HANG_MAX_MS;
+}
+
+// A multiple of what is usual, between floor and ceiling; `cold` while nothing is known.
+static int64_t learned_ms(const struct watch *w, const struct pace *pace, int row, int64_t floor_ms,
+                          int64_t cold_ms) {
+    int64_t factor = w->options.hang_factor > 0 ? w->options.hang_factor : PACE_FACTOR;
+    int64_t usual = pace_high_ms(pace, row), ms = usual < 0 ? cold_ms : factor * usual;
+    if (ms > ceiling_ms(w)) ms = ceiling_ms(w);
+    return ms > floor_ms ? ms : floor_ms;
+}
+
 static int64_t largest(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-// How long a rank may be silent where it is. A store that does not answer is waited for until its own
-// deadline.
-static int64_t patience_ms(const struct watch *w, const struct eye *eye) {
-    int64_t floor_ms = w->options.hang_ms, pace_ms = PACE_FACTOR * eye->slowest_step_ms;
-    switch ((enum blackbox_phase)eye->page->phase) {
+// How long a rank that waits for no peer may be silent where it is. A store that does not answer is waited
+// for until its own deadline.
+static int64_t patience_ms(const struct watch *w, const struct pace *pace, const struct eye *eye) {
+    int64_t floor_ms = w->options.hang_ms, store_ms = w->options.store_ms;
+    int phase = eye->page->phase;
+    if (store_ms) store_ms += STORE_MARGIN_MS;
+    switch ((enum blackbox_phase)phase) {
     case PHASE_FORWARD:
     case PHASE_BACKWARD:
     case PHASE_OPTIMISER:
-    case PHASE_COLLECTIVE:
-        if (eye->step - eye->first_step < WARM_STEPS) return largest(floor_ms, COLD_MS);
-        return largest(pace_ms, floor_ms);
-    case PHASE_INIT:
-    case PHASE_DATA: return largest(largest(floor_ms, COLD_MS), w->options.store_ms + STORE_MARGIN_MS);
-    default: return largest(floor_ms, SLOW_PHASE_MS);
+    case PHASE_COLLECTIVE: return learned_ms(w, pace, phase, floor_ms, COLD_MS);
+    case PHASE_DATA: return learned_ms(w, pace, phase, largest(floor_ms, store_ms), COLD_MS);
+    case PHASE_INIT: return largest(largest(floor_ms, COLD_MS), store_ms);
+    default:
+        return learned_ms(w, pace, phase, largest(largest(floor_ms, SLOW_FLOOR_MS), store_ms), ceiling_ms(w));
     }
 }
 
-// A rank that waits in a collective is not missing itself; its own deadline ends it, ours is a little later.
-static int64_t deadline_ms(const struct watch *w, const struct crew *crew, int rank) {
+// Out of the others' way: waits for them, or has done its work.
+static bool is_patient(const struct watch *w, const struct crew *crew, int rank) {
     const struct eye *eye = &w->eyes[rank];
     const struct crew_rank *r = crew_rank(crew, rank);
+    return !r->halted && r->state != CREW_ENDED && watch_waits(eye->page);
+}
+
+static int64_t deadline_ms(const struct watch *w, const struct pace *pace, const struct crew *crew,
+                           int rank) {
+    const struct crew_rank *r = crew_rank(crew, rank);
     if (r->halted || r->state == CREW_ENDED) return w->options.hang_ms;
-    if (watch_waits(eye->page)) return w->options.collective_ms + COLLECTIVE_MARGIN;
-    return patience_ms(w, eye);
+    return patience_ms(w, pace, &w->eyes[rank]);
 }
 
 void watch_ranks_text(const bool *in, int n, char *out, size_t out_bytes) {
@@ -188,7 +211,8 @@ static void name_waiters(const struct watch *w, int except, char *out, size_t ou
         const struct blackbox_page *p = w->eyes[first].page;
         watch_ranks_text(waits, world, ranks, sizeof ranks);
         snprintf(out, out_bytes, "rank%s %s wait%s in %s (collective %lld, %.1f MB); ", n > 1 ? "s" : "",
-                 ranks, n > 1 ? "" : "s", p->coll_name, (long long)p->coll_seq, 1e-6 * (double)p->coll_bytes);
+                 ranks, n > 1 ? "" : "s", p->coll_name, (long long)p->coll_waiting,
+                 1e-6 * (double)p->coll_bytes);
     }
     free(waits);
 }
@@ -205,25 +229,102 @@ static void describe_hang(const struct watch *w, const struct crew *crew, struct
              1e-3 * (double)h->silent_ms, place);
 }
 
-bool watch_hang(struct watch *w, const struct crew *crew, struct watch_hang *out) {
+static void learn(const struct watch *w, struct pace *pace) {
+    pace_clear(pace);
+    for (int r = 0; r < w->options.world; r++)
+        if (w->eyes[r].have) pace_add(pace, w->eyes[r].page);
+}
+
+static bool is_done(const struct watch *w, const struct crew *crew, int rank) {
+    return crew_rank(crew, rank)->state == CREW_ENDED && w->eyes[rank].page->phase == PHASE_DONE;
+}
+
+// A rank that keeps the others waiting, silent for longer than it may be.
+static bool find_missing(const struct watch *w, const struct crew *crew, const struct pace *pace,
+                         struct watch_hang *out) {
     int64_t worst = 0;
     out->rank = -1;
-    if (!w->options.hang_ms) return false;
     for (int r = 0; r < w->options.world; r++) {
         const struct eye *eye = &w->eyes[r];
-        if (!eye->have || (crew_rank(crew, r)->state == CREW_ENDED && eye->page->phase == PHASE_DONE))
-            continue;
-        int64_t over = eye->silent_ms - deadline_ms(w, crew, r);
-        // Who is stopped, or is in no collective, keeps the others waiting: it goes before them.
-        if (over <= 0) continue;
-        if (!watch_waits(eye->page) || crew_rank(crew, r)->halted) over += INT64_C(1) << 40;
+        if (!eye->have || is_done(w, crew, r) || is_patient(w, crew, r)) continue;
+        int64_t over = eye->silent_ms - deadline_ms(w, pace, crew, r);
         if (over <= worst) continue;
         worst = over;
         out->rank = r;
         out->silent_ms = eye->silent_ms;
     }
-    if (out->rank >= 0) describe_hang(w, crew, out);
     return out->rank >= 0;
+}
+
+// All wait for each other, and have done so for longer than is usual: who is furthest behind, if anybody is.
+static bool find_deadlock(const struct watch *w, const struct crew *crew, const struct pace *pace,
+                          struct watch_hang *out) {
+    int64_t least_ms = INT64_MAX, first = INT64_MAX, last = 0;
+    int behind = -1;
+    for (int r = 0; r < w->options.world; r++) {
+        const struct eye *eye = &w->eyes[r];
+        if (!eye->have || !is_patient(w, crew, r)) return false;
+        if (eye->silent_ms < least_ms) least_ms = eye->silent_ms;
+        if (eye->page->coll_waiting > last) last = eye->page->coll_waiting;
+        if (eye->page->coll_waiting >= first) continue;
+        first = eye->page->coll_waiting;
+        behind = r;
+    }
+    if (least_ms < learned_ms(w, pace, BLACKBOX_WAITING, w->options.hang_ms, COLD_MS)) return false;
+    out->rank = first < last ? behind : -1;
+    out->silent_ms = least_ms;
+    return true;
+}
+
+static void describe_deadlock(const struct watch *w, struct watch_hang *h) {
+    const struct blackbox_page *p = w->eyes[h->rank < 0 ? 0 : h->rank].page;
+    char waiters[384];
+    name_waiters(w, h->rank, waiters, sizeof waiters);
+    if (h->rank < 0)
+        snprintf(h->text, sizeof h->text,
+                 "all ranks have waited in %s (collective %lld) for %.1f s: the network between them?",
+                 p->coll_name, (long long)p->coll_waiting, 1e-3 * (double)h->silent_ms);
+    else
+        snprintf(h->text, sizeof h->text,
+                 "%srank %d is behind: it has waited in %s (collective %lld) for %.1f s", waiters, h->rank,
+                 p->coll_name, (long long)p->coll_waiting, 1e-3 * (double)h->silent_ms);
+}
+
+bool watch_discord(struct watch *w, struct watch_hang *out) {
+    struct discord d;
+    for (int r = 0; r < w->options.world; r++) w->pages[r] = watch_page(w, r);
+    if (!discord_find(w->pages, w->options.world, &d)) return false;
+    out->rank = d.rank;
+    out->discord = true;
+    out->silent_ms = 0;
+    snprintf(out->text, sizeof out->text, "%s", d.text);
+    return true;
+}
+
+// Seen twice in a row, so that nothing half written is believed.
+static bool find_discord(struct watch *w, struct watch_hang *out) {
+    int64_t now = clock_monotonic_ns();
+    if (now - w->compared_ns < (int64_t)(DISCORD_MS + w->options.world) * 1000000) return false;
+    w->compared_ns = now;
+    bool found = watch_discord(w, out), twice = found && w->discord_seen;
+    w->discord_seen = found;
+    return twice;
+}
+
+bool watch_hang(struct watch *w, const struct crew *crew, struct watch_hang *out) {
+    struct pace pace;
+    *out = (struct watch_hang){.rank = -1};
+    if (!w->options.hang_ms) return false;
+    if (find_discord(w, out)) return true;
+    *out = (struct watch_hang){.rank = -1};
+    learn(w, &pace);
+    if (find_missing(w, crew, &pace, out)) {
+        describe_hang(w, crew, out);
+        return true;
+    }
+    if (!find_deadlock(w, crew, &pace, out)) return false;
+    describe_deadlock(w, out);
+    return true;
 }
 
 // ---- for people
@@ -286,5 +387,5 @@ void watch_place(const struct blackbox_page *p, int64_t now_ns, char *out, size_
                         since);
     if (used > 0 && (size_t)used < out_bytes && watch_waits(p))
         snprintf(out + used, out_bytes - (size_t)used, ", waiting in %s (collective %lld)", p->coll_name,
-                 (long long)p->coll_seq);
+                 (long long)p->coll_waiting);
 }

@@ -15,9 +15,10 @@
 struct watch_options {
     const char *box_path; // folder of the boxes
     int world, attempt;
-    int64_t store_ms;      // longest wait for a store: a rank that loads data may be silent for so long
-    int64_t hang_ms;       // least deadline of a phase that computes; 0: hangs are not looked for
-    int64_t collective_ms; // longest wait for a peer in a collective, the rank's own deadline
+    int64_t hang_ms;     // least deadline of any phase; 0: hangs are not looked for
+    int64_t hang_max_ms; // greatest deadline of any phase; 0: half an hour
+    int64_t hang_factor; // deadline: this many times what is usual; 0: ten
+    int64_t store_ms;    // longest wait for a store, with its retries; 0: none is used
 };
 
 struct watch;
@@ -28,17 +29,22 @@ void watch_close(struct watch *w); // NULL-safe
 void watch_poll(struct watch *w);
 // NULL: the rank has no box (yet).
 const struct blackbox_page *watch_page(const struct watch *w, int rank);
-bool watch_waits(const struct blackbox_page *p);                // in a collective that has not ended
+bool watch_waits(const struct blackbox_page *p);                // for its peers, in a collective
 const struct blackbox_page *watch_front(const struct watch *w); // the box that tells progress; NULL: none yet
 bool watch_started(const struct watch *w);                      // some rank is past the first phase
 
 struct watch_hang {
-    int rank; // who is missing; -1: all wait for each other
+    int rank;     // who is missing; -1: all wait for each other
+    bool discord; // the ranks do not call the same collectives; nobody need be silent
     int64_t silent_ms;
-    char text[512]; // "ranks 0, 2 wait in all-reduce 812 (4.2 MB); rank 1 is in backward for 9.1 s"
+    char text[960]; // "ranks 0, 2 wait in all-reduce 812 (4.2 MB); rank 1 is in backward for 9.1 s"
 };
-// True when a rank has shown no sign of life for longer than its phase may take.
+// True when a rank has shown no sign of life for longer than its phase may take, when all wait for each
+// other, or when the ranks do not call the same collectives.
 bool watch_hang(struct watch *w, const struct crew *crew, struct watch_hang *out);
+
+// The last part alone, at once: for the verdict on a crash that may come of it.
+bool watch_discord(struct watch *w, struct watch_hang *out);
 
 // "step 120/1000  loss 0.0123  85.2 samples/s  data wait 2%  ETA 1m32s"
 void watch_progress(const struct watch *w, char *out, size_t out_bytes);

@@ -107,7 +107,7 @@ static void compare(struct why *w) {
         used = (size_t)snprintf(w->comparison, sizeof w->comparison,
                                 "rank%s %s wait%s in %s (collective %lld); ", waiting > 1 ? "s" : "", ranks,
                                 waiting > 1 ? "" : "s", w->pages[first].coll_name,
-                                (long long)w->pages[first].coll_seq);
+                                (long long)w->pages[first].coll_waiting);
     }
     watch_place(&w->pages[late], w->now_ns, place, sizeof place);
     snprintf(w->comparison + used, sizeof w->comparison - used, "%s %d: %s",

@@ -18,11 +18,17 @@ struct kind_row {
 };
 
 static const struct kind_row kind_rows[] = {
-    {"kill", FAULT_KILL, -1},   {"exit", FAULT_EXIT, -1},
-    {"segv", FAULT_SEGV, -1},   {"stop", FAULT_STOP, -1},
-    {"spin", FAULT_SPIN, -1},   {"nan", FAULT_POISON, PHASE_FORWARD},
-    {"slow", FAULT_SLOW, -1},   {"enospc", FAULT_FULL, PHASE_CHECKPOINT},
+    {"kill", FAULT_KILL, -1},
+    {"exit", FAULT_EXIT, -1},
+    {"segv", FAULT_SEGV, -1},
+    {"stop", FAULT_STOP, -1},
+    {"spin", FAULT_SPIN, -1},
+    {"nan", FAULT_POISON, PHASE_FORWARD},
+    {"slow", FAULT_SLOW, -1},
+    {"enospc", FAULT_FULL, PHASE_CHECKPOINT},
     {"store", FAULT_STORE, -1},
+    {"skip-collective", FAULT_SKIP, PHASE_COLLECTIVE},
+    {"mismatch", FAULT_OTHER, PHASE_COLLECTIVE},
 };
 
 // A rule while it is read, with the selectors that decide whether it concerns this process.
@@ -61,7 +67,7 @@ static int parse_kind(const char *name, const char *value, struct fault_rule *r,
     if (!row)
         return err_set(e, ERR_CONFIG,
                        "fault.inject: unknown kind '%s'; one of kill, exit=CODE, segv, stop, spin, nan, "
-                       "enospc, slow=20ms, store=503:5%%",
+                       "enospc, skip-collective, mismatch, slow=20ms, store=503:5%%",
                        name);
     r->kind = row->kind;
     r->phase = row->phase;
@@ -221,6 +227,8 @@ static enum fault_action act(const struct fault_rule *r) {
     case FAULT_SPIN: spin(); break;
     case FAULT_POISON: return FAULT_NAN;
     case FAULT_FULL: return FAULT_ENOSPC;
+    case FAULT_SKIP: return FAULT_SKIP_COLLECTIVE;
+    case FAULT_OTHER: return FAULT_MISMATCH;
     case FAULT_SLOW:
     case FAULT_STORE: break;
     }

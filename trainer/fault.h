@@ -4,7 +4,9 @@
 //
 // kinds:     kill (SIGKILL), exit=CODE, segv, stop (SIGSTOP), spin (never comes back), nan (the caller
 // poisons its
-//            loss), enospc (the caller's next save fails as on a full disk), slow=20ms or slow=1.5x (every
+//            loss), enospc (the caller's next save fails as on a full disk), skip-collective (the
+// caller leaves its next collective out), mismatch (it starts another one instead), slow=20ms or slow=1.5x
+// (every
 //            step)
 //            store=KIND:RATE, e.g. store=503:5% or store=delay:20ms@10%: the run's stores, as behind
 //            "fault:KIND=RATE:"; lasts as long as the attempt
@@ -23,7 +25,7 @@
 #include "base/err.h"
 
 // What the caller has to do itself.
-enum fault_action { FAULT_NONE, FAULT_NAN, FAULT_ENOSPC };
+enum fault_action { FAULT_NONE, FAULT_NAN, FAULT_ENOSPC, FAULT_SKIP_COLLECTIVE, FAULT_MISMATCH };
 
 enum fault_kind {
     FAULT_KILL,
@@ -34,7 +36,9 @@ enum fault_kind {
     FAULT_POISON,
     FAULT_FULL,
     FAULT_SLOW,
-    FAULT_STORE
+    FAULT_STORE,
+    FAULT_SKIP,
+    FAULT_OTHER
 };
 
 #define FAULT_STORE_BYTES 256

@@ -35,6 +35,11 @@ bool rank_stop_asked(struct rank *r) {
     return r->stop_asked;
 }
 
+void rank_slip(struct rank *r, enum fault_action action) {
+    if (action == FAULT_SKIP_COLLECTIVE) coll_slip(r->coll, COLL_SLIP_SKIP);
+    if (action == FAULT_MISMATCH) coll_slip(r->coll, COLL_SLIP_MISMATCH);
+}
+
 static int64_t number_from(const char *variable, int64_t fallback) {
     const char *text = getenv(variable);
     int64_t value;
@@ -81,12 +86,13 @@ static void fill_paths(struct rank *r) {
 
 // ---- device and peers
 
-static void notify(void *arg, const char *name, int64_t bytes) {
+static void notify(void *arg, const struct coll_note *note) {
     struct rank *r = arg;
-    if (bytes >= 0)
-        blackbox_coll_begin(r->box, name, bytes);
-    else
-        blackbox_coll_end(r->box);
+    switch (note->moment) {
+    case COLL_BEGINS: blackbox_coll_begin(r->box, note->name, note->bytes, note->shape); break;
+    case COLL_WAITS: blackbox_coll_wait(r->box, note->name, note->seq, note->bytes); break;
+    case COLL_ENDS: blackbox_coll_end(r->box); break;
+    }
 }
 
 // Cores of this process shared between the ranks that see the same ones.

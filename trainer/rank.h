@@ -15,6 +15,7 @@
 #include "comm/grid.h"
 #include "kernels/device.h"
 #include "storage/store.h"
+#include "trainer/fault.h"
 
 struct rank {
     struct config_file *file;
@@ -48,6 +49,9 @@ void rank_close(struct rank *r, bool failed);
 static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
 }
+
+// Does what a rehearsed fault wants of the collectives.
+void rank_slip(struct rank *r, enum fault_action action);
 
 // True once one of those signals has come to this process. Tasks let all ranks agree on it.
 bool rank_stop_asked(struct rank *r);

@@ -72,7 +72,9 @@ static void lap(struct step *s, struct step_report *out, enum step_part part) {
 
 static void enter(struct step *s, int64_t number, enum blackbox_phase phase) {
     blackbox_set_phase(s->rank->box, phase, NULL);
-    if (s->fault && fault_at(s->fault, number, phase) == FAULT_NAN) s->losses[s->lo * s->set->n] = NAN;
+    enum fault_action action = s->fault ? fault_at(s->fault, number, phase) : FAULT_NONE;
+    if (action == FAULT_NAN) s->losses[s->lo * s->set->n] = NAN;
+    rank_slip(s->rank, action);
 }
 
 // ---- noise

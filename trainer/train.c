@@ -200,10 +200,21 @@ static int save_last(struct train *t, struct err *e) {
 
 // ---- the loop
 
+// The shard that this rank's next batch begins in: where it is stuck when nothing comes.
+static const char *shard_now(const struct train *t) {
+    int64_t first, count;
+    struct loader_item item;
+    struct dataset_sample sample;
+    step_range(t->config, t->rank->world, t->rank->number, t->done, &first, &count);
+    data_item(t->data, first, &item);
+    dataset_sample(data_dataset(t->data), item.sample, &sample);
+    return dataset_shard_key(data_dataset(t->data), sample.shard);
+}
+
 static int next_batch(struct train *t, const struct batch **out, struct step_report *r, struct err *e) {
     double began = clock_seconds();
-    blackbox_set_phase(t->rank->box, PHASE_DATA, NULL);
-    (void)fault_at(&t->fault, t->done, PHASE_DATA);
+    blackbox_set_phase(t->rank->box, PHASE_DATA, shard_now(t));
+    rank_slip(t->rank, fault_at(&t->fault, t->done, PHASE_DATA));
     int rc = data_next(t->data, out, e);
     r->seconds[STEP_DATA] = clock_seconds() - began;
     if (!rc && (*out)->replaced)

@@ -60,7 +60,8 @@ static int save_step(struct fake *f, int64_t step, struct err *e) {
 
 static int agree(struct fake *f, int mine) {
     int all = mine;
-    blackbox_coll_begin(f->box, "all-reduce gradients", 4200000);
+    blackbox_coll_begin(f->box, "all-reduce gradients", 4200000, 4200000);
+    blackbox_coll_wait(f->box, "all-reduce gradients", blackbox_page(f->box)->coll_seq, 4200000);
     if (f->mpi) MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
     blackbox_coll_end(f->box);
     return all;

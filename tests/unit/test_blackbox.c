@@ -50,7 +50,8 @@ static void what_is_written_is_read(void **state) {
     int64_t first_beat = page.heartbeat_ns;
     blackbox_set_phase(writer, PHASE_DATA, "shard-0042.tar");
     blackbox_set_step(writer, 17);
-    blackbox_coll_begin(writer, "reduce-scatter gradients", 4200000);
+    blackbox_coll_begin(writer, "reduce-scatter gradients", 4200000, 4200000);
+    blackbox_coll_wait(writer, "reduce-scatter gradients", 1, 4200000);
     blackbox_page(writer)->loss = 0.25;
     blackbox_event(writer, "saved step %d", 16);
     (void)err_set(&failure, ERR_IO, "disk full");
@@ -61,6 +62,10 @@ static void what_is_written_is_read(void **state) {
     assert_int_equal(page.step, 17);
     assert_int_equal(page.coll_seq, 1);
     assert_int_equal(page.coll_done, 0);
+    assert_int_equal(page.coll_waiting, 1);
+    assert_int_equal(page.colls[1].seq, 1);
+    assert_int_equal(page.colls[1].bytes, 4200000);
+    assert_string_equal(page.colls[1].name, "reduce-scatter gradients");
     assert_int_equal(page.coll_bytes, 4200000);
     assert_string_equal(page.coll_name, "reduce-scatter gradients");
     assert_true(page.loss == 0.25);
@@ -74,6 +79,11 @@ static void what_is_written_is_read(void **state) {
     blackbox_close(writer);
     blackbox_read(reader, &page); // the file outlives its writer
     assert_int_equal(page.coll_done, 1);
+    assert_int_equal(page.coll_waiting, 0);
+    assert_true(page.coll_wait_ns > 0);
+    uint64_t silences = 0;
+    for (int b = 0; b < BLACKBOX_BUCKETS; b++) silences += page.silences[BLACKBOX_WAITING][b];
+    assert_int_equal(silences, 2); // the error's report, and the end of the wait
     blackbox_close(reader);
     blackbox_close(NULL);
 }

@@ -18,15 +18,13 @@ struct notice {
     char name[32];
 };
 
-static void note(void *arg, const char *name, int64_t bytes) {
+static void note(void *arg, const struct coll_note *said) {
     struct notice *n = arg;
-    if (bytes < 0) {
-        n->ended++;
-        return;
-    }
+    n->ended += said->moment == COLL_ENDS;
+    if (said->moment != COLL_BEGINS) return;
     n->begun++;
-    n->bytes = bytes;
-    strncpy(n->name, name, sizeof n->name - 1);
+    n->bytes = said->bytes;
+    strncpy(n->name, said->name, sizeof n->name - 1);
 }
 
 static void one_rank_is_its_own_world(void **state) {

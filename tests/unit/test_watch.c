@@ -34,8 +34,7 @@ static int open_scene(void **state) {
     char path[64];
     snprintf(s->folder, sizeof s->folder, "/tmp/orrery-test-watch-XXXXXX");
     if (!mkdtemp(s->folder)) return -1;
-    struct watch_options options = {
-        .box_path = s->folder, .world = WORLD, .attempt = 2, .hang_ms = 100, .collective_ms = 100000};
+    struct watch_options options = {.box_path = s->folder, .world = WORLD, .attempt = 2, .hang_ms = 100};
     for (int r = 0; r < WORLD; r++) {
         box_path(s, r, path, sizeof path);
         if (blackbox_create(&s->boxes[r], path, r, WORLD, 2, "train", &e)) return -1;
@@ -62,6 +61,7 @@ static void step_all(struct scene *s, int64_t from, int64_t to) {
         for (int r = 0; r < WORLD; r++) {
             blackbox_set_step(s->boxes[r], step);
             blackbox_set_phase(s->boxes[r], PHASE_FORWARD, NULL);
+            blackbox_set_phase(s->boxes[r], PHASE_BACKWARD, NULL);
         }
         watch_poll(s->watch);
     }
@@ -76,12 +76,17 @@ static void poll_for(struct scene *s, int ms, int busy) {
     }
 }
 
+static void wait_in(struct blackbox *box, const char *name) {
+    blackbox_coll_begin(box, name, 4200000, 4200000);
+    blackbox_coll_wait(box, name, blackbox_page(box)->coll_seq, 4200000);
+}
+
 static void a_silent_rank_is_named_with_those_who_wait(void **state) {
     struct scene *s = *state;
     struct watch_hang hang;
-    step_all(s, 1, 6);
+    step_all(s, 1, 12);
     for (int r = 0; r < WORLD; r++)
-        if (r != 1) blackbox_coll_begin(s->boxes[r], "all-reduce gradients", 4200000);
+        if (r != 1) wait_in(s->boxes[r], "all-reduce gradients");
     blackbox_set_phase(s->boxes[1], PHASE_BACKWARD, "block 2");
     poll_for(s, 60, 0);
     assert_false(watch_hang(s->watch, s->crew, &hang));
@@ -96,12 +101,63 @@ static void a_silent_rank_is_named_with_those_who_wait(void **state) {
 static void signs_of_life_and_slow_phases_raise_no_alarm(void **state) {
     struct scene *s = *state;
     struct watch_hang hang;
-    step_all(s, 1, 6);
+    step_all(s, 1, 12);
     poll_for(s, 250, 7);
     assert_false(watch_hang(s->watch, s->crew, &hang));
     for (int r = 0; r < WORLD; r++) blackbox_set_phase(s->boxes[r], PHASE_CHECKPOINT, NULL);
     poll_for(s, 250, 0);
     assert_false(watch_hang(s->watch, s->crew, &hang));
+}
+
+// What is usual decides: a phase that is often silent for long is no hang when it is so again.
+static void usual_silences_are_no_hang(void **state) {
+    struct scene *s = *state;
+    struct watch_hang hang;
+    step_all(s, 1, 12);
+    for (int r = 0; r < WORLD; r++)
+        blackbox_page(s->boxes[r])->silences[PHASE_BACKWARD][15] += 40; // 33 to 66 ms
+    poll_for(s, 300, 0);
+    assert_false(watch_hang(s->watch, s->crew, &hang));
+    poll_for(s, 500, 0);
+    assert_true(watch_hang(s->watch, s->crew, &hang));
+}
+
+static void who_is_behind_in_a_deadlock_is_named(void **state) {
+    struct scene *s = *state;
+    struct watch_hang hang;
+    step_all(s, 1, 12);
+    for (int r = 0; r < WORLD; r++) {
+        blackbox_page(s->boxes[r])->silences[BLACKBOX_WAITING][10] += 20;
+        for (int k = 0; k < (r == 2 ? 3 : 4); k++) blackbox_coll_begin(s->boxes[r], "agree", 8, 8);
+        blackbox_coll_wait(s->boxes[r], "agree", blackbox_page(s->boxes[r])->coll_seq, 8);
+    }
+    poll_for(s, 60, 0);
+    assert_false(watch_hang(s->watch, s->crew, &hang));
+    poll_for(s, 200, 0);
+    assert_true(watch_hang(s->watch, s->crew, &hang));
+    assert_int_equal(hang.rank, 2);
+    assert_non_null(strstr(hang.text, "rank 2 is behind"));
+    assert_non_null(strstr(hang.text, "ranks 0, 1 wait in agree"));
+}
+
+static void another_order_of_collectives_is_told_before_anything_hangs(void **state) {
+    struct scene *s = *state;
+    struct watch_hang hang;
+    step_all(s, 1, 12);
+    for (int r = 0; r < WORLD; r++) {
+        blackbox_coll_begin(s->boxes[r], "agree", 8, 8);
+        blackbox_coll_begin(s->boxes[r], r == 1 ? "gather" : "reduce", 8 << r, -1); // bytes of its own
+        blackbox_coll_begin(s->boxes[r], "agree", 8, 8);
+    }
+    poll_for(s, 250, 7);
+    assert_false(watch_hang(s->watch, s->crew, &hang)); // seen once
+    poll_for(s, 250, 7);
+    assert_true(watch_hang(s->watch, s->crew, &hang));
+    assert_true(hang.discord);
+    assert_int_equal(hang.rank, 1);
+    assert_non_null(strstr(hang.text, "'reduce'"));
+    assert_non_null(strstr(hang.text, "ranks 0, 2"));
+    assert_non_null(strstr(hang.text, "'gather'"));
 }
 
 static void the_first_steps_have_time(void **state) {
@@ -177,6 +233,9 @@ int main(void) {
         T(the_first_steps_have_time),
         T(forged_boxes_are_not_believed),
         T(progress_reads_like_a_sentence),
+        T(usual_silences_are_no_hang),
+        T(who_is_behind_in_a_deadlock_is_named),
+        T(another_order_of_collectives_is_told_before_anything_hangs),
         cmocka_unit_test(rank_lists_are_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
