@@ -34,3 +34,4 @@ set_target_properties(fake_nvml PROPERTIES PREFIX "" OUTPUT_NAME "libnvidia-ml" 
 orrery_script(doctor e2e tests/e2e/doctor.py)
 orrery_script(submit e2e tests/e2e/submit.py)
 orrery_script(doctor_hosts e2e tests/e2e/doctor_hosts.py)
+orrery_script(top e2e tests/e2e/top.py)
