@@ -8,7 +8,9 @@
 
 #include "base/bytes.h"
 #include "base/json.h"
+#include "launcher/ckpt_import.h"
 #include "launcher/ckpt_tools.h"
+#include "launcher/load.h"
 #include "launcher/opts.h"
 #include "launcher/runstore.h"
 #include "launcher/units.h"
@@ -17,7 +19,7 @@
 struct ckpt_args {
     const char *runs[2];
     size_t n_runs;
-    const char *out, *prefix;
+    const char *out, *prefix, *names;
     int64_t step; // -1: the newest
     bool json;
     struct store_options store;
@@ -211,15 +213,38 @@ static int run_clean(const struct ckpt_args *a, struct err *e) {
     return rc;
 }
 
+// ---- import: CONFIG and FILE; the checkpoint lies where `orrery run CONFIG` looks for one
+
+static int run_import(const struct ckpt_args *a, struct err *e) {
+    struct config_file *f;
+    struct store *s = NULL;
+    size_t n = 0;
+    int rc = load_config(&f, a->runs[0], NULL, 0, e);
+    if (rc) return rc;
+    struct ckpt_import from = {.file = a->runs[1],
+                               .names = a->names,
+                               .step = a->step < 0 ? 0 : a->step,
+                               .config = f,
+                               .options = &a->store};
+    rc = runstore_open_for(&s, config_values(f), config_values(f)->run_dir, &a->store, e);
+    if (!rc) rc = ckpt_import(s, &from, &n, e);
+    if (!rc)
+        fprintf(stderr, "%zu tensors of %s are step %" PRId64 " in %s\n", n, a->runs[1], from.step,
+                store_url(s));
+    store_close(s);
+    config_close(f);
+    return rc;
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     size_t runs;
     int (*run)(const struct ckpt_args *a, struct err *e);
-} actions[] = {{"list", 1, run_list},  {"verify", 1, run_verify}, {"digest", 1, run_digest},
-               {"diff", 2, run_diff},  {"export", 1, run_export}, {"remove", 1, run_remove},
-               {"clean", 1, run_clean}};
+} actions[] = {{"list", 1, run_list},   {"verify", 1, run_verify}, {"digest", 1, run_digest},
+               {"diff", 2, run_diff},   {"export", 1, run_export}, {"remove", 1, run_remove},
+               {"clean", 1, run_clean}, {"import", 2, run_import}};
 
 int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct ckpt_args a = {.step = -1, .store = {.path_style = true}};
@@ -227,6 +252,7 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"step", 0, OPT_INT, "N", "this step, not the newest (also RUN@N)", &a.step, 0, 999999999999},
         {"json", 0, OPT_FLAG, NULL, "list, verify, digest, diff: as JSON", &a.json, 0, 0},
         {"out", 0, OPT_TEXT, "FOLDER", "export: where to (export-STEP)", &a.out, 0, 0},
+        {"names", 0, OPT_TEXT, "FILE", "import: JSON, {their name: our name, or null}", &a.names, 0, 0},
         {"prefix", 0, OPT_TEXT, "TEXT", "export: only tensors whose name starts so", &a.prefix, 0, 0},
         {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (the run's, or AWS_ENDPOINT_URL)", &a.store.endpoint, 0,
          0},
@@ -241,10 +267,13 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
         if (strcmp(rest.words[0], actions[i].name) != 0) continue;
         if (a.n_runs != actions[i].runs)
             return err_set(e, ERR_USAGE, "'orrery ckpt %s' takes %s", actions[i].name,
-                           actions[i].runs == 1 ? "one RUN" : "two: RUN and OTHER (RUN@STEP for a step)");
+                           actions[i].runs == 1                 ? "one RUN"
+                           : !strcmp(actions[i].name, "import") ? "two: CONFIG and FILE"
+                                                                : "two: RUN and OTHER (RUN@STEP for a step)");
         return actions[i].run(&a, e);
     }
     return err_set(e, ERR_USAGE,
-                   "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export|remove|clean RUN",
+                   "'orrery ckpt %s'? Write: orrery ckpt list|verify|digest|diff|export|remove|clean RUN, or "
+                   "import CONFIG FILE",
                    rest.words[0]);
 }

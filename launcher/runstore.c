@@ -17,10 +17,16 @@ static bool is_url(const char *run) {
 static int open_by_config(struct store **out, const char *run, const char *path,
                           const struct store_options *given, struct err *e) {
     struct config_file *f;
-    char url[CONFIG_TEXT_BYTES + 8];
     int rc = config_load(&f, path, NULL, 0, e);
     if (rc) return rc;
-    const struct config *c = config_values(f);
+    rc = runstore_open_for(out, config_values(f), run, given, e);
+    config_close(f);
+    return rc;
+}
+
+int runstore_open_for(struct store **out, const struct config *c, const char *run,
+                      const struct store_options *given, struct err *e) {
+    char url[CONFIG_TEXT_BYTES + 8];
     struct store_options o = {.endpoint = given->endpoint ? given->endpoint : c->store_endpoint,
                               .region = given->region ? given->region : c->store_region,
                               .path_style = c->store_path_style,
@@ -30,9 +36,7 @@ static int open_by_config(struct store **out, const char *run, const char *path,
         snprintf(url, sizeof url, "%s", c->checkpoint_url);
     else
         snprintf(url, sizeof url, "%.500s/ckpt", run);
-    rc = store_open(out, url, &o, e);
-    config_close(f);
-    return rc;
+    return store_open(out, url, &o, e);
 }
 
 int runstore_open(struct store **out, const char *run, const struct store_options *given, struct err *e) {

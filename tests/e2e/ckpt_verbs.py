@@ -99,6 +99,58 @@ def check_export(folder):
     print(f"{len(paths)} files read alike by the safetensors library")
 
 
+def write_plain(path, tensors):
+    """tensors: [(name, dtype, shape, bytes)]"""
+    header, at = {}, 0
+    for name, dtype, shape, data in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(t[3] for t in tensors))
+
+
+def check_import(folder, digest):
+    """The exported file under other names comes back to the same bits; other number types by value."""
+    with open(f"{folder}/run.yaml", "w", encoding="utf-8") as f:
+        f.write(f"run:\n  dir: {folder}/imported\n")
+    plain = read_plain(f"{folder}/out/model.safetensors")
+    write_plain(f"{folder}/theirs.safetensors",
+                [("x." + k, "F32", shape, data) for k, (shape, data) in plain.items()] + [("extra", "U8", [2], b"ab")])
+    names = {"x." + k: k for k in plain} | {"extra": None}
+    with open(f"{folder}/names.json", "w", encoding="utf-8") as f:
+        json.dump(names, f)
+    ckpt("import", f"{folder}/run.yaml", f"{folder}/theirs.safetensors", "--names", f"{folder}/names.json")
+    assert ckpt("digest", f"{folder}/imported").stdout.strip() == digest
+    ckpt("verify", f"{folder}/imported@0")
+    again = ckpt("import", f"{folder}/run.yaml", f"{folder}/theirs.safetensors", "--names", f"{folder}/names.json",
+                 expect=79)
+    assert "already saved" in again.stderr, again.stderr
+    values = [0.0, -0.0, 1.5, -2.25, 65504.0, 2.0 ** -24, -(2.0 ** -15), float("inf")]
+    n = len(values)
+    write_plain(f"{folder}/types.safetensors",
+                [("half", "F16", [n], struct.pack(f"<{n}e", *values)),
+                 ("brain", "BF16", [2, n // 2], b"".join(struct.pack("<f", v)[2:] for v in values)),
+                 ("wide", "F64", [n], struct.pack(f"<{n}d", *values))])
+    ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--step", "3")
+    ckpt("export", f"{folder}/imported@3", "--out", f"{folder}/types")
+    got = read_plain(f"{folder}/types/model.safetensors")
+    want = struct.pack(f"<{n}f", *values)
+    assert got["half"] == ([n], want) and got["wide"] == ([n], want), got
+    cut = [struct.unpack("<f", b"\0\0" + struct.pack("<f", v)[2:])[0] for v in values]
+    assert got["brain"] == ([2, n // 2], struct.pack(f"<{n}f", *cut)), got
+    for tensors, words in (([("a", "I32", [1], b"1234")], "only F32, F16, BF16 and F64"),
+                           ([("a", "F32", [0], b"")], "is empty")):
+        write_plain(f"{folder}/bad.safetensors", tensors)
+        done = ckpt("import", f"{folder}/run.yaml", f"{folder}/bad.safetensors", "--step", "9", expect=65)
+        assert words in done.stderr, done.stderr
+    with open(f"{folder}/names.json", "w", encoding="utf-8") as f:
+        json.dump({"hlaf": "half"}, f)
+    done = ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--names", f"{folder}/names.json",
+                "--step", "9", expect=65)
+    assert "has no tensor 'hlaf'" in done.stderr, done.stderr
+
+
 def flip(path, place):
     with open(path, "r+b") as f:
         f.seek(place)
@@ -135,8 +187,9 @@ def main():
         digest = check_digests(folder)
         check_list(folder, digest)
         check_export(folder)
+        check_import(folder, digest)
         check_damage(folder)
-    print("list, verify, digest, diff, export, remove")
+    print("list, verify, digest, diff, export, import, remove")
 
 
 main()
