@@ -9,10 +9,11 @@
 #include "launcher/opts.h"
 #include "launcher/units.h"
 #include "storage/dataset.h"
+#include "storage/dataset_schema.h"
 #include "storage/store.h"
 
 struct data_args {
-    const char *url, *number;
+    const char *url, *number, *schema;
     bool json, again;
     struct store_options store;
 };
@@ -30,11 +31,22 @@ static int put_json(const struct buf *text) {
 
 // ---- index
 
+static int read_schema(const char *path, struct dataset_schema *out, struct err *e) {
+    struct buf text;
+    buf_init(&text, DATASET_SCHEMA_BYTES_MAX);
+    int rc = bytes_read_file(path, DATASET_SCHEMA_BYTES_MAX, &text, e);
+    if (!rc) rc = dataset_schema_parse(out, text.data, text.len, path, e);
+    buf_fini(&text);
+    return rc;
+}
+
 static int data_index(const struct data_args *a, struct err *e) {
     struct store *s;
-    int rc = store_open(&s, a->url, &a->store, e);
+    struct dataset_schema schema;
+    int rc = a->schema ? read_schema(a->schema, &schema, e) : 0;
+    if (!rc) rc = store_open(&s, a->url, &a->store, e);
     if (rc) return rc;
-    rc = dataset_index_all(s, a->again, print_line, NULL, e);
+    rc = dataset_index_all(s, a->again || a->schema, a->schema ? &schema : NULL, print_line, NULL, e);
     store_close(s);
     return rc;
 }
@@ -237,6 +249,8 @@ int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
     const struct opt table[] = {
         {"json", 0, OPT_FLAG, NULL, "check, stat, show: as JSON", &a.json, 0, 0},
         {"again", 0, OPT_FLAG, NULL, "index: scan shards that have an index, too", &a.again, 0, 0},
+        {"schema", 0, OPT_TEXT, "FILE", "index: JSON that describes samples which do not describe themselves",
+         &a.schema, 0, 0},
         {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},
         {"region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &a.store.region, 0, 0},
     };

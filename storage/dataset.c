@@ -147,6 +147,10 @@ void dataset_shard(const struct dataset *d, int64_t shard, struct dataset_shard 
     *out = (struct dataset_shard){s->key, s->bytes, s->first, s->samples, s->frames, s->crc32c};
 }
 
+double dataset_rate_hz(const struct dataset *d) {
+    return d->manifest.rate_hz;
+}
+
 const char *dataset_shard_key(const struct dataset *d, int64_t shard) {
     return d->manifest.shards[shard].key;
 }

@@ -39,6 +39,8 @@ int64_t dataset_bytes(const struct dataset *d);  // of all shards
 int64_t dataset_frames(const struct dataset *d); // of all samples
 void dataset_sample(const struct dataset *d, int64_t i, struct dataset_sample *out);
 int dataset_streams(const struct dataset *d, const struct stream_schema **out); // count
+double
+dataset_rate_hz(const struct dataset *d); // of frames, where a schema has told; else 0: the samples tell
 
 struct dataset_shard {
     const char *key; // borrowed from the dataset
@@ -80,12 +82,14 @@ int dataset_put_shard(struct store *s, const char *key, const void *tar, size_t 
 // store, in the order of their keys.
 int dataset_write_manifest(struct store *s, const char *const *keys, size_t n, struct err *e) ERR_CHECK;
 
+struct dataset_schema; // storage/dataset_schema.h
 // What was done or found, one line per call, for people.
 typedef void dataset_report_fn(void *arg, const char *line);
 // Scans the tars of a store (all keys ending in .tar), writes the indices that are missing or do not fit the
-// tar's size (all when `again`), and the manifest.
-int dataset_index_all(struct store *s, bool again, dataset_report_fn *report, void *arg,
-                      struct err *e) ERR_CHECK;
+// tar's size (all when `again`), and the manifest. `schema`: of samples that do not describe themselves, or
+// NULL.
+int dataset_index_all(struct store *s, bool again, const struct dataset_schema *schema,
+                      dataset_report_fn *report, void *arg, struct err *e) ERR_CHECK;
 struct dataset_check {
     int64_t shards, samples, bytes, problems;
 };

@@ -156,7 +156,7 @@ static int drain(struct window *w, struct err *e) {
     return rc;
 }
 
-// CRC32C of a member; its bytes too, when `keep` is given.
+// CRC32C of a member; its bytes too, as many as `keep` has room for, when it is given.
 static int hash_member(struct window *w, const struct tar_member *m, struct buf *keep, uint32_t *crc,
                        struct err *e) {
     char piece[16384];
@@ -164,7 +164,8 @@ static int hash_member(struct window *w, const struct tar_member *m, struct buf 
     for (int64_t done = 0; done < m->bytes;) {
         size_t n = m->bytes - done < (int64_t)sizeof piece ? (size_t)(m->bytes - done) : sizeof piece;
         int rc = window_read(w, m->offset + done, n, piece, e);
-        if (!rc && keep) rc = buf_append(keep, piece, n, e);
+        if (!rc && keep && keep->len < keep->max)
+            rc = buf_append(keep, piece, n < keep->max - keep->len ? n : keep->max - keep->len, e);
         if (rc) return rc;
         *crc = hash_crc32c(*crc, piece, n);
         done += (int64_t)n;
@@ -220,9 +221,41 @@ static int take_meta(struct dataset_index *x, const char *shard, const struct bu
 struct scan_state {
     struct dataset_index *x;
     struct window *window;
-    struct buf meta; // the current sample's json
+    const struct dataset_schema *schema; // NULL: none
+    struct buf meta, head; // the current sample's json; the first bytes of the member that tells its frames
     const char *shard;
 };
+
+// A sample that does not describe itself, by the schema.
+static int take_schema(struct scan_state *t, struct err *e) {
+    struct dataset_index *x = t->x;
+    struct index_sample *s = &x->samples[x->n_samples - 1];
+    const struct dataset_schema *y = t->schema;
+    char what[512];
+    snprintf(what, sizeof what, "%s: sample '%.200s': by the schema", t->shard,
+             dataset_index_text(x, s->stem));
+    int rc = check_members(x, s, y->streams, y->n_streams, what, e);
+    if (rc) return rc;
+    s->frames = dataset_schema_frames(y, t->head.data, t->head.len);
+    if (!s->frames)
+        return err_set(e, ERR_DATA, "%s: member '%s' is no .npy with a frame", what, y->frames_from);
+    char why[160];
+    if (x->n_streams && !sample_meta_same_streams(x->streams, x->n_streams, y->streams, y->n_streams, why))
+        return err_set(e, ERR_DATA, "%s: its streams are not those of the samples before it: %s", what, why);
+    x->rate_hz = y->rate_hz;
+    x->n_streams = y->n_streams;
+    memcpy(x->streams, y->streams, sizeof x->streams);
+    return 0;
+}
+
+static int end_sample(struct scan_state *t, struct err *e) {
+    struct index_sample *s = &t->x->samples[t->x->n_samples - 1];
+    int rc = take_meta(t->x, t->shard, &t->meta, e);
+    if (!rc && t->schema && !s->frames) rc = take_schema(t, e);
+    buf_clear(&t->meta);
+    buf_clear(&t->head);
+    return rc;
+}
 
 static int scan_member(struct scan_state *t, const struct tar_member *m, struct err *e) {
     struct dataset_index *x = t->x;
@@ -233,23 +266,25 @@ static int scan_member(struct scan_state *t, const struct tar_member *m, struct 
     if (!split_name(m->name, &stem, &name)) return 0;
     const char *last = x->n_samples ? dataset_index_text(x, x->samples[x->n_samples - 1].stem) : NULL;
     if (!last || strlen(last) != stem || memcmp(last, m->name, stem)) {
-        if (last && (rc = take_meta(x, t->shard, &t->meta, e))) return rc;
-        buf_clear(&t->meta);
+        if (last && (rc = end_sample(t, e))) return rc;
         if ((rc = add_sample(x, m->name, stem, e))) return rc;
     }
     bool keep = !strcmp(name, "json") && m->bytes <= (int64_t)SAMPLE_META_BYTES_MAX;
-    if ((rc = hash_member(t->window, m, keep ? &t->meta : NULL, &crc, e))) return rc;
+    bool tells = t->schema && !strcmp(name, t->schema->frames_from);
+    if ((rc = hash_member(t->window, m, keep ? &t->meta : tells ? &t->head : NULL, &crc, e))) return rc;
     return add_member(x, t->shard, name, strlen(name), m->offset, m->bytes, crc, e);
 }
 
-int dataset_index_scan(struct dataset_index *x, const struct tar_source *source, struct err *e) {
+int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,
+                       const struct dataset_schema *schema, struct err *e) {
     struct window w = {.under = source, .data = malloc(WINDOW_BYTES)};
     struct tar_source through = {window_read, &w, source->bytes, source->what};
-    struct scan_state t = {.x = x, .window = &w, .shard = source->what};
+    struct scan_state t = {.x = x, .window = &w, .schema = schema, .shard = source->what};
     struct tar_scan scan;
     struct tar_member member;
     int rc = 0;
     buf_init(&t.meta, SAMPLE_META_BYTES_MAX);
+    buf_init(&t.head, DATASET_NPY_HEAD);
     if (!w.data) {
         rc = err_set(e, ERR_MEMORY, "no memory to scan %s", source->what);
         goto out;
@@ -258,13 +293,14 @@ int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,
     while ((rc = tar_scan_next(&scan, &member, e)) > 0)
         if ((rc = scan_member(&t, &member, e))) goto out;
     if (rc) goto out;
-    if (x->n_samples && (rc = take_meta(x, source->what, &t.meta, e))) goto out;
+    if (x->n_samples && (rc = end_sample(&t, e))) goto out;
     if ((rc = check_stems(x, source->what, e))) goto out;
     if ((rc = drain(&w, e))) goto out;
     x->bytes = source->bytes;
     x->crc32c = w.crc32c;
 out:
     buf_fini(&t.meta);
+    buf_fini(&t.head);
     free(w.data);
     return rc;
 }
@@ -305,6 +341,7 @@ int dataset_index_write(const struct dataset_index *x, const char *shard, struct
     json_put_string(&w, "shard", slash ? slash + 1 : shard);
     json_put_int(&w, "bytes", x->bytes);
     put_crc(&w, "crc32c", x->crc32c);
+    if (x->rate_hz > 0) json_put_double(&w, "rate_hz", x->rate_hz);
     sample_meta_put_streams(&w, "streams", x->streams, x->n_streams);
     json_put_array(&w, "samples");
     for (size_t i = 0; i < x->n_samples; i++) put_sample(&w, x, &x->samples[i]);
@@ -402,6 +439,10 @@ int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, con
     if ((rc = json_need_int(doc, root, "bytes", 0, INT64_MAX, &x->bytes, e))) goto out;
     if (!dataset_index_crc(json_get(root, "crc32c"), &x->crc32c)) {
         rc = err_set(e, ERR_DATA, "%s: 'crc32c' is missing or no CRC", what);
+        goto out;
+    }
+    if (json_as_double(json_get(root, "rate_hz"), &x->rate_hz) && !(x->rate_hz > 0 && x->rate_hz <= 1e9)) {
+        rc = err_set(e, ERR_DATA, "%s: 'rate_hz' is no rate", what);
         goto out;
     }
     if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, x->streams, &x->n_streams, e)))

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "storage/dataset_schema.h"
 #include "storage/sample_meta.h"
 #include "storage/tar.h"
 
@@ -32,6 +33,7 @@ struct dataset_index {
     struct index_sample *samples;
     struct index_member *members;
     struct buf text; // names and stems, each NUL-terminated
+    double rate_hz;  // of frames, where a schema has told; else 0
     int n_streams;
     struct stream_schema streams[DATASET_STREAMS_MAX];
 };
@@ -41,8 +43,9 @@ void dataset_index_fini(struct dataset_index *x);
 const char *dataset_index_text(const struct dataset_index *x, uint32_t place);
 size_t dataset_index_memory(const struct dataset_index *x);
 
-// Scans a tar front to back, once. `shard` names it in messages.
-int dataset_index_scan(struct dataset_index *x, const struct tar_source *source, struct err *e) ERR_CHECK;
+// Scans a tar front to back, once. `schema`: of samples that do not describe themselves, or NULL.
+int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,
+                       const struct dataset_schema *schema, struct err *e) ERR_CHECK;
 int dataset_index_write(const struct dataset_index *x, const char *shard, struct buf *out,
                         struct err *e) ERR_CHECK;
 // Every offset and size is inside the shard, samples and members are in order and do not overlap.

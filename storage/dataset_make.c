@@ -20,7 +20,7 @@ int dataset_index_tar(const char *shard_key, const void *tar, size_t bytes, stru
     struct tar_source source = tar_memory_source(&memory, shard_key);
     struct dataset_index x;
     dataset_index_init(&x);
-    int rc = dataset_index_scan(&x, &source, e);
+    int rc = dataset_index_scan(&x, &source, NULL, e);
     if (!rc) rc = dataset_index_write(&x, shard_key, out, e);
     dataset_index_fini(&x);
     return rc;
@@ -147,6 +147,7 @@ int dataset_write_manifest(struct store *s, const char *const *keys, size_t n, s
 struct talk {
     dataset_report_fn *report;
     void *arg;
+    const struct dataset_schema *schema;
 };
 
 static void say(const struct talk *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -186,7 +187,7 @@ static int index_one(struct store *s, const struct store_object *o, const struct
     buf_init(&text, DATASET_INDEX_MAX);
     int rc = remote_open(&r, s, o->key, o->bytes, e);
     struct tar_source source = {remote_read, &r, o->bytes, o->key};
-    if (!rc) rc = dataset_index_scan(&x, &source, e);
+    if (!rc) rc = dataset_index_scan(&x, &source, t->schema, e);
     if (!rc) rc = dataset_index_write(&x, o->key, &text, e);
     if (!rc) rc = store_put(s, key, text.data, text.len, false, e);
     if (!rc) say(t, "indexed %s: %zu samples, %zu members", o->key, x.n_samples, x.n_members);
@@ -213,9 +214,10 @@ static int index_listed(struct store *s, const struct store_listing *all, bool a
     return rc;
 }
 
-int dataset_index_all(struct store *s, bool again, dataset_report_fn *report, void *arg, struct err *e) {
+int dataset_index_all(struct store *s, bool again, const struct dataset_schema *schema,
+                      dataset_report_fn *report, void *arg, struct err *e) {
     struct store_listing all;
-    struct talk t = {report, arg};
+    struct talk t = {report, arg, schema};
     size_t n = 0;
     int rc = store_list(s, "", NULL, &all, e);
     if (rc) return rc;
@@ -322,7 +324,7 @@ static int check_shard(struct checking *c, size_t number, struct err *e) {
 int dataset_check(struct dataset *d, dataset_report_fn *report, void *arg, struct dataset_check *out,
                   struct err *e) {
     struct err first = {ERR_OK};
-    struct checking c = {d, {report, arg}, out, &first};
+    struct checking c = {d, {report, arg, NULL}, out, &first};
     memset(out, 0, sizeof *out);
     for (int64_t i = 0; i < dataset_shards(d); i++) {
         struct err one = {ERR_OK};

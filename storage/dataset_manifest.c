@@ -84,10 +84,14 @@ static int take_streams(struct dataset_manifest *m, const char *key, const struc
     if (!m->n_streams) {
         memcpy(m->streams, x->streams, sizeof m->streams);
         m->n_streams = x->n_streams;
+        m->rate_hz = x->rate_hz;
         return 0;
     }
     if (!sample_meta_same_streams(m->streams, m->n_streams, x->streams, x->n_streams, why))
         return err_set(e, ERR_DATA, "%s: its streams are not those of the shards before it: %s", key, why);
+    if (!(m->rate_hz == x->rate_hz))
+        return err_set(e, ERR_DATA, "%s: its frames come at %g Hz, those of the shards before it at %g", key,
+                       x->rate_hz, m->rate_hz);
     return 0;
 }
 
@@ -144,6 +148,7 @@ int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, st
     json_put_int(&w, "samples", m->samples);
     json_put_int(&w, "frames", m->frames);
     json_put_int(&w, "bytes", m->bytes);
+    if (m->rate_hz > 0) json_put_double(&w, "rate_hz", m->rate_hz);
     sample_meta_put_streams(&w, "streams", m->streams, m->n_streams);
     json_put_array(&w, "shards");
     for (size_t i = 0; i < m->n_shards; i++) put_shard(&w, m, i);
@@ -209,6 +214,10 @@ int dataset_manifest_parse(struct dataset_manifest *m, const char *text, size_t 
     const struct json_value *root = json_root(doc), *shards = json_get(root, "shards");
     if ((rc = dataset_index_head(doc, FORMAT, what, e))) goto out;
     if ((rc = json_need_int(doc, root, "samples", 1, DATASET_SAMPLES_MAX, &samples, e))) goto out;
+    if (json_as_double(json_get(root, "rate_hz"), &m->rate_hz) && !(m->rate_hz > 0 && m->rate_hz <= 1e9)) {
+        rc = err_set(e, ERR_DATA, "%s: 'rate_hz' is no rate", what);
+        goto out;
+    }
     if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, m->streams, &m->n_streams, e)))
         goto out;
     if (!json_is_array(shards)) {

@@ -43,6 +43,7 @@ add_executable(ckpt_make e2e/ckpt_make.c)
 target_link_libraries(ckpt_make PRIVATE orrery_storage)
 target_include_directories(ckpt_make PRIVATE ${CMAKE_SOURCE_DIR}/tests/lib)
 set_target_properties(ckpt_make PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+orrery_script(foreign e2e python3 tests/e2e/foreign.py)
 orrery_script(data_verbs e2e tests/e2e/data_verbs.py)
 orrery_script(ckpt_verbs e2e tests/e2e/ckpt_verbs.py)
 

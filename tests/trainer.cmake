@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-orrery_test(media unit unit/test_media.c orrery_trainer)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
+orrery_test(media unit unit/test_media.c orrery_trainer PkgConfig::JPEG)
 orrery_test(modality unit unit/test_modality.c orrery_trainer)
 orrery_test(model unit unit/test_model.c orrery_trainer)
 orrery_test(optim unit unit/test_optim.c orrery_trainer)

@@ -91,6 +91,11 @@ static void data_cut(const struct data *d, const struct data_episode *ep, int64_
 
 // The plan counts in the data set's frames, so they must be the model's.
 static int data_check_rate(struct data *d, const struct config *c, struct err *e) {
+    double told = dataset_rate_hz(d->dataset);
+    if (told > 0 && !(told == c->data_rate_hz))
+        return err_set(e, ERR_CONFIG, "data.rate_hz is %g, but the frames of %s come at %g Hz",
+                       c->data_rate_hz, dataset_url(d->dataset), told);
+    if (told > 0) return 0;
     struct sample s = {0};
     struct sample_meta *meta = malloc(sizeof *meta);
     bool known = false;

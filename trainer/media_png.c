@@ -125,12 +125,6 @@ int media_png_read(const void *bytes, size_t n, size_t max_bytes, struct media_i
     return 0;
 }
 
-void media_image_fini(struct media_image *image) {
-    if (!image) return;
-    free(image->pixels);
-    memset(image, 0, sizeof *image);
-}
-
 static void png_write_all(png_structp png, png_infop info, const unsigned char *pixels, int64_t height,
                           int64_t width, int64_t channels, int level) {
     static const int colour[5] = {0, PNG_COLOR_TYPE_GRAY, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_COLOR_TYPE_RGB,

@@ -9,16 +9,11 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
-
-struct media_image {
-    int64_t height, width, channels; // channels: 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA
-    unsigned char *pixels;           // [height][width][channels]; owned
-};
+#include "trainer/media_image.h"
 
 // Palettes become RGB, 1 to 4 bits 8, 16 bits 8. DATA: what is wrong with it.
 int media_png_read(const void *bytes, size_t n, size_t max_bytes, struct media_image *out,
                    struct err *e) ERR_CHECK;
-void media_image_fini(struct media_image *image);
 // Appends a file. `level` 0..9 is zlib's: 1 is fast. The same pixels give the same bytes on one machine.
 int media_png_write(struct buf *out, const unsigned char *pixels, int64_t height, int64_t width,
                     int64_t channels, int level, struct err *e) ERR_CHECK;

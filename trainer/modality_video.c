@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Video: pictures of 8 bits, scaled to 0 .. 2 so that a black background is exactly 0; patch^2 pixels a
-// token. The stream is one PNG strip, picture under picture. Kept as bytes until a window is cut.
+// token. The stream is one strip, picture under picture (PNG, JPEG), or a .npy [T, H, W, C]. Kept as bytes
+// until a window is cut.
 #include <math.h>
 #include <string.h>
 
-#include "trainer/media_png.h"
+#include "trainer/media_image.h"
 #include "trainer/modality_impl.h"
 
 static int video_specify(const struct config *c, const struct stream_schema *s, struct modality_spec *out,
@@ -43,7 +44,7 @@ static int video_decode(const struct modality_spec *spec, const void *bytes, siz
     size_t most;
     if (!bytes_mul((size_t)modality_steps_max(spec, frames), (size_t)spec->frame_elems, &most))
         return err_set(e, ERR_DATA, "video is too large");
-    int rc = media_png_read(bytes, n, most, &strip, e);
+    int rc = media_image_read(bytes, n, most, &strip, e);
     if (rc) return rc;
     if (strip.width != spec->grid.width || strip.channels != spec->grid.channels ||
         strip.height % spec->grid.height != 0)

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "trainer/media_audio.h"
+#include "trainer/media_image.h"
 #include "trainer/media_npy.h"
-#include "trainer/media_png.h"
 
 #define CAP 65536
 
@@ -23,10 +23,10 @@ static void feed_npy(const uint8_t *data, size_t n) {
     media_npy_fini(&a);
 }
 
-static void feed_png(const uint8_t *data, size_t n) {
+static void feed_image(const uint8_t *data, size_t n) {
     struct err e = {0};
     struct media_image a;
-    int rc = media_png_read(data, n, CAP, &a, &e);
+    int rc = media_image_read(data, n, CAP, &a, &e);
     accept(rc, &e, rc ? 0 : a.height * a.width * a.channels);
     media_image_fini(&a);
 }
@@ -41,7 +41,7 @@ static void feed_sound(const uint8_t *data, size_t n) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     feed_npy(data, n);
-    feed_png(data, n);
+    feed_image(data, n);
     feed_sound(data, n);
     return 0;
 }

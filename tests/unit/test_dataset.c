@@ -300,7 +300,7 @@ static void indexes_foreign_tars(void **state) {
     put(s, "x/y.tar", tar.data, tar.len);
     put(s, "README", "hello", 5);
     int lines = 0;
-    assert_int_equal(dataset_index_all(s, false, count_lines, &lines, &e), 0);
+    assert_int_equal(dataset_index_all(s, false, NULL, count_lines, &lines, &e), 0);
     assert_int_equal(lines, 2);
     struct dataset *d = open_set("mem:foreign");
     assert_int_equal(dataset_samples(d), 2);
@@ -314,7 +314,7 @@ static void indexes_foreign_tars(void **state) {
     // A second time nothing is scanned; a tar of another size is.
     struct buf before, after;
     get(s, DATASET_MANIFEST, &before);
-    assert_int_equal(dataset_index_all(s, false, NULL, NULL, &e), 0);
+    assert_int_equal(dataset_index_all(s, false, NULL, NULL, NULL, &e), 0);
     get(s, DATASET_MANIFEST, &after);
     assert_string_equal(before.data, after.data);
     buf_fini(&before);
@@ -323,7 +323,7 @@ static void indexes_foreign_tars(void **state) {
     assert_int_equal(shard_append(&tar, "c/000", "cls", "9", 1, &e), 0);
     assert_int_equal(shard_finish(&tar, &e), 0);
     put(s, "x/y.tar", tar.data, tar.len);
-    assert_int_equal(dataset_index_all(s, false, NULL, NULL, &e), 0);
+    assert_int_equal(dataset_index_all(s, false, NULL, NULL, NULL, &e), 0);
     d = open_set("mem:foreign");
     assert_int_equal(dataset_samples(d), 3);
     dataset_close(d);

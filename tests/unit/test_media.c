@@ -9,9 +9,12 @@
 #include <string.h>
 
 #include <cmocka.h>
+// jpeglib.h needs stdio.h before it
+#include <jpeglib.h>
 
 #include "base/rng.h"
 #include "trainer/media_audio.h"
+#include "trainer/media_image.h"
 #include "trainer/media_npy.h"
 #include "trainer/media_png.h"
 
@@ -265,6 +268,89 @@ static void broken_input_is_harmless(void **state) {
     buf_fini(&b);
 }
 
+// ---- JPEG, as libjpeg writes it
+
+static struct buf jpeg_of(int height, int width, int channels, bool progressive) {
+    struct jpeg_compress_struct j;
+    struct jpeg_error_mgr errors;
+    unsigned char *out = NULL, *row = malloc((size_t)(width * channels));
+    unsigned long n = 0;
+    struct err e = {0};
+    struct buf b;
+    assert_non_null(row);
+    j.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&j);
+    jpeg_mem_dest(&j, &out, &n);
+    j.image_height = (JDIMENSION)height;
+    j.image_width = (JDIMENSION)width;
+    j.input_components = channels;
+    j.in_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    jpeg_set_defaults(&j);
+    jpeg_set_quality(&j, 95, TRUE);
+    if (progressive) jpeg_simple_progression(&j);
+    jpeg_start_compress(&j, TRUE);
+    while (j.next_scanline < j.image_height) {
+        for (int i = 0; i < width * channels; i++) row[i] = (unsigned char)(i * 255 / (width * channels));
+        (void)jpeg_write_scanlines(&j, &row, 1);
+    }
+    jpeg_finish_compress(&j);
+    jpeg_destroy_compress(&j);
+    buf_init(&b, 1 << 20);
+    assert_int_equal(buf_append(&b, out, n, &e), 0);
+    free(out);
+    free(row);
+    return b;
+}
+
+static void jpeg_is_read(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        int channels = kind % 2 ? 3 : 1;
+        struct err e = {0};
+        struct media_image a;
+        struct buf b = jpeg_of(40, 56, channels, kind > 1);
+        assert_int_equal(media_image_read(b.data, b.len, (size_t)(40 * 56 * channels), &a, &e), 0);
+        assert_int_equal(a.height, 40);
+        assert_int_equal(a.width, 56);
+        assert_int_equal(a.channels, channels);
+        for (int i = 0; i < 56 * channels; i += channels)
+            assert_in_range(a.pixels[20 * 56 * channels + i] + 8, i * 255 / (56 * channels),
+                            i * 255 / (56 * channels) + 16);
+        media_image_fini(&a);
+        assert_int_equal(media_image_read(b.data, b.len, (size_t)(40 * 56 * channels - 1), &a, &e),
+                         -ERR_DATA);
+        assert_non_null(strstr(e.text, "larger than expected"));
+        for (size_t cut = 0; cut < b.len - 2; cut += 7) { // never half a picture
+            err_clear(&e);
+            assert_int_equal(media_image_read(b.data, cut, 1 << 20, &a, &e), -ERR_DATA);
+            assert_null(a.pixels);
+        }
+        buf_fini(&b);
+    }
+}
+
+static void npy_is_a_film(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct media_image a;
+    unsigned char pixels[2 * 3 * 4 * 2];
+    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (unsigned char)(i * 5);
+    struct buf b = text_npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3, 4, 2), }\n", pixels,
+                            sizeof pixels);
+    assert_int_equal(media_image_read(b.data, b.len, sizeof pixels, &a, &e), 0);
+    assert_int_equal(a.height, 6);
+    assert_int_equal(a.width, 4);
+    assert_int_equal(a.channels, 2);
+    assert_memory_equal(a.pixels, pixels, sizeof pixels);
+    media_image_fini(&a);
+    assert_int_equal(media_image_read(b.data, b.len, sizeof pixels - 1, &a, &e), -ERR_DATA);
+    buf_fini(&b);
+    b = text_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 1), }\n", &(float){-1}, 4);
+    assert_int_equal(media_image_read(b.data, b.len, 100, &a, &e), -ERR_DATA);
+    assert_int_equal(media_image_read("GIF89a", 6, 100, &a, &e), -ERR_DATA);
+    buf_fini(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(npy_round_trip),
@@ -272,6 +358,8 @@ int main(void) {
         cmocka_unit_test(npy_refuses),
         cmocka_unit_test(png_round_trip),
         cmocka_unit_test(png_full_buffer_is_an_error),
+        cmocka_unit_test(jpeg_is_read),
+        cmocka_unit_test(npy_is_a_film),
         cmocka_unit_test(flac_round_trip),
         cmocka_unit_test(wav_is_averaged),
         cmocka_unit_test(wav_that_lies_about_its_length),

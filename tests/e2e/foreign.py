@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets that other libraries wrote train as they are: Python's tarfile with pax and GNU names, and the webdataset
+package where it is at hand (ORRERY_TORCH_PYTHON). The samples do not describe themselves: `data index --schema` does."""
+import io
+import json
+import math
+import os
+import pathlib
+import struct
+import sys
+import tarfile
+import wave
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import check, folder, orrery  # noqa: E402
+
+try:
+    import webdataset
+except ImportError:
+    other = os.environ.get("ORRERY_TORCH_PYTHON")
+    if other and other != sys.executable:
+        os.execv(other, [other, *sys.argv])
+    webdataset = None
+
+FRAMES, SIZE = 30, 32
+SCHEMA = {"rate_hz": 10, "frames_from": "action.npy", "streams": [
+    {"modality": "action", "name": "command", "member": "action.npy", "dtype": "f32", "shape": [2], "rate_hz": 10},
+    {"modality": "touch", "name": "skin", "member": "touch.npy", "dtype": "f64", "shape": [2], "rate_hz": 100,
+     "scale": 0.5},
+    {"modality": "audio", "name": "mic", "member": "sound.wav", "dtype": "i16", "shape": [], "rate_hz": 16000},
+    {"modality": "video", "name": "cam", "member": "frames.npy", "dtype": "u8", "shape": [SIZE, SIZE, 2], "rate_hz": 10}]}
+
+
+def npy(descr, shape, data):
+    head = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
+    head += " " * (64 - (10 + len(head) + 1) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode() + data
+
+
+def wav(samples):
+    out = io.BytesIO()
+    with wave.open(out, "wb") as w:
+        w.setnchannels(1)
+        w.setsampwidth(2)
+        w.setframerate(16000)
+        w.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return out.getvalue()
+
+
+def episode(number):
+    frames = FRAMES + number % 3
+    angle = [0.3 * number + 0.2 * f for f in range(frames)]
+    action = [x for a in angle for x in (math.cos(a), math.sin(a))]
+    touch = [math.sin(0.01 * i + number) for i in range(frames * 20)]
+    video = bytearray()
+    for a in angle:
+        x, y = int(16 + 10 * math.cos(a)), int(16 + 10 * math.sin(a))
+        video += bytes(200 if abs(i % SIZE - x) < 3 and abs(i // SIZE - y) < 3 else 0
+                       for i in range(SIZE * SIZE) for _ in range(2))
+    return {"action.npy": npy("<f4", (frames, 2), struct.pack(f"<{len(action)}f", *action)),
+            "frames.npy": npy("|u1", (frames, SIZE, SIZE, 2), bytes(video)),
+            "json": json.dumps({"robot": "arm", "caption": "grüße", "n": number}).encode(),
+            "sound.wav": wav([int(8000 * math.sin(0.05 * i * (1 + number % 4))) for i in range(frames * 1600)]),
+            "touch.npy": npy("<f8", (frames * 10, 2), struct.pack(f"<{len(touch)}d", *touch))}
+
+
+def with_tarfile(path, fmt, first, count):
+    with tarfile.open(path, "w", format=fmt) as tar:
+        for i in range(first, first + count):
+            stem = f"clips/{'a long folder name/' * 8}ep{i:04d}" if i % 2 else f"clips/ep{i:04d}"
+            for name, data in episode(i).items():
+                info = tarfile.TarInfo(f"{stem}.{name}")
+                info.size, info.mtime = len(data), 1234567890.25
+                tar.addfile(info, io.BytesIO(data))
+
+
+def with_webdataset(path, first, count):
+    with webdataset.TarWriter(str(path), encoder=False) as sink:
+        for i in range(first, first + count):
+            sink.write({"__key__": f"ep{i:04d}", **episode(i)})
+
+
+def train(tmp, name, digests):
+    where = tmp / name
+    (tmp / "schema.json").write_text(json.dumps(SCHEMA))
+    done = orrery("data", "index", where, "--schema", tmp / "schema.json")
+    check("samples" in done.stderr, done.stderr)
+    orrery("data", "check", where)
+    stat = json.loads(orrery("data", "stat", where, "--json").stdout)
+    check(stat["frames"] == sum(FRAMES + i % 3 for i in range(8)), f"frames follow from action.npy: {stat['frames']}")
+    orrery("run", "configs/tiny.yaml", "-n", 2, f"run.dir={tmp}/run-{name}", f"data.train={where}", f"data.eval={where}",
+           "train.steps=3", "data.rate_hz=10")
+    digests[name] = orrery("ckpt", "digest", tmp / f"run-{name}").stdout.strip()
+    print(f"ok: {name} trains: {digests[name][:16]}")
+
+
+def refusals(tmp):
+    bare = orrery("data", "index", tmp / "pax", "--again")
+    done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/none", f"data.train={tmp}/pax", "train.steps=1",
+                  check=False)
+    check(done.returncode in (65, 78), f"a set without a schema is refused: {bare.stderr} {done.stderr[-300:]}")
+    wrong = dict(SCHEMA, frames_from="sound.wav")
+    (tmp / "wrong.json").write_text(json.dumps(wrong))
+    done = orrery("data", "index", tmp / "pax", "--schema", tmp / "wrong.json", check=False)
+    check(done.returncode == 65 and "'frames_from'" in done.stderr, done.stderr)
+    wrong = dict(SCHEMA, streams=SCHEMA["streams"] + [dict(SCHEMA["streams"][0], name="x", member="lidar.npy")])
+    (tmp / "wrong.json").write_text(json.dumps(wrong))
+    done = orrery("data", "index", tmp / "pax", "--schema", tmp / "wrong.json", check=False)
+    check(done.returncode == 65 and "lidar.npy" in done.stderr and "ep0000" in done.stderr, done.stderr)
+    orrery("data", "index", tmp / "pax", "--schema", tmp / "schema.json")
+    done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/rate", f"data.train={tmp}/pax", "train.steps=1",
+                  "data.rate_hz=5", check=False)
+    check(done.returncode == 78 and "10 Hz" in done.stderr, f"another rate is refused: {done.stderr[-300:]}")
+
+
+def main():
+    digests = {}
+    with folder() as tmp:
+        for name in ("pax", "gnu", "web"):
+            (tmp / name).mkdir()
+        for name, fmt in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT)):
+            for shard in range(2):
+                with_tarfile(tmp / name / f"part-{shard}.tar", fmt, 4 * shard, 4)
+            train(tmp, name, digests)
+        if webdataset:
+            for shard in range(2):
+                with_webdataset(tmp / "web" / f"part-{shard}.tar", 4 * shard, 4)
+            train(tmp, "web", digests)
+        else:
+            print("no webdataset package: its shards are not tried (ORRERY_TORCH_PYTHON)")
+        check(len(set(digests.values())) == 1, f"the same data give the same weights, whoever wrote the tar: {digests}")
+        refusals(tmp)
+
+
+if __name__ == "__main__":
+    main()
