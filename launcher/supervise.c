@@ -17,6 +17,7 @@
 #include "launcher/proc.h"
 #include "launcher/progress.h"
 #include "launcher/roster.h"
+#include "launcher/skew.h"
 #include "launcher/verdict.h"
 #include "launcher/watch.h"
 
@@ -49,6 +50,7 @@ struct supervisor {
     int world;    // ranks of this attempt
     bool growing; // this attempt was asked to stop, so that the next has more ranks
     int64_t pinged_ns, looked_ns;
+    struct skew skew;
     int64_t *silent_ms; // [ranks] of guards on other machines
     // the attempt under way
     int number;
@@ -179,6 +181,7 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
     int rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
     if (!rc) rc = crew_open(&s->crew, &crew, e);
     if (!rc) rc = watch_open(&s->watch, &look, e);
+    if (!rc) rc = skew_init(&s->skew, s->world, j->config->launch_straggler, e);
     if (!rc) rc = start_launcher(s, e);
     if (!rc && s->o->record) {
         s->o->record->attempt = s->number;
@@ -260,11 +263,38 @@ static void look_after_hosts(struct supervisor *s) {
     crew_tell_all(s->crew, WIRE_SAVE);
 }
 
+static void tell_straggler(struct supervisor *s, const struct skew_verdict *v, const char *text) {
+    struct json_writer *w = ledger_event(s->o->ledger, "straggler");
+    json_put_int(w, "rank", v->rank);
+    json_put_string(w, "host", crew_rank(s->crew, v->rank)->host);
+    json_put_double(w, "late_ms", v->late_ms);
+    json_put_string(w, "text", text);
+    ledger_end_event(s->o->ledger);
+    progress_clear(&s->progress);
+    log_warn(s->log, "straggler: %s", text);
+}
+
+static void look_for_stragglers(struct supervisor *s) {
+    struct skew_verdict v;
+    char text[256];
+    if (skew_rank(&s->skew, s->watch, clock_monotonic_ns(), &v)) {
+        snprintf(text, sizeof text, "the others wait %.0f ms of every step (%.0f ms) for rank %d on host %s",
+                 v.late_ms, v.step_ms, v.rank, crew_rank(s->crew, v.rank)->host);
+        tell_straggler(s, &v, text);
+    }
+    if (!job_is_far(s->o->job) || !skew_host(&s->skew, s->crew, &s->o->job->hosts, &v)) return;
+    snprintf(text, sizeof text,
+             "host %.60s is far on the network: %.0f ms there and back, the other hosts %.1f ms",
+             s->o->job->hosts.list[v.host].name, v.late_ms, v.others_ms);
+    tell_straggler(s, &v, text);
+}
+
 static void tick(struct supervisor *s) {
     char text[256];
     look_far(s);
     look_after_hosts(s);
     watch_poll(s->watch);
+    look_for_stragglers(s);
     account(s);
     tell_keeper(s);
     if (s->wish != STOP_NONE) return;
@@ -438,6 +468,7 @@ static void attempt_end(struct supervisor *s, bool orderly) {
     if (s->crew) tear_down(s, orderly);
     save_boxes(s);
     watch_close(s->watch);
+    skew_fini(&s->skew);
     crew_close(s->crew);
     s->watch = NULL;
     s->crew = NULL;

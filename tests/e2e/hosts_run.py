@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -56,6 +57,30 @@ def lost(h, fault, *wanted):
         all_gone(h)
 
 
+def straggles(h, what, *wanted, **keys):
+    with folder() as tmp:
+        child = h.start(*words(h, tmp, steps=1000000, launch__straggler=0.3, **keys), env=fake_environment())
+        check(wait_step(f"{tmp}/run", 20, 60), "it runs")
+        if what == "delay":
+            h.do("delay", "h2", 100)
+
+        def named():
+            return [r for r in events(f"{tmp}/run", "straggler") if all(w in r["text"] for w in wanted)]
+        check(wait_for(named, 90, 0.2), f"{what}: a straggler is named: {[r['text'] for r in events(f'{tmp}/run', 'straggler')]}")
+        check(named()[-1]["host"] == "h2", named()[-1]["text"])
+        if what == "delay":
+            h.do("delay", "h2", 0)
+        stop(h, child)
+        all_gone(h)
+
+
+def stop(h, child):
+    for pid, command in h.processes("h1").items():
+        if "orrery run" in command:
+            os.kill(pid, signal.SIGTERM)
+    check(child.wait(60) == 75, "it saves and stops")
+
+
 def bad_words(h):
     with folder() as tmp:
         for layout, text in (("-oProxyCommand=x:1", "no host name"), ("h1;reboot", "no host name"), ("h1:0", "slots"),
@@ -68,6 +93,8 @@ def bad_words(h):
 def main():
     with hosts() as h:
         plain(h)
+        straggles(h, "delay", "host h2 is far")
+        straggles(h, "slow", "for rank 2 on host h2", fault__inject="slow=60ms:rank=2")
         lost(h, "cut", "has not been heard for", "link is cut")
         lost(h, "freeze", "has not been heard for")
         lost(h, "off", "lost")
