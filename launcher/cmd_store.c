@@ -278,22 +278,46 @@ static int store_bench(const struct store_args *a, struct err *e) {
     return rc;
 }
 
+// ---- probe
+
+static int store_probe_url(const struct store_args *a, struct err *e) {
+    struct store_place p;
+    struct store_caps caps;
+    int rc = store_place_open(&p, a->from, true, &a->store, e);
+    if (rc) return rc;
+    rc = store_probe(p.store, &caps, e);
+    store_place_close(&p);
+    if (rc) return rc;
+    static const char *const words[] = {"no", "yes"}, *const json[] = {"false", "true"};
+    if (a->json)
+        printf("{\"vendor\": \"%s\", \"create_only\": %s, \"create_only_complete\": %s, \"checksum\": %s}\n",
+               caps.vendor, json[caps.create_only], json[caps.create_only_complete], json[caps.checksum]);
+    else
+        printf("%-46s %s\n%-46s %s\n%-46s %s\n%-46s %s\n", "taken for", caps.vendor,
+               "create-only PUT (checkpoints need it)", words[caps.create_only],
+               "create-only completion of multipart uploads", words[caps.create_only_complete],
+               "refuses a PUT whose CRC32C is wrong", words[caps.checksum]);
+    return caps.create_only
+               ? 0
+               : err_set(e, ERR_CONFIG,
+                         "%s replaces objects where it is told not to: two jobs could commit one "
+                         "checkpoint; keep checkpoints elsewhere, or set ORRERY_STORE_VENDOR",
+                         a->from);
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     bool two; // takes a second URL
     int (*run)(const struct store_args *a, struct err *e);
-} actions[] = {{"ls", false, store_ls},
-               {"cp", true, store_cp},
-               {"rm", false, store_rm},
-               {"cat", false, store_cat},
-               {"bench", false, store_bench}};
+} actions[] = {{"ls", false, store_ls},   {"cp", true, store_cp},        {"rm", false, store_rm},
+               {"cat", false, store_cat}, {"bench", false, store_bench}, {"probe", false, store_probe_url}};
 
 int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct store_args a = {
         .connections = 16, .size_mb = 256, .requests = 200, .deadline_s = 60, .store = {.path_style = true}};
-    const char *payload = NULL;
+    const char *payload = NULL, *vendor = NULL;
     bool virtual = false;
     const struct opt table[] = {
         {"recursive", 'r', OPT_FLAG, NULL, "ls, cp, rm: all that lies below", &a.recursive, 0, 0},
@@ -308,6 +332,7 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"size", 0, OPT_INT, "MB", "bench: of the large object (256)", &a.size_mb, 1, 1 << 20},
         {"requests", 0, OPT_INT, "N", "bench: small ones at each width (200)", &a.requests, 1, 1000000},
         {"payload", 0, OPT_TEXT, "HOW", "signed, unsigned or auto (ORRERY_STORE_PAYLOAD)", &payload, 0, 0},
+        {"vendor", 0, OPT_TEXT, "NAME", "aws, oss, r2, gcs, rgw, minio (by the host)", &vendor, 0, 0},
         {"virtual-host", 0, OPT_FLAG, NULL, "the bucket in the host's name", &virtual, 0, 0},
         {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},
         {"region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &a.store.region, 0, 0},
@@ -320,6 +345,7 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
     a.store.connections = (int)a.connections;
     a.store.deadline_ms = a.deadline_s * 1000;
     a.store.payload = payload;
+    a.store.vendor = vendor;
     a.store.path_style = !virtual;
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
         if (strcmp(rest.words[0], actions[i].name) != 0) continue;
@@ -327,6 +353,6 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
             return err_set(e, ERR_USAGE, "'orrery store %s' takes one URL", actions[i].name);
         return actions[i].run(&a, e);
     }
-    return err_set(e, ERR_USAGE, "'orrery store %s'? Write: orrery store ls|cp|rm|cat|bench URL",
+    return err_set(e, ERR_USAGE, "'orrery store %s'? Write: orrery store ls|cp|rm|cat|bench|probe URL",
                    rest.words[0]);
 }

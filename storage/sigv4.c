@@ -9,6 +9,16 @@
 
 #define TEXT_MAX ((size_t)64 << 10) // of any one text made here; keys have at most 1 KiB, tokens a few
 
+const struct sigv4_dialect sigv4_aws = {
+    "AWS4-HMAC-SHA256", "AWS4", "aws4_request", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"};
+const struct sigv4_dialect sigv4_google = {"GOOG4-HMAC-SHA256",     "GOOG4",
+                                           "goog4_request",         "x-goog-date",
+                                           "x-goog-content-sha256", "x-goog-security-token"};
+
+static const struct sigv4_dialect *dialect_of(const struct sigv4_request *r) {
+    return r->dialect ? r->dialect : &sigv4_aws;
+}
+
 int sigv4_encode(struct buf *out, const char *text, bool keep_slash, struct err *e) {
     static const char digits[] = "0123456789ABCDEF";
     int rc = 0;
@@ -96,10 +106,10 @@ static int signed_headers(const struct sigv4_request *r, const struct sigv4_cred
     *n = 0;
     if (r->n_headers > SIGV4_FIELDS_MAX - 4) return err_set(e, ERR_BUG, "%zu headers to sign", r->n_headers);
     out[(*n)++] = (struct sigv4_field){"host", r->host};
-    out[(*n)++] = (struct sigv4_field){"x-amz-content-sha256", r->payload_sha256};
-    out[(*n)++] = (struct sigv4_field){"x-amz-date", date};
+    out[(*n)++] = (struct sigv4_field){dialect_of(r)->content_sha256, r->payload_sha256};
+    out[(*n)++] = (struct sigv4_field){dialect_of(r)->date, date};
     if (c->session_token && *c->session_token)
-        out[(*n)++] = (struct sigv4_field){"x-amz-security-token", c->session_token};
+        out[(*n)++] = (struct sigv4_field){dialect_of(r)->security_token, c->session_token};
     for (size_t i = 0; i < r->n_headers; i++) out[(*n)++] = r->headers[i];
     qsort(out, *n, sizeof *out, by_name);
     return 0;
@@ -142,12 +152,12 @@ static int signing_key(const struct sigv4_request *r, const char *secret, const 
     struct buf first;
     unsigned char a[32], b[32];
     buf_init(&first, TEXT_MAX);
-    int rc = buf_appendf(&first, e, "AWS4%s", secret);
+    int rc = buf_appendf(&first, e, "%s%s", dialect_of(r)->key_prefix, secret);
     if (!rc) {
         hash_hmac_sha256(first.data, first.len, day, strlen(day), a);
         hmac_text(a, r->region, b);
         hmac_text(b, r->service, a);
-        hmac_text(a, "aws4_request", key);
+        hmac_text(a, dialect_of(r)->terminator, key);
         explicit_bzero(first.data, first.len);
     }
     buf_fini(&first);
@@ -164,7 +174,7 @@ static int string_to_sign(const struct sigv4_request *r, const struct sigv4_cred
     if (!rc) {
         hash_sha256_of(canonical.data, canonical.len, digest);
         bytes_hex(digest, sizeof digest, hex);
-        rc = buf_appendf(out, e, "AWS4-HMAC-SHA256\n%s\n%s\n%s", date, scope, hex);
+        rc = buf_appendf(out, e, "%s\n%s\n%s\n%s", dialect_of(r)->algorithm, date, scope, hex);
     }
     buf_fini(&canonical);
     return rc;
@@ -179,7 +189,8 @@ static int append_authorization(const struct sigv4_request *r, const struct sigv
     bytes_hex(signature, 32, hex);
     int rc = signed_headers(r, c, date, h, &n, e);
     if (!rc)
-        rc = buf_appendf(out, e, "AWS4-HMAC-SHA256 Credential=%s/%s,SignedHeaders=", c->access_key, scope);
+        rc = buf_appendf(out, e, "%s Credential=%s/%s,SignedHeaders=", dialect_of(r)->algorithm,
+                         c->access_key, scope);
     if (!rc) rc = append_names(h, n, out, e);
     return rc ? rc : buf_appendf(out, e, ",Signature=%s", hex);
 }
@@ -194,7 +205,7 @@ int sigv4_authorize(const struct sigv4_request *r, const struct sigv4_credential
     sigv4_date(r->utc_seconds, date);
     memcpy(day, date, 8);
     day[8] = 0;
-    int rc = buf_appendf(&scope, e, "%s/%s/%s/aws4_request", day, r->region, r->service);
+    int rc = buf_appendf(&scope, e, "%s/%s/%s/%s", day, r->region, r->service, dialect_of(r)->terminator);
     if (!rc) rc = string_to_sign(r, c, date, scope.data, &text, e);
     if (!rc) rc = signing_key(r, c->secret_key, day, key, e);
     if (!rc) {

@@ -24,6 +24,14 @@ struct sigv4_credentials {
     const char *session_token; // NULL or "": none
 };
 
+// What another vendor spells otherwise.
+struct sigv4_dialect {
+    const char *algorithm, *key_prefix, *terminator;    // "AWS4-HMAC-SHA256", "AWS4", "aws4_request"
+    const char *date, *content_sha256, *security_token; // names of headers
+};
+extern const struct sigv4_dialect sigv4_aws;
+extern const struct sigv4_dialect sigv4_google; // cloud.google.com/storage/docs/authentication/signatures
+
 struct sigv4_request {
     const char *method;              // "GET"
     const char *host;                // as in the Host header, with the port where it is not the scheme's own
@@ -36,6 +44,7 @@ struct sigv4_request {
     const char *payload_sha256;   // lower-case hex, or "UNSIGNED-PAYLOAD"
     const char *region, *service; // "us-east-1", "s3"
     int64_t utc_seconds;
+    const struct sigv4_dialect *dialect; // NULL: sigv4_aws
 };
 
 // Every byte but A-Z a-z 0-9 - . _ ~ (and '/' where it is kept) as %XX.
@@ -44,7 +53,8 @@ int sigv4_encode(struct buf *out, const char *text, bool keep_slash, struct err 
 int sigv4_target(const struct sigv4_request *r, struct buf *out, struct err *e) ERR_CHECK;
 void sigv4_date(int64_t utc_seconds, char out[SIGV4_DATE_BYTES]);
 // The value of Authorization, appended to out. It covers host, x-amz-content-sha256 (payload_sha256),
-// x-amz-date (sigv4_date), x-amz-security-token where there is one, and r->headers: all of them must be sent.
+// x-amz-date (sigv4_date), x-amz-security-token (as the dialect spells them) where there is one, and
+// r->headers: all of them must be sent.
 int sigv4_authorize(const struct sigv4_request *r, const struct sigv4_credentials *c, struct buf *out,
                     struct err *e) ERR_CHECK;
 // The text that is hashed into the signature, for messages and tests.

@@ -314,6 +314,12 @@ int store_delete(struct store *s, const char *key, struct err *e) {
     return store_call_blocking(s, &c, &got, e);
 }
 
+int store_probe(struct store *s, struct store_caps *out, struct err *e) {
+    if (s->ops->probe) return s->ops->probe(s, out, e);
+    *out = (struct store_caps){.vendor = "local", .create_only = true, .create_only_complete = true};
+    return 0;
+}
+
 bool store_holds(struct store *s, const char *key, const void *data, size_t bytes) {
     struct buf there;
     struct err ignored = {0};

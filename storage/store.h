@@ -25,6 +25,8 @@ struct store_options {
     // s3: "signed" hashes every body into its signature (SHA-256), "unsigned" leaves that to the transport;
     // NULL, "" or "auto": ORRERY_STORE_PAYLOAD, else unsigned over TLS and to this very machine, else signed.
     const char *payload;
+    const char *
+        vendor; // s3: aws, oss, r2, gcs, rgw, minio, other; NULL or "": ORRERY_STORE_VENDOR, else by the host
 };
 
 struct store_object {
@@ -103,6 +105,16 @@ int store_writer_open(struct store *s, struct store_writer **out, const char *ke
 int store_writer_write(struct store_writer *w, const void *data, size_t bytes, struct err *e) ERR_CHECK;
 int store_writer_commit(struct store_writer *w, struct err *e) ERR_CHECK; // frees w, also on failure
 void store_writer_abort(struct store_writer *w);                          // frees w; NULL-safe
+
+// ---- what the server honours, found out by trying with a small object beside the store's own, which is
+// removed. Asked once per open store.
+struct store_caps {
+    const char *vendor;        // words: "Ceph RGW"; "file system"
+    bool create_only;          // a PUT with that condition does not replace
+    bool create_only_complete; // nor does the completion of a multipart upload
+    bool checksum;             // a PUT with a wrong CRC32C is refused
+};
+int store_probe(struct store *s, struct store_caps *out, struct err *e) ERR_CHECK;
 
 // ---- whole files of this machine, in parts, several under way at once. Both block.
 struct store_transfer {

@@ -27,6 +27,7 @@ struct store_ops {
     int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e);
     // Optional: a faster way to put a large object (parts in parallel).
     int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+    int (*probe)(struct store *s, struct store_caps *out, struct err *e); // optional: all is honoured
     // Optional: a file of `bytes`, more than two parts of it, that an earlier process may have sent a part
     // of.
     int (*put_file)(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,

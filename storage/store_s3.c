@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "storage/hash.h"
 #include "storage/store_s3.h"
 
 #define STALL_MS_MAX 15000
@@ -103,19 +104,33 @@ static void set_get(struct s3_op *op, const struct store_call *c) {
     if (op->range[0]) op->headers[op->n_headers++] = (struct sigv4_field){"range", op->range};
 }
 
-static void set_put(struct s3_op *op, const struct store_call *c) {
+void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t crc) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    char text[9] = "";
+    uint64_t bits = (uint64_t)crc << 4; // 32 bits and 4 of padding are six digits
+    for (int i = 0; i < 6; i++) text[i] = digits[bits >> (30 - 6 * i) & 63];
+    text[6] = text[7] = '=';
+    snprintf(op->crc, sizeof op->crc, "%s%s", v->crc_prefix, text);
+    op->headers[op->n_headers++] = (struct sigv4_field){v->crc_header, op->crc};
+}
+
+static void set_put(struct s3_op *op, const struct s3_store *s, const struct store_call *c) {
     op->verb = op->method = "PUT";
     op->body = c->data;
     op->body_bytes = c->bytes;
     op->hashed = c->hashed;
-    if (c->create_only) op->headers[op->n_headers++] = (struct sigv4_field){"if-none-match", "*"};
+    if (c->create_only) op->headers[op->n_headers++] = s->vendor->create_only;
+    // A body that is hashed into its signature needs no second sum.
+    bool hashed = c->hashed || s->sign_payload;
+    if (s->vendor->crc_header && c->bytes && !hashed)
+        store_s3_op_checksum(op, s->vendor, hash_crc32c(0, c->data, c->bytes));
 }
 
-static void set_op(struct s3_op *op, const struct store_call *c) {
+static void set_op(struct s3_op *op, const struct s3_store *s, const struct store_call *c) {
     op->key = c->key;
     switch (c->op) {
     case STORE_GET: set_get(op, c); break;
-    case STORE_PUT: set_put(op, c); break;
+    case STORE_PUT: set_put(op, s, c); break;
     case STORE_HEAD:
         op->verb = op->method = "HEAD";
         op->accept = accept_head;
@@ -147,7 +162,7 @@ static int s3_start(struct store *s, struct store_request *r, struct err *e) {
                        r->call.key);
     struct s3_op *op = calloc(1, sizeof *op);
     if (!op) return err_set(e, ERR_MEMORY, "%s: no memory for a request", s->url);
-    set_op(op, &r->call);
+    set_op(op, (struct s3_store *)s, &r->call);
     op->owner = r;
     op->finished = on_finished;
     store_s3_op_start(op, (struct s3_store *)s);
@@ -212,18 +227,32 @@ static int set_endpoint(struct s3_store *s, const char *endpoint, struct err *e)
     return s->host && s->base ? 0 : err_set(e, ERR_MEMORY, "no memory to open a store");
 }
 
+static int set_vendor(struct s3_store *s, const struct store_options *options, const char *endpoint,
+                      struct err *e) {
+    const char *name = first_set(options->vendor, getenv("ORRERY_STORE_VENDOR"), NULL, "");
+    const char *host = strstr(endpoint, "//") ? strstr(endpoint, "//") + 2 : endpoint;
+    s->vendor = store_s3_vendor(name, host, *host ? strcspn(host + 1, ":/") + 1 : 0);
+    if (!s->vendor)
+        return err_set(e, ERR_CONFIG, "'%.40s': a store's vendor is aws, oss, r2, gcs, rgw, minio or other",
+                       name);
+    s->path_style = options->path_style && !s->vendor->virtual_only;
+    return 0;
+}
+
 static int set_place(struct s3_store *s, const struct store_options *options, struct err *e) {
     char aws[128];
+    const char *endpoint =
+        first_set(options->endpoint, getenv("AWS_ENDPOINT_URL_S3"), getenv("AWS_ENDPOINT_URL"), "");
+    int rc = set_vendor(s, options, *endpoint ? endpoint : "s3.amazonaws.com", e);
+    if (rc) return rc;
     const char *region =
-        first_set(options->region, getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION"), "us-east-1");
+        first_set(options->region, getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION"), s->vendor->region);
     if (strlen(region) >= sizeof s->region ||
         strspn(region, "abcdefghijklmnopqrstuvwxyz0123456789-") != strlen(region))
         return err_set(e, ERR_CONFIG, "'%.60s' is no S3 region", region);
     snprintf(s->region, sizeof s->region, "%s", region);
     snprintf(aws, sizeof aws, "https://s3.%s.amazonaws.com", region);
-    s->path_style = options->path_style;
-    return set_endpoint(
-        s, first_set(options->endpoint, getenv("AWS_ENDPOINT_URL_S3"), getenv("AWS_ENDPOINT_URL"), aws), e);
+    return set_endpoint(s, *endpoint ? endpoint : aws, e);
 }
 
 static int set_payload(struct s3_store *s, const struct store_options *options, struct err *e) {
@@ -262,6 +291,7 @@ static const struct store_ops s3_ops = {
     .writer_open = store_s3_writer_open,
     .put_large = store_s3_put_large,
     .put_file = store_s3_put_file,
+    .probe = store_s3_probe,
 };
 
 int store_s3_open(struct store **out, const char *rest, const struct store_options *options, struct err *e) {

@@ -7,6 +7,8 @@
 //   store_s3_pace.c   how many requests, retries and hedges
 //   store_s3_upload.c multipart uploads, the writer
 //   store_s3_file.c   a file as a multipart upload that can be gone on with
+//   store_s3_vendor.c what differs between vendors
+//   store_s3_probe.c  what the server at hand honours
 //   store_s3_xml.c    reading XML replies (expat)
 #ifndef ORRERY_STORAGE_STORE_S3_H
 #define ORRERY_STORAGE_STORE_S3_H
@@ -24,9 +26,26 @@
 #define S3_REGION_BYTES   40
 #define S3_BUCKET_MAX     255
 
+// A vendor's ways: a row of store_s3_vendor.c.
+struct s3_vendor {
+    const char *name, *title;
+    const char *suffix;                  // of its hosts; NULL: not to be told by them
+    const struct sigv4_dialect *dialect; // NULL: AWS's
+    const char *service;                 // that is signed for; NULL: "s3"
+    const char *region;                  // when none is configured
+    struct sigv4_field create_only;      // header of a PUT that must not replace
+    bool complete_create_only;           // the same on the completion of an upload
+    const char *crc_header, *crc_prefix; // of a PUT's CRC32C, in base64; NULL: none
+    bool virtual_only;                   // the bucket stands in the host name, whatever is configured
+};
+// By name, or by the host's (of n bytes) where name is NULL or "". NULL: no such name.
+const struct s3_vendor *store_s3_vendor(const char *name, const char *host, size_t n);
+
 struct s3_store {
     struct store store;
     struct http *http;
+    const struct s3_vendor *vendor;
+    struct store_caps caps; // guarded by the store's lock; vendor NULL: not yet probed
     struct creds *creds;
     char *base;   // "https://host:port", of every request
     char *host;   // "host:port", as it is signed
@@ -46,7 +65,7 @@ struct s3_op {
     const char *verb;   // for messages: "GET", "LIST"
     const char *method; // HTTP's
     const char *key;    // relative to the store; NULL: the bucket itself
-    struct sigv4_field query[6], headers[3];
+    struct sigv4_field query[6], headers[4];
     size_t n_query, n_headers;
     const void *body;
     size_t body_bytes;
@@ -63,6 +82,7 @@ struct s3_op {
     void (*finished)(struct s3_op *op); // on any thread; rc, err are set. NULL: store_s3_op_begin's
     void *owner;
     char range[64]; // room for a header's value; named in messages when not empty
+    char crc[24];   // the same, of a checksum
 
     // Progress and outcome.
     struct s3_store *s;
@@ -85,8 +105,9 @@ struct s3_op {
 void store_s3_op_start(struct s3_op *op, struct s3_store *s);
 void store_s3_op_begin(struct s3_op *op, struct s3_store *s); // the same, for store_s3_op_wait
 int store_s3_op_wait(struct s3_op *op, struct err *e) ERR_CHECK;
-int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK; // begin and wait
-void store_s3_op_fini(struct s3_op *op);                                            // frees the reply
+int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK;   // begin and wait
+void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t crc); // adds its header
+void store_s3_op_fini(struct s3_op *op);                                              // frees the reply
 
 // ---- replies that are no success (store_s3_error.c): what it means and what to do about it, in op->err.
 // Returns its code: UNAVAILABLE, TIMEOUT and PEER as `accept` does, any other is final.
@@ -104,6 +125,7 @@ int store_s3_list(struct store *s, const char *prefix, const char *delimiter, st
                   struct err *e);
 int store_s3_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e);
 int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
+int store_s3_probe(struct store *s, struct store_caps *out, struct err *e);
 int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
                       struct err *e);
 

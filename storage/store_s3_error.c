@@ -111,7 +111,7 @@ static bool correct_clock(struct s3_op *op) {
 // ---- verdicts.
 
 static int wrong_region(const struct s3_op *op, const struct s3_error *r, struct err *e) {
-    return err_set(e, ERR_CONFIG,
+    return err_set(e, ERR_DENIED,
                    "HTTP %d%s%s: the bucket is in region '%s', not '%s': set the store's region to '%s'",
                    r->status, r->code[0] ? " " : "", r->code, r->region, op->s->region, r->region);
 }
@@ -134,7 +134,7 @@ static int judge_error(struct s3_op *op, const struct s3_error *r, struct err *e
     if (!strcmp(r->code, "RequestTimeTooSkewed") && correct_clock(op))
         return err_set(e, ERR_UNAVAILABLE, "HTTP %d %s", r->status, r->code);
     if (r->status >= 300 && r->status < 400)
-        return err_set(e, ERR_CONFIG,
+        return err_set(e, ERR_MISSING,
                        "HTTP %d: the endpoint redirects elsewhere, which is never followed: check the "
                        "endpoint, the region and the bucket's name",
                        r->status);

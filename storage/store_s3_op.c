@@ -70,6 +70,7 @@ static int path_of(const struct s3_op *op, char **out, struct err *e) {
 static int add_headers(struct s3_op *op, struct http_exchange *x, const struct sigv4_request *r,
                        struct err *e) {
     struct creds *creds = op->s->creds;
+    const struct sigv4_dialect *d = r->dialect ? r->dialect : &sigv4_aws;
     char date[SIGV4_DATE_BYTES];
     struct buf authorization;
     buf_init(&authorization, WIRE_MAX);
@@ -78,12 +79,12 @@ static int add_headers(struct s3_op *op, struct http_exchange *x, const struct s
     const struct creds_set *a = creds_borrow(creds);
     const struct sigv4_credentials c = {a->access_key, a->secret_key, a->session_token};
     int rc = sigv4_authorize(r, &c, &authorization, e);
-    if (!rc && *a->session_token) rc = add_header(x, e, "x-amz-security-token: %s", a->session_token);
+    if (!rc && *a->session_token) rc = add_header(x, e, "%s: %s", d->security_token, a->session_token);
     creds_return(creds);
     if (!rc) rc = add_header(x, e, "authorization: %s", authorization.data);
     if (!rc) rc = add_header(x, e, "host: %s", r->host);
-    if (!rc) rc = add_header(x, e, "x-amz-date: %s", date);
-    if (!rc) rc = add_header(x, e, "x-amz-content-sha256: %s", r->payload_sha256);
+    if (!rc) rc = add_header(x, e, "%s: %s", d->date, date);
+    if (!rc) rc = add_header(x, e, "%s: %s", d->content_sha256, r->payload_sha256);
     for (size_t i = 0; i < r->n_headers && !rc; i++)
         rc = add_header(x, e, "%s: %s", r->headers[i].name, r->headers[i].value);
     buf_fini(&authorization);
@@ -116,7 +117,8 @@ static int build_attempt(struct s3_op *op, struct http_exchange *x, struct err *
                               .n_headers = op->n_headers,
                               .payload_sha256 = op->payload_sha256,
                               .region = s->region,
-                              .service = "s3"};
+                              .service = s->vendor->service ? s->vendor->service : "s3",
+                              .dialect = s->vendor->dialect};
     r.utc_seconds = clock_utc_ns() / 1000000000 + atomic_load(&s->clock_offset_s);
     rc = set_url(op, x, &r, e);
     if (!rc) rc = add_headers(op, x, &r, e);

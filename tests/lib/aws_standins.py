@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins for AWS on loopback that speak the real protocols: S3 that checks signatures (GET and HEAD of ranges), STS
 AssumeRoleWithWebIdentity, the container credentials endpoint, IMDSv2."""
+import base64
 import hashlib
 import hmac
 import http.server
@@ -71,15 +72,19 @@ class Server(http.server.ThreadingHTTPServer):
         pass
 
 
-def signature(h, secret, access, scope, signed):
+DIALECTS = {"AWS4": ("AWS4-HMAC-SHA256", "x-amz-"), "GOOG4": ("GOOG4-HMAC-SHA256", "x-goog-")}
+
+
+def signature(h, secret, access, scope, signed, dialect="AWS4"):
     """SigV4 by the book, from the request as it came."""
+    algorithm, prefix = DIALECTS[dialect]
     path, _, query = h.path.partition("?")
     pairs = sorted(tuple(p.partition("=")[::2]) for p in query.split("&") if p)
     headers = "".join(f"{name}:{' '.join((h.headers[name] or '').split())}\n" for name in signed.split(";"))
     canonical = "\n".join([h.command, path, "&".join(f"{k}={v}" for k, v in pairs), headers, signed,
-                           h.headers["x-amz-content-sha256"]])
-    text = "\n".join(["AWS4-HMAC-SHA256", h.headers["x-amz-date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])
-    key = ("AWS4" + secret).encode()
+                           h.headers[prefix + "content-sha256"]])
+    text = "\n".join([algorithm, h.headers[prefix + "date"], scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    key = (dialect + secret).encode()
     for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
@@ -169,3 +174,78 @@ def imds(keys, seconds):
             return h.send(200, role_json(keys, seconds, Code="Success", Type="AWS-HMAC", LastUpdated=iso(time.time())))
         h.send(404)
     return Server(answer)
+
+
+def bucket(vendor, access="AK", secret="secret"):
+    """A small store with one vendor's ways: aws, oss, gcs, or careless (which honours no condition). Everything under one key
+    space; .problems says what it was asked in the wrong way."""
+    objects, problems, lock = {}, [], threading.Lock()
+    dialect = "GOOG4" if vendor == "gcs" else "AWS4"
+    conditions = {"aws": ("if-none-match", "*"), "oss": ("x-oss-forbid-overwrite", "true"),
+                  "gcs": ("x-goog-if-generation-match", "0"), "careless": ("if-none-match", "never")}
+    name, value = conditions[vendor]
+    refusal = (409, "FileAlreadyExists") if vendor == "oss" else (412, "PreconditionFailed")
+
+    def error(h, status, code):
+        h.send(status, f"<Error><Code>{code}</Code></Error>")
+
+    def check(h):
+        algorithm, _, rest = (h.headers["authorization"] or "").partition(" ")
+        fields = dict(f.strip().split("=", 1) for f in rest.split(","))
+        scope = fields["Credential"].split("/", 1)[1]
+        if algorithm != DIALECTS[dialect][0]:
+            problems.append(f"algorithm {algorithm}")
+        if signature(h, secret, access, scope, fields["SignedHeaders"], dialect) != fields["Signature"]:
+            problems.append("signature")
+        if vendor == "gcs" and (any(k.lower().startswith("x-amz-") for k in h.headers) or not scope.endswith("/auto/storage/goog4_request")):
+            problems.append(f"x-amz- headers, or scope {scope}")
+        if vendor == "oss" and not h.headers["host"].startswith("bucket."):
+            problems.append(f"host {h.headers['host']}")
+
+    def answer(h):
+        data = h.body()
+        check(h)
+        path, _, query = h.path.partition("?")
+        with lock:
+            taken = h.headers[name] == value and path in objects
+            if h.command == "POST" and "uploads" in query:
+                return h.send(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+            if "uploadId" in query and h.command == "PUT":
+                return h.send(200, ETag=f'"{hashlib.md5(data).hexdigest()}"')
+            if "uploadId" in query and h.command == "POST":
+                return error(h, *refusal) if taken else h.send(200, "<CompleteMultipartUploadResult/>")
+            if "uploadId" in query:
+                return h.send(204)
+            if h.command == "PUT":
+                sum_ = h.headers["x-amz-checksum-crc32c"] or (h.headers["x-goog-hash"] or "").removeprefix("crc32c=")
+                if taken:
+                    return error(h, *refusal)
+                if sum_ and vendor != "careless" and vendor != "oss" and sum_ != crc32c(data):
+                    return error(h, 400, "BadDigest")
+                objects[path] = data
+                return h.send(200, ETag='"x"')
+            if h.command == "DELETE":
+                objects.pop(path, None)
+                return h.send(204)
+            if path not in objects:
+                return error(h, 404, "NoSuchKey")
+            content, wanted = objects[path], h.headers["range"]
+            if not wanted:
+                return h.send(200, content, ETag='"x"')
+            first, last = (int(n) for n in wanted.removeprefix("bytes=").split("-"))
+            last = min(last, len(content) - 1)
+            h.send(206, content[first:last + 1], ETag='"x"', Content_Range=f"bytes {first}-{last}/{len(content)}")
+
+    server = Server(answer)
+    server.objects, server.problems = objects, problems
+    return server
+
+
+def crc32c(data):
+    """In base64, as headers have it."""
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return base64.b64encode((crc ^ 0xffffffff).to_bytes(4, "big")).decode()

@@ -3,6 +3,6 @@
 from proxy import reply
 
 operation, most, deadline = "get", 1, 10
-ends = "bad config"
+ends = "missing input"
 says = r"redirects elsewhere"
 answer = lambda s, c, r: reply(c, 307, b"", ["Location: http://localhost.elsewhere.example/"])

@@ -3,6 +3,6 @@
 from proxy import always
 
 operation, most, deadline = "get", 1, 10
-ends = "bad config"
+ends = "permission"
 says = r"region 'eu-west-9'"
 answer = always(400, "AuthorizationHeaderMalformed", extra="<Region>eu-west-9</Region>")

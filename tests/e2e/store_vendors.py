@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The vendors' ways, each against a stand-in that takes nothing else; and what the probe finds out."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import aws_standins as aws  # noqa: E402
+from orrery_run import ORRERY, check, folder  # noqa: E402
+
+
+def store(server, vendor, *args):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    env |= {"AWS_ENDPOINT_URL": server.url.replace("127.0.0.1", "localhost"), "AWS_ACCESS_KEY_ID": "AK",
+            "AWS_SECRET_ACCESS_KEY": "secret", "ORRERY_STORE_VENDOR": vendor}
+    return subprocess.run([ORRERY, "store", *map(str, args)], env=env, capture_output=True, timeout=120, text=True)
+
+
+def case(name, vendor, want, ends=0):
+    server = aws.bucket(name)
+    done = store(server, vendor, "probe", "s3://bucket/at", "--json")
+    check(done.returncode == ends, f"{name}: probe ends with {ends} {done.stderr.strip()[-200:]}")
+    found = json.loads(done.stdout)
+    check([found[k] for k in ("create_only", "create_only_complete", "checksum")] == want, f"{name}: found {found}")
+    check(not server.objects, "nothing of the probe is left")
+    with folder() as tmp:
+        (tmp / "x").write_text("the words")
+        sent = store(server, vendor, "cp", "--no-verify", tmp / "x", "s3://bucket/at/x")
+        read = store(server, vendor, "cat", "s3://bucket/at/x")
+    check(sent.returncode == 0 and list(server.objects.values()) == [b"the words"], f"{name}: put {sent.stderr}")
+    check(read.stdout == "the words", f"{name}: get")
+    check(not server.problems, f"{name}: every request in its way: {server.problems}")
+
+
+case("aws", "aws", [True, True, True])
+case("oss", "oss", [True, True, False])
+case("gcs", "gcs", [True, True, True])
+case("careless", "other", [False, False, False], ends=78)
+wrong = store(aws.bucket("oss"), "rgw", "probe", "s3://bucket/at")
+check(wrong.returncode == 78 and "ORRERY_STORE_VENDOR" in wrong.stderr, "the wrong vendor's condition is found out")
+check(store(aws.bucket("aws"), "ibm", "ls", "s3://bucket").returncode == 78, "no such vendor")
