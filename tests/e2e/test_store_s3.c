@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The S3 store against a real server; tests/e2e/s3.sh brings one up and sets AWS_* and S3_BUCKET. Without
-// arguments the tests; "reads SECONDS" reads and writes for so long and checks every byte, while the script
-// kills the server; "bench MB" prints throughput.
+// arguments the tests; "keys" that of odd keys alone, drawn from S3_SEED; "reads SECONDS" reads and writes
+// for so long and checks every byte, while the script kills the server; "bench MB" prints throughput.
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -424,6 +424,8 @@ int main(int argc, char **argv) {
     };
     if (!getenv("S3_BUCKET")) return 77;
     snprintf(bucket_url, sizeof bucket_url, "s3://%s", getenv("S3_BUCKET"));
+    const struct CMUnitTest keys[] = {cmocka_unit_test(keys_of_every_kind)};
+    if (argc > 1 && !strcmp(argv[1], "keys")) return cmocka_run_group_tests(keys, NULL, NULL);
     if (argc > 2 && !strcmp(argv[1], "reads")) return reads(strtod(argv[2], NULL));
     if (argc > 2 && !strcmp(argv[1], "bench")) return bench(strtoul(argv[2], NULL, 10));
     return cmocka_run_group_tests(tests, NULL, NULL);

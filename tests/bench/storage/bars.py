@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the table of storage bars with figures seen here: tests/bench/storage/bars.py [--quick] [ROW...]
+Rows: signer throughput noop memory faults wire outage resume crash corruption reshard stall race (all, when none is named).
+--quick: fewer rounds and objects. BUILD (default build) is the build folder. The peers are those of awscli, s3cmd and rclone
+that are installed. Ratios are of interleaved rounds on one machine; nothing is gated but wrong results."""
+import contextlib
+import json
+import os
+import pathlib
+import re
+import resource
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+BUILD = pathlib.Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+TESTS = BUILD / "tests"
+TESTBED = ROOT / "tests/testbed/radosgw"
+PART = 8 << 20
+BUCKET = "orrery-bars"
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def row(bar, *figures):
+    say(f"{bar:12}", " ".join(figures))
+
+
+def call(*args, env=None, check=True, cwd=ROOT, timeout=7200):
+    done = subprocess.run([str(a) for a in args], env=env, cwd=cwd, text=True, capture_output=True, timeout=timeout)
+    if check and done.returncode:
+        raise RuntimeError(f"{shlex.join(map(str, args))} -> {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done
+
+
+def last_line(text, pattern="."):
+    lines = [line for line in text.splitlines() if re.search(pattern, line)]
+    return lines[-1].strip() if lines else "no result"
+
+
+class Bench:
+    """A radosgw with one bucket, and a folder in memory for the files that are moved."""
+
+    def __init__(self, stack, quick):
+        self.quick, self.stack, self.started = quick, stack, None
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="orrery-bars-", dir=memory))
+        stack.callback(shutil.rmtree, self.dir, True)
+
+    def server(self):
+        """Its environment; started when first asked for."""
+        if self.started:
+            return self.started
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="orrery-bars-rgw-"))
+        env = dict(os.environ, ORRERY_RGW_BYTES=str(48 << 30), NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+        env.pop("AWS_CA_BUNDLE", None)  # plain HTTP; rclone refuses to start with it
+        self.stack.callback(lambda: call(TESTBED, "down", folder, check=False))
+        self.rgw = folder
+        call(TESTBED, "up", folder, str(os.getpid()), env=env)
+        call(TESTBED, "bucket", folder, BUCKET)
+        for line in (folder / "env").read_text().splitlines():
+            name, _, value = line.removeprefix("export ").partition("=")
+            env[name] = shlex.split(value)[0]
+        env.update(S3_BUCKET=BUCKET, ORRERY_BUILD=str(BUILD), ORRERY_BIN=str(BUILD / "bin"), NO_COLOR="1")
+        self.started = env
+        return env
+
+
+# ---- throughput
+
+class Tool:
+    def __init__(self, name, put, get, env):
+        self.name, self.put, self.get, self.env = name, put, get, env
+        self.seconds = {"GET": [], "PUT": []}
+        self.cpu = {"GET": [], "PUT": []}
+
+    def move(self, way, command):
+        before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        call(*command, env=self.env)
+        self.seconds[way].append(time.monotonic() - begin)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.cpu[way].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    def median(self, way):
+        return statistics.median(self.seconds[way])
+
+
+def tools(b, env):
+    url, key, secret = env["AWS_ENDPOINT_URL"], env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"]
+    # curl reads its secret from a file: nothing of it stands in the process list.
+    (b.dir / "curlrc").write_text(f'user = "{key}:{secret}"\naws-sigv4 = "aws:amz:us-east-1:s3"\nsilent\nshow-error\nfail\n'
+                                  'header = "x-amz-content-sha256: UNSIGNED-PAYLOAD"\n')
+    curl = ["curl", "-K", b.dir / "curlrc"]
+    yield Tool("one curl", lambda f, k: [*curl, "-T", f, f"{url}/{BUCKET}/{k}"],
+               lambda k, f: [*curl, "-o", f, f"{url}/{BUCKET}/{k}"], env)
+    orrery = [BUILD / "bin/orrery", "store", "cp", "-q"]
+    yield Tool("orrery", lambda f, k: [*orrery, f, f"s3://{BUCKET}/{k}"],
+               lambda k, f: [*orrery, f"s3://{BUCKET}/{k}", f], env)
+    bare = [*orrery, "--no-verify"]
+    yield Tool("unverified", lambda f, k: [*bare, f, f"s3://{BUCKET}/{k}"],
+               lambda k, f: [*bare, f"s3://{BUCKET}/{k}", f], env)
+    aws = "/usr/bin/aws" if os.path.exists("/usr/bin/aws") else shutil.which("aws")
+    if aws:
+        (b.dir / "aws").write_text("[default]\ns3 =\n  max_concurrent_requests = 16\n  multipart_threshold = 8MB\n"
+                                   "  multipart_chunksize = 8MB\n  addressing_style = path\n")
+        cp = [aws, "--endpoint-url", url, "s3", "cp", "--no-progress"]
+        yield Tool("awscli", lambda f, k: [*cp, f, f"s3://{BUCKET}/{k}"], lambda k, f: [*cp, f"s3://{BUCKET}/{k}", f],
+                   {**env, "AWS_CONFIG_FILE": str(b.dir / "aws")})
+    if shutil.which("s3cmd"):
+        host = url.split("//")[1]
+        (b.dir / "s3cfg").write_text(f"[default]\naccess_key = {key}\nsecret_key = {secret}\nhost_base = {host}\n"
+                                     f"host_bucket = {host}\nuse_https = False\n")
+        s3cmd = ["s3cmd", "-c", b.dir / "s3cfg", "-q", "--no-progress", "--multipart-chunk-size-mb=8", "--force"]
+        yield Tool("s3cmd", lambda f, k: [*s3cmd, "put", f, f"s3://{BUCKET}/{k}"],
+                   lambda k, f: [*s3cmd, "get", f"s3://{BUCKET}/{k}", f], env)
+    if shutil.which("rclone"):
+        rclone = ["rclone", "copyto", "-q", "--ignore-times", "--s3-chunk-size", "8M", "--s3-upload-cutoff", "8M", "--s3-upload-concurrency",
+                  "16", "--multi-thread-streams", "16", "--multi-thread-cutoff", "8M", "--s3-no-check-bucket"]
+        yield Tool("rclone", lambda f, k: [*rclone, f, f"r:{BUCKET}/{k}"], lambda k, f: [*rclone, f"r:{BUCKET}/{k}", f],
+                   {**env, "RCLONE_CONFIG": str(b.dir / "rclone"), "RCLONE_CONFIG_R_TYPE": "s3",
+                    "RCLONE_CONFIG_R_PROVIDER": "Ceph", "RCLONE_CONFIG_R_ENDPOINT": url,
+                    "RCLONE_CONFIG_R_ACCESS_KEY_ID": key, "RCLONE_CONFIG_R_SECRET_ACCESS_KEY": secret})
+
+
+def one_round(b, all_tools, source, parts, turn):
+    for i in range(len(all_tools)):
+        t = all_tools[(i + turn) % len(all_tools)]
+        name = t.name.replace(" ", "-")
+        back = b.dir / f"back-{name}"
+        t.move("PUT", t.put(source, f"put-{parts}-{name}"))
+        t.move("GET", t.get(f"put-{parts}-orrery", back))
+        if turn == 0 and back.read_bytes() != source.read_bytes():
+            raise RuntimeError(f"{t.name} brought back other bytes")
+        back.unlink()
+
+
+def throughput(b):
+    env = b.server()
+    rounds = 3 if b.quick else 7
+    source = b.dir / "source"
+    say("throughput   MB/s, medians of interleaved rounds; in brackets orrery's speed over theirs; core-s/GB of the client")
+    for parts in (1, 16, 64):
+        all_tools = list(tools(b, env))
+        source.write_bytes(os.urandom(parts * PART))
+        call(*next(t for t in all_tools if t.name == "orrery").put(source, f"put-{parts}-orrery"), env=env)
+        for turn in range(rounds):
+            one_round(b, all_tools, source, parts, turn)
+        ours = next(t for t in all_tools if t.name == "orrery")
+        for way in ("GET", "PUT"):
+            cells = [f"{t.name} {parts * PART / 1e6 / t.median(way):.0f} ({t.median(way) / ours.median(way):.2f})"
+                     for t in all_tools]
+            cpu = [f"{t.name} {statistics.median(t.cpu[way]) / (parts * PART / 1e9):.2f}" for t in all_tools]
+            say(f"  {way} {parts:2} x 8 MiB: ", ", ".join(cells))
+            say("      core-s/GB: ", ", ".join(cpu))
+
+
+# ---- against a server that does nothing
+
+@contextlib.contextmanager
+def noop():
+    server = subprocess.Popen([TESTS / "noop_http"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(server.stdout.readline())
+        yield dict(os.environ, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+def bench_store(way, total, part, width, env):
+    return json.loads(call(TESTS / "bench_store", way, f"s3://{BUCKET}/bars", total, part, width, env=env).stdout)
+
+
+def medians(runs):
+    return {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+
+
+def noop_rate(b):
+    total = (2 if b.quick else 8) * 10 ** 9
+    shapes = [("get", 1 << 20, 16), ("get", PART, 16), ("get", 256 << 10, 64), ("put", PART, 16)]
+    runs = {s: [] for s in shapes}
+    with noop() as env:
+        for _ in range(3):
+            for s in shapes:
+                runs[s].append(bench_store(s[0], total, s[1], s[2], env))
+    for (way, part, width), found in runs.items():
+        m = medians(found)
+        best = max(r["gb_per_s"] for r in found)
+        row("noop", f"{way.upper()} {width} x {part >> 10} KiB: {m['gb_per_s']:.2f} GB/s (best {best:.2f}), "
+            f"{m['cpu_s_per_gb']:.2f} core-s/GB, CRC32C of every byte read; bar 1 GB/s, 1 core-s/GB")
+
+
+def memory(b):
+    env = b.server()
+    total = (256 if b.quick else 1024) << 20
+    for part in (64 << 10, 256 << 10):
+        bench_store("put", total, part, 64, env)
+        m = bench_store("get", total, part, 64, env)
+        row("memory", f"64 requests of {part >> 10} KiB in flight, their buffers included: {m['peak_mib']:.0f} MiB, "
+            f"{m['cpu_s_per_gb']:.2f} core-s/GB on radosgw; bar 64 MiB")
+
+
+# ---- campaigns
+
+def signer(b):
+    env = b.server()
+    vectors = call(TESTS / "test_sigv4", check=False)
+    keys = 1000 if b.quick else 10000
+    done = call(TESTS / "test_store_s3", "keys", env={**env, "S3_KEYS": str(keys)}, check=False)
+    row("signer", f"AWS vectors {'pass' if not vectors.returncode else 'FAIL'}; {'' if not done.returncode else 'FAILED '}"
+        f"{last_line(done.stdout, 'keys:')}")
+
+
+def faults(b):
+    env = b.server()
+    out = call(TESTS / "store_faults", f"s3://{BUCKET}/faults", 1000 if b.quick else 10000, env=env, check=False)
+    say("faults       bar: ratio at most 2, nothing wrong, lost or doubled\n" + out.stdout.rstrip())
+
+
+def wire(b):
+    """The same faults on the wire, between our HTTP client and radosgw."""
+    env = b.server()
+    n = 300 if b.quick else 3000
+    say("wire         through a relay before radosgw; ratio to the relay alone")
+    clean = None
+    for kind in ("none", "503=5%", "500=5%", "reset=5%", "truncate=5%", "lost=5%", "delay=5%", "stall=5%"):
+        args = [] if kind == "none" else [kind]
+        relay = subprocess.Popen([sys.executable, ROOT / "tests/testbed/proxy/proxy.py", "weather", env["AWS_ENDPOINT_URL"],
+                                  *args], stdout=subprocess.PIPE, text=True)
+        try:
+            url = relay.stdout.readline().strip()
+            out = call(TESTS / "store_faults", f"s3://{BUCKET}/wire-{kind.split('=')[0]}", n, "none",
+                       env={**env, "AWS_ENDPOINT_URL": url}, check=False)
+        finally:
+            relay.kill()
+            relay.wait()
+        line = last_line(out.stdout, "none")
+        if "FAILED" in line or out.returncode:
+            row("wire", f"{kind}: {line}")
+            continue
+        seconds = float(line.split()[2])
+        clean = clean or seconds
+        row("wire", f"{kind}: {n} objects and samples in {seconds:.1f} s, {seconds / clean:.2f} times; nothing wrong")
+
+
+def script(name, *command, pattern=".", full=None, env=None):
+    def run(b):
+        e = {**os.environ, "ORRERY_BUILD": str(BUILD), "ORRERY_BIN": str(BUILD / "bin"), **(env or {})}
+        if not b.quick:
+            e.update(full or {})
+        begin = time.monotonic()
+        done = call(*command, env=e, check=False)
+        line = last_line(done.stdout, pattern)
+        row(name, f"{'' if not done.returncode else 'FAILED '}{line} ({time.monotonic() - begin:.0f} s)")
+    return run
+
+
+def race(b):
+    env = b.server()
+    done = call(TESTS / "test_ckpt_race", f"s3://{BUCKET}/race", env=env, check=False)
+    row("race", f"{'' if not done.returncode else 'FAILED '}on radosgw: {last_line(done.stdout, 'winner')}")
+
+
+FULL = {"ORRERY_FAULT_FULL": "1"}
+ROWS = {
+    "signer": signer,
+    "throughput": throughput,
+    "noop": noop_rate,
+    "memory": memory,
+    "faults": faults,
+    "wire": wire,
+    "outage": script("outage", sys.executable, ROOT / "tests/e2e/stream.py", pattern="survives", full=FULL),
+    "resume": script("resume", sys.executable, ROOT / "tests/e2e/exact.py", "kills", full={"ORRERY_KILLS": "1000"}),
+    "crash": script("crash", TESTS / "test_ckpt_kill", pattern="kills", full=FULL),
+    "steps": script("steps", TESTS / "test_ckpt_steps", pattern="points", full=FULL),
+    "reshard": script("reshard", TESTS / "test_ckpt_reshard", pattern="worst"),
+    "race": race,
+}
+
+
+def main():
+    args = sys.argv[1:]
+    quick = "--quick" in args
+    wanted = [a for a in args if a != "--quick"] or list(ROWS)
+    unknown = [a for a in wanted if a not in ROWS]
+    if unknown or "--help" in args:
+        print(__doc__, "\nrows:", " ".join(ROWS))
+        return 64
+    say(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    failed = 0
+    with contextlib.ExitStack() as stack:
+        b = Bench(stack, quick)
+        for name in wanted:
+            try:
+                ROWS[name](b)
+            except (RuntimeError, subprocess.TimeoutExpired) as problem:
+                row(name, f"FAILED {problem}")
+                failed = 1
+    return failed
+
+
+sys.exit(main())
