@@ -7,13 +7,17 @@
 #include "base/bytes.h"
 #include "base/json.h"
 #include "launcher/opts.h"
+#include "launcher/proc.h"
+#include "launcher/strv.h"
 #include "launcher/units.h"
 #include "storage/dataset.h"
 #include "storage/dataset_schema.h"
 #include "storage/store.h"
 
+#define DRAW_MS 600000
+
 struct data_args {
-    const char *url, *number, *schema;
+    const char *url, *number, *schema, *out;
     bool json, again;
     struct store_options store;
 };
@@ -216,6 +220,35 @@ out:
     return rc;
 }
 
+// Decoders live in orrery-rank: it draws, and prints the paths.
+static int draw(const struct data_args *a, int64_t number, struct err *e) {
+    char program[4096];
+    struct strv command = {NULL};
+    struct buf out, talk;
+    int status = 0;
+    buf_init(&out, (size_t)1 << 20);
+    buf_init(&talk, (size_t)1 << 20);
+    int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, e);
+    const char *const head[] = {program, "--task", "show"};
+    if (!rc) rc = strv_add_all(&command, head, sizeof head / sizeof *head, e);
+    if (!rc) rc = strv_addf(&command, e, "data.train=%s", a->url);
+    if (!rc) rc = strv_addf(&command, e, "show.sample=%" PRId64, number);
+    if (!rc) rc = strv_addf(&command, e, "show.out=%s", a->out);
+    if (!rc && a->store.endpoint) rc = strv_addf(&command, e, "store.endpoint=%s", a->store.endpoint);
+    if (!rc && a->store.region) rc = strv_addf(&command, e, "store.region=%s", a->store.region);
+    if (!rc) rc = proc_capture(command.items, DRAW_MS, &out, &talk, &status, e);
+    if (!rc && out.len) fwrite(out.data, 1, out.len, stdout);
+    if (!rc && status) {
+        const char *why = talk.len ? strstr(talk.data, "error: ") : NULL;
+        rc = err_set(e, status == err_exit_code(ERR_USAGE) ? ERR_USAGE : ERR_DATA, "%.*s",
+                     why ? (int)strcspn(why + 7, "\n") : 18, why ? why + 7 : "orrery-rank failed");
+    }
+    strv_fini(&command);
+    buf_fini(&out);
+    buf_fini(&talk);
+    return rc;
+}
+
 static int data_show(const struct data_args *a, struct err *e) {
     struct dataset *d;
     struct sample s = {.n = 0};
@@ -228,7 +261,9 @@ static int data_show(const struct data_args *a, struct err *e) {
         rc = err_set(e, ERR_USAGE, "%s has samples 0 .. %" PRId64 ", not %" PRId64, a->url,
                      dataset_samples(d) - 1, number);
     if (!rc) rc = dataset_read(d, number, &s, e);
-    if (!rc && a->json)
+    if (!rc && a->out)
+        rc = draw(a, number, e);
+    else if (!rc && a->json)
         rc = show_json(d, &s, e);
     else if (!rc)
         print_sample(d, &s);
@@ -249,6 +284,7 @@ int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
     const struct opt table[] = {
         {"json", 0, OPT_FLAG, NULL, "check, stat, show: as JSON", &a.json, 0, 0},
         {"again", 0, OPT_FLAG, NULL, "index: scan shards that have an index, too", &a.again, 0, 0},
+        {"out", 0, OPT_TEXT, "FOLDER", "show: draw it: frames as PNG, curves as SVG", &a.out, 0, 0},
         {"schema", 0, OPT_TEXT, "FILE", "index: JSON that describes samples which do not describe themselves",
          &a.schema, 0, 0},
         {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},

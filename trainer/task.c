@@ -18,6 +18,7 @@ static const struct task tasks[] = {
     {.name = "rollout", .help = "draw the newest checkpoint's forecasts", .run = task_rollout},
     {.name = "replay", .help = "repeat one step from the checkpoint before it", .run = task_replay},
     {.name = "check", .help = "do the ranks reach each other: sums and speed", .run = task_check},
+    {.name = "show", .help = "draw one sample of data.train", .alone = true, .run = task_show},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
     {.name = "step-bench", .help = "time training steps on made-up data", .run = task_step_bench},
 };

@@ -11,6 +11,7 @@ import struct
 import sys
 import tarfile
 import wave
+import xml.etree.ElementTree
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from orrery_run import check, folder, orrery  # noqa: E402
@@ -95,6 +96,25 @@ def train(tmp, name, digests):
     print(f"ok: {name} trains: {digests[name][:16]}")
 
 
+def drawn(tmp):
+    """One sample as pictures and curves."""
+    out = tmp / "drawn"
+    done = orrery("data", "show", tmp / "pax", 2, "--out", out)
+    names = sorted(p.name for p in out.iterdir())
+    frames = [n for n in names if n.startswith("cam-")]
+    check(len(frames) == FRAMES + 2 and frames[-1] == "cam-0031.png", f"a PNG per frame: {frames[-1]}")
+    for name in frames:
+        data = (out / name).read_bytes()
+        check(data[:8] == b"\x89PNG\r\n\x1a\n" and struct.unpack(">II", data[16:24]) == (SIZE, SIZE), name)
+    for name, curves in (("command.svg", 2), ("skin.svg", 2), ("mic.svg", 1)):
+        root = xml.etree.ElementTree.parse(out / name).getroot()
+        paths = [p.get("d") for p in root if p.tag.endswith("path")]
+        check(len(paths) == curves and all(len(d) > 200 for d in paths), f"{name}: {curves} curves")
+        check(str(out / name) in done.stdout, done.stdout)
+    done = orrery("data", "show", tmp / "pax", 99, "--out", out, check=False)
+    check(done.returncode == 64 and "99" in done.stderr, done.stderr)
+
+
 def refusals(tmp):
     bare = orrery("data", "index", tmp / "pax", "--again")
     done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/none", f"data.train={tmp}/pax", "train.steps=1",
@@ -130,6 +150,7 @@ def main():
         else:
             print("no webdataset package: its shards are not tried (ORRERY_TORCH_PYTHON)")
         check(len(set(digests.values())) == 1, f"the same data give the same weights, whoever wrote the tar: {digests}")
+        drawn(tmp)
         refusals(tmp)
 
 
