@@ -15,6 +15,8 @@
 
 #include "base/clock.h"
 
+#define CHILDREN_BYTES 65536
+
 extern char **environ;
 
 bool proc_find(const char *name, char *out, size_t out_bytes) {
@@ -199,4 +201,22 @@ const char *proc_signal_name(int signal_number) {
     if (signal_number <= 0 || (size_t)signal_number >= sizeof names / sizeof *names || !names[signal_number])
         return "a signal";
     return names[signal_number];
+}
+
+void proc_kill_children(pid_t but) {
+    char path[64];
+    struct buf text;
+    struct err ignored = {0};
+    buf_init(&text, CHILDREN_BYTES);
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", (int)getpid());
+    if (!bytes_read_file(path, CHILDREN_BYTES, &text, &ignored)) {
+        for (char *at = text.data; at && *at;) {
+            char *end;
+            long pid = strtol(at, &end, 10);
+            if (end == at) break;
+            if (pid > 1 && pid != but) kill((pid_t)pid, SIGKILL);
+            at = end + strspn(end, " ");
+        }
+    }
+    buf_fini(&text);
 }

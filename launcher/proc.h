@@ -38,6 +38,8 @@ bool proc_find(const char *name, char *out, size_t out_bytes);
 // Path of a program beside this one; $env_name overrides it.
 int proc_sibling(const char *name, const char *env_name, char *out, size_t out_bytes,
                  struct err *e) ERR_CHECK;
+// Kills every child of this process but one, those that were handed down to it as well.
+void proc_kill_children(pid_t but);
 bool proc_alive(pid_t pid);                      // exists and is no zombie
 const char *proc_signal_name(int signal_number); // "SIGKILL"
 

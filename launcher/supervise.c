@@ -450,6 +450,8 @@ static void tear_down(struct supervisor *s, bool orderly) {
         clock_sleep_ms(10);
         reap(s);
     }
+    // What mpirun had started to reach the other hosts (ssh, srun) outlives it when a host is dead.
+    if (job_is_far(s->o->job)) proc_kill_children(s->o->keeper->pid);
     reap(s);
 }
 
