@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/cache.h"
 #include "storage/dataset_manifest.h"
 #include "storage/hash.h"
 
@@ -21,6 +22,7 @@ struct slot {
 
 struct dataset {
     struct store *store;
+    struct cache *cache; // NULL: none
     struct dataset_manifest manifest;
     pthread_mutex_t lock; // guards what follows
     pthread_cond_t loaded;
@@ -106,6 +108,7 @@ void dataset_close(struct dataset *d) {
     for (size_t i = 0; d->slots && i < d->manifest.n_shards; i++) drop(&d->slots[i]);
     free(d->slots);
     dataset_manifest_fini(&d->manifest);
+    cache_close(d->cache);
     store_close(d->store);
     pthread_cond_destroy(&d->loaded);
     pthread_mutex_destroy(&d->lock);
@@ -304,6 +307,38 @@ static int verify(const struct dataset *d, const char *shard, const struct sampl
     return 0;
 }
 
+int dataset_use_cache(struct dataset *d, const char *folder, int64_t max_bytes, struct err *e) {
+    return cache_open(&d->cache, folder, max_bytes, e);
+}
+
+// By content, as far as that is known before reading: data sets of one name, or one set under two URLs, do
+// not meet.
+static void cache_name(const struct manifest_shard *shard, int64_t lo, int64_t extent, char out[96]) {
+    snprintf(out, 96, "%08" PRIx32 "-%08" PRIx32 "-%" PRIx64 "-%" PRIx64 "-%" PRIx64, shard->crc32c,
+             shard->index_crc32c, (uint64_t)shard->bytes, (uint64_t)lo, (uint64_t)extent);
+}
+
+// True when the sample came whole out of the cache.
+static bool read_cached(struct dataset *d, const struct manifest_shard *shard, int64_t lo, int64_t extent,
+                        struct sample *out) {
+    char name[96];
+    struct err damaged = {ERR_OK};
+    if (!d->cache || !extent) return false;
+    cache_name(shard, lo, extent, name);
+    if (!cache_get(d->cache, name, out->block, (size_t)extent)) return false;
+    if (!verify(d, shard->key, out, &damaged)) return true;
+    cache_drop(d->cache, name);
+    return false;
+}
+
+static void keep_cached(struct dataset *d, const struct manifest_shard *shard, int64_t lo, int64_t extent,
+                        const struct sample *s) {
+    char name[96];
+    if (!d->cache || !extent) return;
+    cache_name(shard, lo, extent, name);
+    cache_put(d->cache, name, s->block, (size_t)extent);
+}
+
 static int read_row(struct dataset *d, const struct manifest_shard *shard, const struct dataset_index *x,
                     const struct index_sample *s, struct sample *out, struct err *e) {
     const struct index_member *last = &x->members[s->first + s->n - 1];
@@ -315,10 +350,12 @@ static int read_row(struct dataset *d, const struct manifest_shard *shard, const
     out->block = malloc((size_t)extent + text_bytes(x, s));
     if (!out->block) return err_set(e, ERR_MEMORY, "no memory for a sample of %" PRId64 " bytes", extent);
     lay_out(out, x, s, lo, out->block + extent);
+    if (read_cached(d, shard, lo, extent, out)) return 0;
     for (int reads = 1;; reads++) {
         int rc = extent ? store_get_range(d->store, shard->key, lo, (size_t)extent, out->block, e) : 0;
         if (rc) return err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem);
         rc = verify(d, shard->key, out, e);
+        if (!rc) keep_cached(d, shard, lo, extent, out);
         if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;
         err_clear(e);
     }

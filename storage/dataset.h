@@ -50,6 +50,10 @@ struct dataset_shard {
 void dataset_shard(const struct dataset *d, int64_t shard, struct dataset_shard *out);
 const char *dataset_shard_key(const struct dataset *d, int64_t shard);
 
+// Samples that were read from the store are kept in this folder, for all processes of the node (storage/cache.h).
+// Before the first read.
+int dataset_use_cache(struct dataset *d, const char *folder, int64_t max_bytes, struct err *e) ERR_CHECK;
+
 // Reads one sample's members in one ranged GET and verifies them. DATA names shard, member and offset.
 struct sample_member {
     const char *name; // "video.png"

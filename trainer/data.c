@@ -127,6 +127,9 @@ static int data_open_parts(struct data *d, const struct config *c, const char *u
     const struct stream_schema *streams;
     int rc = dataset_open(&d->dataset, url, &options, e);
     if (rc) return rc;
+    if (c->data_cache_dir[0])
+        rc = dataset_use_cache(d->dataset, c->data_cache_dir, c->data_cache_mb << 20, e);
+    if (rc) return rc;
     int n = dataset_streams(d->dataset, &streams);
     rc = modality_set_init(&d->set, c, streams, n, e);
     if (!rc) rc = data_check_rate(d, c, e);

@@ -96,6 +96,24 @@ def train(tmp, name, digests):
     print(f"ok: {name} trains: {digests[name][:16]}")
 
 
+def cached(tmp, digest):
+    """The same weights out of the node's cache, filled or damaged."""
+    cache = tmp / "cache"
+    for turn in ("fill", "use", "damage"):
+        orrery("run", "configs/tiny.yaml", "-n", 2, f"run.dir={tmp}/cached-{turn}", f"data.train={tmp}/pax",
+               f"data.eval={tmp}/pax", "train.steps=3", f"data.cache_dir={cache}", "data.cache_mb=64")
+        got = orrery("ckpt", "digest", tmp / f"cached-{turn}").stdout.strip()
+        check(got == digest, f"cache, {turn}: the same weights")
+        files = [p for p in cache.iterdir() if p.name[0] != "."]
+        check(len(files) == 8 and not [p for p in cache.iterdir() if p.name.startswith(".temp")], "every sample is kept once")
+        if turn != "use":
+            continue
+        for path in files:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 4
+            path.write_bytes(data)
+
+
 def drawn(tmp):
     """One sample as pictures and curves."""
     out = tmp / "drawn"
@@ -150,6 +168,7 @@ def main():
         else:
             print("no webdataset package: its shards are not tried (ORRERY_TORCH_PYTHON)")
         check(len(set(digests.values())) == 1, f"the same data give the same weights, whoever wrote the tar: {digests}")
+        cached(tmp, digests["pax"])
         drawn(tmp)
         refusals(tmp)
 
