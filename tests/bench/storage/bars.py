@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Prints the table of storage bars with figures seen here: tests/bench/storage/bars.py [--quick] [ROW...]
-Rows: signer throughput noop memory faults wire outage resume crash corruption reshard stall race (all, when none is named).
+Rows: signer throughput noop memory faults wire outage resume crash steps corruption stall reshard race (all, when none is named).
 --quick: fewer rounds and objects. BUILD (default build) is the build folder. The peers are those of awscli, s3cmd and rclone
 that are installed. Ratios are of interleaved rounds on one machine; nothing is gated but wrong results."""
 import contextlib
@@ -263,6 +263,22 @@ def script(name, *command, pattern=".", full=None, env=None):
     return run
 
 
+def corruption(b):
+    found = []
+    for program in ("test_dataset", "test_ckpt"):
+        done = call(TESTS / program, check=False)
+        both = done.stdout + done.stderr
+        found.append(f"{program[5:]}: every flipped bit {'found' if '[       OK ] every_flipped' in both else 'NOT found'}")
+    row("corruption", "; ".join(found))
+
+
+def stall(b):
+    folder = b.dir / "stall"
+    done = call(TESTS / "bench_stall", folder)
+    shutil.rmtree(folder)
+    row("stall", last_line(done.stdout), "; bar 5 ms")
+
+
 def race(b):
     env = b.server()
     done = call(TESTS / "test_ckpt_race", f"s3://{BUCKET}/race", env=env, check=False)
@@ -281,6 +297,8 @@ ROWS = {
     "resume": script("resume", sys.executable, ROOT / "tests/e2e/exact.py", "kills", full={"ORRERY_KILLS": "1000"}),
     "crash": script("crash", TESTS / "test_ckpt_kill", pattern="kills", full=FULL),
     "steps": script("steps", TESTS / "test_ckpt_steps", pattern="points", full=FULL),
+    "corruption": corruption,
+    "stall": stall,
     "reshard": script("reshard", TESTS / "test_ckpt_reshard", pattern="worst"),
     "race": race,
 }
