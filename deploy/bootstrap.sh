@@ -11,7 +11,7 @@ need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev li
 if [ "$what" = test ]; then
   need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
          python3 procps openssl radosgw ceph-mon ceph-osd
-         slurmctld slurmd slurm-client munge python3-yaml)
+         gdb gdbserver tmux slurmctld slurmd slurm-client munge python3-yaml)
 fi
 
 as_root() {

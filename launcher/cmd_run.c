@@ -16,6 +16,8 @@ struct run_words {
     const char *config, *hosts;
     int64_t ranks;
     bool force;
+    const char *debug_text;
+    struct debug *debug; // NULL: none
 };
 
 // The first line: what will happen.
@@ -94,6 +96,7 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                                   .ranks = words->ranks,
                                   .hosts = words->hosts,
                                   .resume_step = resume.step,
+                                  .debug = words->debug,
                                   .record = true};
     rc = job_run(&request, log, e);
     if (rc == err_exit_code(ERR_SAVED)) log_info(log, "stopped early and saved; the same command goes on");
@@ -103,8 +106,15 @@ out:
     return rc;
 }
 
+// While somebody looks around in a rank, nothing counts as hung and nothing is tried again.
+static int wait_for_people(struct strv *overrides, struct err *e) {
+    static const char *const words[] = {"launch.hang_s=0", "launch.attempts=1", "comm.deadline_s=86400"};
+    return strv_add_all(overrides, words, 3, e);
+}
+
 int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
     struct run_words words = {0};
+    struct debug debug;
     const struct opt table[] = {
         {"ranks", 'n', OPT_INT, "N", "ranks to start (default: the scheduler's, launch.ranks, else 2)",
          &words.ranks, 1, 4096},
@@ -112,18 +122,25 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
          0},
         {"hosts", 0, OPT_TEXT, "LIST", "machines to run on: h1:2,h2:2, or @FILE (default: launch.hosts)",
          &words.hosts, 0, 0},
+        {"debug", 0, OPT_TEXT, "RANK[=TOOL]", "that rank under gdb, cuda-gdb, valgrind or compute-sanitizer",
+         &words.debug_text, 0, 0},
     };
     struct opts_rest rest;
+    struct strv overrides = {0};
     struct config_file *file = NULL;
     struct rundir run = {.lock_fd = -1};
     struct log log;
     log_init(&log, STDERR_FILENO, LOG_INFO, NULL);
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
     if (rc || rest.help) return rc;
-    rc = load_config(&file, rest.words[0], rest.overrides, rest.n_overrides, e);
+    if (words.debug_text) rc = debug_parse(words.debug = &debug, words.debug_text, e);
+    if (!rc && words.debug_text) rc = wait_for_people(&overrides, e);
+    if (!rc) rc = strv_add_all(&overrides, rest.overrides, rest.n_overrides, e);
+    if (!rc) rc = load_config(&file, rest.words[0], (const char *const *)overrides.items, overrides.n, e);
     if (!rc) rc = rundir_open(&run, config_values(file)->run_dir, true, e);
     if (!rc) rc = run_in(&run, file, &words, &log, e);
     rundir_close(&run);
     config_close(file);
+    strv_fini(&overrides);
     return rc;
 }

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "launcher/boxdir.h"
+#include "launcher/debug.h"
 #include "launcher/farbox.h"
 #include "launcher/proc.h"
 #include "launcher/ranklog.h"
@@ -162,14 +163,15 @@ static int rank_environment(struct guard *g, struct strv *env, struct err *e) {
 }
 
 static int start_rank(struct guard *g, char *const *argv, struct err *e) {
-    struct strv env = {0};
+    struct strv env = {0}, words = {0};
     struct wire_message m;
     int ends[2];
     int rc = rank_environment(g, &env, e);
+    if (!rc) rc = debug_wrap(g->rank, argv, &words, e);
     if (!rc && pipe2(ends, O_CLOEXEC)) rc = err_errno(e, errno, "cannot make a pipe");
     if (rc) goto out;
     fcntl(ends[0], F_SETFL, O_NONBLOCK);
-    struct proc_spec spec = {.argv = argv,
+    struct proc_spec spec = {.argv = words.items,
                              .env = env.items,
                              .out = ends[1],
                              .err = ends[1],
@@ -184,6 +186,7 @@ static int start_rank(struct guard *g, char *const *argv, struct err *e) {
     tell(g, &m);
 out:
     strv_fini(&env);
+    strv_fini(&words);
     return rc;
 }
 

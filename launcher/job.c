@@ -25,10 +25,10 @@ extern char **environ;
 
 static const char *const passed_names[] = {
     GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_BOXES,  GUARD_LOGS, "ORRERY_ATTEMPT",
-    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, NULL};
+    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, DEBUG_ENV,  NULL};
 static const char *const far_names[] = {
     GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_FAR_MS, GUARD_LOGS, "ORRERY_ATTEMPT",
-    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, NULL};
+    "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, DEBUG_ENV,  NULL};
 
 static int64_t ranks_default(const struct config *c, int64_t asked) {
     if (asked > 0) return asked;
@@ -84,6 +84,9 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
     else if (!rc)
         rc = strv_set(env, e, GUARD_BOXES, "%s", a->box_path);
     if (!rc && !getenv(GUARD_LOG_MB)) rc = strv_set(env, e, GUARD_LOG_MB, "%d", GUARD_LOG_MB_DEFAULT);
+    const struct debug *d = j->request->debug;
+    if (!rc && d) rc = strv_set(env, e, DEBUG_ENV, "%d=%s", d->rank, d->tool->name);
+    if (!rc && !d) rc = strv_set(env, e, DEBUG_ENV, "%s", "");
     if (!rc) rc = strv_set(env, e, GUARD_LOGS, "%s", a->log_path);
     if (!rc) rc = strv_set(env, e, "ORRERY_ATTEMPT", "%d", a->number);
     if (!rc) rc = strv_set(env, e, "ORRERY_RUN_DIR", "%s", j->run->path);
@@ -301,6 +304,8 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     j->run = request->run;
     int rc = find_programs(j, e);
     if (!rc) rc = plan_ranks(j, e);
+    if (!rc && request->debug && request->debug->rank >= j->ranks)
+        rc = err_set(e, ERR_USAGE, "--debug %d: there are ranks 0 to %d", request->debug->rank, j->ranks - 1);
     if (!rc && !j->run) {
         rc = make_scratch(&scratch, e);
         j->run = &scratch;

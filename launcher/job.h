@@ -9,6 +9,7 @@
 #include "base/config.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "launcher/debug.h"
 #include "launcher/netif.h"
 #include "launcher/place.h"
 #include "launcher/rundir.h"
@@ -26,6 +27,7 @@ struct job_request {
     bool alone;              // the task needs no other ranks: one process, no mpirun
     int64_t resume_step;     // newest checkpoint there is, -1 none
     bool record; // this job is the run itself: keeps run.json, events.jsonl, the black boxes; restarts
+    struct debug *debug;     // one rank under a tool; NULL: none
     const char *const *args; // key=value, given to every rank
     size_t n_args;
 };

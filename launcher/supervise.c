@@ -210,6 +210,15 @@ static void tell_keeper(struct supervisor *s) {
     }
 }
 
+static void attach_debugger(struct supervisor *s) {
+    struct debug *d = s->o->job->request->debug;
+    if (!d || d->rank >= crew_world(s->crew)) return;
+    const struct crew_rank *rank = crew_rank(s->crew, d->rank);
+    if (rank->pid <= 0 || rank->pid == d->begun) return;
+    progress_clear(&s->progress);
+    debug_attach(d, rank->pid, rank->host, job_is_far(s->o->job), s->log);
+}
+
 static enum ledger_kind kind_now(const struct supervisor *s) {
     const struct blackbox_page *p = watch_front(s->watch);
     if (s->obeyed != STOP_NONE) return LEDGER_STOP;
@@ -297,6 +306,7 @@ static void tick(struct supervisor *s) {
     look_for_stragglers(s);
     account(s);
     tell_keeper(s);
+    attach_debugger(s);
     if (s->wish != STOP_NONE) return;
     watch_progress(s->watch, text, sizeof text);
     progress_show(&s->progress, text);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "trainer/debugger.h"
 #include "trainer/rank.h"
 #include "trainer/task.h"
 
@@ -71,6 +72,7 @@ int main(int argc, char **argv) {
     if (argc == 2 && !strcmp(argv[1], "--version")) return print_version();
     if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
     log_init(&r.log, STDERR_FILENO, LOG_INFO, "");
+    debugger_wait(&r.log);
     int rc = parse(&a, argc, argv, &e);
     if (!rc && a.help) return usage(stdout);
     if (!rc) rc = run(&r, &a, &e);
