@@ -109,12 +109,12 @@ static int on_close(void *arg, curl_socket_t fd) {
     return close(fd);
 }
 
+// The port lies at the same place for IPv4.
 static int port_of(int fd) {
-    struct sockaddr_storage at = {0};
+    struct sockaddr_in6 at;
     socklen_t n = sizeof at;
-    if (getsockname(fd, (struct sockaddr *)&at, &n)) return 0;
-    return ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-                                          : ((struct sockaddr_in *)&at)->sin_port);
+    memset(&at, 0, sizeof at);
+    return getsockname(fd, (struct sockaddr *)&at, &n) ? 0 : ntohs(at.sin6_port);
 }
 
 static int on_connected(void *arg, char *remote, char *local, int remote_port, int local_port) {
