@@ -87,7 +87,11 @@ static void put_numbers(struct json_writer *w, const struct metrics_line *l) {
     json_close(w, '}');
     json_put_double(w, "grad_norm", l->report->grad_norm);
     json_put_double(w, "lr", l->report->rate);
-    if (l->report->skipped) json_put_bool(w, "skipped", true);
+    if (l->report->skipped) {
+        json_put_bool(w, "skipped", true);
+        json_put_int(w, "suspect_first", l->report->suspect_first);
+        json_put_int(w, "suspects", l->report->suspects);
+    }
     json_put_double(w, "samples_per_s", l->samples_per_s);
     json_put_double(w, "data_wait", l->data_wait);
     json_put_object(w, "seconds");

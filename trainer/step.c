@@ -248,17 +248,43 @@ double step_share(const struct step *s, int64_t shard, int i) {
     return s->counts[i] > 0 ? s->losses[shard * s->set->n + i] / (double)s->counts[i] : 0;
 }
 
+// The samples of the shards whose losses are not finite; all of the batch when all are.
+static void find_suspects(const struct step *s, int64_t number, struct step_report *out) {
+    int64_t first = -1, last = -1, micro = s->micro;
+    for (int64_t k = 0; k < s->config->comm_shards; k++) {
+        bool sound = true;
+        for (int i = 0; i < s->set->n; i++) sound = sound && isfinite(s->losses[k * s->set->n + i]);
+        if (sound) continue;
+        if (first < 0) first = k;
+        last = k;
+    }
+    if (first < 0) {
+        first = 0;
+        last = s->config->comm_shards - 1;
+    }
+    out->suspect_first = number * s->config->train_batch + first * micro;
+    out->suspects = (last - first + 1) * micro;
+}
+
+// Sums over all ranks are judged, so all ranks come to the same end.
 static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
                  struct err *e) {
     bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
-    out->skipped = !sound;
-    if (sound || s->config->train_on_nan == ON_NAN_SKIP) return 0;
+    bool spike = sound && s->config->train_spike > 0 && out->grad_norm > s->config->train_spike;
+    out->skipped = !sound || spike;
+    if (!out->skipped) return 0;
+    find_suspects(s, number, out);
+    if (s->config->train_on_nan != ON_NAN_STOP) return 0;
+    const char *what = spike                 ? "the gradient's norm is above train.spike"
+                       : isfinite(out->loss) ? "the gradient is not finite"
+                                             : "the loss is not finite";
     return err_set(
         e, ERR_DATA,
-        "step %lld: %s not finite (loss %g, %lld numbers in the gradients); what was saved before is "
-        "kept; look at the data, lower optim.lr, or set train.on_nan=skip",
-        (long long)number, isfinite(out->loss) ? "the gradient is" : "the loss is", out->loss,
-        (long long)nonfinite);
+        "step %lld: %s (loss %g, norm %g, %lld bad numbers in the gradients), from samples %lld to "
+        "%lld; what was saved before is kept; look at the data, lower optim.lr, or set "
+        "train.on_nan=skip or rollback",
+        (long long)number, what, out->loss, out->grad_norm, (long long)nonfinite,
+        (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 
 static int gather_weights(struct step *s, struct err *e) {

@@ -32,8 +32,9 @@ struct step_report {
     double loss;                        // sum of weight x loss of each modality
     double loss_of[OPS_MODALITIES_MAX]; // mean over active frames of the whole global batch
     double grad_norm, rate;
-    bool skipped;               // train.on_nan=skip met a NaN
-    double seconds[STEP_PARTS]; // of this step; STEP_DATA is the caller's
+    bool skipped;                    // a NaN or a spike: nothing was updated
+    int64_t suspect_first, suspects; // skipped: the global samples it comes from, as narrow as is known
+    double seconds[STEP_PARTS];      // of this step; STEP_DATA is the caller's
 };
 
 // Things all ranks count together once a step, at no extra cost: how many ranks say so.

@@ -7,7 +7,7 @@
 #include "trainer/step.h"
 
 enum step_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
-enum step_on_nan { ON_NAN_STOP, ON_NAN_SKIP };  // of train.on_nan
+enum step_on_nan { ON_NAN_STOP };               // of train.on_nan
 
 // Noise levels of all of this rank's sequences, on the host. S sequences, F frames, M modalities.
 struct step_levels {

@@ -13,6 +13,11 @@
 #include "trainer/step.h"
 #include "trainer/task.h"
 
+#define SUSPECTS_TOLD 6
+#define ROLLBACKS_MAX 16
+
+enum { ON_NAN_STOP, ON_NAN_SKIP, ON_NAN_ROLLBACK }; // of train.on_nan
+
 struct train {
     struct rank *rank;
     const struct config *config;
@@ -23,9 +28,12 @@ struct train {
     struct optim *optim;
     struct step *step;
     struct snapshot *snapshot;
-    struct metrics *metrics;         // rank 0
-    int64_t replaced;                // broken samples, data.on_error=skip
-    int64_t done;                    // steps
+    struct metrics *metrics;            // rank 0
+    int64_t replaced;                   // broken samples, data.on_error=skip
+    int64_t done;                       // steps
+    int64_t rolled_back[ROLLBACKS_MAX]; // the steps that were the reason
+    int rollbacks;
+    bool roll_back;                  // before the next step
     bool stopped;                    // a signal came to some rank
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
 
@@ -158,17 +166,33 @@ static void tell_replaced(struct train *t, const struct batch *b) {
              (long long)t->done - 1, (long long)b->replaced, (long long)t->replaced, b->why.text);
 }
 
+// Names the samples, and the episodes they are cut from.
+static void tell_skipped(struct train *t, const struct step_report *r) {
+    char episodes[256] = "";
+    size_t used = 0;
+    for (int64_t g = 0; g < r->suspects && g < SUSPECTS_TOLD && used < sizeof episodes; g++) {
+        struct loader_item item;
+        data_item(t->data, r->suspect_first + g, &item);
+        used += (size_t)snprintf(episodes + used, sizeof episodes - used, "%s%lld at frame %lld",
+                                 g ? ", " : "", (long long)item.sample, (long long)item.first_frame);
+    }
+    blackbox_event(t->rank->box, "step %lld skipped: samples %lld to %lld", (long long)t->done - 1,
+                   (long long)r->suspect_first, (long long)(r->suspect_first + r->suspects - 1));
+    if (t->metrics)
+        log_warn(&t->rank->log,
+                 "step %lld skipped: loss %g, gradient norm %g; samples %lld to %lld: episodes %s%s",
+                 (long long)t->done - 1, r->loss, r->grad_norm, (long long)r->suspect_first,
+                 (long long)(r->suspect_first + r->suspects - 1), episodes,
+                 r->suspects > SUSPECTS_TOLD ? ", ..." : "");
+}
+
 static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
     show(t, b, r);
     tell_replaced(t, b);
     t->steps_since++;
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
-    if (r->skipped) {
-        blackbox_event(t->rank->box, "step %lld skipped: not finite", (long long)t->done - 1);
-        if (t->metrics)
-            log_warn(&t->rank->log, "step %lld skipped: loss or gradient not finite", (long long)t->done - 1);
-    }
-    bool due = t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
+    if (r->skipped) tell_skipped(t, r);
+    bool due = r->skipped || t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
     return due ? write_line(t, r, e) : 0;
 }
 
@@ -224,6 +248,14 @@ static int next_batch(struct train *t, const struct batch **out, struct step_rep
     return rc;
 }
 
+// The first time that a step is bad. Met again, it is skipped.
+static bool wants_rollback(const struct train *t) {
+    if (t->config->train_on_nan != ON_NAN_ROLLBACK || t->rollbacks == ROLLBACKS_MAX) return false;
+    for (int i = 0; i < t->rollbacks; i++)
+        if (t->rolled_back[i] == t->done) return false;
+    return true;
+}
+
 static int one_step(struct train *t, struct err *e) {
     const struct batch *batch = NULL;
     struct step_report report = {0};
@@ -236,6 +268,7 @@ static int one_step(struct train *t, struct err *e) {
     if (rc) return rc;
     t->stopped = votes[VOTE_STOP] > 0;
     if (t->metrics) fold_samples(t, t->done);
+    t->roll_back = report.skipped && wants_rollback(t);
     t->done++;
     rc = snapshot_hear(t->snapshot, votes, e);
     return rc ? rc : observe(t, batch, &report, e);
@@ -273,14 +306,42 @@ static int finish(struct train *t, struct err *e) {
     return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, t->done, e);
 }
 
-static int run_steps(struct train *t, struct err *e) {
+static int announce(struct train *t, struct err *e) {
     const struct config *c = t->config;
     int64_t first, count;
     step_range(c, t->rank->world, t->rank->number, t->done, &first, &count);
-    int rc = data_prefetch(t->data, first, count, c->train_batch, e);
+    return data_prefetch(t->data, first, count, c->train_batch, e);
+}
+
+// Back to the newest checkpoint, as all ranks have judged alike. Without one the step stays skipped.
+static int roll_back(struct train *t, struct err *e) {
+    int64_t bad = t->done - 1;
+    t->rolled_back[t->rollbacks++] = bad;
+    t->roll_back = false;
+    int rc = snapshot_finish(t->snapshot, e);
+    if (rc || snapshot_newest(t->snapshot) < 0) return rc;
+    metrics_close(t->metrics);
+    t->metrics = NULL;
+    rc = resume(t, e);
+    if (rc) return rc;
+    blackbox_event(t->rank->box, "rolled back from step %lld to %lld", (long long)bad, (long long)t->done);
+    if (t->metrics)
+        log_warn(&t->rank->log, "rolled back to step %lld; step %lld is skipped if it is bad again",
+                 (long long)t->done, (long long)bad);
+    blackbox_set_step(t->rank->box, t->done);
+    return announce(t, e);
+}
+
+static int run_steps(struct train *t, struct err *e) {
+    const struct config *c = t->config;
+    int rc = announce(t, e);
     t->since = clock_seconds();
     while (!rc && !t->stopped && t->done < c->train_steps) {
         rc = one_step(t, e);
+        if (!rc && t->roll_back) {
+            rc = roll_back(t, e);
+            continue;
+        }
         bool due = c->checkpoint_every > 0 && t->done % c->checkpoint_every == 0 && t->done < c->train_steps;
         if (!rc && due && !t->stopped) rc = save(t, e);
         if (!rc && !t->stopped && evaluation_due(t))

@@ -77,6 +77,26 @@ def interrupt_saves(tmp):
     child.output.close()
 
 
+def digest(run):
+    return json.loads(orrery("ckpt", "digest", run, "--json").stdout)["digest"]
+
+
+def bad_step(tmp):
+    """A NaN is skipped, or rolled back: a glitch leaves no trace, a batch that is always bad is left out."""
+    keys = {"data__eval": "", "checkpoint__every": 10}
+    run(tmp, 0, run__dir=f"{tmp}/calm", **keys)
+    done = run(tmp, 0, run__dir=f"{tmp}/rolled", train__on_nan="rollback", fault__inject="nan:rank=1,step=25", ranks=2, **keys)
+    log = (pathlib.Path(tmp) / "rolled" / "logs" / "attempt-1" / "rank-0.log").read_text()
+    check("step 25 skipped" in log and "; samples " in log and "episodes " in log, "the samples of the bad step are named")
+    check("rolled back to step " in log, "and the run goes back to a checkpoint")
+    check(digest(f"{tmp}/calm") == digest(f"{tmp}/rolled"), "a glitch that was rolled back leaves no trace in the weights")
+    steps = [json.loads(line).get("step") for line in (pathlib.Path(tmp) / "rolled" / "metrics.jsonl").read_text().splitlines()]
+    check(steps == sorted(steps), "metrics read as if nothing had happened")
+    run(tmp, 0, run__dir=f"{tmp}/spiky", train__on_nan="rollback", train__spike=1e-9, train__steps=12, **keys)
+    log = (pathlib.Path(tmp) / "spiky" / "logs" / "attempt-1" / "rank-0.log").read_text()
+    check(log.count(" skipped: ") >= 12, "steps that are bad every time are left out, and the run reaches its end")
+
+
 def bad_data(tmp):
     run(tmp, 66, run__dir=f"{tmp}/other", data__train=f"{tmp}/none", launch__attempts=3)
     done = run(tmp, 78, run__dir=f"{tmp}/other", fault__inject="explode")
@@ -86,7 +106,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, interrupt_saves, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, interrupt_saves, bad_step, bad_data):
             print("--", test.__name__)
             test(tmp)
 

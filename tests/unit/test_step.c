@@ -109,7 +109,9 @@ static void nan_is_skipped_on_demand(void **state) {
     open_fixture(&f, fake_config(SMALL, "comm.shards=4", "train.on_nan=skip", "fault.inject=nan:step=1"));
     assert_false(run(&f, 0).skipped);
     float *kept = weights_of(&f);
-    assert_true(run(&f, 1).skipped); // injected
+    struct step_report bad = run(&f, 1); // injected
+    assert_true(bad.skipped);
+    assert_true(bad.suspect_first >= f.batch.count && bad.suspects >= 1 && bad.suspects < f.batch.count);
     assert_true(weights_are(&f, kept));
     float x = f.batch.x[3][77];
     f.batch.x[3][77] = INFINITY;
