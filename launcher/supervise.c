@@ -23,6 +23,7 @@
 
 #define TICK_MS       50
 #define SETTLE_MS     120   // patience for a truer cause when the first failure may be a victim
+#define WORDLESS_MS   1000  // ... for a rank that ended without a word: MPI ends it so when mpirun dies
 #define STOP_MS       5000  // for the others, when a rank died of the wish to stop
 #define GLANCE_MS     15    // ... when it seems clear: mpirun's own death shows a moment after its ranks'
 #define CREW_MS       60000 // from start until all guards are here
@@ -355,6 +356,8 @@ static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     int64_t now = clock_monotonic_ns();
     if (!s->doubt_since_ns) s->doubt_since_ns = now;
     int64_t patience_ms = verdict_is_doubtful(s->crew) ? SETTLE_MS : GLANCE_MS;
+    watch_poll(s->watch);
+    if (verdict_is_wordless(s->crew, s->watch)) patience_ms = WORDLESS_MS;
     if (now - s->doubt_since_ns < patience_ms * 1000000 && !s->launcher_ended) return OUTCOME_NONE;
     watch_poll(s->watch);
     account(s);

@@ -52,6 +52,13 @@ bool verdict_is_doubtful(const struct crew *crew) {
     return r >= 0 && (is_victim(crew_rank(crew, r)) || crew_rank(crew, r)->state == CREW_LOST);
 }
 
+bool verdict_is_wordless(const struct crew *crew, const struct watch *w) {
+    int r = first_failure(crew);
+    if (r < 0 || crew_rank(crew, r)->state != CREW_ENDED || crew_rank(crew, r)->signal) return false;
+    const struct blackbox_page *p = watch_page(w, r);
+    return p && !p->err_code;
+}
+
 bool verdict_is_external(const struct crew *crew) {
     int r = first_failure(crew);
     const struct crew_rank *rank = r < 0 ? NULL : crew_rank(crew, r);

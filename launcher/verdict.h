@@ -38,6 +38,8 @@ struct verdict {
 bool verdict_needed(const struct crew *crew);
 // True when a failure seen so far may be a victim only, so that a little patience may show the true cause.
 bool verdict_is_doubtful(const struct crew *crew);
+// Is the first failure an exit code that the rank's black box has no words for?
+bool verdict_is_wordless(const struct crew *crew, const struct watch *w);
 // Did the first failure come from outside: a signal, a guard that vanished?
 bool verdict_is_external(const struct crew *crew);
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
