@@ -424,8 +424,9 @@ static __global__ void rows_prepare(const struct attention_task t, int head_dim)
     }
     for (int by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
     if (threadIdx.x == 0 && b < t.sequences) {
-        t.lse2[n] = lse2;
-        t.delta[n] = sum;
+        float *to = t.lse2 + (n - q) * 2 + row_at((int)q);
+        to[0] = lse2;
+        to[64] = sum;
     }
 }
 
@@ -444,16 +445,15 @@ static int backward_room(struct cuda_device *d, struct sm90_backward *f, int hea
     struct attention_task *t = &f->t;
     size_t rows = (size_t)t->sequences * (size_t)t->heads * (size_t)t->padded;
     size_t tiles = (size_t)t->sequences * (size_t)t->heads * (size_t)t->tiles;
-    size_t flags = align_256((1 + tiles) * sizeof *f->flag), row_bytes = align_256(rows * sizeof(float));
+    size_t flags = align_256((1 + tiles) * sizeof *f->flag), row_bytes = align_256(2 * rows * sizeof(float));
     size_t dq = tiles * SM90_QUERIES * (size_t)head_dim * sizeof(float);
     unsigned char *block = NULL;
-    int rc = cuda_scratch(&d->base, (void **)&block, flags + 2 * row_bytes + dq, e);
+    int rc = cuda_scratch(&d->base, (void **)&block, flags + row_bytes + dq, e);
     if (rc != 0) return rc;
     f->next = (uint32_t *)block;
     f->flag = f->next + 1;
     t->lse2 = (float *)(block + flags);
-    t->delta = (float *)(block + flags + row_bytes);
-    f->dq = (float *)(block + flags + 2 * row_bytes);
+    f->dq = (float *)(block + flags + row_bytes);
     rc = cuda_check(cudaMemsetAsync(block, 0, flags, d->stream), "attention_backward", e);
     if (rc == 0 && f->free_order) rc = cuda_check(cudaMemsetAsync(f->dq, 0, dq, d->stream), "attention_backward", e);
     return rc;
@@ -489,9 +489,11 @@ static int backward_hopper(struct cuda_device *d, const struct attention_task *t
     f.turned = turned->view;
     f.key_tiles = turned->tiles;
     // As many key tiles of a head in a row as keep a GPU busy; a function of shapes alone, as the order is.
-    int units = f.t.sequences * f.t.kv_heads, wave = (128 + units - 1) / units;
+    f.units = f.t.sequences * f.t.kv_heads;
+    f.group = f.t.heads / f.t.kv_heads;
+    int wave = (128 + f.units - 1) / f.units;
     f.wave = wave < SM90_WAVE ? SM90_WAVE : wave;
-    f.items = f.key_tiles * units;
+    f.items = f.key_tiles * f.units;
     rc = backward_room(d, &f, head_dim, e);
     if (rc == 0) rc = prepare(d, &f.t, head_dim, e);
     int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
@@ -511,7 +513,6 @@ static int backward_run(struct cuda_device *d, struct attention_task *t, int hea
     if (rc != 0) return rc;
     t->view = c->view;
     t->tiles = c->tiles;
-    t->delta = t->lse2 + rows;
     key.turned = 1;
     rc = schedule_of(d, masks, key, &turned, e);
     if (rc == 0 && rows > 0) rc = prepare(d, t, head_dim, e);

@@ -40,9 +40,15 @@ struct attention_task {
     float *part, *weight; // splits > 1: [splits][sequences * queries][heads][D], and without D
     // Backward.
     struct attention_rows d_o, dq, dk, dv;
-    float *lse2, *delta; // [sequences][heads][padded]: log2 of the sum (+inf where nothing is seen), sum o dO
-    int padded;          // queries, rounded up
+    // [sequences][heads][padded / 64][2][64]: log2 of the sum (+inf where nothing is seen), then sum o dO.
+    float *lse2;
+    int padded; // queries, rounded up
 };
+
+// Where a query's lse2 is among its head's; its delta lies 64 further.
+static __device__ __forceinline__ int row_at(int q) {
+    return q / 64 * 128 + q % 64;
+}
 
 // The tiles that a tile of rows meets, one after another.
 struct tile_walk {

@@ -235,9 +235,9 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
     int lane = (int)threadIdx.x % 32, warp_row = (int)threadIdx.x / 32 * 16;
     const struct attention_rows r1 = KEYS ? t.k : t.q, r2 = KEYS ? t.v : t.d_o, c1 = KEYS ? t.q : t.k,
                                 c2 = KEYS ? t.d_o : t.v;
-    int64_t row_at = (int64_t)b * rows + row0, column_at = (int64_t)b * columns;
-    load_rows<D, SM80_ROWS>(a1, r1.data + row_at * r1.stride + head * D, r1.stride, rows - row0);
-    load_rows<D, SM80_ROWS>(a2, r2.data + row_at * r2.stride + head * D, r2.stride, rows - row0);
+    int64_t first_row = (int64_t)b * rows + row0, column_at = (int64_t)b * columns;
+    load_rows<D, SM80_ROWS>(a1, r1.data + first_row * r1.stride + head * D, r1.stride, rows - row0);
+    load_rows<D, SM80_ROWS>(a2, r2.data + first_row * r2.stride + head * D, r2.stride, rows - row0);
     float out1[D / 8][4] = {}, out2[KEYS ? D / 8 : 1][4] = {};
     for (int h = KEYS ? head * group : head; h < (KEYS ? (head + 1) * group : head + 1); h++) {
         int column_head = KEYS ? h : h / group;
@@ -248,8 +248,7 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
             load_rows<D, COLUMNS>(b2 + stage * TILE, c2.data + (column_at + column) * c2.stride + column_head * D, c2.stride,
                             columns - column);
         };
-        const float *lse2 = t.lse2 + ((int64_t)b * t.heads + h) * t.padded,
-                    *delta = t.delta + ((int64_t)b * t.heads + h) * t.padded;
+        const float *lse2 = t.lse2 + ((int64_t)b * t.heads + h) * (2 * t.padded);
         struct row_cursor cursor[2];
         float row_lse[2], row_delta[2];
 #pragma unroll
@@ -257,8 +256,8 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
             int row = row0 + warp_row + lane / 4 + 8 * i;
             cursor[i] = cursor_of(&m, row, rows);
             if (!KEYS) {
-                row_lse[i] = lse2[row];
-                row_delta[i] = delta[row];
+                row_lse[i] = lse2[row_at(row)];
+                row_delta[i] = lse2[row_at(row) + 64];
             }
         }
         struct tile_walk w = walk_begin(&m, tile, 0, m.tile[tile].steps);
@@ -283,9 +282,9 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
                 for (int x = 0; x < N / 8; x++) {
                     float2 cl = make_float2(0, 0), cd = make_float2(0, 0);
                     if (KEYS) {
-                        int column = j * COLUMNS + x0 + 8 * x + 2 * (lane % 4);
+                        int column = row_at(j * COLUMNS + x0 + 8 * x + 2 * (lane % 4));
                         cl = *(const float2 *)(lse2 + column);
-                        cd = *(const float2 *)(delta + column);
+                        cd = *(const float2 *)(lse2 + column + 64);
                     }
 #pragma unroll
                     for (int c = 0; c < 4; c++) {
@@ -307,7 +306,7 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
     for (int i = 0; i < 2; i++) {
         int row = warp_row + lane / 4 + 8 * i;
         if (row0 + row >= rows) continue;
-        int64_t at = row_at + row;
+        int64_t at = first_row + row;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
             int c = head * D + 8 * j + 2 * (lane % 4);

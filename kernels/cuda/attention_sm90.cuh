@@ -34,6 +34,7 @@ struct sm90_backward {
     struct attention_task t;         // view: queries by keys, tiles of 64 x 128
     const struct mask_view *turned;  // keys by queries, 128 x 64
     int key_tiles, wave, items;
+    int units, group; // sequences * kv heads; query heads to a kv head
     bool free_order;
     uint32_t *next;
     uint32_t *flag; // [sequences][heads][tiles]: key tiles that have added to dq
@@ -65,14 +66,30 @@ static __device__ __forceinline__ void store_pair(unsigned char *shared, uint32_
     *(uint32_t *)(shared + at) = pair;
 }
 
-// Hides what the thread's two rows do not see of the N columns from lo on.
+// The first of a row's intervals that ends beyond column lo.
+static __device__ __forceinline__ struct row_cursor row_from(const struct mask_view *m, int row, int rows, int lo) {
+    struct row_cursor c = cursor_of(m, row, rows);
+    int end = c.end;
+    while (c.at < end) {
+        int middle = (c.at + end) / 2;
+        if (m->interval[middle].hi > lo) {
+            end = middle;
+        } else {
+            c.at = middle + 1;
+        }
+    }
+    return c;
+}
+
+// Hides what the thread's two rows (row, row + 8) do not see of the N columns from lo on. Seldom run: it looks
+// its place up anew rather than keep registers between calls.
 template <int N>
-static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct mask_interval *interval,
-                                              struct row_cursor (&row)[2], int lo) {
+static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct mask_view *m, int row, int rows, int lo) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
+        struct row_cursor c = row_from(m, row + 8 * i, rows, lo);
         uint32_t bits[N / 32];
-        row_bits(interval, &row[i], lo, bits);
+        row_bits(m->interval, &c, lo, bits);
 #pragma unroll
         for (int j = 0; j < N / 8; j++) {
             uint32_t two = bits[j / 4] >> (8 * (j % 4) + 2 * ((int)threadIdx.x % 4));

@@ -22,7 +22,7 @@
 namespace {
 
 enum { BAR_BOTH = 1, BAR_STORE = 2 }; // of both consumers; of one of them
-enum { STAGES = 2, QUERIES = SM90_QUERIES };
+enum { STAGES = 2, QUERIES = SM90_QUERIES }; // the consumers count on two
 
 template <int D> struct plan {
     enum {
@@ -36,9 +36,8 @@ template <int D> struct plan {
         G = Q + STAGES * TILE_Q, // dO
         DS = G + STAGES * TILE_Q,
         DQ = DS + 2 * TILE_DS,
-        LSE = DQ + QUERIES * D * 4,
-        DELTA = LSE + STAGES * QUERIES * 4,
-        BARS = DELTA + STAGES * QUERIES * 4,
+        ROWS = DQ + QUERIES * D * 4, // of a stage: lse2, then delta
+        BARS = ROWS + STAGES * QUERIES * 8,
         KV_FULL = BARS,
         KV_EMPTY = BARS + 8,
         DQ_FULL = BARS + 16,
@@ -49,34 +48,36 @@ template <int D> struct plan {
         G_FULL = Q_FULL + 8 * STAGES,
         EMPTY = G_FULL + 8 * STAGES,
         ITEMS = EMPTY + 8 * STAGES,
-        BYTES = ITEMS + 16
+        BYTES = ITEMS + 32
     };
 };
 
-// Which keys an item is.
-struct place {
-    int b, hk, tile, steps;
-};
+#if SM90_CODE
 
-__device__ __forceinline__ struct place place_of(const struct sm90_backward &f, int item) {
-    int units = f.t.sequences * f.t.kv_heads, wave = item / (f.wave * units), first = wave * f.wave;
+// Which keys an item is, written where the block's other threads read it: tile of keys (-1: no more), b, kv
+// head, steps of one query head.
+__device__ __forceinline__ void publish(const struct sm90_backward &f, int item, volatile int *out) {
+    int wave = item / (f.wave * f.units), first = wave * f.wave;
     int n = f.key_tiles - first < f.wave ? f.key_tiles - first : f.wave;
-    item -= first * units;
-    struct place p;
-    p.b = item / n / f.t.kv_heads;
-    p.hk = item / n % f.t.kv_heads;
-    p.tile = first + n - 1 - item % n;
-    p.steps = f.turned[p.b].tile[p.tile].steps;
-    return p;
+    if (item >= f.items) {
+        out[0] = -1;
+        return;
+    }
+    item -= first * f.units;
+    out[0] = first + n - 1 - item % n;
+    item /= n;
+    out[1] = item / f.t.kv_heads;
+    out[2] = item % f.t.kv_heads;
+    out[3] = f.turned[out[1]].tile[out[0]].steps;
 }
 
 // How many key tiles add to this query tile before ours does.
-__device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const struct mask_view &m, int query_tile,
+__device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const struct mask_view *m, int query_tile,
                                             int key_tile) {
     int wave = key_tile / f.wave * f.wave, end = wave + f.wave, turn = 0;
-    struct schedule_tile t = m.tile[query_tile];
+    struct schedule_tile t = m->tile[query_tile];
     for (int i = t.first; i < t.first + t.count; i++) {
-        struct schedule_range r = m.range[i];
+        struct schedule_range r = m->range[i];
         if (r.lo >= end) break;
         int before = min(r.hi, wave) - r.lo, same = min(r.hi, end) - max(r.lo, key_tile + 1);
         turn += max(before, 0) + max(same, 0);
@@ -84,89 +85,133 @@ __device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const
     return (uint32_t)turn;
 }
 
-template <int D> __device__ __forceinline__ void produce(const struct sm90_backward &f, uint32_t base, int *items) {
+// A box of 64 columns for each panel of a tile.
+template <int D>
+__device__ __forceinline__ void load_panels(uint32_t to, int panel, const CUtensorMap *map, uint32_t full, int head,
+                                            int row, int b) {
+#pragma unroll
+    for (int c = 0; c < D; c += 64, to += (uint32_t)panel) tma_load(to, map, full, head * D + c, row, b);
+}
+
+// One step's queries. Registers are scarce here: little is carried, most is worked out anew.
+template <int D>
+__device__ __forceinline__ void load_queries(const struct sm90_backward &f, uint32_t base, const volatile int *item, int h, int j, int step) {
     typedef plan<D> P;
-    const struct attention_task &t = f.t;
-    int group = t.heads / t.kv_heads, item = (int)atomicAdd(f.next, 1u);
-    struct ring r = {0, 1};
+    int at = step % STAGES;
+    uint32_t full = base + P::Q_FULL + 8 * at;
+    mbar_wait(base + P::EMPTY + 8 * at, (uint32_t)(step / STAGES & 1) ^ 1);
+    mbar_expect(full, P::TILE_Q + 8 * QUERIES);
+    load_panels<D>(base + P::Q + at * P::TILE_Q, P::PANEL_Q, &f.q, full, h, j * QUERIES, item[1]);
+    uint32_t row = (uint32_t)(item[1] * f.t.heads + h) * (uint32_t)(2 * f.t.padded) + (uint32_t)j * (2 * QUERIES);
+    bulk_load(base + P::ROWS + at * QUERIES * 8, f.t.lse2 + row, 8 * QUERIES, full);
+    full = base + P::G_FULL + 8 * at;
+    mbar_expect(full, P::TILE_Q);
+    load_panels<D>(base + P::G + at * P::TILE_Q, P::PANEL_Q, &f.d_o, full, h, j * QUERIES, item[1]);
+}
+
+// An item's keys and values.
+template <int D>
+__device__ __forceinline__ void load_keys(const struct sm90_backward &f, uint32_t base, const volatile int *item, int n) {
+    typedef plan<D> P;
+    mbar_wait(base + P::KV_EMPTY, (uint32_t)(n & 1) ^ 1);
+    mbar_expect(base + P::KV_FULL, 2 * P::TILE_K);
+    load_panels<D>(base + P::K, SM90_PANEL, &f.k, base + P::KV_FULL, item[2], item[0] * SM90_KEYS, item[1]);
+    load_panels<D>(base + P::V, SM90_PANEL, &f.v, base + P::KV_FULL, item[2], item[0] * SM90_KEYS, item[1]);
+}
+
+// The walk of an item for threads with few registers: heads of the group, ranges, tiles of queries. What can
+// be read again is read again; `item` lies in shared memory.
+struct lean_walk {
+    int h, i, j;
+};
+
+__device__ __forceinline__ const struct schedule_tile *tile_of(const struct sm90_backward &f, const volatile int *item) {
+    return f.turned[item[1]].tile + item[0];
+}
+
+__device__ __forceinline__ void lean_begin(const struct sm90_backward &f, const volatile int *item, struct lean_walk *w) {
+    w->h = item[2] * f.group;
+    w->i = tile_of(f, item)->first;
+    w->j = item[3] > 0 ? f.turned[item[1]].range[w->i].lo : 0;
+}
+
+// False: the item is over.
+__device__ __forceinline__ bool lean_next(const struct sm90_backward &f, const volatile int *item, struct lean_walk *w) {
+    if (++w->j < f.turned[item[1]].range[w->i].hi) return true;
+    const struct schedule_tile *t = tile_of(f, item);
+    if (++w->i == t->first + t->count) {
+        w->i = t->first;
+        if (++w->h == (item[2] + 1) * f.group) return false;
+    }
+    w->j = f.turned[item[1]].range[w->i].lo;
+    return true;
+}
+
+template <int D>
+__device__ __forceinline__ void produce(const struct sm90_backward &f, uint32_t base, volatile int *items) {
+    typedef plan<D> P;
+    int step = 0;
+#pragma unroll 1
     for (int n = 0;; n++) {
-        int slot = n & 1, next = f.items;
-        mbar_wait(base + P::ITEM_EMPTY + 8 * slot, (uint32_t)(n >> 1 & 1) ^ 1);
-        items[slot] = item;
-        mbar_arrive(base + P::ITEM_FULL + 8 * slot);
-        if (item >= f.items) break;
-        next = (int)atomicAdd(f.next, 1u);
-        struct place p = place_of(f, item);
-        mbar_wait(base + P::KV_EMPTY, (uint32_t)(n & 1) ^ 1);
-        mbar_expect(base + P::KV_FULL, 2 * P::TILE_K);
-        for (int c = 0; c < D / 64; c++) {
-            tma_load(base + P::K + c * SM90_PANEL, &f.k, base + P::KV_FULL, p.hk * D + 64 * c, p.tile * SM90_KEYS, p.b);
-            tma_load(base + P::V + c * SM90_PANEL, &f.v, base + P::KV_FULL, p.hk * D + 64 * c, p.tile * SM90_KEYS, p.b);
-        }
-        const struct mask_view m = f.turned[p.b];
-        for (int h = p.hk * group; h < (p.hk + 1) * group; h++) {
-            const float *lse2 = t.lse2 + ((int64_t)p.b * t.heads + h) * t.padded,
-                        *delta = t.delta + ((int64_t)p.b * t.heads + h) * t.padded;
-            struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
-            for (; w.left > 0; walk_next(&w)) {
-                uint32_t q_full = base + P::Q_FULL + 8 * r.at, g_full = base + P::G_FULL + 8 * r.at;
-                mbar_wait(base + P::EMPTY + 8 * r.at, r.round);
-                mbar_expect(q_full, P::TILE_Q + 4 * QUERIES);
-                for (int c = 0; c < D / 64; c++)
-                    tma_load(base + P::Q + r.at * P::TILE_Q + c * P::PANEL_Q, &f.q, q_full, h * D + 64 * c, w.j * QUERIES,
-                             p.b);
-                bulk_load(base + P::LSE + r.at * QUERIES * 4, lse2 + w.j * QUERIES, QUERIES * 4, q_full);
-                mbar_expect(g_full, P::TILE_Q + 4 * QUERIES);
-                for (int c = 0; c < D / 64; c++)
-                    tma_load(base + P::G + r.at * P::TILE_Q + c * P::PANEL_Q, &f.d_o, g_full, h * D + 64 * c,
-                             w.j * QUERIES, p.b);
-                bulk_load(base + P::DELTA + r.at * QUERIES * 4, delta + w.j * QUERIES, QUERIES * 4, g_full);
-                ring_next<STAGES>(&r);
-            }
-        }
-        item = next;
+        mbar_wait(base + P::ITEM_EMPTY + 8 * (n & 1), (uint32_t)(n >> 1 & 1) ^ 1);
+        volatile int *item = items + 4 * (n & 1);
+        publish(f, (int)atomicAdd(f.next, 1u), item);
+        mbar_arrive(base + P::ITEM_FULL + 8 * (n & 1));
+        if (item[0] < 0) break;
+        load_keys<D>(f, base, item, n);
+        if (item[3] == 0) continue;
+        struct lean_walk w;
+        lean_begin(f, item, &w);
+#pragma unroll 1
+        do load_queries<D>(f, base, item, w.h, w.j, step++);
+        while (lean_next(f, item, &w));
     }
 }
 
 // Adds the shares of dq, each in its turn.
-template <int D> __device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t base, const int *items) {
+template <int D>
+__device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_t base, const volatile int *item,
+                                          const struct lean_walk *w, uint32_t parity) {
     typedef plan<D> P;
-    const struct attention_task &t = f.t;
-    int group = t.heads / t.kv_heads;
+    int at = (item[1] * f.t.heads + w->h) * f.t.tiles + w->j;
+    uint32_t turn = f.free_order ? 1 : turn_of(f, f.t.view + item[1], w->j, item[0]);
+    mbar_wait(base + P::DQ_FULL, parity);
+    if (!f.free_order) flag_wait(f.flag + at, turn);
+    fence_async_global();
+    float *to = f.dq + (int64_t)at * (QUERIES * D);
+    if (turn == 0) {
+        bulk_store(to, base + P::DQ, QUERIES * D * 4);
+    } else {
+        bulk_add(to, base + P::DQ, QUERIES * D * 4);
+    }
+    bulk_commit();
+    bulk_wait_read<0>();
+    mbar_arrive(base + P::DQ_EMPTY);
+    if (f.free_order) return;
+    bulk_wait<0>();
+    fence_async_global();
+    flag_add(f.flag + at, 1);
+}
+
+template <int D>
+__device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t base, const volatile int *items) {
+    typedef plan<D> P;
     uint32_t parity = 0;
+#pragma unroll 1
     for (int n = 0;; n++) {
-        int slot = n & 1;
-        mbar_wait(base + P::ITEM_FULL + 8 * slot, (uint32_t)(n >> 1 & 1));
-        int item = items[slot];
-        mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
-        if (item >= f.items) break;
-        struct place p = place_of(f, item);
-        const struct mask_view m = f.turned[p.b], rows = t.view[p.b];
-        for (int h = p.hk * group; h < (p.hk + 1) * group; h++) {
-            int64_t head = ((int64_t)p.b * t.heads + h) * t.tiles;
-            struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
-            for (; w.left > 0; walk_next(&w)) {
-                float *to = f.dq + (head + w.j) * (QUERIES * D);
-                uint32_t turn = f.free_order ? 1 : turn_of(f, rows, w.j, p.tile);
-                mbar_wait(base + P::DQ_FULL, parity);
-                if (!f.free_order) flag_wait(f.flag + head + w.j, turn);
-                fence_async_global();
-                if (turn == 0) {
-                    bulk_store(to, base + P::DQ, QUERIES * D * 4);
-                } else {
-                    bulk_add(to, base + P::DQ, QUERIES * D * 4);
-                }
-                bulk_commit();
-                bulk_wait_read<0>();
-                mbar_arrive(base + P::DQ_EMPTY);
-                if (!f.free_order) {
-                    bulk_wait<0>();
-                    fence_async_global();
-                    flag_add(f.flag + head + w.j, 1);
-                }
+        mbar_wait(base + P::ITEM_FULL + 8 * (n & 1), (uint32_t)(n >> 1 & 1));
+        const volatile int *item = items + 4 * (n & 1);
+        if (item[0] < 0) break;
+        if (item[3] > 0) {
+            struct lean_walk w;
+            lean_begin(f, item, &w);
+#pragma unroll 1
+            do {
+                add_share<D>(f, base, item, &w, parity);
                 parity ^= 1;
-            }
+            } while (lean_next(f, item, &w));
         }
+        mbar_arrive(base + P::ITEM_EMPTY + 8 * (n & 1));
     }
     bulk_wait<0>();
 }
@@ -205,6 +250,10 @@ __device__ __forceinline__ void stage_gradient(unsigned char *panel, const float
     }
 }
 
+struct place {
+    int b, hk, tile, steps;
+};
+
 // Keys that nobody sees.
 template <int D> __device__ __forceinline__ void store_nothing(const struct sm90_backward &f, const struct place &p, int who) {
     int first = p.tile * SM90_KEYS + 64 * who;
@@ -219,21 +268,19 @@ template <int D> __device__ __forceinline__ void store_nothing(const struct sm90
 
 template <int D>
 __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned char *shared, uint32_t base, int who,
-                                        const int *items) {
+                                        const volatile int *items) {
     typedef plan<D> P;
     const struct attention_task &t = f.t;
-    int thread = (int)threadIdx.x % 128, lane = thread % 32, group = t.heads / t.kv_heads;
+    int thread = (int)threadIdx.x % 128, lane = thread % 32;
     int row = 64 * who + thread / 32 * 16 + lane / 4; // of the tile, and + 8
-    struct ring r = {0, 0};
-    uint32_t step = 0; // of all, for the rings of ds and dq
+    uint32_t step = 0; // of all: its place in the rings of two, and their rounds
     for (int n = 0;; n++) {
         int slot = n & 1;
         mbar_wait(base + P::ITEM_FULL + 8 * slot, (uint32_t)(n >> 1 & 1));
-        int item = items[slot];
+        const struct place p = {items[4 * slot + 1], items[4 * slot + 2], items[4 * slot], items[4 * slot + 3]};
         __syncwarp();
         if (lane == 0) mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
-        if (item >= f.items) break;
-        struct place p = place_of(f, item);
+        if (p.tile < 0) break;
         mbar_wait(base + P::KV_FULL, (uint32_t)n & 1);
         if (p.steps == 0) {
             store_nothing<D>(f, p, who);
@@ -241,30 +288,27 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             if (thread == 0) mbar_arrive(base + P::KV_EMPTY);
             continue;
         }
-        const struct mask_view m = f.turned[p.b];
-        struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
-        struct row_cursor cursor[2];
+        int i_range = f.turned[p.b].tile[p.tile].first, j_tile = f.turned[p.b].range[i_range].lo;
         float dk[D / 2], dv[D / 2], s[32];
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
-#pragma unroll
-        for (int i = 0; i < 2; i++) cursor[i] = cursor_of(&m, p.tile * SM90_KEYS + row + 8 * i, t.keys);
-        mbar_wait(base + P::Q_FULL + 8 * r.at, r.round);
+        mbar_wait(base + P::Q_FULL + 8 * (step & 1), step >> 1 & 1);
         wgmma_begin();
-        issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + r.at * P::TILE_Q);
+        issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + (step & 1) * P::TILE_Q);
         wgmma_commit();
-        for (int left = p.steps * group; left > 0; left--) {
-            uint32_t q = base + P::Q + r.at * P::TILE_Q, g = base + P::G + r.at * P::TILE_Q;
-            uint32_t ds_at = P::DS + (step & 1) * P::TILE_DS, weights[16], slopes[16];
-            const float *lse2 = (const float *)(shared + P::LSE) + r.at * QUERIES + 2 * (lane % 4),
-                        *delta = (const float *)(shared + P::DELTA) + r.at * QUERIES + 2 * (lane % 4);
-            float dp[32];
-            mbar_wait(base + P::G_FULL + 8 * r.at, r.round);
+        wgmma_wait<0>();
+        wgmma_hold(s);
+        for (int left = p.steps * f.group; left > 0; left--) {
+            uint32_t at = step & 1, q = base + P::Q + at * P::TILE_Q, g = base + P::G + at * P::TILE_Q;
+            uint32_t ds_at = P::DS + at * P::TILE_DS, weights[16], slopes[16];
+            const float *lse2 = (const float *)(shared + P::ROWS) + at * (2 * QUERIES) + 2 * (lane % 4);
+            float dp[32], dq[D / 4];
+            mbar_wait(base + P::G_FULL + 8 * at, step >> 1 & 1);
+            wgmma_begin();
             issue_turned<D>(dp, base + P::V + 8192 * who, g);
             wgmma_commit();
-            wgmma_wait<1>();
-            wgmma_hold(s);
-            if (w.partly) hide90<QUERIES>(s, m.interval, cursor, w.j * QUERIES);
+            if (f.turned[p.b].range[i_range].partly)
+                hide90<QUERIES>(s, f.turned + p.b, p.tile * SM90_KEYS + row, t.keys, j_tile * QUERIES);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 float2 l = *(const float2 *)(lse2 + 8 * j);
@@ -273,39 +317,41 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 s[4 * j + 2] = exp2_fast(s[4 * j + 2] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 3] = exp2_fast(s[4 * j + 3] * ATTENTION_LOG2E - l.y);
             }
-            to_bf16<QUERIES>(weights, s);
             wgmma_wait<0>();
             wgmma_hold(dp);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                float2 d = *(const float2 *)(delta + 8 * j);
+                float2 d = *(const float2 *)(lse2 + QUERIES + 8 * j);
+                weights[2 * j] = pack_bf16(s[4 * j], s[4 * j + 1]);
+                weights[2 * j + 1] = pack_bf16(s[4 * j + 2], s[4 * j + 3]);
                 slopes[2 * j] = pack_bf16(s[4 * j] * (dp[4 * j] - d.x), s[4 * j + 1] * (dp[4 * j + 1] - d.y));
                 slopes[2 * j + 1] = pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));
                 store_pair(shared + ds_at, swizzled<128>(row, j, lane % 4), slopes[2 * j]);
                 store_pair(shared + ds_at, swizzled<128>(row + 8, j, lane % 4), slopes[2 * j + 1]);
             }
             fence_async();
-            float dq[D / 4];
             wgmma_hold(dv);
             wgmma_hold(dk);
             wgmma_begin();
             issue_gradient<D>(dv, weights, g);
-            wgmma_commit();
-            bar_sync(BAR_BOTH, 256);
-            issue_dq<D>(dq, base + ds_at, base + P::K + (D == 128 ? who * SM90_PANEL : who * 64));
-            wgmma_commit();
             issue_gradient<D>(dk, slopes, q);
             wgmma_commit();
-            struct ring after = r;
-            ring_next<STAGES>(&after);
-            // After the last step: a product of whatever lies there, which nobody reads.
-            if (left > 1) mbar_wait(base + P::Q_FULL + 8 * after.at, after.round);
-            issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + after.at * P::TILE_Q);
+            bar_sync(BAR_BOTH, 256);
+            wgmma_begin();
+            issue_dq<D>(dq, base + ds_at, base + P::K + (D == 128 ? who * SM90_PANEL : who * 64));
             wgmma_commit();
-            wgmma_wait<2>();
+            wgmma_wait<0>();
             wgmma_hold(dv);
+            wgmma_hold(dk);
             wgmma_hold(dq);
-            mbar_wait(base + P::DQ_EMPTY, (step & 1) ^ 1);
+            if (lane == 0) mbar_arrive(base + P::EMPTY + 8 * at);
+            mbar_wait(base + P::DQ_EMPTY, at ^ 1);
+            step++;
+            // After the last step: a product of whatever lies there, which nobody reads.
+            if (left > 1) mbar_wait(base + P::Q_FULL + 8 * (step & 1), step >> 1 & 1);
+            wgmma_begin();
+            issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + (step & 1) * P::TILE_Q);
+            wgmma_commit();
 #pragma unroll
             for (int i = 0; i < D / 16; i++)
                 *(float4 *)(shared + P::DQ + ((who * (D / 16) + i) * 128 + thread) * 16) =
@@ -313,19 +359,14 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             fence_async();
             __syncwarp();
             if (lane == 0) mbar_arrive(base + P::DQ_FULL);
-            wgmma_wait<1>();
-            wgmma_hold(dk);
-            if (lane == 0) mbar_arrive(base + P::EMPTY + 8 * r.at);
-            r = after;
-            step++;
-            walk_next(&w);
-            if (w.left == 0 && left > 1) { // the group's next head
-                w = walk_begin(&m, p.tile, 0, p.steps);
-                for (int i = 0; i < 2; i++) cursor[i] = cursor_of(&m, p.tile * SM90_KEYS + row + 8 * i, t.keys);
+            if (++j_tile == f.turned[p.b].range[i_range].hi && left > 1) {
+                i_range++;
+                if ((left - 1) % p.steps == 0) i_range = f.turned[p.b].tile[p.tile].first; // the next head
+                j_tile = f.turned[p.b].range[i_range].lo;
             }
+            wgmma_wait<0>();
+            wgmma_hold(s);
         }
-        wgmma_wait<0>();
-        wgmma_hold(s);
         bar_sync(BAR_BOTH, 256); // k is no longer read
         stage_gradient<D>(shared + P::K, dk, 64 * who);
         stage_gradient<D>(shared + P::V, dv, 64 * who);
@@ -345,13 +386,15 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
     if (thread == 0) bulk_wait<0>();
 }
 
+#endif
+
 template <int D>
 __global__ void __launch_bounds__(SM90_THREADS, 1) backward90(const __grid_constant__ struct sm90_backward f) {
 #if SM90_CODE
     typedef plan<D> P;
     DYNAMIC_SHARED(shared);
     uint32_t base = shared_address(shared);
-    int *items = (int *)(shared + P::ITEMS);
+    volatile int *items = (volatile int *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
         mbar_init(base + P::KV_FULL, 1);
         mbar_init(base + P::KV_EMPTY, 2);
@@ -372,8 +415,11 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) backward90(const __grid_const
     int group = (int)threadIdx.x / 128;
     if (group == 0) {
         registers_fewer<24>();
-        if (threadIdx.x == 0) produce<D>(f, base, items);
-        if (threadIdx.x == 32) add_dq<D>(f, base, items);
+        if (threadIdx.x == 0) {
+            produce<D>(f, base, items);
+        } else if (threadIdx.x == 32) {
+            add_dq<D>(f, base, items);
+        }
     } else {
         registers_more<240>();
         consume<D>(f, shared, base, group - 1, items);

@@ -38,6 +38,8 @@ template <int D> struct plan {
     };
 };
 
+#if SM90_CODE
+
 // Which query tile an item is.
 struct place {
     int b, h, hk, tile, steps;
@@ -194,17 +196,14 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
         if (lane == 0) mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
         if (item >= f.items) break;
         struct place p = place_of(f, item);
-        const struct mask_view m = f.t.view[p.b];
-        struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
+        const struct mask_view *m = f.t.view + p.b;
+        struct tile_walk w = walk_begin(m, p.tile, 0, p.steps);
         uint32_t q = base + P::Q + slot * P::TILE + 8192 * who;
-        struct row_cursor row[2];
+        int row = p.tile * SM90_ROWS + 64 * who + thread / 32 * 16 + lane / 4;
         float o[D / 2], s[64], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
         uint32_t weights[32];
 #pragma unroll
         for (int i = 0; i < D / 2; i++) o[i] = 0;
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            row[i] = cursor_of(&m, p.tile * SM90_ROWS + 64 * who + thread / 32 * 16 + lane / 4 + 8 * i, f.t.queries);
         mbar_wait(base + P::Q_FULL + 8 * slot, parity);
         if (thread == 0 && n > 0) { // the last tile's o has left its buffer
             bulk_wait_read<0>();
@@ -225,7 +224,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
         wgmma_hold(s);
         if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
         ring_next<P::STAGES>(&kv);
-        if (w.partly) hide90<128>(s, m.interval, row, w.j * SM90_KEYS);
+        if (w.partly) hide90<128>(s, m, row, f.t.queries, w.j * SM90_KEYS);
         soften(s, top, sum, scale);
         to_bf16<128>(weights, s);
         walk_next(&w);
@@ -246,7 +245,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
             wgmma_hold(s);
             if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
             ring_next<P::STAGES>(&kv);
-            if (w.partly) hide90<128>(s, m.interval, row, w.j * SM90_KEYS);
+            if (w.partly) hide90<128>(s, m, row, f.t.queries, w.j * SM90_KEYS);
             soften(s, top, sum, scale);
             wgmma_wait<0>();
             wgmma_hold(o);
@@ -271,6 +270,8 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
     if (who == 0) bar_sync(BAR_TURN, 256);
     if (thread == 0) bulk_wait<0>();
 }
+
+#endif
 
 template <int D>
 __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_constant__ struct sm90_forward f) {

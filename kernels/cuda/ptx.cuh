@@ -43,6 +43,12 @@ static __device__ __forceinline__ float exp2_fast(float x) {
     return y;
 }
 
+// The same pointer, worked out anew where it is used instead of being carried in registers.
+template <class T> static __device__ __forceinline__ const T *worked_out_anew(const T *p) {
+    asm volatile("" : "+l"(p));
+    return p;
+}
+
 // ---- sm_80: asynchronous copies, matrix loads, products of a warp
 
 // 16 bytes from global to shared memory; zeros when `valid` is false.

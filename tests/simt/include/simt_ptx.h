@@ -8,6 +8,10 @@ static inline uint32_t shared_address(const void *p) {
     return simt_shared_address(p);
 }
 
+template <class T> static inline const T *worked_out_anew(const T *p) {
+    return p;
+}
+
 static inline float exp2_fast(float x) {
     return exp2f(x);
 }
