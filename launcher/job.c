@@ -64,10 +64,51 @@ bool job_is_single(const struct config *c, int64_t ranks) {
 
 // ---- one attempt's command
 
+static bool by_srun(const struct config *c) {
+    return !strcmp(config_enum_word("launch.starter", c->launch_starter), "srun");
+}
+
+// A file of Apptainer's, which runs in any surroundings; other images are for Slurm's Pyxis.
+static bool is_apptainer(const char *image) {
+    size_t n = strlen(image);
+    return n > 4 && !strcmp(image + n - 4, ".sif");
+}
+
+// "apptainer exec --bind X,Y IMAGE": what stands before a guard whose rank runs in a container.
+static int enter_container(const struct config *c, struct strv *out, struct err *e) {
+    const char *const head[] = {"apptainer", "exec", "--nv"};
+    int rc =
+        strv_add_all(out, head, strcmp(config_enum_word("device", c->top_device), "cpu") != 0 ? 3 : 2, e);
+    if (!rc && *c->launch_mounts) rc = strv_add(out, "--bind", e);
+    if (!rc && *c->launch_mounts) rc = strv_add(out, c->launch_mounts, e);
+    return rc ? rc : strv_add(out, c->launch_container, e);
+}
+
+static int check_container(const struct job *j, struct err *e) {
+    const char *image = j->config->launch_container, *mounts = j->config->launch_mounts;
+    if (by_srun(j->config) && job_is_far(j) && j->sched != &sched_slurm)
+        return err_set(e, ERR_CONFIG, "launch.starter=srun is for Slurm allocations; leave it out here");
+    if (*image == '-' || *mounts == '-')
+        return err_set(e, ERR_CONFIG, "launch.container and launch.mounts do not begin with '-'");
+    if (!*image || is_apptainer(image) || (by_srun(j->config) && j->sched == &sched_slurm)) return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "launch.container: '%.80s' is no FILE.sif; other images need Slurm's Pyxis, several nodes and "
+        "launch.starter=srun",
+        image);
+}
+
 static int guard_command(const struct job *j, struct strv *out, struct err *e) {
-    const char *const head[] = {j->self,        "guard",  j->program,      "--config",
-                                j->config_path, "--task", j->request->task};
-    int rc = strv_add_all(out, head, sizeof head / sizeof *head, e);
+    bool contained = *j->config->launch_container != 0; // then both programs are the image's
+    const char *const head[] = {contained ? "orrery" : j->self,
+                                "guard",
+                                contained ? "orrery-rank" : j->program,
+                                "--config",
+                                j->config_path,
+                                "--task",
+                                j->request->task};
+    int rc = is_apptainer(j->config->launch_container) ? enter_container(j->config, out, e) : 0;
+    if (!rc) rc = strv_add_all(out, head, sizeof head / sizeof *head, e);
     return rc ? rc : strv_add_all(out, j->request->args, j->request->n_args, e);
 }
 
@@ -98,13 +139,19 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
 }
 
 struct sched_request job_sched_request(const struct job *j) {
-    return (struct sched_request){.ranks = j->ranks,
-                                  .threads = j->threads,
-                                  .mpi = j->mpi,
-                                  .pass_env = job_is_far(j) ? far_names : passed_names,
-                                  .hosts = job_is_far(j) ? &j->hosts : NULL,
-                                  .agent = j->config->launch_agent,
-                                  .network = j->netif.network};
+    return (struct sched_request){
+        .ranks = j->ranks,
+        .threads = j->threads,
+        .mpi = j->mpi,
+        .pass_env = job_is_far(j) ? far_names : passed_names,
+        .hosts = job_is_far(j) ? &j->hosts : NULL,
+        .agent = j->config->launch_agent,
+        .network = j->netif.network,
+        .bind = config_enum_word("launch.bind", j->config->launch_bind),
+        .self = j->self,
+        .by_srun = by_srun(j->config),
+        .container = is_apptainer(j->config->launch_container) ? "" : j->config->launch_container,
+        .mounts = j->config->launch_mounts};
 }
 
 int job_command(const struct job *j, const struct job_attempt *a, struct strv *argv, struct strv *env,
@@ -172,14 +219,14 @@ static int most_slots(const struct job *j) {
 
 // Takes the hosts over from the place.
 static int take_place(struct job *j, struct place *place, struct err *e) {
-    int rc = 0;
     j->sched = sched_find(place);
     j->ranks = j->request->alone ? 1 : (int)place->ranks;
     j->hosts = place->hosts;
     place->hosts = (struct hosts){0};
     j->mpi = !j->request->alone && (job_is_far(j) || !job_is_single(j->config, j->ranks));
     j->threads = machine_threads(j->config->train_threads, most_slots(j));
-    if (job_is_far(j)) rc = check_agent(j->config->launch_agent, e);
+    int rc = check_container(j, e);
+    if (!rc && job_is_far(j)) rc = check_agent(j->config->launch_agent, e);
     if (!rc && job_is_far(j)) rc = netif_choose(&j->netif, j->config->launch_interface, other_host(j), e);
     return rc;
 }

@@ -23,6 +23,11 @@ struct sched_request {
     const struct hosts *hosts;
     const char *agent;   // starts a command on another host: AGENT HOST COMMAND
     const char *network; // "10.0.0.0/24": what MPI may use
+    const char *bind;    // what mpirun binds a rank to: "none", "core", "numa", "socket"
+    // Of Slurm, else ignored:
+    const char *self;               // path of orrery
+    bool by_srun;                   // srun starts the guards, not mpirun
+    const char *container, *mounts; // for Pyxis; "": none
 };
 
 struct sched {

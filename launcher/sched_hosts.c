@@ -69,7 +69,8 @@ static int add_agent(const struct sched_request *r, struct strv *argv, struct er
 }
 
 static int hosts_command(const struct sched_request *r, struct strv *argv, struct strv *env, struct err *e) {
-    const char *const head[] = {"mpirun", "--oversubscribe", "--bind-to", "none", "--map-by", "slot", "-np"};
+    const char *const head[] = {
+        "mpirun", "--oversubscribe", "--bind-to", r->bind ? r->bind : "none", "--map-by", "slot", "-np"};
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
     if (!rc) rc = sched_add_hosts(r, argv, e);

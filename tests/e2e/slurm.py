@@ -138,15 +138,25 @@ def cancelled(bed, tmp):
     return time.monotonic() - begin
 
 
-def ready_script(bed, tmp):
-    """deploy/slurm/cpu.sh as it stands."""
-    env = {**bed.env, "ORRERY": ORRERY, "CONFIG": str(ROOT / "configs/tiny.yaml"),
-           "OVERRIDES": f"run.dir={tmp}/ready data.train={tmp}/data data.eval= train.steps=20 launch.interface={bed.address}"}
-    job = subprocess.run(["sbatch", "--parsable", "--nodes=2", "--time=10", f"--output={tmp}/ready.out", "deploy/slurm/cpu.sh"], env=env, cwd=ROOT,
-                         text=True, capture_output=True).stdout.strip()
-    done = until("deploy/slurm/cpu.sh runs", lambda: record(pathlib.Path(tmp) / "ready").get("state") == "done"
-                 or (bed.state(job) == "COMPLETED" and "failed"))
-    check(done is True, f"job {job} is done: {pathlib.Path(tmp, 'ready.out').read_text()[-500:]}")
+def ready_scripts(bed, tmp):
+    """deploy/slurm/cpu.sh and array.sh as they stand."""
+    pathlib.Path(tmp, "runs.txt").write_text("run.seed=1\nrun.seed=2\n")
+    env = {**bed.env, "ORRERY": ORRERY, "CONFIG": str(ROOT / "configs/tiny.yaml"), "RUN_DIR": f"{tmp}/array", "RUNS": f"{tmp}/runs.txt",
+           "OVERRIDES": f"data.train={tmp}/data data.eval= train.steps=20 launch.interface={bed.address}"}
+
+    def batch(*words):
+        done = subprocess.run(["sbatch", "--parsable", "--time=10", f"--output={tmp}/ready-%a.out", *words], env=env, cwd=ROOT, text=True,
+                              capture_output=True)
+        check(done.returncode == 0, f"sbatch {' '.join(words)} {done.stderr}")
+
+    def state(run):
+        return record(pathlib.Path(tmp) / run).get("state")
+    batch("--array=1-2", "deploy/slurm/array.sh")
+    until("deploy/slurm/array.sh: two runs", lambda: state("array-1") == state("array-2") == "done")
+    check(digest(tmp, "array-1")[0] != digest(tmp, "array-2")[0], "of different seeds")
+    env["OVERRIDES"] += f" run.dir={tmp}/ready"
+    batch("--nodes=2", "deploy/slurm/cpu.sh")
+    until("deploy/slurm/cpu.sh", lambda: state("ready") == "done")
 
 
 def main():
@@ -158,7 +168,7 @@ def main():
         life_of_a_job(bed, tmp, want)
         cancelled(bed, tmp)
         if FULL:
-            ready_script(bed, tmp)
+            ready_scripts(bed, tmp)
 
 
 main()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import ORRERY, check, environment, folder, orrery  # noqa: E402
+from orrery_run import ORRERY, ROOT, check, environment, folder, orrery  # noqa: E402
 
 HOSTILE = ["-x", "--wrap=id", "a b", "a;touch CANARY", "$(touch CANARY)", "`touch CANARY`", "a'b", "a\"b", "a\nb",
            "a\n#SBATCH --wrap=touch CANARY", "a\n'; touch CANARY; '", "&& touch CANARY", "| touch CANARY", "> CANARY", "\\", "a\\",
@@ -179,12 +179,14 @@ def signals(tmp):
     stub.write_text("#!/bin/bash\ntrap 'echo USR1 >>$RECORD; got=1' USR1\ntrap 'echo TERM >>$RECORD; got=1' TERM\n"
                     "touch $RECORD.up\nwhile [ -z \"$got\" ]; do sleep 0.05; done\nsleep 0.3\nexit 75\n")
     script = pathlib.Path(tmp) / "script.sh"
-    for number, passed, asked in (("USR1", "USR1", 1), ("USR2", "USR1", 0), ("TERM", "TERM", 0)):
-        record = pathlib.Path(tmp) / f"record-{number}"
+    ready = f"source deploy/slurm/go.sh\ngo {stub}\n"
+    cases = [(text, *case) for text in (dry_run(tmp, "slurm").replace(ORRERY, str(stub)), ready)
+             for case in (("USR1", "USR1", 1), ("USR2", "USR1", 0), ("TERM", "TERM", 0))]
+    for text, number, passed, asked in cases:
+        record = pathlib.Path(tmp) / f"record-{number}{text == ready}"
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "RECORD": str(record), "SLURM_JOB_ID": "7"}
-        text = dry_run(tmp, "slurm").replace(ORRERY, str(stub))
         script.write_text(text)
-        child = subprocess.Popen(["bash", script], cwd=tmp, env=env)
+        child = subprocess.Popen(["bash", script], cwd=ROOT, env=env)
         while not pathlib.Path(f"{record}.up").exists():
             check_quiet(child.poll() is None, "the script runs")
         subprocess.run(["bash", "-c", f"kill -{number} {child.pid}"], check=True)
