@@ -183,6 +183,7 @@ static int join(struct snapshot *s, struct err *e) {
 
 int snapshot_begin(struct snapshot *s, const struct ckpt_state *state, struct err *e) {
     struct rank *r = s->rank;
+    double began = clock_seconds();
     int rc = snapshot_finish(s, e);
     if (rc) return rc;
     blackbox_set_phase(r->box, PHASE_CHECKPOINT, NULL);
@@ -195,8 +196,11 @@ int snapshot_begin(struct snapshot *s, const struct ckpt_state *state, struct er
     s->id[CKPT_ID_BYTES - 1] = 0;
     blackbox_set_phase(r->box, PHASE_CHECKPOINT, s->id);
     *s->state = *state;
+    double copying = clock_seconds();
     rc = copy_all(s, e);
+    s->copy_s = clock_seconds() - copying;
     if (!rc) rc = start_thread(s, write_part, e);
+    s->stall_s = clock_seconds() - began;
     if (!rc) s->stage = STAGE_WRITING;
     return rc;
 }
@@ -228,10 +232,13 @@ static int gather_parts(struct snapshot *s, struct err *e) {
 }
 
 static int all_written(struct snapshot *s, struct err *e) {
+    double began = clock_seconds();
     int rc = join(s, e);
     if (!rc) rc = gather_parts(s, e);
     s->stage = STAGE_COMMITTING;
-    return rc || !rank_is_root(s->rank) ? rc : start_thread(s, commit, e);
+    if (!rc && rank_is_root(s->rank)) rc = start_thread(s, commit, e);
+    s->stall_s += clock_seconds() - began;
+    return rc;
 }
 
 static int committed(struct snapshot *s, struct err *e) {
@@ -241,6 +248,10 @@ static int committed(struct snapshot *s, struct err *e) {
     s->newest = s->state->step;
     blackbox_page(s->rank->box)->checkpoint_step = s->newest;
     blackbox_event(s->rank->box, "checkpoint %s complete", s->id);
+    if (rank_is_root(s->rank))
+        log_info(&s->rank->log,
+                 "checkpoint %s complete; steps waited %.1f ms for the copy and %.1f ms besides", s->id,
+                 s->copy_s * 1e3, (s->stall_s - s->copy_s) * 1e3);
     return 0;
 }
 

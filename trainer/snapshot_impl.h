@@ -27,6 +27,9 @@ struct snapshot {
     char (*names)[CKPT_NAME_MAX + 1];
     size_t n_tensors, tensors_max;
 
+    // Of the save under way: what its step waited for the copy, and in all.
+    double copy_s, stall_s;
+
     // One save. While `running`, the thread owns part, state and thread_err; afterwards the main thread does.
     enum snapshot_stage stage;
     pthread_t thread;
