@@ -15,7 +15,8 @@
 #define SLAB_BYTES ((int64_t)64 << 20) // of a tensor in memory while it is hashed or exported
 
 struct ckpt {
-    struct store *store;
+    struct store *store, *nearby;
+    bool *has; // of each file: does `nearby` have it?
     struct ckpt_manifest m;
     atomic_int_least64_t fetched;
 };
@@ -56,7 +57,24 @@ int ckpt_open(struct ckpt **out, struct store *s, const char *id, struct err *e)
 void ckpt_close(struct ckpt *c) {
     if (!c) return;
     ckpt_manifest_fini(&c->m);
+    free(c->has);
     free(c);
+}
+
+int ckpt_use_nearby(struct ckpt *c, struct store *nearby, size_t *files, struct err *e) {
+    *files = 0;
+    c->has = calloc(c->m.n_files + 1, sizeof *c->has);
+    if (!c->has) return err_set(e, ERR_MEMORY, "no memory for %zu files", c->m.n_files);
+    for (size_t i = 0; i < c->m.n_files; i++) {
+        struct err missing = {ERR_OK};
+        struct store_result head;
+        char key[CKPT_KEY_BYTES];
+        snprintf(key, sizeof key, "%s/%s", c->m.id, c->m.files[i].name);
+        c->has[i] = !store_head(nearby, key, &head, &missing) && head.object_bytes == c->m.files[i].bytes;
+        *files += c->has[i];
+    }
+    c->nearby = nearby;
+    return 0;
 }
 
 const char *ckpt_id(const struct ckpt *c) {
@@ -135,7 +153,8 @@ int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const 
         if (rc) return rc;
     }
     int64_t fetched = 0;
-    int rc = ckpt_fetch(c->store, &c->m, wants, into, n, &fetched, e);
+    const struct ckpt_sources from = {c->store, c->nearby, c->has};
+    int rc = ckpt_fetch(&from, &c->m, wants, into, n, &fetched, e);
     atomic_fetch_add(&c->fetched, fetched);
     return rc;
 }
@@ -278,7 +297,8 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
         int64_t fetched = 0;
-        rc = ckpt_fetch(c->store, &c->m, &t, NULL, 1, &fetched, e);
+        const struct ckpt_sources from = {.store = c->store}; // the lasting copy is what is asked about
+        rc = ckpt_fetch(&from, &c->m, &t, NULL, 1, &fetched, e);
     }
     return rc;
 }

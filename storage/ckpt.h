@@ -74,6 +74,9 @@ struct ckpt; // an open checkpoint (its manifest)
 // `id` may be the step alone ("400", leading zeros or not).
 int ckpt_open(struct ckpt **out, struct store *s, const char *id, struct err *e) ERR_CHECK;
 void ckpt_close(struct ckpt *c);
+// Reads files that lie in this store, too, from there, checked in the same way; what is missing or damaged
+// there comes from the checkpoint's own store. *files: how many lie there. The store must outlive c.
+int ckpt_use_nearby(struct ckpt *c, struct store *nearby, size_t *files, struct err *e) ERR_CHECK;
 const char *ckpt_id(const struct ckpt *c);
 const struct ckpt_state *ckpt_state_of(const struct ckpt *c);
 size_t ckpt_tensors(const struct ckpt *c);

@@ -97,6 +97,7 @@ struct piece {
     size_t first, n; // spans
     int64_t lo, hi;  // of the file's data
     char *data;
+    struct store *store; // that it is read from
     struct store_request *request;
 };
 
@@ -204,6 +205,7 @@ static void copy_run(void *arg, int64_t from, int64_t to, int64_t bytes) {
 }
 
 struct fetch {
+    const struct ckpt_sources *from;
     struct store *store;
     const struct ckpt_manifest *m;
     struct plan plan;
@@ -227,7 +229,9 @@ static int start(const struct fetch *f, struct piece *p, struct err *e) {
                               .length = (int64_t)bytes,
                               .into = p->data,
                               .capacity = bytes};
-    return store_start(f->store, &p->request, &call, e);
+    const struct ckpt_sources *from = f->from;
+    p->store = from->nearby && from->has[f->plan.spans[p->first].box->file] ? from->nearby : f->store;
+    return store_start(p->store, &p->request, &call, e);
 }
 
 static int check(const struct fetch *f, const struct span *s, struct err *e) {
@@ -273,21 +277,25 @@ static int read_again(const struct fetch *f, struct piece *p, struct err *e) {
     return rc;
 }
 
+static int check_length(const struct fetch *f, const struct piece *p, size_t got, struct err *e) {
+    if ((int64_t)got == p->hi - p->lo) return 0;
+    return err_set(e, ERR_DATA, "%s/%s/%s: ends before tensor '%s' does", store_url(f->store), f->m->id,
+                   file_of(f, p)->name, f->plan.spans[p->first].box->name);
+}
+
 // Waits for a piece that was started, whatever has failed before: its request writes into its memory.
 static int finish(const struct fetch *f, struct piece *p, bool use, struct err *e) {
     struct store_result got;
     int rc = 0;
     if (p->request) {
         struct err late = {ERR_OK};
-        rc = store_wait(f->store, p->request, &got, use ? e : &late);
+        rc = store_wait(p->store, p->request, &got, use ? e : &late);
         p->request = NULL;
-        if (!rc && use && (int64_t)got.bytes != p->hi - p->lo)
-            rc = err_set(e, ERR_DATA, "%s/%s/%s: ends before tensor '%s' does", store_url(f->store), f->m->id,
-                         file_of(f, p)->name, f->plan.spans[p->first].box->name);
-        else if (!rc && use) {
-            rc = use_piece(f, p, e);
-            if (rc == -ERR_DATA) rc = read_again(f, p, e);
-        }
+        bool nearby = p->store != f->store;
+        if (!rc && use) rc = check_length(f, p, got.bytes, e);
+        bool whole = !rc;
+        if (!rc && use) rc = use_piece(f, p, e);
+        if (rc && use && (nearby || (whole && rc == -ERR_DATA))) rc = read_again(f, p, e);
     }
     free(p->data);
     p->data = NULL;
@@ -306,9 +314,10 @@ static int run(const struct fetch *f, struct err *e) {
     return rc;
 }
 
-int ckpt_fetch(struct store *s, const struct ckpt_manifest *m, const struct ckpt_tensor *wants,
-               void *const *into, size_t n, int64_t *fetched, struct err *e) {
-    struct fetch f = {.store = s, .m = m};
+int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
+               const struct ckpt_tensor *wants, void *const *into, size_t n, int64_t *fetched,
+               struct err *e) {
+    struct fetch f = {.from = from, .store = from->store, .m = m};
     int rc = 0;
     for (size_t i = 0; i < n && !rc; i++) {
         const struct ckpt_group *g = ckpt_manifest_find(m, wants[i].name);

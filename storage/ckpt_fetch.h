@@ -8,7 +8,15 @@
 // wants[i] lies inside its tensor. `into` NULL: every byte is read and checked, none kept. Blocks; bounded
 // memory (16 pieces of 8 MiB, or of one chunk where that is larger). *fetched grows by the bytes that were
 // asked for.
-int ckpt_fetch(struct store *s, const struct ckpt_manifest *m, const struct ckpt_tensor *wants,
-               void *const *into, size_t n, int64_t *fetched, struct err *e) ERR_CHECK;
+// Files that lie in a nearby store as well are read there; what is missing or damaged there, in the store
+// itself.
+struct ckpt_sources {
+    struct store *store;
+    struct store *nearby; // NULL: none
+    const bool *has;      // of each file: does `nearby` have it?
+};
+int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
+               const struct ckpt_tensor *wants, void *const *into, size_t n, int64_t *fetched,
+               struct err *e) ERR_CHECK;
 
 #endif

@@ -12,8 +12,7 @@
 #include "base/rng.h"
 #include "trainer/snapshot_impl.h"
 
-#define PART_BYTES_MAX ((size_t)64 << 20)
-#define POLL_MS        2
+#define POLL_MS 2
 
 static int64_t copy_elems(const struct config *c, const struct params *p, int world, int rank) {
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
@@ -55,6 +54,8 @@ static int take_copy(struct snapshot *s, struct err *e) {
     s->tensors_max = (size_t)(hi - lo) * (1 + OPTIM_STATES);
     s->copy_elems = copy_elems(s->rank->config, s->params, s->rank->world, s->rank->number);
     s->copy = malloc((size_t)(s->copy_elems + 1) * sizeof *s->copy);
+    if (s->copy)
+        memset(s->copy, 0, (size_t)(s->copy_elems + 1) * sizeof *s->copy); // no page faults in a step
     s->tensors = calloc(s->tensors_max + 1, sizeof *s->tensors);
     s->names = calloc(s->tensors_max + 1, sizeof *s->names);
     s->state = calloc(1, sizeof *s->state);
@@ -68,10 +69,11 @@ int snapshot_open(struct snapshot **out, struct rank *r, struct model *m, struct
     if (!s) return err_set(e, ERR_MEMORY, "no memory for a snapshot");
     *s = (struct snapshot){
         .rank = r, .model = m, .optim = o, .fault = f, .params = model_params(m), .newest = -1};
-    buf_init(&s->part, PART_BYTES_MAX);
+    buf_init(&s->part, SNAPSHOT_PART_MAX);
     int rc = store_open(&s->store, r->ckpt_url, &r->store, e);
     if (!rc) rc = take_copy(s, e);
     if (!rc && rank_is_root(r)) take_owner(s);
+    if (!rc) snapshot_memory_open(s);
     if (rc)
         snapshot_close(s);
     else
@@ -82,6 +84,7 @@ int snapshot_open(struct snapshot **out, struct rank *r, struct model *m, struct
 void snapshot_close(struct snapshot *s) {
     if (!s) return;
     if (s->running) pthread_join(s->thread, NULL);
+    store_close(s->memory);
     store_close(s->store);
     buf_fini(&s->part);
     free(s->parts);
@@ -136,6 +139,7 @@ static int copy_all(struct snapshot *s, struct err *e) {
 static void *write_part(void *arg) {
     struct snapshot *s = arg;
     buf_clear(&s->part);
+    snapshot_memory_write(s);
     if (s->full_disk)
         s->thread_rc = err_errno(&s->thread_err, ENOSPC, "save %s (injected)", s->id);
     else
@@ -246,6 +250,7 @@ static int committed(struct snapshot *s, struct err *e) {
     if (rc) return rc;
     s->stage = STAGE_IDLE;
     s->newest = s->state->step;
+    snapshot_memory_keep(s, s->id);
     blackbox_page(s->rank->box)->checkpoint_step = s->newest;
     blackbox_event(s->rank->box, "checkpoint %s complete", s->id);
     if (rank_is_root(s->rank))

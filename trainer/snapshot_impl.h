@@ -16,7 +16,7 @@ struct snapshot {
     struct optim *optim;
     struct fault *fault;
     const struct params *params;
-    struct store *store;
+    struct store *store, *memory; // memory: the node's copies, NULL where there are none
     int64_t newest;
     uint32_t owner; // rank 0: of this run's saves
 
@@ -44,5 +44,12 @@ struct snapshot {
     char *parts; // rank 0, committing: all ranks' JSON, part_bytes apart
     size_t part_bytes;
 };
+
+#define SNAPSHOT_PART_MAX ((size_t)64 << 20) // of one part's JSON
+
+void snapshot_memory_open(struct snapshot *s);
+void snapshot_memory_write(struct snapshot *s);
+void snapshot_memory_keep(struct snapshot *s, const char *id);
+int snapshot_memory_use(struct snapshot *s, struct ckpt *c, struct err *e) ERR_CHECK;
 
 #endif

@@ -100,6 +100,7 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
     if (rc) return rc;
     *state = *ckpt_state_of(c);
     rc = compare_configs(s, entry->id, state, e);
+    if (!rc) rc = snapshot_memory_use(s, c, e);
     if (!rc) rc = model_load(s->model, c, false, e);
     if (!rc) rc = load_optimiser(s, c, e);
     ckpt_close(c);

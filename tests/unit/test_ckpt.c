@@ -595,6 +595,41 @@ static void only_needed_chunks_are_read(void **state) {
     store_close(s);
 }
 
+// A copy of the files nearby is read instead of the store's; a damaged one is as good as none.
+static void files_nearby_are_read_first(void **state) {
+    (void)state;
+    struct store *s = open_store("mem:far"), *nearby = open_store("mem:near");
+    struct err e = {ERR_OK};
+    size_t files;
+    save(s, 1, 2);
+    struct ckpt *c = open_step(s, "1");
+    char key[2][CKPT_KEY_BYTES];
+    for (int i = 0; i < 2; i++) {
+        struct buf file;
+        snprintf(key[i], CKPT_KEY_BYTES, "%s/rank-%d.safetensors", ckpt_id(c), i);
+        get(s, key[i], &file);
+        assert_int_equal(store_put(nearby, key[i], file.data, file.len, false, &e), 0);
+        buf_fini(&file);
+    }
+    assert_int_equal(store_delete(s, key[0], &e), 0); // only there
+    assert_int_equal(ckpt_use_nearby(c, nearby, &files, &e), 0);
+    assert_int_equal(files, 2);
+    assert_int_equal(load(c, 3, 1, &e), 0);
+    struct buf file;
+    get(nearby, key[1], &file);
+    size_t last = file.len - 9;
+    buf_fini(&file);
+    flip(nearby, key[1], last);
+    assert_int_equal(load(c, 3, 1, &e), 0);                // from the store itself
+    assert_int_equal(store_delete(nearby, key[1], &e), 0); // gone since it was looked for
+    assert_int_equal(load(c, 3, 1, &e), 0);
+    flip(s, key[1], last);
+    assert_int_equal(load(c, 3, 1, &e), -ERR_DATA);
+    ckpt_close(c);
+    store_close(nearby);
+    store_close(s);
+}
+
 // Reads and verifies; true when either names the damage.
 static bool is_found(struct store *s, const char *id) {
     struct err e = {ERR_OK};
@@ -743,6 +778,7 @@ int main(void) {
         cmocka_unit_test(half_deleted_checkpoints_go),
         cmocka_unit_test(missing_and_misfit_tensors),
         cmocka_unit_test(only_needed_chunks_are_read),
+        cmocka_unit_test(files_nearby_are_read_first),
         cmocka_unit_test(every_flipped_bit_is_found),
         cmocka_unit_test(exports_one_plain_file),
         cmocka_unit_test(saves_and_loads_through_faults),

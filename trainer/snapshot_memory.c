@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The copy in the node's memory: each rank puts its part of a save beside its black box, in the job's private
+// folder in /dev/shm, before it goes to the store. A restart inside the same job reads from there what it
+// finds there, and the rest from the store. The launcher removes the folder when the job ends. Without room,
+// or without a launcher, there is no such copy, and nothing fails for want of it.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "trainer/snapshot_impl.h"
+
+enum { MEMORY_AUTO, MEMORY_OFF, MEMORY_ON }; // of checkpoint.memory
+#define STEP_DIGITS 12                       // of a save's id
+#define COPIES      3                        // one complete, one being written, room for the rest of the node
+
+static bool wanted(const struct snapshot *s) {
+    int how = s->rank->config->checkpoint_memory;
+    const char *url = s->rank->ckpt_url;
+    bool remote = !strncmp(url, "s3:", 3) || !strncmp(url, "fault:", 6);
+    return how == MEMORY_ON || (how == MEMORY_AUTO && remote);
+}
+
+void snapshot_memory_open(struct snapshot *s) {
+    const char *box = getenv("ORRERY_BLACKBOX"), *slash = box ? strrchr(box, '/') : NULL;
+    struct err ignored = {ERR_OK};
+    struct statvfs room;
+    char folder[512];
+    if (!slash || !wanted(s) || strncmp(box, "/dev/shm/", 9)) return;
+    if ((size_t)snprintf(folder, sizeof folder, "%.*s/ckpt", (int)(slash - box), box) >= sizeof folder)
+        return;
+    uint64_t need = (uint64_t)s->copy_elems * sizeof(float) * COPIES;
+    if (statvfs("/dev/shm", &room) || (uint64_t)room.f_bavail * room.f_frsize < need) {
+        log_warn(&s->rank->log,
+                 "/dev/shm has no room for copies of the checkpoints: restarts will read the store");
+        return;
+    }
+    if (store_open(&s->memory, folder, NULL, &ignored)) s->memory = NULL;
+}
+
+void snapshot_memory_write(struct snapshot *s) {
+    struct err why = {ERR_OK};
+    struct buf part;
+    if (!s->memory) return;
+    buf_init(&part, SNAPSHOT_PART_MAX);
+    if (ckpt_write_part(s->memory, s->id, s->rank->number, s->tensors, s->n_tensors, &part, &why))
+        blackbox_event(s->rank->box, "no copy of checkpoint %s in memory: %s", s->id, why.text);
+    buf_fini(&part);
+}
+
+// What saves of earlier steps have left, and other saves of this one. Ranks of the node do so at once: a file
+// that is gone is no error. A later step's files may be another rank's, which is ahead.
+void snapshot_memory_keep(struct snapshot *s, const char *id) {
+    struct err ignored = {ERR_OK};
+    struct store_listing all;
+    if (!s->memory) return;
+    if (store_list(s->memory, "", NULL, &all, &ignored)) return;
+    for (size_t i = 0; i < all.n; i++) {
+        err_clear(&ignored);
+        const char *key = all.objects[i].key;
+        bool later = strncmp(key, id, STEP_DIGITS) > 0, same = !strncmp(key, id, strlen(id));
+        if (!later && !same && store_delete(s->memory, key, &ignored)) break;
+    }
+    store_listing_fini(&all);
+}
+
+int snapshot_memory_use(struct snapshot *s, struct ckpt *c, struct err *e) {
+    size_t files;
+    if (!s->memory) return 0;
+    int rc = ckpt_use_nearby(c, s->memory, &files, e);
+    if (!rc && files && rank_is_root(s->rank))
+        log_info(&s->rank->log, "checkpoint %s: %zu of its files are read from this node's memory",
+                 ckpt_id(c), files);
+    return rc;
+}
