@@ -148,6 +148,7 @@ static struct model_input part_of(const struct model *m, const struct model_inpu
     for (int i = 0; i < m->set.n; i++) {
         part.z[i] = in->z[i] + frame * m->set.spec[i].frame_elems;
         part.history[i] = in->history[i] + frame * m->set.spec[i].frame_elems;
+        if (in->valid[i]) part.valid[i] = in->valid[i] + frame;
     }
     part.tau = in->tau + frame * m->set.n;
     part.tau_history = in->tau_history + frame;

@@ -24,6 +24,9 @@ struct model_input {
     const float *history[OPS_MODALITIES_MAX]; // [B, F, E]: own copy of the past, unshifted: frame f sees
                                               // history[f-1], [f-2]
     const float *tau;                         // [B, F, M]
+    // [B, F], host: 0 where the sequence lacks the sense in that frame, whose tokens nobody attends to then;
+    // its z and history there are 0. NULL: it lacks nothing.
+    const unsigned char *valid[OPS_MODALITIES_MAX];
     const float *tau_history; // [B, F]: of what frame f sees, that is of history[f-1]; 1 at f = 0
 };
 

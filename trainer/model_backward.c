@@ -95,7 +95,8 @@ static int attend_backward(struct model *m, struct model_space *s, float *grads,
                                              .heads = m->heads,
                                              .kv_heads = m->heads,
                                              .head_dim = m->head_dim,
-                                             .mask = &s->mask};
+                                             .mask = &s->mask,
+                                             .masks = s->masks.used ? s->masks.list : NULL};
     int rc = m->device->ops->attention_backward(m->device, &att, e);
     struct op_qk_rope_backward_args rope = {.qkv = l->qkv,
                                             .rstd = l->rstd_qk,

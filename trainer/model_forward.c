@@ -95,13 +95,15 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
                                     .heads = m->heads,
                                     .kv_heads = m->heads,
                                     .head_dim = m->head_dim,
-                                    .mask = &s->mask};
+                                    .mask = &s->mask,
+                                    .masks = s->masks.used ? s->masks.list : NULL};
     if (!rc && past) {
         int64_t layer = b - m->blocks;
         rc = remember(m, past, layer, l->k, att.v, e);
         att.k = past->k[layer];
         att.v = past->v[layer];
         att.mask = &past->mask;
+        att.masks = NULL;
     }
     return rc ? rc : m->device->ops->attention(m->device, &att, e);
 }
@@ -168,7 +170,9 @@ int model_transform(struct model *m, struct model_space *s, const struct model_i
 }
 
 int model_run(struct model *m, struct model_space *s, const struct model_input *in, struct err *e) {
-    int rc = model_embed(m, s, in, s->layers[0].x, e);
+    int rc = model_masks_look(&s->masks, &m->set, in->valid, in->sequences, in->frames,
+                              m->config->model_window, &s->mask, e);
+    if (!rc) rc = model_embed(m, s, in, s->layers[0].x, e);
     return rc ? rc : model_transform(m, s, in, e);
 }
 

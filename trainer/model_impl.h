@@ -7,6 +7,7 @@
 
 #include "kernels/ops.h"
 #include "trainer/model.h"
+#include "trainer/model_mask.h"
 
 // Where a block's tensors stand in the table of parameters.
 struct model_block {
@@ -38,6 +39,7 @@ struct model_space {
     int64_t sequences, frames; // that the views below are laid out for
     struct token_map map;
     struct mask mask;
+    struct model_masks masks; // of sequences that lack a sense
     struct model_layer *layers;
     struct tensor cos, sin;                      // [F P, head_dim / 2]
     struct tensor rows[OPS_MODALITIES_MAX];      // [B F n, value + history seen]

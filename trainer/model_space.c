@@ -201,6 +201,7 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
 
 void model_space_fini(struct model_space *s) {
     mask_fini(&s->mask);
+    model_masks_fini(&s->masks);
     arena_fini(&s->arena);
     free(s->layers);
     *s = (struct model_space){0};

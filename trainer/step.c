@@ -129,6 +129,18 @@ static int copy_levels(struct step *s, int64_t shard, struct err *e) {
     return rc;
 }
 
+// What is not there carries nothing, no noise either: the frame's action reaches every token of it.
+static int clear_missing(struct step *s, const struct batch *b, int64_t shard, int i, float *to,
+                         struct err *e) {
+    struct device *d = s->rank->device;
+    const unsigned char *valid = b->valid[i] + first_of(s, shard) * s->frames;
+    int64_t width = s->set->spec[i].frame_elems;
+    int rc = 0;
+    for (int64_t f = 0; !rc && f < s->micro * s->frames; f++)
+        if (!valid[f]) rc = d->vtable->zero(d, to + f * width, (size_t)width * sizeof *to, e);
+    return rc;
+}
+
 static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
     struct device *d = s->rank->device;
     int64_t first = first_of(s, shard), width = s->frames * s->set->spec[i].frame_elems;
@@ -140,13 +152,15 @@ static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i
                               .key = rng_key((uint64_t)s->config->run_seed, RNG_NOISE, (uint32_t)i),
                               .sample = s->levels.sample + first};
     int rc = d->ops->noise(d, &a, e);
+    if (!rc) rc = clear_missing(s, b, shard, i, s->z[i], e);
     if (rc || s->set->spec[i].seen_width == 0) return rc;
     a.z = tensor_2d(s->history[i], s->micro, width);
     a.tau = tensor_1d(s->past, s->micro * s->frames);
     a.tau_stride = 1;
     a.key = rng_key((uint64_t)s->config->run_seed, RNG_HISTORY_NOISE, (uint32_t)i);
     a.hide = s->levels.hide + i * b->count + first;
-    return d->ops->noise(d, &a, e);
+    rc = d->ops->noise(d, &a, e);
+    return rc ? rc : clear_missing(s, b, shard, i, s->history[i], e);
 }
 
 static int noise_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
@@ -157,12 +171,13 @@ static int noise_shard(struct step *s, const struct batch *b, int64_t shard, str
 
 // ---- one shard
 
-static int forward_shard(struct step *s, struct err *e) {
+static int forward_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
     struct model_input in = {
         .sequences = s->micro, .frames = s->frames, .tau = s->tau, .tau_history = s->tau_history};
     for (int i = 0; i < s->set->n; i++) {
         in.z[i] = s->z[i];
         in.history[i] = s->history[i];
+        in.valid[i] = b->valid[i] + first_of(s, shard) * s->frames;
     }
     return model_forward(s->model, &in, e);
 }
@@ -192,7 +207,7 @@ static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64
     int rc = noise_shard(s, b, shard, e);
     lap(s, out, STEP_NOISE);
     enter(s, number, PHASE_FORWARD);
-    if (!rc) rc = forward_shard(s, e);
+    if (!rc) rc = forward_shard(s, b, shard, e);
     if (!rc) rc = loss_shard(s, b, shard, e);
     lap(s, out, STEP_FORWARD);
     enter(s, number, PHASE_BACKWARD);

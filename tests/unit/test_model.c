@@ -16,6 +16,7 @@
 #include "kernels/device.h"
 #include "trainer/forecast.h"
 #include "trainer/model.h"
+#include "trainer/model_mask.h"
 
 enum { SEQUENCES = 3, FRAMES = 4 };
 
@@ -312,6 +313,121 @@ static void rollouts_may_decode(void **state) {
     }
 }
 
+// A sense that a sequence lacks in some frames: what stands in its place reaches no other token, no other
+// sequence, and no weight that only it would touch.
+static void missing_senses_are_not_attended(void **state) {
+    struct fixture *f = *state;
+    enum { LACKS = 2, GONE = 1 }; // touch, in frames 1 and 2 of sequence 1
+    unsigned char valid[SEQUENCES * FRAMES];
+    float **whole = predictions(f, SEQUENCES);
+    memset(valid, 1, sizeof valid);
+    f->in.valid[LACKS] = valid;
+    float **same = predictions(f, SEQUENCES);
+    valid[GONE * FRAMES + 1] = valid[GONE * FRAMES + 2] = 0;
+    int64_t e = f->set.spec[LACKS].frame_elems;
+    float **before = predictions(f, SEQUENCES);
+    for (int64_t k = 0; k < 2 * e; k++) f->z[LACKS][(GONE * FRAMES + 1) * e + k] += 3;
+    float **after = predictions(f, SEQUENCES);
+    int64_t differ = 0;
+    for (int i = 0; i < 4; i++) {
+        int64_t width = f->set.spec[i].frame_elems;
+        for (int64_t k = 0; k < SEQUENCES * FRAMES * width; k++) {
+            int64_t frame = k / width;
+            bool own = i == LACKS && !valid[frame];
+            if (!(whole[i][k] == same[i][k]))
+                fail_msg("nothing is missing, yet sense %d element %lld changed", i, (long long)k);
+            if (frame / FRAMES != GONE && !(whole[i][k] == before[i][k]))
+                fail_msg("another sequence changed: sense %d", i);
+            if (!own && !(before[i][k] == after[i][k]))
+                fail_msg("sense %d element %lld sees what is missing", i, (long long)k);
+            differ += frame / FRAMES == GONE && whole[i][k] != before[i][k];
+        }
+    }
+    assert_true(differ > 0); // without it the others see less
+    drop(whole);
+    drop(same);
+    drop(before);
+    drop(after);
+}
+
+static void gradients_pass_by_what_is_missing(void **state) {
+    struct fixture *f = *state;
+    enum { LACKS = 1 };
+    unsigned char valid[SEQUENCES * FRAMES];
+    struct err e = {0};
+    const struct params *p = model_params(f->model);
+    char name[64];
+    float *grads = calloc((size_t)p->elems, sizeof *grads);
+    memset(valid, 0, sizeof valid);
+    f->in.valid[LACKS] = valid;
+    memset(f->active[LACKS], 0, SEQUENCES * FRAMES * sizeof(float));
+    (void)loss_of(f);
+    assert_int_equal(model_backward(f->model, grads, &e), 0);
+    snprintf(name, sizeof name, "embed.%s.weight", f->set.spec[LACKS].modality->name);
+    const struct param *embed = params_find(p, name);
+    if (!embed) fail_msg("no tensor %s", name);
+    for (int64_t k = 0; k < embed->elems; k++) assert_true(grads[embed->offset + k] == 0);
+    const struct param *qkv = params_find(p, "blocks.0.qkv.weight");
+    double length = 0;
+    for (int64_t k = 0; k < qkv->elems; k++) length += pow(grads[qkv->offset + k], 2);
+    length = sqrt(length);
+    double found = slope(f, qkv, grads, length, 4e-3);
+    if (!(fabs(found - length) <= 2e-3 * length + 1e-4))
+        fail_msg("gradient %.6g, finite difference %.6g", length, found);
+    free(grads);
+}
+
+// Windows, gaps at the borders of frames, and frames without anything, against the plain definition.
+struct gaps {
+    const struct modality_set *set;
+    const unsigned char *valid[4];
+    int64_t window, sequence;
+};
+
+static int gap_visible(void *arg, int64_t q, int64_t k) {
+    const struct gaps *g = arg;
+    int64_t p = g->set->tokens_per_frame, fq = q / p, fk = k / p;
+    int sense = g->set->slot_modality[k % p];
+    return fk <= fq && (g->window == 0 || fk > fq - g->window) && g->valid[sense][g->sequence * FRAMES + fk];
+}
+
+static void masks_are_the_definition(void **state) {
+    struct fixture *f = *state;
+    unsigned char valid[4][SEQUENCES * FRAMES];
+    for (uint32_t round = 0; round < 24; round++) {
+        struct gaps g = {.set = &f->set, .window = round % 4};
+        struct model_masks m = {.used = false};
+        struct mask shared = {0};
+        struct err e = {0};
+        for (int i = 0; i < 4; i++) {
+            float *dice = random_floats(SEQUENCES * FRAMES, 0, 1, 100 + 4 * round + (uint32_t)i);
+            for (int k = 0; k < SEQUENCES * FRAMES; k++) valid[i][k] = k >= FRAMES ? dice[k] > 0.4f : 1;
+            g.valid[i] = valid[i];
+            free(dice);
+        }
+        assert_int_equal(mask_block_causal(&shared, FRAMES, f->set.tokens_per_frame, g.window, FRAMES, &e),
+                         0);
+        if (model_masks_look(&m, &f->set, g.valid, SEQUENCES, FRAMES, g.window, &shared, &e))
+            fail_msg("%s", e.text);
+        assert_true(m.used && m.list[0] == &shared);
+        for (g.sequence = 0; g.sequence < SEQUENCES; g.sequence++) {
+            struct mask want;
+            const struct mask *got = m.list[g.sequence];
+            if (mask_check(got, &e)) fail_msg("%s", e.text);
+            assert_int_equal(mask_from_predicate(&want, shared.queries, shared.keys, gap_visible, &g, &e), 0);
+            assert_int_equal(mask_pairs(got), mask_pairs(&want));
+            for (int32_t r = 0; r < got->n_runs; r++)
+                for (int32_t v = 0; v < got->runs[r].count; v++)
+                    for (int32_t k = got->intervals[got->runs[r].first + v].lo;
+                         k < got->intervals[got->runs[r].first + v].hi; k++)
+                        assert_true(gap_visible(&g, got->runs[r].q_lo, k));
+            mask_fini(&want);
+        }
+        model_masks_fini(&m);
+        mask_fini(&shared);
+    }
+}
+
 static void untrained_model_predicts_zero(void **state) {
     struct fixture *f = *state;
     struct model *fresh = NULL, *kept = f->model;
@@ -335,6 +451,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(missing_senses_are_not_attended, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(gradients_pass_by_what_is_missing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(masks_are_the_definition, set_up, tear_down),
         cmocka_unit_test_setup_teardown(untrained_model_predicts_zero, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
