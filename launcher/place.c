@@ -54,7 +54,7 @@ static int settle_ranks(const struct place_view *v, struct place *p, const char 
     p->ranks = theirs;
     if (ours <= 0 || ours == theirs) return 0;
     return err_set(e, ERR_CONFIG,
-                   "%s says %lld ranks, %s says %lld; leave %s out, or ask for %lld there (--ntasks=%lld)",
+                   "%s says %lld ranks, %s says %lld; leave %s out, or ask Slurm for %lld (--ntasks=%lld)",
                    source, (long long)theirs, v->flag_ranks > 0 ? "-n" : "launch.ranks", (long long)ours,
                    v->flag_ranks > 0 ? "-n" : "launch.ranks", (long long)ours, (long long)ours);
 }
