@@ -13,6 +13,8 @@ if(NOT SANITIZE)
     kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
 endif()
 
+orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
+
 # Measures; never run by ctest.
 add_executable(bench_kernels bench/bench_kernels.c)
 target_link_libraries(bench_kernels PRIVATE orrery_kernels)

@@ -54,7 +54,7 @@ template <int D, int N>
 static __device__ __forceinline__ void product(float (&c)[N / 8][4], uint32_t a, int row, uint32_t b) {
 #pragma unroll
     for (int j = 0; j < N / 8; j++) c[j][0] = c[j][1] = c[j][2] = c[j][3] = 0;
-#pragma unroll
+#pragma unroll(N == 16 ? 2 : D / 16) // the crowded kernel: fewer addresses at a time
     for (int k = 0; k < D / 16; k++) {
         uint32_t x[4], y[4];
         load_a<D>(x, a, row, k);
