@@ -185,7 +185,7 @@ static void begin_reply(struct http_exchange *x, const char *line, size_t n) {
     x->status = status;
     x->content_length = -1;
     x->retry_after_s = 0;
-    x->etag[0] = x->content_range[0] = x->date[0] = x->region[0] = x->encryption[0] = 0;
+    x->etag[0] = x->content_range[0] = x->date[0] = x->region[0] = x->encryption[0] = x->sum[0] = 0;
 }
 
 static bool header_value(const char *line, size_t n, const char *name, char *out, size_t room) {
@@ -207,7 +207,9 @@ static void keep_header(struct http_exchange *x, const char *line, size_t n) {
            header_value(line, n, "content-range", x->content_range, sizeof x->content_range) ||
            header_value(line, n, "date", x->date, sizeof x->date) ||
            header_value(line, n, "x-amz-bucket-region", x->region, sizeof x->region) ||
-           header_value(line, n, "x-amz-server-side-encryption", x->encryption, sizeof x->encryption));
+           header_value(line, n, "x-amz-server-side-encryption", x->encryption, sizeof x->encryption) ||
+           header_value(line, n, "x-amz-meta-orrery-crc32c", x->sum, sizeof x->sum) ||
+           header_value(line, n, "x-goog-meta-orrery-crc32c", x->sum, sizeof x->sum));
     if (header_value(line, n, "content-length", number, sizeof number) && bytes_parse_i64(number, &value) &&
         value >= 0)
         x->content_length = value;

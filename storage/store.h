@@ -61,12 +61,14 @@ struct store_call {
     size_t bytes;
     bool create_only; // PUT: CONFLICT when the key exists
     bool hashed;      // PUT: s3: as payload "signed" does
+    const char *sum;  // PUT: s3: kept beside the object, as a result's; NULL: none
 };
 struct store_result {
     size_t bytes;         // GET: received
     int64_t object_bytes; // GET, HEAD: the whole object
     char etag[72];
-    bool opaque; // the ETag is no checksum of the content (KMS encryption)
+    bool opaque;  // the ETag is no checksum of the content (KMS encryption)
+    char sum[12]; // CRC32C of the content that its sender left, eight hex digits; "": none
 };
 int store_start(struct store *s, struct store_request **out, const struct store_call *call,
                 struct err *e) ERR_CHECK;
@@ -119,11 +121,13 @@ int store_probe(struct store *s, struct store_caps *out, struct err *e) ERR_CHEC
 // ---- whole files of this machine, in parts, several under way at once. Both block.
 struct store_transfer {
     bool resume; // go on where an earlier transfer that broke off stopped; what lies there is checked first
-    bool verify; // get: the MD5 of what came against the ETag, where that is one
+    bool verify; // put: leaves the CRC32C of the file beside the object; get: compares it, or the MD5 that
+                 // the ETag is, with what came
     void (*moved)(void *arg, int64_t bytes); // called on the caller's thread as bytes are done; NULL: not
     void *arg;
     // Results.
     int64_t bytes, resumed_bytes;
+    char sum[12];  // of the file
     bool verified; // put: the server checked a hash of every part
 };
 int store_put_file(struct store *s, const char *key, const char *path, struct store_transfer *t,

@@ -135,6 +135,36 @@ static void tag_fini(struct tag *g) {
     hash_md5_destroy(g->outer);
 }
 
+// ---- what is known of an object's content: the CRC32C that its sender left beside it, else its ETag.
+
+struct proof {
+    struct tag tag;
+    uint32_t want, crc;
+    bool summed;
+};
+
+static void proof_init(struct proof *p, const struct store_result *object) {
+    int end = 0;
+    memset(p, 0, sizeof *p);
+    p->summed = sscanf(object->sum, "%8" SCNx32 "%n", &p->want, &end) == 1 && end == 8 && !object->sum[8];
+    if (!p->summed) tag_init(&p->tag, object);
+}
+
+static void proof_update(struct proof *p, const char *data, size_t n) {
+    if (p->summed)
+        p->crc = hash_crc32c(p->crc, data, n);
+    else
+        tag_update(&p->tag, data, n);
+}
+
+static int proof_check(struct proof *p, bool *verified, struct err *e) {
+    if (!p->summed) return tag_check(&p->tag, verified, e);
+    *verified = p->crc == p->want;
+    if (*verified) return 0;
+    return err_set(e, ERR_DATA, "what came has CRC32C %08" PRIx32 ", what was sent had %08" PRIx32, p->crc,
+                   p->want);
+}
+
 // ---- fetching.
 
 struct fetch {
@@ -142,7 +172,7 @@ struct fetch {
     const char *key;
     struct store_transfer *t;
     struct store_result object;
-    struct tag tag;
+    struct proof proof;
     char *path; // of the growing file
     int fd;
     int64_t parts, started;
@@ -242,7 +272,7 @@ static int fetch_part(struct fetch *f, int64_t i, struct err *e) {
         if (!rc) rc = keep_part(f, i, e);
         if (rc) return rc;
     }
-    if (f->t->verify) tag_update(&f->tag, slot_of(f, i), size_of(f, i));
+    if (f->t->verify) proof_update(&f->proof, slot_of(f, i), size_of(f, i));
     tell(f->t, size_of(f, i));
     return 0;
 }
@@ -276,7 +306,7 @@ static int fetch_open(struct fetch *f, const char *path, struct err *e) {
 }
 
 static int fetch_end(struct fetch *f, const char *path, struct err *e) {
-    int rc = f->t->verify ? tag_check(&f->tag, &f->t->verified, e) : 0;
+    int rc = f->t->verify ? proof_check(&f->proof, &f->t->verified, e) : 0;
     if (rc) {
         (void)unlink(f->path); // nothing of it can be trusted
         return err_prefix(e, "%s: GET '%s'", f->s->url, f->key);
@@ -292,12 +322,12 @@ int store_get_file(struct store *s, const char *key, const char *path, struct st
     t->verified = false;
     int rc = store_head(s, key, &f.object, e);
     if (rc) return rc;
-    tag_init(&f.tag, &f.object);
+    proof_init(&f.proof, &f.object);
     rc = fetch_open(&f, path, e);
     if (!rc) rc = fetch_parts(&f, e);
     if (!rc) rc = fetch_end(&f, path, e);
     if (!rc) t->bytes = f.object.object_bytes;
-    tag_fini(&f.tag);
+    tag_fini(&f.proof.tag);
     if (f.fd >= 0) close(f.fd);
     free(f.path);
     free(f.memory);
@@ -314,7 +344,9 @@ static int put_at_once(struct store *s, const char *key, int fd, size_t bytes, s
     char *data = malloc(bytes + !bytes);
     if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
     int rc = read_at(fd, data, bytes, 0, path, e);
+    if (t->verify) snprintf(t->sum, sizeof t->sum, "%08" PRIx32, hash_crc32c(0, data, rc ? 0 : bytes));
     struct store_call c = {.op = STORE_PUT, .key = key, .data = data, .bytes = bytes, .hashed = t->verify};
+    c.sum = t->verify ? t->sum : NULL;
     if (!rc) rc = store_call_blocking(s, &c, &put, e);
     if (!rc) tell(t, bytes);
     free(data);
@@ -343,17 +375,40 @@ static int put_through_writer(struct store *s, const char *key, int fd, int64_t 
     return rc;
 }
 
+// The sum has to be known before the first part is sent.
+static int sum_file(int fd, int64_t bytes, struct store_transfer *t, const char *path, struct err *e) {
+    size_t block = (size_t)1 << 20;
+    uint32_t crc = 0;
+    char *data = malloc(block);
+    int rc = data ? 0 : err_set(e, ERR_MEMORY, "no memory to read %s", path);
+    for (int64_t at = 0; at < bytes && !rc; at += (int64_t)block) {
+        size_t n = bytes - at < (int64_t)block ? (size_t)(bytes - at) : block;
+        rc = read_at(fd, data, n, at, path, e);
+        if (!rc) crc = hash_crc32c(crc, data, n);
+    }
+    free(data);
+    snprintf(t->sum, sizeof t->sum, "%08" PRIx32, crc);
+    return rc;
+}
+
+static int put_in_parts(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                        const char *path, struct err *e) {
+    int rc = t->verify ? sum_file(fd, bytes, t, path, e) : 0;
+    return rc ? rc : s->ops->put_file(s, key, fd, bytes, t, e);
+}
+
 int store_put_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
                    struct err *e) {
     struct stat st;
     int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
     t->bytes = t->resumed_bytes = 0;
     t->verified = false;
+    t->sum[0] = 0;
     if (fd < 0) return io_error(e, "cannot read", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         rc = err_set(e, ERR_USAGE, "%s is no plain file", path);
     else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES && s->ops->put_file)
-        rc = s->ops->put_file(s, key, fd, st.st_size, t, e);
+        rc = put_in_parts(s, key, fd, st.st_size, t, path, e);
     else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES)
         rc = put_through_writer(s, key, fd, st.st_size, t, path, e);
     else

@@ -59,6 +59,7 @@ static int accept_get(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
     r->result.bytes = op->x.got;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
+    memcpy(r->result.sum, op->x.sum, sizeof r->result.sum);
     r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
     if (op->x.status == 416) return accept_unsatisfiable(op, e);
     if (op->x.status == 206) return accept_part(op, e);
@@ -78,6 +79,7 @@ static int accept_head(struct s3_op *op, struct err *e) {
     if (total < 0) return bad_reply(op, e, "no Content-Length");
     r->result.object_bytes = total;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
+    memcpy(r->result.sum, op->x.sum, sizeof r->result.sum);
     r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
     return 0;
 }
@@ -104,6 +106,10 @@ static void set_get(struct s3_op *op, const struct store_call *c) {
     if (op->range[0]) op->headers[op->n_headers++] = (struct sigv4_field){"range", op->range};
 }
 
+const char *store_s3_sum_header(const struct s3_store *s) {
+    return s->vendor->dialect == &sigv4_google ? "x-goog-meta-orrery-crc32c" : "x-amz-meta-orrery-crc32c";
+}
+
 void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t crc) {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char text[9] = "";
@@ -120,6 +126,7 @@ static void set_put(struct s3_op *op, const struct s3_store *s, const struct sto
     op->body_bytes = c->bytes;
     op->hashed = c->hashed;
     if (c->create_only) op->headers[op->n_headers++] = s->vendor->create_only;
+    if (c->sum) op->headers[op->n_headers++] = (struct sigv4_field){store_s3_sum_header(s), c->sum};
     // A body that is hashed into its signature needs no second sum.
     bool hashed = c->hashed || s->sign_payload;
     if (s->vendor->crc_header && c->bytes && !hashed)

@@ -105,7 +105,8 @@ struct s3_op {
 void store_s3_op_start(struct s3_op *op, struct s3_store *s);
 void store_s3_op_begin(struct s3_op *op, struct s3_store *s); // the same, for store_s3_op_wait
 int store_s3_op_wait(struct s3_op *op, struct err *e) ERR_CHECK;
-int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK;   // begin and wait
+int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK; // begin and wait
+const char *store_s3_sum_header(const struct s3_store *s);
 void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t crc); // adds its header
 void store_s3_op_fini(struct s3_op *op);                                              // frees the reply
 

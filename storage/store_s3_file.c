@@ -186,15 +186,15 @@ static int send_all(struct sending *g, int64_t bytes, struct err *e) {
     return rc ? rc : store_s3_upload_complete(&g->u, 0, e);
 }
 
-int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
-                      struct err *e) {
+static int send_file(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,
+                     struct store_transfer *t, struct err *e) {
     struct sending *g = calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
-    g->u = (struct s3_upload){.s = (struct s3_store *)s, .key = key};
+    g->u = (struct s3_upload){.s = s, .key = key, .sum = t->sum[0] ? t->sum : NULL};
     g->t = t;
     g->fd = fd;
     g->part = store_s3_part_bytes((size_t)bytes);
-    if (t->resume) look_up(&g->earlier, &g->u, bytes, g->part);
+    if (resume) look_up(&g->earlier, &g->u, bytes, g->part);
     int rc = send_all(g, bytes, e);
     if (rc && !t->resume) store_s3_upload_abort(&g->u);
     for (int i = 0; i < FILE_SLOTS; i++) free(g->slots[i].memory);
@@ -203,4 +203,16 @@ int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, s
     free(g->u.etags);
     free(g);
     return rc;
+}
+
+// An upload that was begun for another content of the file carries that one's sum: then all is sent anew.
+int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                      struct err *e) {
+    struct store_result head;
+    int rc = send_file((struct s3_store *)s, key, fd, bytes, t->resume, t, e);
+    if (rc || !t->resumed_bytes || !t->sum[0]) return rc;
+    rc = store_head(s, key, &head, e);
+    if (rc || !strcmp(head.sum, t->sum)) return rc;
+    t->resumed_bytes = 0;
+    return send_file((struct s3_store *)s, key, fd, bytes, false, t, e);
 }

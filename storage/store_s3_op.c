@@ -180,6 +180,7 @@ static void adopt(struct s3_op *op, const struct http_exchange *from) {
     memcpy(to->date, from->date, sizeof to->date);
     memcpy(to->region, from->region, sizeof to->region);
     memcpy(to->encryption, from->encryption, sizeof to->encryption);
+    memcpy(to->sum, from->sum, sizeof to->sum);
 }
 
 // ---- the end.

@@ -42,6 +42,7 @@ int store_s3_upload_create(struct s3_upload *u, struct err *e) {
     struct s3_op op = {
         .verb = "CREATE UPLOAD", .method = "POST", .key = u->key, .accept = accept_created, .owner = u};
     op.query[op.n_query++] = (struct sigv4_field){"uploads", ""};
+    if (u->sum) op.headers[op.n_headers++] = (struct sigv4_field){store_s3_sum_header(u->s), u->sum};
     int rc = store_s3_op_run(&op, u->s, e);
     store_s3_op_fini(&op);
     return rc;

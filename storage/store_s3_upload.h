@@ -11,6 +11,7 @@
 struct s3_upload {
     struct s3_store *s;
     const char *key;
+    const char *sum;             // left beside the object; NULL: none
     char id[S3_UPLOAD_ID_BYTES]; // "": not yet created
     char (*etags)[72];           // of the parts that are done
     int parts;
