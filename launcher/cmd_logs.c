@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// orrery logs RUN: what the ranks of an attempt wrote.
+// orrery logs RUN: what the ranks of an attempt wrote; all ranks' lines folded into one view; or as they
+// come.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "launcher/logfold.h"
 #include "launcher/opts.h"
 #include "launcher/rundir.h"
+
+#define LOG_BYTES_MAX  (32 << 20)
+#define RANKS_FOLLOWED 512
+#define FOLLOW_MS      200
 
 static bool copy_file(const char *path) {
     char piece[65536];
@@ -46,13 +54,100 @@ static int print_ranks(const struct rundir *run, const char *folder, int64_t ran
     return n ? 0 : err_set(e, ERR_MISSING, "no logs in %s/logs/%s", run->given, folder);
 }
 
+// ---- folded
+
+static int fold_ranks(const struct rundir *run, const char *folder, struct err *e) {
+    struct logfold fold = {0};
+    char path[RUNDIR_PATH_BYTES + 256];
+    struct stat st;
+    struct buf text;
+    int rc = 0, n = 0;
+    buf_init(&text, LOG_BYTES_MAX);
+    for (; !rc; n++) {
+        snprintf(path, sizeof path, "%s/logs/%s/rank-%d.log", run->path, folder, n);
+        if (lstat(path, &st)) break;
+        buf_clear(&text);
+        if (S_ISREG(st.st_mode)) rc = bytes_read_file(path, LOG_BYTES_MAX, &text, e);
+        if (!rc) rc = logfold_add(&fold, n, text.data ? text.data : "", e);
+    }
+    if (!rc && !n) rc = err_set(e, ERR_MISSING, "no logs in %s/logs/%s", run->given, folder);
+    if (!rc) logfold_print(&fold, stdout);
+    logfold_fini(&fold);
+    buf_fini(&text);
+    return rc;
+}
+
+// ---- followed
+
+struct follower {
+    int fd;
+    int64_t at;
+    bool fresh; // the next byte begins a line
+};
+
+// What a rank has written since; with many ranks each line says whose it is.
+static bool follow_one(struct follower *f, const char *path, int rank, bool named) {
+    char piece[65536];
+    struct stat st;
+    bool any = false;
+    if (f->fd < 0) f->fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (f->fd < 0 || fstat(f->fd, &st) || !S_ISREG(st.st_mode)) return false;
+    for (ssize_t n; (n = pread(f->fd, piece, sizeof piece, f->at)) > 0; f->at += n, any = true) {
+        for (ssize_t i = 0; i < n; i++) {
+            if (f->fresh && named) printf("[%d] ", rank);
+            putchar(piece[i]);
+            f->fresh = piece[i] == '\n';
+        }
+    }
+    // The file was turned over to rank-N.log.1: what follows is in a new one.
+    struct stat now;
+    if (!any && !lstat(path, &now) && now.st_ino != st.st_ino) {
+        close(f->fd);
+        *f = (struct follower){.fd = -1, .fresh = true};
+    }
+    return any;
+}
+
+static bool is_over(const struct rundir *run) {
+    struct rundir_record record;
+    struct err none = {0};
+    return !rundir_read_record(run, &record, &none) && strcmp(record.state, "running") != 0;
+}
+
+// Until the run has ended and all is shown, or Ctrl-C.
+static int follow(const struct rundir *run, const char *folder, int64_t rank, struct err *e) {
+    int first = rank < 0 ? 0 : (int)rank, most = rank < 0 ? RANKS_FOLLOWED : 1;
+    struct follower *all = calloc((size_t)most, sizeof *all);
+    if (!all) return err_set(e, ERR_MEMORY, "no memory to follow %d logs", most);
+    for (int i = 0; i < most; i++) all[i] = (struct follower){.fd = -1, .fresh = true};
+    for (bool over = false, any = true; any || !over;) {
+        char path[RUNDIR_PATH_BYTES + 256];
+        over = is_over(run);
+        any = false;
+        for (int i = 0; i < most; i++) {
+            snprintf(path, sizeof path, "%s/logs/%s/rank-%d.log", run->path, folder, first + i);
+            if (follow_one(&all[i], path, first + i, rank < 0)) any = true;
+            if (all[i].fd < 0) break;
+        }
+        fflush(stdout);
+        if (!any && !over) clock_sleep_ms(FOLLOW_MS);
+    }
+    for (int i = 0; i < most; i++)
+        if (all[i].fd >= 0) close(all[i].fd);
+    free(all);
+    return 0;
+}
+
 int cmd_logs(const struct cmd *self, int argc, char **argv, struct err *e) {
     int64_t rank = -1, attempt = 0;
+    bool fold = false, following = false;
     const char *task = "attempt";
     char folder[96];
     const struct opt table[] = {
         {"rank", 'r', OPT_INT, "R", "one rank only", &rank, 0, 1048576},
         {"attempt", 'a', OPT_INT, "N", "that attempt (default: the newest)", &attempt, 1, INT32_MAX},
+        {"fold", 0, OPT_FLAG, NULL, "all ranks in one view: equal lines once, 'ranks 1-7: ...'", &fold, 0, 0},
+        {"follow", 'f', OPT_FLAG, NULL, "go on as they write, until the run ends", &following, 0, 0},
         {"task", 0, OPT_TEXT, "TASK", "another task than training: evaluate, rollout", &task, 0, 0},
     };
     struct opts_rest rest;
@@ -66,5 +161,7 @@ int cmd_logs(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (!attempt) attempt = rundir_last_attempt(&run, task);
     if (!attempt) return err_set(e, ERR_MISSING, "%s has no logs yet", run.given);
     snprintf(folder, sizeof folder, "%s-%lld", task, (long long)attempt);
+    if (following) return follow(&run, folder, rank, e);
+    if (fold && rank < 0) return fold_ranks(&run, folder, e);
     return print_ranks(&run, folder, rank, e);
 }

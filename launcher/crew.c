@@ -33,6 +33,7 @@ struct crew {
     int world, epoll_fd, listen_fd, refused;
     char address[64], token[WIRE_TOKEN_BYTES + 1];
     char box_path[256]; // "": none
+    char refusal[200];  // of the first that was turned away
     struct crew_rank *ranks;
     struct slot *slots; // world + STRANGERS
 };
@@ -141,18 +142,28 @@ static bool same_token(const char *a, const char *b) {
     return !difference;
 }
 
-static void turn_away(struct crew *c, struct slot *s) {
+static void turn_away(struct crew *c, struct slot *s, const char *why) {
+    char from[64];
+    wire_peer(&s->wire, from, sizeof from);
+    if (!c->refused) snprintf(c->refusal, sizeof c->refusal, "%.120s (from %s)", why, from);
     wire_fini(&s->wire);
     c->refused++;
+}
+
+static const char *fault_of(const struct crew *c, const struct wire_message *m) {
+    if (m->type != WIRE_HELLO) return "it did not say who it is";
+    if (!same_token(m->token, c->token)) return "wrong token";
+    if (m->world != c->world || m->rank < 0 || m->rank >= c->world) return "a rank of another world";
+    return c->ranks[m->rank].state == CREW_ABSENT ? NULL : "its rank is here already";
 }
 
 // The first message of a stranger: moves it to its rank's slot, or sends it away.
 static bool admit(struct crew *c, struct slot *s, const struct wire_message *m) {
     struct err e = {0};
-    bool known = m->type == WIRE_HELLO && same_token(m->token, c->token) && m->world == c->world &&
-                 m->rank >= 0 && m->rank < c->world && c->ranks[m->rank].state == CREW_ABSENT;
-    if (!known || watch_fd(c, EPOLL_CTL_MOD, s->wire.fd, (uint32_t)m->rank, &e)) {
-        turn_away(c, s);
+    const char *why = fault_of(c, m);
+    if (!why && watch_fd(c, EPOLL_CTL_MOD, s->wire.fd, (uint32_t)m->rank, &e)) why = "cannot be watched";
+    if (why) {
+        turn_away(c, s, why);
         return false;
     }
     struct crew_rank *r = &c->ranks[m->rank];
@@ -188,13 +199,12 @@ static void read_stranger(struct crew *c, int slot) {
     bool have = false;
     struct slot *s = &c->slots[slot];
     bool gone = wire_receive(&s->wire, &e) != 0;
-    err_clear(&e);
     if (wire_next(&s->wire, &m, &have, &e)) gone = true;
     if (have) {
         if (admit(c, s, &m)) read_rank(c, m.rank); // what came right behind the HELLO
         return;
     }
-    if (gone) turn_away(c, s);
+    if (gone) turn_away(c, s, e.text);
 }
 
 static void accept_all(struct crew *c) {
@@ -219,7 +229,8 @@ static void drop_silent(struct crew *c) {
     int64_t now = clock_monotonic_ns();
     for (int i = c->world; i < c->world + STRANGERS; i++) {
         struct slot *s = &c->slots[i];
-        if (s->wire.fd >= 0 && now - s->since_ns > (int64_t)HELLO_MS * 1000000) turn_away(c, s);
+        if (s->wire.fd >= 0 && now - s->since_ns > (int64_t)HELLO_MS * 1000000)
+            turn_away(c, s, "it said nothing");
     }
 }
 
@@ -293,6 +304,10 @@ int crew_connected(const struct crew *c) {
     int n = 0;
     for (int r = 0; r < c->world; r++) n += c->ranks[r].connected;
     return n;
+}
+
+const char *crew_refusal(const struct crew *c) {
+    return c->refusal;
 }
 
 int crew_refused(const struct crew *c) {

@@ -19,6 +19,7 @@
     X(LOST, "lost_work")                                                                                     \
     X(DETECT, "detection")                                                                                   \
     X(RESTART, "restart")                                                                                    \
+    X(IDLE, "idle")                                                                                          \
     X(STOP, "stopping")
 
 enum ledger_kind {

@@ -52,6 +52,7 @@ struct supervisor {
     bool growing; // this attempt was asked to stop, so that the next has more ranks
     int64_t pinged_ns, looked_ns;
     struct skew skew;
+    int refused;        // connections that were turned away, as told
     int64_t *silent_ms; // [ranks] of guards on other machines
     // the attempt under way
     int number;
@@ -172,6 +173,7 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
                                 .listen_on = job_is_far(j) ? j->netif.address : NULL,
                                 .box_path = job_is_far(j) ? s->o->boxes->path : NULL};
     s->growing = false;
+    s->refused = 0;
     s->began_ns = s->looked_ns = clock_monotonic_ns();
     memset(s->silent_ms, 0, (size_t)j->ranks * sizeof *s->silent_ms);
     s->doubt_since_ns = 0;
@@ -299,8 +301,21 @@ static void look_for_stragglers(struct supervisor *s) {
     tell_straggler(s, &v, text);
 }
 
+// Who knocks without the token, or speaks another protocol, is turned away; the first time it is told.
+static void tell_refused(struct supervisor *s) {
+    int refused = crew_refused(s->crew);
+    if (refused == s->refused) return;
+    bool first = s->refused == 0;
+    s->refused = refused;
+    if (!first) return;
+    progress_clear(&s->progress);
+    log_warn(s->log, "a connection to %s was refused: %s", crew_address(s->crew), crew_refusal(s->crew));
+    ledger_note(s->o->ledger, "connection-refused", crew_refusal(s->crew));
+}
+
 static void tick(struct supervisor *s) {
     char text[256];
+    tell_refused(s);
     look_far(s);
     look_after_hosts(s);
     watch_poll(s->watch);
@@ -521,6 +536,7 @@ static void back_off(struct supervisor *s, const struct verdict *v, int failures
     struct pollfd p = {s->signal_fd, POLLIN, 0};
     log_info(s->log, "next attempt in %d s", seconds);
     if (poll(&p, 1, seconds * 1000) > 0) take_signals(s);
+    ledger_spend(s->o->ledger, LEDGER_IDLE, 0);
 }
 
 static void tell_left_out(struct supervisor *s, int host, const char *why) {

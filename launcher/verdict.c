@@ -14,7 +14,8 @@
 #include "launcher/proc.h"
 #include "launcher/ranklog.h"
 
-#define TAIL_BYTES 8000
+#define TAIL_BYTES     8000
+#define MPI_ABORT_CODE 1 // what MPI ends a rank with that lost its peer or mpirun; our own codes are others
 
 static bool has_failed(const struct crew_rank *r) {
     if (r->state == CREW_LOST) return true;
@@ -25,7 +26,8 @@ static bool has_failed(const struct crew_rank *r) {
 static bool is_victim(const struct crew_rank *r) {
     if (r->state != CREW_ENDED) return false;
     return r->signal == SIGTERM ||
-           (!r->signal && (r->code == err_exit_code(ERR_PEER) || r->code == err_exit_code(ERR_TIMEOUT)));
+           (!r->signal && (r->code == err_exit_code(ERR_PEER) || r->code == err_exit_code(ERR_TIMEOUT) ||
+                           r->code == MPI_ABORT_CODE));
 }
 
 bool verdict_needed(const struct crew *crew) {

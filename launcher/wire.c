@@ -122,6 +122,15 @@ int wire_send(struct wire *w, const struct wire_message *m, struct err *e) {
     return rc;
 }
 
+void wire_peer(const struct wire *w, char *out, size_t out_bytes) {
+    struct sockaddr_in from;
+    socklen_t n = sizeof from;
+    memset(&from, 0, sizeof from);
+    if (getpeername(w->fd, (struct sockaddr *)&from, &n) ||
+        !inet_ntop(AF_INET, &from.sin_addr, out, (socklen_t)out_bytes))
+        snprintf(out, out_bytes, "an unknown address");
+}
+
 int wire_receive(struct wire *w, struct err *e) {
     char piece[4096];
     for (;;) {

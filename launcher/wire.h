@@ -53,6 +53,7 @@ bool wire_is_full(const struct wire *w); // a send would have to wait
 int wire_send(struct wire *w, const struct wire_message *m, struct err *e) ERR_CHECK;
 // Takes in what has arrived. PEER: the other end is gone (what came before can still be read with wire_next).
 int wire_receive(struct wire *w, struct err *e) ERR_CHECK;
+void wire_peer(const struct wire *w, char *out, size_t out_bytes); // "10.0.0.7", for messages
 // The next whole message: *have says whether there was one. DATA: not our protocol.
 int wire_next(struct wire *w, struct wire_message *m, bool *have, struct err *e) ERR_CHECK;
 

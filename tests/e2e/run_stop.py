@@ -96,6 +96,35 @@ def second_supervisor_is_refused(tmp):
     child.output.close()
 
 
+def strangers_are_turned_away(tmp):
+    """Wrong token, version or protocol at the control connection: one clear line, and the run goes on."""
+    import socket
+    child = running(tmp)
+    guard = family(child.pid)["guard"][0]
+    env = pathlib.Path(f"/proc/{guard}/environ").read_bytes().split(b"\0")
+    address = next(v for v in env if v.startswith(b"ORRERY_CONTROL=")).decode().split("=")[1]
+    host, port = address.split(":")
+
+    def hello(version, token):
+        body = (1).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(12) + bytes(8) + token + bytes(64) + bytes(4)
+        return len(body).to_bytes(4, "little") + version.to_bytes(2, "little") + (1).to_bytes(2, "little") + body
+    for data in (hello(2, b"0" * 32), hello(9, b"0" * 32), b"GET / HTTP/1.1\r\n\r\n", b"\0" * 300):
+        with socket.create_connection((host, int(port))) as s:
+            s.sendall(data)
+            s.settimeout(20)
+            try:
+                left = s.recv(1)
+            except ConnectionResetError:
+                left = b""
+            check(left == b"", "the stranger is hung up on")
+    refused = wait_for(lambda: events(f"{tmp}/run", "connection-refused"), 10)
+    check(refused and "wrong token (from 127.0.0.1)" in refused[0]["text"], f"and it is told why: {refused}")
+    check("was refused: wrong token" in output(child) and output(child).count("was refused") == 1, "in one line")
+    os.kill(child.pid, signal.SIGTERM)
+    check(child.wait(20) == 75, "the run is unharmed")
+    child.output.close()
+
+
 def logs_are_bounded(tmp):
     env = fake_environment(FAKE_SPAM=400000, ORRERY_LOG_MB=1, FAKE_STEP_MS=1)
     orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=20), env=env)
@@ -126,6 +155,26 @@ def a_terminal_gets_one_line(tmp):
     check(text.count(b"\r\x1b[K") + text.count(b"\x1b[K") > 1 and b"step " in text, "the progress line is rewritten")
 
 
+def logs_are_folded_and_followed(tmp):
+    import subprocess
+    from orrery_run import ORRERY
+    child = running(tmp, ranks=3, env=fake_environment(FAKE_STEP_MS=30))
+    run = pathlib.Path(tmp) / "run"
+    follow = subprocess.Popen([ORRERY, "logs", str(run), "-f", "--rank", "1"], stdout=subprocess.PIPE, text=True)
+    for _ in range(3):
+        check(follow.stdout.readline().startswith("rank 1 step "), "orrery logs -f shows lines as they come")
+    os.kill(child.pid, signal.SIGTERM)
+    check(child.wait(20) == 75, "the run ends")
+    follow.communicate(timeout=20)
+    check(follow.returncode == 0, "and with it orrery logs -f")
+    logs = run / "logs" / "attempt-1"
+    for rank, text in ((0, "hello\nroot only\nsame\nbye\n"), (1, "hello\nsame\nbye\n"), (2, "hello\nsame\nodd\nbye\n")):
+        (logs / f"rank-{rank}.log").write_text("".join(f"rank {rank}: {line}\n" for line in text.splitlines()))
+    folded = orrery("logs", run, "--fold").stdout
+    check(folded == "ranks 0-2: hello\nrank 0: root only\nranks 0-2: same\nrank 2: odd\nranks 0-2: bye\n", f"folded: {folded!r}")
+    child.output.close()
+
+
 def hostile_folders(tmp):
     run = pathlib.Path(tmp) / "run"
     victim = pathlib.Path(tmp) / "victim"
@@ -150,7 +199,7 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, logs_are_bounded, a_terminal_gets_one_line, hostile_folders]
+             second_supervisor_is_refused, strangers_are_turned_away, logs_are_bounded, logs_are_folded_and_followed, a_terminal_gets_one_line, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for test in tests:
         with folder() as tmp:
