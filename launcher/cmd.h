@@ -15,9 +15,11 @@ struct cmd {
     int (*run)(const struct cmd *self, int argc, char **argv, struct err *e);
 };
 
+#define GROUP(title)
 #define CMD(name, usage, help)                                                                               \
     int cmd_##name(const struct cmd *self, int argc, char **argv, struct err *e) ERR_CHECK;
 #include "launcher/verbs.def"
 #undef CMD
+#undef GROUP
 
 #endif

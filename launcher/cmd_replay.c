@@ -91,6 +91,12 @@ static int run_task(struct replay *r, struct err *e) {
     log_init(&log, STDERR_FILENO, LOG_INFO, NULL);
     int rc = load(r, &file, e);
     if (rc) return rc;
+    if (r->step > config_values(file)->train_steps) {
+        rc = err_set(e, ERR_USAGE, "%s has steps 1 to %" PRId64 " (train.steps), not %" PRId64, r->run.given,
+                     config_values(file)->train_steps, r->step);
+        config_close(file);
+        return rc;
+    }
     if (!r->ranks && !rundir_read_record(&r->run, &record, &none)) r->ranks = record.ranks;
     struct job_request request = {.config = file,
                                   .task = "replay",

@@ -10,9 +10,11 @@
 #include "launcher/opts.h"
 
 static const struct cmd verbs[] = {
+#define GROUP(title)           {NULL, NULL, title, NULL},
 #define CMD(name, usage, help) {#name, usage, help, cmd_##name},
 #include "launcher/verbs.def"
 #undef CMD
+#undef GROUP
 };
 #define VERBS (sizeof verbs / sizeof *verbs)
 
@@ -20,15 +22,17 @@ static int print_overview(void) {
     printf("Orrery trains world models: video, audio, touch and action in one transformer, on one machine or "
            "many.\n\n"
            "usage: orrery VERB ...\n\n");
-    for (size_t i = 0; i < VERBS; i++)
+    for (size_t i = 0; i < VERBS; i++) {
+        if (!verbs[i].name) printf("%s%s:\n", i ? "\n" : "", verbs[i].help);
         if (verbs[i].usage) printf("  %-10s %s\n", verbs[i].name, verbs[i].help);
+    }
     printf("\n'orrery VERB --help' tells more. A first session: ./demo.sh\n");
     return 0;
 }
 
 static const struct cmd *find_verb(const char *name) {
     for (size_t i = 0; i < VERBS; i++)
-        if (!strcmp(verbs[i].name, name)) return &verbs[i];
+        if (verbs[i].name && !strcmp(verbs[i].name, name)) return &verbs[i];
     return NULL;
 }
 
@@ -37,6 +41,9 @@ static int unknown_verb(const char *name, struct err *e) {
     size_t n = 0;
     for (size_t i = 0; i < VERBS; i++)
         if (verbs[i].usage) names[n++] = verbs[i].name;
+    if (name[0] == '-')
+        return err_set(e, ERR_USAGE, "'%s': a verb comes first, its options after it; see: orrery --help",
+                       name);
     const char *near = opts_nearest(name, names, n);
     if (near)
         return err_set(e, ERR_USAGE, "unknown verb '%s'; did you mean '%s'? See: orrery --help", name, near);

@@ -133,6 +133,15 @@ static int take_word(const char *arg, struct opts_rest *rest, struct err *e) {
     return 0;
 }
 
+static int unexpected(const struct cmd *self, const char *word, struct err *e) {
+    bool is_key =
+        strchr(word, '.') && !strchr(word, '/') && strstr(self->usage ? self->usage : "", "key.path=value");
+    if (is_key)
+        return err_set(e, ERR_USAGE, "unexpected argument '%s'; a key wants a value: %s=VALUE", word, word);
+    return err_set(e, ERR_USAGE, "unexpected argument '%s'; usage: orrery %s %s", word, self->name,
+                   self->usage ? self->usage : "");
+}
+
 static bool wants_help(int argc, char **argv) {
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return true;
@@ -161,8 +170,6 @@ int opts_parse(const struct cmd *self, int argc, char **argv, const struct opt *
     if (rest->n_words < least_words)
         return err_set(e, ERR_USAGE, "an argument is missing; usage: orrery %s %s", self->name,
                        self->usage ? self->usage : "");
-    if (rest->n_words > most_words)
-        return err_set(e, ERR_USAGE, "unexpected argument '%s'; usage: orrery %s %s", rest->words[most_words],
-                       self->name, self->usage ? self->usage : "");
+    if (rest->n_words > most_words) return unexpected(self, rest->words[most_words], e);
     return 0;
 }

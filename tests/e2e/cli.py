@@ -35,6 +35,8 @@ def bad_usage():
     expect(64, ["rnu"], "did you mean 'run'")
     expect(64, ["run"], "usage: orrery run CONFIG")
     expect(64, ["run", "a", "b"], "unexpected argument 'b'")
+    expect(64, ["run", "a", "train.steps"], "train.steps=VALUE")
+    expect(64, ["--json", "ps"], "a verb comes first")
     expect(64, ["run", "a", "--rank", "2"], "did you mean '--ranks'")
     expect(64, ["run", "a", "-n", "0"], "between 1 and")
     expect(64, ["run", "a", "-n", "two"], "whole number")
@@ -57,7 +59,8 @@ def bad_configs():
         done = expect(78, ["run", path], "did you mean 'train'", f"{path}:4:", f"{path}:5:", "3 errors")
         check(done.stdout == "", "nothing on stdout")
         expect(66, ["run", f"{tmp}/none.yaml"], "No such file")
-        expect(78, ["run", config(tmp), "train.step=5"], "did you mean 'train.steps'")
+        done = expect(78, ["run", config(tmp), "train.step=5"], "did you mean 'train.steps'")
+        check(done.stderr.startswith("command line: error: ") and done.stderr.count("error:") == 1, "one prefix")
         deep = pathlib.Path(tmp) / "deep.yaml"
         deep.write_text("a: " + "[" * 200000)
         expect(78, ["config", "show", deep])

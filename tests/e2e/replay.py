@@ -104,7 +104,7 @@ def other_samples(tmp):
 
 def bad_words(tmp):
     for words, status, text in ((("replay", f"{tmp}/a"), 64, "--step N"), (("replay", f"{tmp}/none", "--step", "3"), 66, "no run folder"),
-                                (("replay", tmp, "--step", "3"), 66, "config.yaml"), (("diff", f"{tmp}/a"), 64, "RUN_B"),
+                                (("replay", tmp, "--step", "3"), 66, "config.yaml"), (("replay", f"{tmp}/a", "--step", "19"), 64, "steps 1 to 18"), (("diff", f"{tmp}/a"), 64, "RUN_B"),
                                 (("diff", f"{tmp}/a", tmp), 66, "nothing to compare")):
         done = orrery(*words, check=False)
         check(done.returncode == status and text in done.stderr, f"{words[0]}: {done.stderr.strip()}")
