@@ -153,18 +153,13 @@ static void mark_visible(struct problem *p, int64_t b) {
     }
 }
 
-static void make_problem(struct random *r, struct problem *p, int head_dim, int kind) {
-    *p = (struct problem){.sequences = 1 + below(r, 2), .head_dim = head_dim, .one_mask = below(r, 2)};
-    p->kv_heads = 1 + (int)below(r, 2);
-    p->heads = p->kv_heads * (1 + (int)below(r, 2));
-    p->queries = 1 + below(r, 300);
-    p->keys = 1 + below(r, 300);
-    for (int i = 0; i < p->sequences; i++) make_mask(r, p, kind, i);
+// Random inputs, poisoned outputs.
+static void fill_problem(struct random *r, struct problem *p) {
     p->visible = calloc((size_t)(p->sequences * p->queries * p->keys) + 1, 1);
     for (int64_t b = 0; b < p->sequences; b++) mark_visible(p, b);
     int64_t q_rows = p->sequences * p->queries, k_rows = p->sequences * p->keys;
-    int64_t q_columns = p->heads * head_dim, k_columns = p->kv_heads * head_dim;
-    p->q = new_rows(r, q_rows, q_columns, 4 / sqrt(head_dim));
+    int64_t q_columns = p->heads * p->head_dim, k_columns = p->kv_heads * p->head_dim;
+    p->q = new_rows(r, q_rows, q_columns, 4 / sqrt(p->head_dim));
     p->k = new_rows(r, k_rows, k_columns, 2);
     p->v = new_rows(r, k_rows, k_columns, 1);
     p->d_o = new_rows(r, q_rows, q_columns, 1);
@@ -179,6 +174,16 @@ static void make_problem(struct random *r, struct problem *p, int head_dim, int 
     p->want_dq = calloc((size_t)(q_rows * q_columns), sizeof(double));
     p->want_dk = calloc((size_t)(k_rows * k_columns), sizeof(double));
     p->want_dv = calloc((size_t)(k_rows * k_columns), sizeof(double));
+}
+
+static void make_problem(struct random *r, struct problem *p, int head_dim, int kind) {
+    *p = (struct problem){.sequences = 1 + below(r, 2), .head_dim = head_dim, .one_mask = below(r, 2)};
+    p->kv_heads = 1 + (int)below(r, 2);
+    p->heads = p->kv_heads * (1 + (int)below(r, 2));
+    p->queries = 1 + below(r, 300);
+    p->keys = 1 + below(r, 300);
+    for (int i = 0; i < p->sequences; i++) make_mask(r, p, kind, i);
+    fill_problem(r, p);
 }
 
 static void free_problem(struct problem *p) {
@@ -286,6 +291,17 @@ static void check_lse(const struct problem *p) {
     }
 }
 
+static void check_problem(struct device *d, struct problem *p) {
+    reference(p);
+    run_forward(d, p);
+    check_lse(p);
+    compare("o", &p->o, p->want_o, 0.01);
+    run_backward(d, p);
+    compare("dv", &p->dv, p->want_dv, 0.012);
+    compare("dk", &p->dk, p->want_dk, 0.02);
+    compare("dq", &p->dq, p->want_dq, 0.02);
+}
+
 static void one_problem(int compute, int head_dim, int kind, uint64_t seed) {
     struct random r = {seed};
     struct problem p;
@@ -294,14 +310,7 @@ static void one_problem(int compute, int head_dim, int kind, uint64_t seed) {
     print_message("sm_%d D %d mask %d seed %llu: %lld x (%lld x %lld), %d heads on %d\n", compute, head_dim,
                   kind, (unsigned long long)seed, (long long)p.sequences, (long long)p.queries,
                   (long long)p.keys, p.heads, p.kv_heads);
-    reference(&p);
-    run_forward(d, &p);
-    check_lse(&p);
-    compare("o", &p.o, p.want_o, 0.01);
-    run_backward(d, &p);
-    compare("dv", &p.dv, p.want_dv, 0.012);
-    compare("dk", &p.dk, p.want_dk, 0.02);
-    compare("dq", &p.dq, p.want_dq, 0.02);
+    check_problem(d, &p);
     free_problem(&p);
     emulated_close(d);
 }
@@ -330,34 +339,38 @@ static void sm90_dim128(void **state) {
     trials(90, 128);
 }
 
+static void one_random_mask(struct problem *p, struct hash_mask h) {
+    struct err e = {0};
+    p->one_mask = true;
+    assert_int_equal(mask_from_predicate(&p->masks[0], p->queries, p->keys, hash_visible, &h, &e), 0);
+    for (int i = 0; i < p->sequences; i++) p->list[i] = &p->masks[0];
+}
+
 // Few queries against many keys: the keys are shared among blocks.
 static void long_cache(void **state) {
     struct random r = {7};
     struct problem p = {
         .sequences = 1, .heads = 2, .kv_heads = 1, .head_dim = 64, .queries = 5, .keys = 2500};
-    struct err e = {0};
     struct device *d = emulated_open(80, 0, false, false);
-    p.one_mask = true;
-    struct hash_mask h = {5, 300, 5};
-    assert_int_equal(mask_from_predicate(&p.masks[0], 5, 2500, hash_visible, &h, &e), 0);
-    p.list[0] = &p.masks[0];
-    p.visible = calloc(5 * 2500, 1);
-    mark_visible(&p, 0);
-    p.q = new_rows(&r, 5, 128, 0.5);
-    p.k = new_rows(&r, 2500, 64, 2);
-    p.v = new_rows(&r, 2500, 64, 1);
-    p.d_o = new_rows(&r, 5, 128, 1);
-    p.o = new_rows(&r, 5, 128, 0);
-    p.lse = malloc(10 * sizeof *p.lse);
-    p.want_o = calloc(5 * 128, sizeof(double));
-    p.want_lse = calloc(10, sizeof(double));
-    p.want_dq = calloc(5 * 128, sizeof(double));
-    p.want_dk = calloc(2500 * 64, sizeof(double));
-    p.want_dv = calloc(2500 * 64, sizeof(double));
+    one_random_mask(&p, (struct hash_mask){5, 300, 5});
+    fill_problem(&r, &p);
     reference(&p);
     run_forward(d, &p);
     check_lse(&p);
     compare("o", &p.o, p.want_o, 0.01);
+    free_problem(&p);
+    emulated_close(d);
+}
+
+// More key tiles than a wave of the backward's queue holds: shares of dq come in the order of two waves.
+static void two_waves(void **state) {
+    struct random r = {11};
+    struct problem p = {
+        .sequences = 2, .heads = 4, .kv_heads = 4, .head_dim = 64, .queries = 100, .keys = 2304};
+    struct device *d = emulated_open(90, 5, true, true);
+    one_random_mask(&p, (struct hash_mask){3, 70, 5});
+    fill_problem(&r, &p);
+    check_problem(d, &p);
     free_problem(&p);
     emulated_close(d);
 }
@@ -373,13 +386,10 @@ static void what_is_not_supported_is_named(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sm80_dim32),
-        cmocka_unit_test(sm80_dim64),
-        cmocka_unit_test(sm80_dim128),
-        cmocka_unit_test(sm90_dim64),
-        cmocka_unit_test(sm90_dim128),
-        cmocka_unit_test(long_cache),
-        cmocka_unit_test(what_is_not_supported_is_named),
+        cmocka_unit_test(sm80_dim32),  cmocka_unit_test(sm80_dim64),
+        cmocka_unit_test(sm80_dim128), cmocka_unit_test(sm90_dim64),
+        cmocka_unit_test(sm90_dim128), cmocka_unit_test(long_cache),
+        cmocka_unit_test(two_waves),   cmocka_unit_test(what_is_not_supported_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+// The attention kernels alone on a GPU: first against a float64 reference on the device (small and odd shapes, twice
+// for the bits), then timed over the shapes of the table in docs/kernels.md. CSV on stdout: pass, mask, tokens, heads,
+// head_dim, ms, TFLOP/s (visible pairs only). Built and run by attention.sh. Exit 1: a check failed.
+#include "kernels/cuda/cuda.h" // first: it gives the C headers their linkage
+
+#include <cuda_bf16.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <vector>
+
+typedef __nv_bfloat16 bf16;
+
+struct bench_device {
+    struct cuda_device cuda; // first
+    void *scratch;
+    size_t bytes;
+};
+
+int cuda_check(cudaError_t rc, const char *what, struct err *e) {
+    return rc == cudaSuccess ? 0 : err_set(e, ERR_DEVICE, "%s: %s", what, cudaGetErrorString(rc));
+}
+
+int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
+    struct bench_device *b = (struct bench_device *)d;
+    int rc = 0;
+    if (bytes > b->bytes) {
+        cudaFree(b->scratch);
+        rc = cuda_check(cudaMalloc(&b->scratch, bytes), "scratch", e);
+        b->bytes = bytes;
+    }
+    *out = b->scratch;
+    return rc;
+}
+
+static void must(int rc, const struct err *e) {
+    if (rc == 0) return;
+    fprintf(stderr, "%s\n", e->text);
+    exit(1);
+}
+static void cuda(cudaError_t rc) {
+    struct err e = {};
+    must(cuda_check(rc, "bench", &e), &e);
+}
+
+static __global__ void fill(bf16 *x, int64_t n, float scale, unsigned seed) {
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+        unsigned h = (unsigned)i * 2654435761u + seed, sum = 0; // nearly normal: four bytes
+        h ^= h >> 16, h *= 0x85ebca6bu, h ^= h >> 13, h *= 0xc2b2ae35u, h ^= h >> 16;
+        for (int b = 0; b < 4; b++) sum += h >> (8 * b) & 255;
+        x[i] = __float2bfloat16(((float)sum - 510) / 148 * scale);
+    }
+}
+
+struct shape {
+    const char *mask;
+    int tokens, frame, heads, kv_heads, dim, batch;
+};
+
+struct problem {
+    struct shape s;
+    struct mask mask;
+    struct op_attention_args f;
+    struct op_attention_backward_args b;
+    unsigned char *seen; // device, [tokens][tokens]; checks only
+};
+
+static struct tensor rows(int64_t n, int64_t columns, float scale, unsigned seed) {
+    bf16 *p = NULL;
+    cuda(cudaMalloc((void **)&p, (size_t)(n * columns) * sizeof *p));
+    if (scale > 0) {
+        fill<<<1024, 256>>>(p, n * columns, scale, seed);
+    } else {
+        cuda(cudaMemset(p, 0xff, (size_t)(n * columns) * sizeof *p));
+    }
+    struct tensor t = tensor_2d(p, n, columns);
+    t.dtype = DTYPE_BF16;
+    return t;
+}
+
+static void open_problem(struct problem *p, struct shape s, unsigned seed) {
+    struct err e = {};
+    memset(p, 0, sizeof *p);
+    p->s = s;
+    int frames = (s.tokens + s.frame - 1) / s.frame;
+    must(strcmp(s.mask, "full") == 0 ? mask_full(&p->mask, s.tokens, s.tokens, &e)
+                                     : mask_block_causal(&p->mask, frames, s.frame, strcmp(s.mask, "window") ? 0 : 8, frames, &e),
+         &e);
+    p->s.tokens = (int)p->mask.queries;
+    int64_t n = (int64_t)s.batch * p->s.tokens, q = (int64_t)s.heads * s.dim, k = (int64_t)s.kv_heads * s.dim;
+    struct tensor lse = tensor_2d(NULL, n, s.heads);
+    cuda(cudaMalloc(&lse.data, (size_t)(n * s.heads) * sizeof(float)));
+    p->f.q = rows(n, q, 1 / sqrtf((float)s.dim), seed), p->f.k = rows(n, k, 1, seed + 1);
+    p->f.v = rows(n, k, 1, seed + 2), p->f.o = rows(n, q, 0, 0), p->f.lse = lse;
+    p->f.sequences = s.batch, p->f.heads = s.heads, p->f.kv_heads = s.kv_heads, p->f.head_dim = s.dim;
+    p->f.mask = &p->mask;
+    p->b.q = p->f.q, p->b.k = p->f.k, p->b.v = p->f.v, p->b.o = p->f.o, p->b.lse = lse;
+    p->b.d_o = rows(n, q, 1, seed + 3), p->b.dq = rows(n, q, 0, 0), p->b.dk = rows(n, k, 0, 0), p->b.dv = rows(n, k, 0, 0);
+    p->b.sequences = s.batch, p->b.heads = s.heads, p->b.kv_heads = s.kv_heads, p->b.head_dim = s.dim;
+    p->b.mask = &p->mask;
+}
+
+static void close_problem(struct problem *p) {
+    void *all[] = {p->f.q.data, p->f.k.data, p->f.v.data, p->f.o.data, p->f.lse.data, p->b.d_o.data,
+                   p->b.dq.data, p->b.dk.data, p->b.dv.data, p->seen};
+    for (void *x : all) cudaFree(x);
+    mask_fini(&p->mask);
+}
+
+// ---- the reference, one thread per row, in double
+
+struct reference {
+    const bf16 *q, *k, *v, *g;
+    const unsigned char *seen;
+    int n, heads, group, dim;
+    double *lse, *delta, *o, *dq, *dk, *dv;
+};
+
+static __device__ double dot(const bf16 *a, const bf16 *b, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)__bfloat162float(a[i]) * (double)__bfloat162float(b[i]);
+    return sum;
+}
+
+static __global__ void reference_queries(const struct reference r) {
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x), h = (int)blockIdx.y, b = (int)blockIdx.z, d = r.dim;
+    if (i >= r.n) return;
+    int64_t row = ((int64_t)(b * r.n + i) * r.heads + h), kv = (int64_t)r.heads / r.group * d;
+    const bf16 *k = r.k + (int64_t)b * r.n * kv + h / r.group * d, *v = r.v + (k - r.k), *g = r.g + row * d;
+    double top = -INFINITY, sum = 0;
+    for (int j = 0; j < r.n; j++)
+        if (r.seen[(int64_t)i * r.n + j]) top = fmax(top, dot(r.q + row * d, k + j * kv, d));
+    for (int c = 0; c < d; c++) r.o[row * d + c] = r.dq[row * d + c] = 0;
+    for (int j = 0; j < r.n; j++) {
+        if (!r.seen[(int64_t)i * r.n + j]) continue;
+        double w = exp(dot(r.q + row * d, k + j * kv, d) - top);
+        sum += w;
+        for (int c = 0; c < d; c++) r.o[row * d + c] += w * (double)__bfloat162float(v[j * kv + c]);
+    }
+    double delta = 0, lse = r.lse[row] = top + log(sum);
+    for (int c = 0; c < d; c++) delta += (r.o[row * d + c] /= sum) * (double)__bfloat162float(g[c]);
+    r.delta[row] = delta;
+    for (int j = 0; j < r.n; j++) {
+        if (!r.seen[(int64_t)i * r.n + j]) continue;
+        double ds = exp(dot(r.q + row * d, k + j * kv, d) - lse) * (dot(g, v + j * kv, d) - delta);
+        for (int c = 0; c < d; c++) r.dq[row * d + c] += ds * (double)__bfloat162float(k[j * kv + c]);
+    }
+}
+
+static __global__ void reference_keys(const struct reference r) {
+    int j = (int)(blockIdx.x * blockDim.x + threadIdx.x), hk = (int)blockIdx.y, b = (int)blockIdx.z, d = r.dim;
+    if (j >= r.n) return;
+    int64_t at = ((int64_t)(b * r.n + j) * (r.heads / r.group) + hk) * d;
+    for (int c = 0; c < d; c++) r.dk[at + c] = r.dv[at + c] = 0;
+    for (int i = 0; i < r.n; i++) {
+        if (!r.seen[(int64_t)i * r.n + j]) continue;
+        for (int h = hk * r.group; h < (hk + 1) * r.group; h++) {
+            int64_t row = (int64_t)(b * r.n + i) * r.heads + h;
+            double p = exp(dot(r.q + row * d, r.k + at, d) - r.lse[row]);
+            double ds = p * (dot(r.g + row * d, r.v + at, d) - r.delta[row]);
+            for (int c = 0; c < d; c++) {
+                r.dv[at + c] += p * (double)__bfloat162float(r.g[row * d + c]);
+                r.dk[at + c] += ds * (double)__bfloat162float(r.q[row * d + c]);
+            }
+        }
+    }
+}
+
+static void upload_seen(struct problem *p) {
+    int64_t n = p->s.tokens;
+    std::vector<unsigned char> seen((size_t)(n * n));
+    for (int32_t r = 0; r < p->mask.n_runs; r++) {
+        struct mask_run run = p->mask.runs[r];
+        for (int32_t i = run.first; i < run.first + run.count; i++)
+            for (int32_t q = run.q_lo; q < run.q_hi; q++)
+                memset(&seen[(size_t)(q * n + p->mask.intervals[i].lo)], 1,
+                       (size_t)(p->mask.intervals[i].hi - p->mask.intervals[i].lo));
+    }
+    cuda(cudaMalloc((void **)&p->seen, seen.size()));
+    cuda(cudaMemcpy(p->seen, seen.data(), seen.size(), cudaMemcpyHostToDevice));
+}
+
+// |got - want| / |want|; NaN where anything is not finite.
+static double error_of(const struct tensor *t, const double *want) {
+    int64_t n = tensor_elems(t);
+    std::vector<bf16> got((size_t)n);
+    std::vector<double> ref((size_t)n);
+    cuda(cudaMemcpy(got.data(), t->data, (size_t)n * sizeof(bf16), cudaMemcpyDeviceToHost));
+    cuda(cudaMemcpy(ref.data(), want, (size_t)n * sizeof(double), cudaMemcpyDeviceToHost));
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)__bfloat162float(got[(size_t)i]) - ref[(size_t)i];
+        difference += d * d;
+        norm += ref[(size_t)i] * ref[(size_t)i];
+    }
+    return sqrt(difference / norm);
+}
+
+static uint64_t bits_of(const struct tensor *t) {
+    std::vector<uint16_t> got((size_t)tensor_elems(t));
+    cuda(cudaMemcpy(got.data(), t->data, got.size() * 2, cudaMemcpyDeviceToHost));
+    uint64_t h = 1469598103934665603u;
+    for (uint16_t v : got) h = (h ^ v) * 1099511628211u;
+    return h;
+}
+
+static void run(struct bench_device *d, struct problem *p, bool backward) {
+    struct err e = {};
+    must(backward ? cuda_attention_backward(&d->cuda.base, &p->b, &e) : cuda_attention(&d->cuda.base, &p->f, &e), &e);
+}
+
+static int check(struct bench_device *d, struct shape s, unsigned seed) {
+    struct problem p;
+    open_problem(&p, s, seed);
+    upload_seen(&p);
+    int64_t q = tensor_elems(&p.f.q), k = tensor_elems(&p.f.k), rows_all = (int64_t)s.batch * p.s.tokens * s.heads;
+    double *room = NULL;
+    cuda(cudaMalloc((void **)&room, (size_t)(2 * rows_all + 2 * q + 2 * k) * sizeof *room));
+    struct reference r = {(bf16 *)p.f.q.data, (bf16 *)p.f.k.data, (bf16 *)p.f.v.data, (bf16 *)p.b.d_o.data, p.seen,
+                          p.s.tokens, s.heads, s.heads / s.kv_heads, s.dim};
+    r.lse = room, r.delta = r.lse + rows_all, r.o = r.delta + rows_all, r.dq = r.o + q, r.dk = r.dq + q, r.dv = r.dk + k;
+    unsigned blocks = (unsigned)(p.s.tokens + 63) / 64;
+    reference_queries<<<dim3(blocks, (unsigned)s.heads, (unsigned)s.batch), 64>>>(r);
+    reference_keys<<<dim3(blocks, (unsigned)s.kv_heads, (unsigned)s.batch), 64>>>(r);
+    run(d, &p, false);
+    run(d, &p, true);
+    cuda(cudaDeviceSynchronize());
+    double e[4] = {error_of(&p.f.o, r.o), error_of(&p.b.dq, r.dq), error_of(&p.b.dk, r.dk), error_of(&p.b.dv, r.dv)};
+    uint64_t bits[2] = {};
+    for (int i = 0; i < 2; i++) {
+        bits[i] = bits_of(&p.f.o) ^ 3 * bits_of(&p.b.dq) ^ 5 * bits_of(&p.b.dk) ^ 7 * bits_of(&p.b.dv);
+        run(d, &p, false);
+        run(d, &p, true);
+        cuda(cudaDeviceSynchronize());
+    }
+    bool good = e[0] <= 0.01 && e[1] <= 0.02 && e[2] <= 0.02 && e[3] <= 0.01 && bits[0] == bits[1];
+    fprintf(stderr, "%s %s n %d heads %d/%d D %d batch %d: o %.2e dq %.2e dk %.2e dv %.2e, bits %s\n", good ? "good" : "BAD ",
+            s.mask, p.s.tokens, s.heads, s.kv_heads, s.dim, s.batch, e[0], e[1], e[2], e[3],
+            bits[0] == bits[1] ? "the same" : "DIFFER");
+    cudaFree(room);
+    close_problem(&p);
+    return good ? 0 : 1;
+}
+
+static double milliseconds(struct bench_device *d, struct problem *p, bool backward) {
+    cudaEvent_t a, b;
+    cuda(cudaEventCreate(&a));
+    cuda(cudaEventCreate(&b));
+    std::vector<float> all;
+    for (int i = 0; i < 3; i++) run(d, p, backward);
+    for (int i = 0; i < 11; i++) {
+        float ms = 0;
+        cuda(cudaEventRecord(a, d->cuda.stream));
+        for (int j = 0; j < 3; j++) run(d, p, backward);
+        cuda(cudaEventRecord(b, d->cuda.stream));
+        cuda(cudaEventSynchronize(b));
+        cuda(cudaEventElapsedTime(&ms, a, b));
+        all.push_back(ms / 3);
+    }
+    cudaEventDestroy(a);
+    cudaEventDestroy(b);
+    std::sort(all.begin(), all.end());
+    return all[all.size() / 2];
+}
+
+static void print_row(const char *pass, const struct problem *p, double ms, double flops) {
+    printf("%s,%s,%d,%d,%d,%.4f,%.1f\n", pass, p->s.mask, p->s.tokens, p->s.heads, p->s.dim, ms, flops / ms * 1e-9);
+    fflush(stdout);
+}
+
+static void time_shape(struct bench_device *d, struct shape s) {
+    struct problem p;
+    open_problem(&p, s, 7);
+    double flops = 4.0 * (double)mask_pairs(&p.mask) * s.heads * s.dim * s.batch;
+    run(d, &p, false);
+    print_row("forward", &p, milliseconds(d, &p, false), flops);
+    for (int free_order = 0; free_order < 2; free_order++) {
+        d->cuda.attention_free_order = free_order != 0;
+        print_row(free_order ? "backward_free" : "backward", &p, milliseconds(d, &p, true), 2.5 * flops);
+    }
+    d->cuda.attention_free_order = false;
+    close_problem(&p);
+}
+
+int main(int argc, char **argv) {
+    struct bench_device d = {};
+    struct cudaDeviceProp about;
+    cuda(cudaGetDeviceProperties(&about, 0));
+    d.cuda.compute = about.major * 10 + about.minor;
+    if (getenv("ORRERY_ATTENTION_SM80") != NULL) d.cuda.compute = 80; // the kernels for every GPU
+    d.cuda.multiprocessors = about.multiProcessorCount;
+    fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d.cuda.compute, d.cuda.multiprocessors);
+    int bad = 0;
+    const struct shape checks[] = {
+        {"full", 1, 1, 1, 1, 128, 1},     {"full", 129, 129, 2, 2, 64, 2},  {"full", 1000, 1000, 4, 2, 128, 1},
+        {"causal", 777, 1, 4, 4, 128, 2}, {"causal", 640, 1, 4, 1, 64, 1},  {"block", 1500, 100, 4, 4, 128, 1},
+        {"block", 1024, 128, 4, 2, 64, 2}, {"window", 1530, 90, 4, 4, 128, 1}, {"block", 600, 60, 2, 2, 32, 1},
+    };
+    for (const struct shape &s : checks) bad += check(&d, s, (unsigned)time(NULL));
+    if (bad > 0 || (argc > 1 && strcmp(argv[1], "check") == 0)) return bad > 0;
+    printf("pass,mask,tokens,heads,head_dim,ms,tflops\n");
+    for (int dim = 128; dim >= 64; dim -= 64) {
+        for (int tokens = 8192; tokens <= 32768; tokens *= 2) {
+            time_shape(&d, {"full", tokens, tokens, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(&d, {"causal", tokens, 1, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(&d, {"block", tokens, 256, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(&d, {"block", tokens, 200, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+        }
+    }
+    cuda_attention_close(&d.cuda.base);
+    return 0;
+}
