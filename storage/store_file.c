@@ -15,8 +15,8 @@
 #include "storage/hash.h"
 #include "storage/store_backend.h"
 
-#define FETCH_PART  ((size_t)4 << 20)
-#define FETCH_SLOTS 12 // parts in memory: 48 MiB at most
+#define FETCH_PART  ((size_t)2 << 20)
+#define FETCH_SLOTS 16 // parts in memory: 32 MiB at most
 #define TABLE_HEAD  192
 #define TABLE_ROW   9 // eight digits and a line feed
 #define PART_SUFFIX ".orrery-part"
