@@ -35,11 +35,10 @@ int submit_quote(const char *what, const char *text, struct buf *out, struct err
 // Kubernetes takes lower-case letters, digits and '-', 63 at most, ending with a letter or digit.
 void submit_name(const char *run_dir, char *out, size_t out_bytes) {
     const char *slash = strrchr(run_dir, '/');
-    size_t n =
-        (size_t)snprintf(out, out_bytes < 50 ? out_bytes : 50, "orrery-%s", slash ? slash + 1 : run_dir);
+    snprintf(out, out_bytes < 50 ? out_bytes : 50, "orrery-%s", slash ? slash + 1 : run_dir);
     for (char *at = out; *at; at++) {
         if (*at >= 'A' && *at <= 'Z') *at = (char)(*at - 'A' + 'a');
         if (!is_plain(*at)) *at = '-';
     }
-    for (n = strlen(out); n && out[n - 1] == '-'; n--) out[n - 1] = 0;
+    for (size_t n = strlen(out); n && out[n - 1] == '-'; n--) out[n - 1] = 0;
 }

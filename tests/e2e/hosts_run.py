@@ -38,6 +38,20 @@ def plain(h):
         all_gone(h)
 
 
+def host_file(h):
+    """The same command beside a host file, as Kubernetes' MPI operator sets one up."""
+    with folder() as tmp:
+        path = f"{tmp}/hostfile"
+        with open(path, "w") as f:
+            f.write("h1 slots=2\nh2 slots=1\nh3 slots=1\n")
+        env = fake_environment(OMPI_MCA_orte_default_hostfile=path, OMPI_MCA_orte_keep_fqdn_hostnames="true")
+        child = h.start("run", config(tmp), *settings(tmp, launch__agent=f"{h.path}/agent"), env=env)
+        code = child.wait(120)
+        text = output(child)
+        check(code == 0 and f"4 ranks on host file {path}"[:40] in text, f"host file: exit {code} {text.splitlines()[0]}")
+        all_gone(h)
+
+
 def lost(h, fault, *wanted):
     with folder() as tmp:
         child = h.start(*words(h, tmp, steps=1000000, launch__attempts=1, launch__lost_s=2), env=fake_environment())
@@ -93,6 +107,7 @@ def bad_words(h):
 def main():
     with hosts() as h:
         plain(h)
+        host_file(h)
         straggles(h, "delay", "host h2 is far")
         straggles(h, "slow", "for rank 2 on host h2", fault__inject="slow=60ms:rank=2")
         lost(h, "cut", "has not been heard for", "link is cut")
