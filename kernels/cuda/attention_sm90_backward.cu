@@ -311,7 +311,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 hide90<QUERIES>(s, f.turned + p.b, p.tile * SM90_KEYS + row, t.keys, j_tile * QUERIES);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                float2 l = *(const float2 *)(lse2 + 8 * j);
+                const volatile float *now = lse2 + 8 * j; // volatile: read when used; there is no room to read ahead
+                float2 l = make_float2(now[0], now[1]);
                 s[4 * j] = exp2_fast(s[4 * j] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 1] = exp2_fast(s[4 * j + 1] * ATTENTION_LOG2E - l.y);
                 s[4 * j + 2] = exp2_fast(s[4 * j + 2] * ATTENTION_LOG2E - l.x);
