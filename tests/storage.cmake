@@ -2,6 +2,7 @@
 orrery_test(hash unit unit/test_hash.c orrery_storage)
 orrery_test(store unit unit/test_store.c orrery_storage)
 orrery_test(store_fault unit unit/test_store_fault.c orrery_storage)
+orrery_test(creds unit unit/test_creds.c orrery_storage)
 orrery_test(store_s3_pace unit unit/test_store_s3_pace.c orrery_storage)
 orrery_test(sigv4 unit unit/test_sigv4.c orrery_storage)
 orrery_script(sigv4_peer unit tests/unit/sigv4_peer.py)
