@@ -19,9 +19,9 @@
 #include "launcher/proc.h"
 #include "launcher/strv.h"
 
-#define FACTS_MS   8000
+#define FACTS_MS   15000
 #define TIME_MS    1000
-#define PEERS_MS   4000
+#define PEERS_MS   8000
 #define PINGS      3
 #define SKEW_WARN  0.1
 #define SKEW_BAD   300.0

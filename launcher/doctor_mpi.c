@@ -214,20 +214,21 @@ static int sum_command(const struct sched *sched, const struct sched_request *wa
     return rc;
 }
 
-static void sum(const struct sched *sched, struct sched_request *request, struct doctor_finding *f) {
+static void sum(const struct sched *sched, const struct sched_request *wanted, struct doctor_finding *f) {
     char program[4096];
     struct strv argv = {0}, env = {0};
     struct buf out, said;
     struct err e = {0};
     struct boxdir scratch = {.alive_fd = -1};
+    struct sched_request request = *wanted;
     int status = 0;
     buf_init(&out, SUM_BYTES);
     buf_init(&said, SUM_BYTES);
-    int rc = sched->check(request->ranks, true, &e);
+    int rc = sched->check(request.ranks, true, &e);
     if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
     if (!rc) rc = boxdir_make(&scratch, &e);
-    request->tmp_dir = scratch.path;
-    if (!rc) rc = sum_command(sched, request, program, &argv, &env, &e);
+    request.tmp_dir = scratch.path;
+    if (!rc) rc = sum_command(sched, &request, program, &argv, &env, &e);
     if (rc) {
         doctor_say(f, "not tried: %.300s", e.text);
         doctor_cure(f, DOCTOR_WARN, ERR_OK, "mend what stands above, then again: orrery doctor");
@@ -235,7 +236,7 @@ static void sum(const struct sched *sched, struct sched_request *request, struct
         doctor_say(f, "%s", e.text);
         doctor_cure(f, DOCTOR_BAD, ERR_TIMEOUT, "the ranks wait for each other: is a firewall between them?");
     } else
-        judge_sum(f, request->ranks, &out, &said, status);
+        judge_sum(f, request.ranks, &out, &said, status);
     boxdir_remove(&scratch);
     strv_fini(&argv);
     strv_fini(&env);

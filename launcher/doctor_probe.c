@@ -26,7 +26,7 @@
 #include "storage/hash.h"
 
 #define LIFE_S       60
-#define CONNECT_MS   1500
+#define CONNECT_MS   3000
 #define CONFIG_MAX   (1 << 20)
 #define PROGRAM_MAX  ((size_t)256 << 20)
 #define ANSWER_BYTES ((size_t)DOCTOR_LINE_BYTES)

@@ -267,7 +267,7 @@ int top_json(const struct top *t, struct buf *out, struct err *e) {
     json_put_int(&w, "checkpoint_step", p ? p->checkpoint_step : -1);
     json_put_string(&w, "comparison", t->why.comparison);
     json_put_array(&w, "ranks");
-    for (int i = 0; i < t->why.n; i++) put_json_rank(&w, t, i);
+    for (int i = 0; t->why.pages && i < t->why.n; i++) put_json_rank(&w, t, i);
     json_close(&w, ']');
     put_json_gpus(&w, t);
     json_close(&w, '}');
