@@ -546,16 +546,17 @@ static void tell_left_out(struct supervisor *s, int host, const char *why) {
     ledger_note(s->o->ledger, "host-left-out", name);
 }
 
-// Asks every host whether it is there; those that do not answer are left out.
-static void muster(struct supervisor *s) {
+// Asks every host whether it is there; those that do not answer are left out. How many.
+static int muster(struct supervisor *s) {
     struct job *j = s->roster.job;
-    bool *was_out = calloc((size_t)j->hosts.n + 1, sizeof *was_out);
-    if (!was_out) return;
+    bool *was_out = job_is_far(j) ? calloc((size_t)j->hosts.n + 1, sizeof *was_out) : NULL;
+    if (!was_out) return 0;
     for (int i = 0; i < j->hosts.n; i++) was_out[i] = j->hosts.list[i].out;
-    roster_muster(&s->roster, MUSTER_MS);
+    int lost = roster_muster(&s->roster, MUSTER_MS);
     for (int i = 0; i < j->hosts.n; i++)
         if (j->hosts.list[i].out && !was_out[i]) tell_left_out(s, i, "no answer");
     free(was_out);
+    return lost;
 }
 
 // A failure that may be the machine's: which hosts does the next attempt have?
@@ -569,7 +570,7 @@ static void choose_hosts(struct supervisor *s, const struct verdict *v) {
         tell_left_out(s, host, "lost");
     else if (silent)
         log_warn(s->log, "without host %s fewer than launch.min_ranks ranks would be left", v->host);
-    if (v->kind == VERDICT_HOST || v->kind == VERDICT_LAUNCH) muster(s);
+    if (v->kind == VERDICT_HOST) muster(s);
     if (host < 0 || j->hosts.list[host].out || v->cls != ERR_CLASS_RANK || silent) return;
     if (roster_strike(&s->roster, host)) tell_left_out(s, host, "its ranks failed again");
 }
@@ -579,7 +580,10 @@ static bool go_on(struct supervisor *s, const struct verdict *v, int64_t best_be
     bool progress = s->best_checkpoint > best_before;
     *failures = progress ? 1 : *failures + 1;
     ledger_lose(s->o->ledger);
-    if (!verdict_may_retry(v)) return false;
+    // A start that failed, or a peer that was lost on the way, may be a host that is gone.
+    bool asks = v->kind == VERDICT_LAUNCH || (v->kind == VERDICT_CRASH && v->code == ERR_PEER);
+    bool fewer = asks && muster(s) > 0;
+    if (!verdict_may_retry(v) && !fewer) return false;
     if (*failures >= s->o->attempts) {
         if (s->o->attempts > 1) log_error(s->log, "%d attempts without progress: giving up", *failures);
         return false;

@@ -178,6 +178,7 @@ void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *
     bool by_code = r->state == CREW_ENDED && !r->signal;
     if (!by_code) v->code = ERR_OK;
     if (by_code && (!v->code || err_exit_code(v->code) != r->code)) v->code = err_from_exit_code(r->code);
+    if (by_code && r->code == MPI_ABORT_CODE && !v->error[0]) v->code = ERR_PEER;
     v->cls = v->code ? err_class_of(v->code) : ERR_CLASS_RANK;
     name_crash(v, r);
 }
