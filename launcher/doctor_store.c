@@ -105,7 +105,12 @@ static void ask_data(const struct config *c, const char *key, const char *url, b
 }
 
 void doctor_train_data(const struct config *c, struct doctor_finding *f) {
-    ask_data(c, "data.train", c->data_train, true, f);
+    const char *at = c->data_train;
+    struct dataset_item item;
+    if (!dataset_is_list(at))
+        ask_data(c, "data.train", at, true, f);
+    else
+        while (dataset_list_next(&at, &item)) ask_data(c, "data.train", item.url, true, f);
 }
 
 void doctor_eval_data(const struct config *c, struct doctor_finding *f) {

@@ -20,8 +20,17 @@ struct slot {
     uint64_t used;
 };
 
-struct dataset {
+// One data set of a list, or the only one.
+struct source {
     struct store *store;
+    int64_t first, samples;
+    double weight;
+};
+
+struct dataset {
+    char *url;
+    int n_sources;
+    struct source sources[DATASET_SOURCES_MAX];
     struct cache *cache; // NULL: none
     struct dataset_manifest manifest;
     pthread_mutex_t lock; // guards what follows
@@ -50,30 +59,74 @@ int dataset_get_agreed(struct store *s, const char *key, size_t max_bytes, struc
     return rc;
 }
 
-static int read_manifest_once(struct dataset *d, const char *what, struct err *e) {
+static int read_manifest_once(struct store *s, struct dataset_manifest *m, const char *what, struct err *e) {
     struct buf text;
     buf_init(&text, DATASET_MANIFEST_MAX);
-    int rc = dataset_get_agreed(d->store, DATASET_MANIFEST, DATASET_MANIFEST_MAX, &text, e);
+    int rc = dataset_get_agreed(s, DATASET_MANIFEST, DATASET_MANIFEST_MAX, &text, e);
     if (rc == -ERR_MISSING) {
         err_clear(e);
         rc = err_set(e, ERR_MISSING, "%s does not exist: make it with 'orrery data index %s'", what,
-                     store_url(d->store));
+                     store_url(s));
     }
-    if (!rc) rc = dataset_manifest_parse(&d->manifest, text.data, text.len, what, e);
+    if (!rc) rc = dataset_manifest_parse(m, text.data, text.len, what, e);
     buf_fini(&text);
     return rc;
 }
 
-static int read_manifest(struct dataset *d, struct err *e) {
+static int read_manifest(struct store *s, struct dataset_manifest *m, struct err *e) {
     char what[600];
-    snprintf(what, sizeof what, "%.500s/%s", store_url(d->store), DATASET_MANIFEST);
-    int rc = read_manifest_once(d, what, e);
+    snprintf(what, sizeof what, "%.500s/%s", store_url(s), DATASET_MANIFEST);
+    int rc = read_manifest_once(s, m, what, e);
     for (int reads = 1; rc == -ERR_DATA && reads < STORE_READS_MAX; reads++) {
         err_clear(e);
-        dataset_manifest_fini(&d->manifest);
-        dataset_manifest_init(&d->manifest);
-        rc = read_manifest_once(d, what, e);
+        dataset_manifest_fini(m);
+        dataset_manifest_init(m);
+        rc = read_manifest_once(s, m, what, e);
     }
+    return rc;
+}
+
+static int add_source(struct dataset *d, const struct dataset_item *item, const struct store_options *options,
+                      struct err *e) {
+    struct dataset_manifest m;
+    struct source *s = &d->sources[d->n_sources];
+    if (!*item->url)
+        return err_set(e, ERR_CONFIG, "a list of data sets has an empty place: '%.300s'", d->url);
+    if (item->weighted && !(item->weight > 0 && item->weight <= 1e9))
+        return err_set(e, ERR_CONFIG, "data set %s: its weight is %g; it must be above 0", item->url,
+                       item->weight);
+    *s = (struct source){.first = d->manifest.samples, .weight = item->weight};
+    dataset_manifest_init(&m);
+    int rc = store_open(&s->store, item->url, options, e);
+    if (rc) return rc;
+    rc = read_manifest(s->store, &m, e);
+    if (!rc) rc = dataset_manifest_append(&d->manifest, &m, d->n_sources, item->url, e);
+    s->samples = m.samples;
+    d->n_sources++;
+    dataset_manifest_fini(&m);
+    return rc;
+}
+
+static int add_sources(struct dataset *d, const struct store_options *options, struct err *e) {
+    struct dataset_item item = {.weighted = false};
+    const char *at = d->url;
+    int weighted = 0, rc = 0;
+    if (!dataset_is_list(d->url)) {
+        if (strlen(d->url) >= sizeof item.url)
+            return err_set(e, ERR_CONFIG, "the URL of a data set is longer than %zu bytes",
+                           sizeof item.url - 1);
+        memcpy(item.url, d->url, strlen(d->url) + 1);
+        return add_source(d, &item, options, e);
+    }
+    while (!rc && dataset_list_next(&at, &item)) {
+        if (d->n_sources == DATASET_SOURCES_MAX)
+            return err_set(e, ERR_CONFIG, "more than %d data sets in one list", DATASET_SOURCES_MAX);
+        weighted += item.weighted;
+        rc = add_source(d, &item, options, e);
+    }
+    if (!rc && weighted && weighted != d->n_sources)
+        rc = err_set(e, ERR_CONFIG, "%d of %d data sets have a weight: give all of them one, or none",
+                     weighted, d->n_sources);
     return rc;
 }
 
@@ -84,8 +137,8 @@ int dataset_open(struct dataset **out, const char *url, const struct store_optio
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->loaded, NULL);
     dataset_manifest_init(&d->manifest);
-    int rc = store_open(&d->store, url, options, e);
-    if (!rc) rc = read_manifest(d, e);
+    d->url = strdup(url);
+    int rc = d->url ? add_sources(d, options, e) : err_set(e, ERR_MEMORY, "no memory for a data set");
     if (!rc && !(d->slots = calloc(d->manifest.n_shards, sizeof *d->slots)))
         rc = err_set(e, ERR_MEMORY, "no memory for %zu shards", d->manifest.n_shards);
     if (rc) {
@@ -109,7 +162,8 @@ void dataset_close(struct dataset *d) {
     free(d->slots);
     dataset_manifest_fini(&d->manifest);
     cache_close(d->cache);
-    store_close(d->store);
+    for (int i = 0; i < DATASET_SOURCES_MAX; i++) store_close(d->sources[i].store);
+    free(d->url);
     pthread_cond_destroy(&d->loaded);
     pthread_mutex_destroy(&d->lock);
     free(d);
@@ -118,7 +172,7 @@ void dataset_close(struct dataset *d) {
 // ---- queries
 
 const char *dataset_url(const struct dataset *d) {
-    return store_url(d->store);
+    return d->n_sources == 1 ? store_url(d->sources[0].store) : d->url;
 }
 int64_t dataset_samples(const struct dataset *d) {
     return d->manifest.samples;
@@ -158,8 +212,18 @@ const char *dataset_shard_key(const struct dataset *d, int64_t shard) {
     return d->manifest.shards[shard].key;
 }
 
-struct store *dataset_store(struct dataset *d) {
-    return d->store;
+struct store *dataset_store(struct dataset *d, size_t shard) {
+    return d->sources[d->manifest.shards[shard].source].store;
+}
+
+int dataset_sources(const struct dataset *d) {
+    return d->n_sources;
+}
+
+void dataset_source(const struct dataset *d, int i, int64_t *first, int64_t *samples, double *weight) {
+    *first = d->sources[i].first;
+    *samples = d->sources[i].samples;
+    *weight = d->sources[i].weight;
 }
 const struct dataset_manifest *dataset_manifest_of(const struct dataset *d) {
     return &d->manifest;
@@ -220,7 +284,7 @@ static int load(struct dataset *d, size_t shard, struct dataset_index **out, str
     struct dataset_index *x = malloc(sizeof *x);
     if (!x) return err_set(e, ERR_MEMORY, "no memory for an index");
     dataset_index_init(x);
-    int rc = dataset_load_index(d->store, &d->manifest, shard, x, e);
+    int rc = dataset_load_index(dataset_store(d, shard), &d->manifest, shard, x, e);
     if (rc) {
         dataset_index_fini(x);
         free(x);
@@ -293,16 +357,18 @@ static size_t text_bytes(const struct dataset_index *x, const struct index_sampl
     return n;
 }
 
-static int verify(const struct dataset *d, const char *shard, const struct sample *s, struct err *e) {
+static int verify(const struct dataset *d, const struct manifest_shard *shard, const struct sample *s,
+                  struct err *e) {
     for (int i = 0; i < s->n; i++) {
         const struct sample_member *m = &s->members[i];
         uint32_t crc = hash_crc32c(0, m->data, m->bytes);
         if (crc != m->crc32c)
-            return err_set(
-                e, ERR_DATA,
-                "%s/%s: sample %" PRId64 ", member '%s.%s' at offset %" PRId64
-                ", %zu bytes: CRC32C is %08" PRIx32 ", the index says %08" PRIx32 ": the shard is damaged",
-                dataset_url(d), shard, s->number, s->stem, m->name, m->offset, m->bytes, crc, m->crc32c);
+            return err_set(e, ERR_DATA,
+                           "%s/%s: sample %" PRId64 ", member '%s.%s' at offset %" PRId64
+                           ", %zu bytes: CRC32C is %08" PRIx32 ", the index says %08" PRIx32
+                           ": the shard is damaged",
+                           store_url(d->sources[shard->source].store), shard->key, s->number, s->stem,
+                           m->name, m->offset, m->bytes, crc, m->crc32c);
     }
     return 0;
 }
@@ -326,7 +392,7 @@ static bool read_cached(struct dataset *d, const struct manifest_shard *shard, i
     if (!d->cache || !extent) return false;
     cache_name(shard, lo, extent, name);
     if (!cache_get(d->cache, name, out->block, (size_t)extent)) return false;
-    if (!verify(d, shard->key, out, &damaged)) return true;
+    if (!verify(d, shard, out, &damaged)) return true;
     cache_drop(d->cache, name);
     return false;
 }
@@ -352,9 +418,11 @@ static int read_row(struct dataset *d, const struct manifest_shard *shard, const
     lay_out(out, x, s, lo, out->block + extent);
     if (read_cached(d, shard, lo, extent, out)) return 0;
     for (int reads = 1;; reads++) {
-        int rc = extent ? store_get_range(d->store, shard->key, lo, (size_t)extent, out->block, e) : 0;
+        int rc = extent ? store_get_range(d->sources[shard->source].store, shard->key, lo, (size_t)extent,
+                                          out->block, e)
+                        : 0;
         if (rc) return err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem);
-        rc = verify(d, shard->key, out, e);
+        rc = verify(d, shard, out, e);
         if (!rc) keep_cached(d, shard, lo, extent, out);
         if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;
         err_clear(e);

@@ -28,6 +28,17 @@ struct dataset_sample {
     int64_t frames; // time steps at the base rate; 0: the sample has no metadata
 };
 
+#define DATASET_SOURCES_MAX 64
+struct dataset_item {
+    char url[512]; // empty: nothing stood between two commas
+    double weight;
+    bool weighted; // a number stood behind the URL
+};
+// One item of "URL [WEIGHT], URL [WEIGHT], ..."; false after the last.
+bool dataset_list_next(const char **at, struct dataset_item *out);
+bool dataset_is_list(const char *text); // has it a comma, or a weight?
+
+// `url` may be a list: its data sets, with the same streams, are one whose samples follow one another.
 // MISSING when there is no manifest (the message names the command that makes it).
 int dataset_open(struct dataset **out, const char *url, const struct store_options *options,
                  struct err *e) ERR_CHECK;
@@ -42,6 +53,10 @@ int dataset_streams(const struct dataset *d, const struct stream_schema **out); 
 double
 dataset_rate_hz(const struct dataset *d); // of frames, where a schema has told; else 0: the samples tell
 
+// The data sets of a list, in its order: their samples, and the weights (0 where none of them has one).
+int dataset_sources(const struct dataset *d);
+void dataset_source(const struct dataset *d, int i, int64_t *first, int64_t *samples, double *weight);
+
 struct dataset_shard {
     const char *key; // borrowed from the dataset
     int64_t bytes, first, samples, frames;
@@ -50,8 +65,8 @@ struct dataset_shard {
 void dataset_shard(const struct dataset *d, int64_t shard, struct dataset_shard *out);
 const char *dataset_shard_key(const struct dataset *d, int64_t shard);
 
-// Samples that were read from the store are kept in this folder, for all processes of the node (storage/cache.h).
-// Before the first read.
+// Samples that were read from the store are kept in this folder, for all processes of the node
+// (storage/cache.h). Before the first read.
 int dataset_use_cache(struct dataset *d, const char *folder, int64_t max_bytes, struct err *e) ERR_CHECK;
 
 // Reads one sample's members in one ranged GET and verifies them. DATA names shard, member and offset.

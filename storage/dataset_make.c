@@ -303,7 +303,7 @@ static int check_bytes(struct checking *c, const struct manifest_shard *shard, c
 static int check_shard(struct checking *c, size_t number, struct err *e) {
     const struct dataset_manifest *m = dataset_manifest_of(c->d);
     const struct manifest_shard *shard = &m->shards[number];
-    struct store *s = dataset_store(c->d);
+    struct store *s = dataset_store(c->d, number);
     struct store_result head;
     struct dataset_index x;
     struct remote r = {.data = NULL};

@@ -106,6 +106,38 @@ int dataset_manifest_add(struct dataset_manifest *m, const char *key, const stru
     return 0;
 }
 
+int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_manifest *from, int source,
+                            const char *what, struct err *e) {
+    char why[160];
+    if (!m->n_shards) {
+        memcpy(m->streams, from->streams, sizeof m->streams);
+        m->n_streams = from->n_streams;
+        m->rate_hz = from->rate_hz;
+    }
+    if (!sample_meta_same_streams(m->streams, m->n_streams, from->streams, from->n_streams, why))
+        return err_set(e, ERR_DATA, "%s: its streams are not those of the data sets before it: %s", what,
+                       why);
+    if (m->rate_hz > 0 && from->rate_hz > 0 && !(m->rate_hz == from->rate_hz))
+        return err_set(e, ERR_DATA, "%s: its frames come at %g Hz, those of the data sets before it at %g",
+                       what, from->rate_hz, m->rate_hz);
+    for (size_t i = 0; i < from->n_shards; i++) {
+        const struct manifest_shard *s = &from->shards[i];
+        size_t end = i + 1 < from->n_shards ? from->shards[i + 1].first_run : from->n_runs;
+        int rc = add_shard(m, s->key, s->bytes, s->crc32c, e);
+        if (rc) return rc;
+        struct manifest_shard *own = &m->shards[m->n_shards - 1];
+        own->index_bytes = s->index_bytes;
+        own->index_crc32c = s->index_crc32c;
+        own->source = source;
+        for (size_t r = s->first_run; r < end && !rc; r++) {
+            int64_t next = r + 1 < end ? from->runs[r + 1].first : s->first + s->samples;
+            rc = add_samples(m, next - from->runs[r].first, from->runs[r].frames, e);
+        }
+        if (rc) return rc;
+    }
+    return 0;
+}
+
 // ---- writing
 
 static void put_crc(struct json_writer *w, const char *key, uint32_t crc) {

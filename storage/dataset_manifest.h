@@ -21,6 +21,7 @@ struct manifest_shard {
     uint32_t crc32c, index_crc32c;
     int64_t first, samples, frames; // first: number of its first sample
     size_t first_run;               // its part of `runs`
+    int source;                     // which data set of a list
 };
 
 // Successive samples of one shard with the same number of frames.
@@ -44,6 +45,9 @@ void dataset_manifest_fini(struct dataset_manifest *m);
 // those of the shards before it.
 int dataset_manifest_add(struct dataset_manifest *m, const char *key, const struct dataset_index *x,
                          const void *index_json, size_t n, struct err *e) ERR_CHECK;
+// Adds the shards of another manifest, as those of `source`. DATA when its streams or its rate are others.
+int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_manifest *from, int source,
+                            const char *what, struct err *e) ERR_CHECK;
 int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, struct err *e) ERR_CHECK;
 int dataset_manifest_parse(struct dataset_manifest *m, const char *text, size_t n, const char *what,
                            struct err *e) ERR_CHECK;
@@ -57,7 +61,7 @@ int dataset_manifest_fits(const struct dataset_manifest *m, size_t shard, const 
 // An open data set from the inside, and one shard's index read and checked against the manifest.
 struct dataset;
 struct store;
-struct store *dataset_store(struct dataset *d);
+struct store *dataset_store(struct dataset *d, size_t shard);
 const struct dataset_manifest *dataset_manifest_of(const struct dataset *d);
 int dataset_load_index(struct store *store, const struct dataset_manifest *m, size_t shard,
                        struct dataset_index *x, struct err *e) ERR_CHECK;

@@ -15,7 +15,10 @@
 #define ROUNDS 8
 
 // Sub-streams of RNG_SHUFFLE.
-enum { SUB_RING = 0, SUB_BLOCKS = 1, SUB_WINDOWS = 2 };
+enum { SUB_RING = 0, SUB_BLOCKS = 1, SUB_WINDOWS = 2, SUB_MIXTURE = 3 };
+
+// Items of a mixture in which each data set has its share exactly.
+#define MIXTURE_BLOCK 1024
 
 // Successive episodes with the same number of frames.
 struct run {
@@ -23,13 +26,25 @@ struct run {
     int64_t frames, windows; // of one episode
 };
 
+struct part;
+
 struct loader_plan {
     uint64_t seed;
+    int n_parts; // of a mixture; 0: one ring
+    struct part *parts;
     int64_t window;    // frames
     int64_t items;     // windows in the ring
     int64_t per_block; // windows in a block
     size_t n, cap;
     struct run *runs;
+};
+
+// One data set of a mixture: its own ring, and its places in a block.
+struct part {
+    struct loader_plan *plan;
+    int64_t base; // its first sample
+    int64_t start, quota;
+    double exact; // MIXTURE_BLOCK times its share
 };
 
 // ---- the ring
@@ -70,8 +85,9 @@ static int64_t block_size(const struct loader_plan *p, int64_t episodes, int64_t
     return n < 1 ? 1 : n > p->items ? p->items : n;
 }
 
-static int create(struct loader_plan **out, const struct dataset *d, const int64_t *frames, int64_t n,
-                  const struct loader_options *o, struct err *e) {
+// Of samples [first, first + n) of d, or of n episodes with these frames.
+static int create(struct loader_plan **out, const struct dataset *d, int64_t first, const int64_t *frames,
+                  int64_t n, const struct loader_options *o, struct err *e) {
     *out = NULL;
     if (o->window < 1 || o->window > (int64_t)1 << 31 || o->shuffle_block < 1 || n < 1)
         return err_set(e, ERR_BUG,
@@ -84,7 +100,7 @@ static int create(struct loader_plan **out, const struct dataset *d, const int64
     int rc = 0;
     for (int64_t i = 0; i < n && !rc; i++) {
         struct dataset_sample sample = {.frames = 0};
-        if (d) dataset_sample(d, i, &sample);
+        if (d) dataset_sample(d, first + i, &sample);
         rc = add_episode(p, i, d ? sample.frames : frames[i], e);
         if (rc && d) rc = err_prefix(e, "%s: shard %s", dataset_url(d), dataset_shard_key(d, sample.shard));
     }
@@ -97,18 +113,80 @@ static int create(struct loader_plan **out, const struct dataset *d, const int64
     return 0;
 }
 
+// Whole places that add up to a block: each its exact share rounded down, the rest to the largest remainders.
+static void share_out(struct loader_plan *p) {
+    int64_t left = MIXTURE_BLOCK, at = 0;
+    for (int i = 0; i < p->n_parts; i++) {
+        p->parts[i].quota = (int64_t)p->parts[i].exact;
+        left -= p->parts[i].quota;
+    }
+    for (; left > 0; left--) {
+        struct part *most = &p->parts[0];
+        for (int i = 1; i < p->n_parts; i++)
+            if (p->parts[i].exact - (double)p->parts[i].quota > most->exact - (double)most->quota)
+                most = &p->parts[i];
+        most->quota++;
+    }
+    for (int i = 0; i < p->n_parts; i++) {
+        p->parts[i].start = at;
+        at += p->parts[i].quota;
+    }
+}
+
+static int create_mixture(struct loader_plan *p, const struct dataset *d, double sum,
+                          const struct loader_options *o, struct err *e) {
+    int rc = 0;
+    p->parts = calloc((size_t)dataset_sources(d), sizeof *p->parts);
+    if (!p->parts) return err_set(e, ERR_MEMORY, "no memory for a mixture");
+    for (; p->n_parts < dataset_sources(d) && !rc; p->n_parts++) {
+        struct part *part = &p->parts[p->n_parts];
+        struct loader_options own = *o;
+        int64_t samples;
+        double weight;
+        own.seed = rng_mix64(o->seed + (uint64_t)p->n_parts + 1); // or equal data sets would go in step
+        dataset_source(d, p->n_parts, &part->base, &samples, &weight);
+        part->exact = weight / sum * MIXTURE_BLOCK;
+        rc = create(&part->plan, d, part->base, NULL, samples, &own, e);
+        if (!rc) p->items += part->plan->items;
+    }
+    if (!rc) share_out(p);
+    for (int i = 0; i < p->n_parts && !rc; i++)
+        if (!p->parts[i].quota)
+            rc = err_set(e, ERR_CONFIG, "data set %d of the list has a weight of less than 1/%d of all",
+                         i + 1, MIXTURE_BLOCK);
+    return rc;
+}
+
 int loader_plan_create(struct loader_plan **out, const struct dataset *d,
                        const struct loader_options *options, struct err *e) {
-    return create(out, d, NULL, dataset_samples(d), options, e);
+    double sum = 0, weight;
+    int64_t first, samples;
+    for (int i = 0; i < dataset_sources(d); i++) {
+        dataset_source(d, i, &first, &samples, &weight);
+        sum += weight;
+    }
+    if (dataset_sources(d) == 1 || !(sum > 0)) return create(out, d, 0, NULL, dataset_samples(d), options, e);
+    struct loader_plan *p = calloc(1, sizeof *p);
+    *out = NULL;
+    if (!p) return err_set(e, ERR_MEMORY, "no memory for a loader plan");
+    p->seed = options->seed;
+    int rc = create_mixture(p, d, sum, options, e);
+    if (rc)
+        loader_plan_destroy(p);
+    else
+        *out = p;
+    return rc;
 }
 
 int loader_plan_create_frames(struct loader_plan **out, const int64_t *frames, int64_t n,
                               const struct loader_options *options, struct err *e) {
-    return create(out, NULL, frames, n, options, e);
+    return create(out, NULL, 0, frames, n, options, e);
 }
 
 void loader_plan_destroy(struct loader_plan *p) {
     if (!p) return;
+    for (int i = 0; i < p->n_parts; i++) loader_plan_destroy(p->parts[i].plan);
+    free(p->parts);
     free(p->runs);
     free(p);
 }
@@ -185,7 +263,21 @@ static const struct run *run_of(const struct loader_plan *p, int64_t place) {
     return &p->runs[lo];
 }
 
+// Block after block, each data set gives its next `quota` items, at places that a permutation draws.
+static void mixture_item_at(const struct loader_plan *p, int64_t g, struct loader_item *out) {
+    int64_t block = g / MIXTURE_BLOCK;
+    int64_t place = permute(draw(p, RNG_SHUFFLE, SUB_MIXTURE, block, 0), MIXTURE_BLOCK, g % MIXTURE_BLOCK);
+    const struct part *part = p->parts;
+    while (place >= part->start + part->quota) part++;
+    loader_item_at(part->plan, block * part->quota + place - part->start, out);
+    out->sample += part->base;
+}
+
 void loader_item_at(const struct loader_plan *p, int64_t g, struct loader_item *out) {
+    if (p->n_parts) {
+        mixture_item_at(p, g, out);
+        return;
+    }
     int64_t epoch = g / p->items, place = place_of(p, epoch, g % p->items);
     const struct run *r = run_of(p, place);
     int64_t inside = place - r->window, episode = r->episode + inside / r->windows;

@@ -114,6 +114,17 @@ def cached(tmp, digest):
             path.write_bytes(data)
 
 
+def mixed(tmp):
+    """Two data sets by weight: the same weights on any number of ranks."""
+    digests = set()
+    for ranks in (1, 2):
+        run = tmp / f"mixed-{ranks}"
+        orrery("run", "configs/tiny.yaml", "-n", ranks, f"run.dir={run}", f"data.train={tmp}/pax 3, {tmp}/gnu 1",
+               f"data.eval={tmp}/pax", "train.steps=3")
+        digests.add(orrery("ckpt", "digest", run).stdout.strip())
+    check(len(digests) == 1, f"a mixture gives the same weights on 1 and 2 ranks: {digests}")
+
+
 def drawn(tmp):
     """One sample as pictures and curves."""
     out = tmp / "drawn"
@@ -169,6 +180,7 @@ def main():
             print("no webdataset package: its shards are not tried (ORRERY_TORCH_PYTHON)")
         check(len(set(digests.values())) == 1, f"the same data give the same weights, whoever wrote the tar: {digests}")
         cached(tmp, digests["pax"])
+        mixed(tmp)
         drawn(tmp)
         refusals(tmp)
 

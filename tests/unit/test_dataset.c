@@ -12,6 +12,7 @@
 
 #include "storage/dataset_index.h"
 #include "storage/dataset_manifest.h"
+#include "storage/loader.h"
 #include "storage/shard.h"
 
 #define META                                                                                                 \
@@ -552,6 +553,93 @@ static void metadata_round_trip(void **state) {
     buf_fini(&out);
 }
 
+// ---- lists of data sets
+
+static void open_fails(const char *list, int code, const char *words) {
+    struct err e = {ERR_OK};
+    struct dataset *d;
+    assert_int_equal(dataset_open(&d, list, NULL, &e), -code);
+    if (!strstr(e.text, words)) fprintf(stderr, "'%s' lacks '%s'\n", e.text, words);
+    assert_non_null(strstr(e.text, words));
+}
+
+static void a_list_is_one_set(void **state) {
+    (void)state;
+    struct err e = {ERR_OK};
+    struct store *a = make_set("mem:list-a"), *b = open_store("mem:list-b");
+    put_shard(b, "other.tar", 20, 3);
+    assert_int_equal(dataset_write_manifest(b, NULL, 0, &e), 0);
+    struct dataset *d = open_set("mem:list-a,  mem:list-b ");
+    struct sample s;
+    assert_int_equal(dataset_sources(d), 2);
+    assert_int_equal(dataset_samples(d), 13);
+    assert_int_equal(dataset_read(d, 9, &s, &e), 0);
+    assert_string_equal(s.stem, "ep000009");
+    sample_fini(&s);
+    assert_int_equal(dataset_read(d, 12, &s, &e), 0);
+    assert_string_equal(s.stem, "ep000022");
+    sample_fini(&s);
+    struct dataset_sample where;
+    dataset_sample(d, 11, &where);
+    assert_int_equal(where.frames, 90);
+    dataset_close(d);
+    flip(b, "other.tar", 1600);
+    d = open_set("mem:list-a, mem:list-b");
+    struct dataset_check sum;
+    assert_int_equal(dataset_check(d, NULL, NULL, &sum, &e), -ERR_DATA);
+    assert_int_equal(sum.problems, 1);
+    assert_int_equal(sum.shards, 4);
+    assert_non_null(strstr(e.text, "other.tar"));
+    dataset_close(d);
+    open_fails("mem:list-a 1, mem:list-b", ERR_CONFIG, "give all of them one, or none");
+    open_fails("mem:list-a, , mem:list-b", ERR_CONFIG, "empty place");
+    open_fails("mem:list-a 0, mem:list-b 1", ERR_CONFIG, "must be above 0");
+    store_close(a);
+    store_close(b);
+}
+
+// Of each 1024 items each set has its share, and within its own sequence each window once per epoch.
+static void a_mixture_keeps_its_shares(void **state) {
+    (void)state;
+    enum { BLOCKS = 6, ITEMS = BLOCKS * 1024 };
+    struct err e = {ERR_OK};
+    struct store *a = make_set("mem:mix-a"), *b = open_store("mem:mix-b");
+    put_shard(b, "other.tar", 20, 3);
+    assert_int_equal(dataset_write_manifest(b, NULL, 0, &e), 0);
+    struct dataset *d = open_set("mem:mix-a 7, mem:mix-b 1");
+    struct loader_options o = {.seed = 3, .window = 10, .shuffle_block = 4};
+    struct loader_plan *p;
+    assert_int_equal(loader_plan_create(&p, d, &o, &e), 0);
+    int64_t seen[13] = {0}, last_epoch[13] = {0}, of_b = 0, near = 0;
+    for (int64_t g = 0; g < ITEMS; g++) {
+        struct loader_item x, again;
+        loader_item_at(p, g, &x);
+        loader_item_at(p, g, &again);
+        assert_memory_equal(&x, &again, sizeof x);
+        assert_in_range(x.sample, 0, 12);
+        assert_in_range(x.first_frame, 0, 90);
+        seen[x.sample]++;
+        last_epoch[x.sample] = x.epoch > last_epoch[x.sample] ? x.epoch : last_epoch[x.sample];
+        of_b += x.sample >= 10;
+        if (g % 1024 == 1023) assert_int_equal(of_b, (g + 1) / 8);
+        near += g % 1024 < 64 && x.sample >= 10;
+    }
+    assert_in_range(near, 1, 64 * BLOCKS / 2); // spread over the block, not at one end of it
+    // Windows of an episode: 9 of 100 frames, 8 of 90; whole epochs of the small set give them all equally
+    // often.
+    int64_t epochs = ITEMS / 8 / (9 + 8 + 9);
+    for (int i = 10; i < 13; i++) assert_in_range(seen[i], epochs * (i == 11 ? 8 : 9), (epochs + 1) * 9);
+    assert_in_range(last_epoch[10], 28, 29); // 768 items of 26 windows
+    assert_in_range(last_epoch[0], 60, 61);  // 5376 of 87
+    loader_plan_destroy(p);
+    dataset_close(d);
+    d = open_set("mem:mix-a 5000, mem:mix-b 1");
+    assert_int_equal(loader_plan_create(&p, d, &o, &e), -ERR_CONFIG);
+    dataset_close(d);
+    store_close(a);
+    store_close(b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_and_reads),
@@ -569,6 +657,8 @@ int main(void) {
         cmocka_unit_test(index_and_manifest_must_agree),
         cmocka_unit_test(any_thread_may_read),
         cmocka_unit_test(metadata_round_trip),
+        cmocka_unit_test(a_list_is_one_set),
+        cmocka_unit_test(a_mixture_keeps_its_shares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// "URL 3, URL 1": several data sets by weight, as data.train names them.
+#include <string.h>
+
+#include "storage/dataset.h"
+
+static const char *skip_blanks(const char *p) {
+    return p + strspn(p, " \t\n");
+}
+
+bool dataset_list_next(const char **at, struct dataset_item *out) {
+    const char *from = skip_blanks(*at);
+    size_t n = strcspn(from, ",");
+    memset(out, 0, sizeof *out);
+    if (!*from) return false;
+    *at = from + n + (from[n] == ',');
+    while (n && strchr(" \t\n", from[n - 1])) n--;
+    if (n >= sizeof out->url) n = sizeof out->url - 1;
+    memcpy(out->url, from, n);
+    char *blank = strrchr(out->url, ' ');
+    if (blank && bytes_parse_f64(blank + 1, &out->weight)) {
+        out->weighted = true;
+        while (blank > out->url && blank[-1] == ' ') blank--;
+        *blank = 0;
+    }
+    return true;
+}
+
+bool dataset_is_list(const char *text) {
+    struct dataset_item item;
+    return strchr(text, ',') || (dataset_list_next(&text, &item) && item.weighted);
+}
