@@ -34,9 +34,9 @@ struct dataset_item {
     double weight;
     bool weighted; // a number stood behind the URL
 };
-// One item of "URL [WEIGHT], URL [WEIGHT], ..."; false after the last.
+// One item of "URL [WEIGHT], URL [WEIGHT], ..." (comma and blank); false after the last.
 bool dataset_list_next(const char **at, struct dataset_item *out);
-bool dataset_is_list(const char *text); // has it a comma, or a weight?
+bool dataset_is_list(const char *text); // has it a comma and a blank, or a weight?
 
 // `url` may be a list: its data sets, with the same streams, are one whose samples follow one another.
 // MISSING when there is no manifest (the message names the command that makes it).

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// "URL 3, URL 1": several data sets by weight, as data.train names them.
+// "URL 3, URL 1": several data sets by weight, as data.train names them. A comma with a blank behind it parts
+// them: a comma alone may stand in a URL.
 #include <string.h>
 
 #include "storage/dataset.h"
@@ -8,9 +9,16 @@ static const char *skip_blanks(const char *p) {
     return p + strspn(p, " \t\n");
 }
 
+// Bytes up to the comma that ends an item, or to the end.
+static size_t item_bytes(const char *from) {
+    size_t n = 0;
+    while (from[n] && !(from[n] == ',' && strchr(" \t\n", from[n + 1]))) n++;
+    return n;
+}
+
 bool dataset_list_next(const char **at, struct dataset_item *out) {
     const char *from = skip_blanks(*at);
-    size_t n = strcspn(from, ",");
+    size_t n = item_bytes(from);
     memset(out, 0, sizeof *out);
     if (!*from) return false;
     *at = from + n + (from[n] == ',');
@@ -28,5 +36,5 @@ bool dataset_list_next(const char **at, struct dataset_item *out) {
 
 bool dataset_is_list(const char *text) {
     struct dataset_item item;
-    return strchr(text, ',') || (dataset_list_next(&text, &item) && item.weighted);
+    return text[item_bytes(text)] || (dataset_list_next(&text, &item) && item.weighted);
 }
