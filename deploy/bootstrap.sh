@@ -9,7 +9,7 @@ what=${1:-build}
 need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev libjansson-dev
       libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libjpeg-dev libsndfile1-dev libchipmunk-dev libncurses-dev)
 if [ "$what" = test ]; then
-  need+=(libcmocka-dev clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
+  need+=(libcmocka-dev g++ clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
          python3 procps openssl radosgw ceph-mon ceph-osd
          gdb gdbserver tmux slurmctld slurmd slurm-client munge python3-yaml)
 fi
