@@ -20,6 +20,7 @@
 #define CONNECT_MS_MAX      10000
 #define SOCKET_BUFFER       ((long)256 << 10) // one to receive and one to send per exchange: 64 of them are 32 MiB
 #define POLL_MS_MAX         1000
+#define BODY_STALL_NS       3000000000 // a body that began and stands still is asked for again
 
 // One connection's worth of work: an exchange while it is under way.
 struct transfer {
@@ -31,6 +32,7 @@ struct transfer {
     int fd; // of its connection; -1: not known
     bool headers_too_large, body_too_large, cut;
     char error[CURL_ERROR_SIZE];
+    int64_t moved_ns; // when the body last grew
 };
 
 // A kept connection: libcurl tells the local port of the one that it takes for a transfer.
@@ -163,6 +165,7 @@ static size_t keep_body(struct transfer *t, const char *data, size_t n) {
     }
     memcpy((char *)x->into + x->got, data, n);
     x->got += n;
+    t->moved_ns = clock_monotonic_ns();
     return n;
 }
 
@@ -296,7 +299,7 @@ static CURLcode set_transport(struct transfer *t) {
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_FOLLOWLOCATION, 0L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
-    if (!rc && t->x->is_hedge) rc = curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L);
+    if (!rc && (t->x->is_hedge || t->x->fresh)) rc = curl_easy_setopt(t->easy, CURLOPT_FRESH_CONNECT, 1L);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
     if (!rc) rc = curl_easy_setopt(t->easy, CURLOPT_OPENSOCKETDATA, t->http);
@@ -526,6 +529,18 @@ static void finish_done(struct http *h) {
     }
 }
 
+// Before the first byte a server may have much to do, and has longer; a hedge stands in for it.
+static void cut_stalled(struct http *h) {
+    int64_t now = clock_monotonic_ns();
+    for (int i = 0; i < h->n_transfers; i++) {
+        struct transfer *t = &h->transfers[i];
+        if (!t->x || t->cut || !t->x->got || now - t->moved_ns < BODY_STALL_NS) continue;
+        snprintf(t->error, sizeof t->error, "the body stood still for %.0f s after %zu bytes",
+                 1e-9 * (double)BODY_STALL_NS, t->x->got);
+        finish(h, t, CURLE_OPERATION_TIMEDOUT);
+    }
+}
+
 static int poll_ms(const struct http *h) {
     if (h->ready.first && h->active < h->limit) return 0;
     if (!h->delayed.first) return POLL_MS_MAX;
@@ -542,6 +557,7 @@ static void *run(void *arg) {
         curl_multi_perform(h->multi, &running);
         drop_cut(h);
         finish_done(h);
+        cut_stalled(h);
         curl_multi_poll(h->multi, NULL, 0, poll_ms(h), NULL);
     }
     return NULL;

@@ -48,6 +48,9 @@ struct http_exchange {
     size_t body_bytes;
     int64_t not_before_ns, deadline_ns; // clock_monotonic_ns
     bool no_proxy;                      // not through the environment's proxy
+    // On a new connection: of a request that a kept one swallowed as it died, libcurl sends a second without
+    // a word, and what must be done once may be done twice.
+    bool fresh;
     void (*done)(struct http_exchange *x);
     // Just before it is sent, on the client's thread: the last chance to set url and headers, which may hold
     // a date. False: it is not sent, end is FAILED. NULL: all is set.

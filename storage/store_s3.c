@@ -125,6 +125,7 @@ static void set_put(struct s3_op *op, const struct s3_store *s, const struct sto
     op->body = c->data;
     op->body_bytes = c->bytes;
     op->hashed = c->hashed;
+    op->once = c->create_only;
     if (c->create_only) op->headers[op->n_headers++] = s->vendor->create_only;
     if (c->sum) op->headers[op->n_headers++] = (struct sigv4_field){store_s3_sum_header(s), c->sum};
     // A body that is hashed into its signature needs no second sum.

@@ -69,6 +69,7 @@ struct s3_op {
     size_t n_query, n_headers;
     const void *body;
     size_t body_bytes;
+    bool once;   // conditional: that an attempt may have been carried out must not go unnoticed
     bool hashed; // the body's hash is signed, whatever the store's payload is
     void *into;  // for the body of a success; NULL: `text`
     size_t capacity;

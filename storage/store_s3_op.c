@@ -331,6 +331,7 @@ void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
                                    .body_bytes = op->body_bytes,
                                    .deadline_ns = deadline_of(op),
                                    .no_proxy = s->loopback,
+                                   .fresh = op->once,
                                    .done = on_reply,
                                    .prepare = prepare,
                                    .owner = op,
