@@ -18,7 +18,8 @@ enum err_class {
     ERR_CLASS_BUG
 };
 
-// X(name, class, exit code, words). Exit codes follow sysexits.h where it has one.
+// X(name, class, exit code, words). Exit codes follow sysexits.h where it has one. Where two codes share an exit
+// code, the number alone stands for the first. UNAVAILABLE may come back by itself, ABSENT does not.
 #define ERR_CODES(X)                                                                                         \
     X(USAGE, USER, 64, "usage")                                                                              \
     X(DATA, USER, 65, "bad data")                                                                            \
@@ -33,7 +34,8 @@ enum err_class {
     X(TIMEOUT, RETRY, 76, "deadline passed")                                                                 \
     X(DENIED, USER, 77, "permission")                                                                        \
     X(CONFIG, USER, 78, "bad config")                                                                        \
-    X(CONFLICT, USER, 79, "exists already")
+    X(CONFLICT, USER, 79, "exists already")                                                                  \
+    X(ABSENT, JOB, 69, "not on this machine")
 
 enum err_code {
     ERR_OK = 0,

@@ -12,23 +12,37 @@
 
 #define DEFAULT_DEADLINE_MS 120000
 
+static void fill(struct coll *c, const struct coll_options *options) {
+    c->deadline_ms = options->deadline_ms > 0 ? options->deadline_ms : DEFAULT_DEADLINE_MS;
+    c->device = options->device;
+    c->notify = options->notify;
+    c->notify_arg = options->notify_arg;
+}
+
+// MPI spreads NCCL's unique id and goes on to carry what is small and in host memory.
+static int open_nccl(struct coll **out, const struct coll_options *options, struct err *e) {
+    const struct device_plugin *plugin;
+    struct coll *host = NULL;
+    int rc = device_plugin(&plugin, e);
+    if (!rc) rc = coll_mpi_open(&host, options, e);
+    if (rc) return rc;
+    fill(host, options);
+    rc = plugin->coll_open(out, host, options, e);
+    if (rc) coll_close(host, true);
+    return rc;
+}
+
 int coll_open(struct coll **out, const struct coll_options *options, struct err *e) {
     int rc;
     *out = NULL;
     switch (options->kind) {
     case COLL_SELF: rc = coll_self_open(out, options, e); break;
     case COLL_MPI: rc = coll_mpi_open(out, options, e); break;
-    case COLL_NCCL:
-        return err_set(e, ERR_UNAVAILABLE,
-                       "comm.backend=nccl: built without the CUDA plug-in; use comm.backend=mpi or auto");
+    case COLL_NCCL: rc = open_nccl(out, options, e); break;
     default: return err_set(e, ERR_BUG, "no collective back end %d", (int)options->kind);
     }
     if (rc) return rc;
-    struct coll *c = *out;
-    c->deadline_ms = options->deadline_ms > 0 ? options->deadline_ms : DEFAULT_DEADLINE_MS;
-    c->device = options->device;
-    c->notify = options->notify;
-    c->notify_arg = options->notify_arg;
+    fill(*out, options);
     return 0;
 }
 
@@ -43,6 +57,9 @@ void coll_slip(struct coll *c, enum coll_slip slip) {
     c->slip = slip;
 }
 
+const char *coll_name(const struct coll *c) {
+    return c->vtable->name;
+}
 int coll_rank(const struct coll *c) {
     return c->rank;
 }
@@ -83,7 +100,7 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     if (slip == COLL_SLIP_MISMATCH) q = &other;
     c->seq++;
     tell(c, COLL_BEGINS, q->name, q->bytes, q->verb == VERB_EXCHANGE ? -1 : q->bytes, c->seq);
-    int rc = c->vtable->start(c, q, op, e);
+    int rc = coll_stage_needed(c, q) ? coll_stage_start(c, q, op, e) : c->vtable->start(c, q, op, e);
     if (rc) {
         c->broken = true;
         return rc;
@@ -113,7 +130,7 @@ static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
     int64_t until = begun + c->deadline_ms * 1000000;
     for (;;) {
         bool done = false;
-        int rc = c->vtable->test(c, op, &done, e);
+        int rc = op->staged ? coll_stage_test(c, op, &done, e) : c->vtable->test(c, op, &done, e);
         if (rc || done) return rc;
         int64_t now = clock_monotonic_ns();
         if (now >= until)
@@ -136,7 +153,10 @@ int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
     int rc = c->broken ? err_set(e, ERR_PEER, "%s: given up, an earlier collective failed", op->name)
                        : poll_until_done(c, op, e);
     if (rc) c->broken = true;
-    c->vtable->release(op, rc == 0);
+    if (op->staged)
+        coll_stage_release(c, op, rc == 0);
+    else
+        c->vtable->release(op, rc == 0);
     if (!rc) tell(c, COLL_ENDS, "", 0, -1, 0);
     return rc;
 }
@@ -186,9 +206,6 @@ int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) {
     if (n != q->send_offset[r + 1] - q->send_offset[r])
         return err_set(e, ERR_BUG, "%s: rank %d sends itself %" PRId64 " elements and expects %" PRId64,
                        q->name, r, q->send_offset[r + 1] - q->send_offset[r], n);
-    if (c->device && strcmp(c->device->vtable->name, "cpu"))
-        return err_set(e, ERR_BUG, "%s: a rank's own piece stays where it is on device %s", q->name,
-                       c->device->vtable->name);
     memcpy(q->recv + q->recv_offset[r], q->send + q->send_offset[r], (size_t)n * sizeof(float));
     return 0;
 }

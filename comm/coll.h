@@ -15,7 +15,7 @@
 struct coll;
 struct coll_op; // one operation under way; owned by coll_wait
 
-enum coll_kind { COLL_SELF, COLL_MPI, COLL_NCCL };
+enum coll_kind { COLL_SELF, COLL_MPI, COLL_NCCL }; // NCCL: device buffers through it, all else through MPI
 
 // Told when an operation begins, when this rank begins to wait for it, and when it has ended: the black box's
 // hook. `shape`: bytes where they must be the same on all ranks, else -1.
@@ -46,6 +46,7 @@ void coll_close(struct coll *c, bool abort);
 void coll_slip(struct coll *c, enum coll_slip slip); // the next operation is left out, or is another one
 // "Open MPI v4.1.4": what this program is linked with. Needs no coll.
 void coll_mpi_version(char *out, size_t out_bytes);
+const char *coll_name(const struct coll *c); // "self", "mpi", "nccl"
 int coll_rank(const struct coll *c);
 int coll_size(const struct coll *c);
 // Ranks on this host, and this rank's number among them.

@@ -43,10 +43,12 @@ struct coll_op {
     const char *name;
     int64_t seq, bytes;
     bool skipped; // nothing was started
+    bool staged;  // coll_stage.c's
 };
 
 struct coll_vtable {
     const char *name;
+    bool device_memory; // works on a GPU's memory; without it coll_stage.c copies
     // Allocates *op and starts it. The request itself is gone afterwards; its arrays stay until the wait.
     int (*start)(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e);
     // Makes progress; *done when it has ended and its results lie in the request's buffers.
@@ -69,7 +71,17 @@ struct coll {
 };
 
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
+// Of the plug-in; takes `host` over when it succeeds.
+int coll_nccl_open(struct coll **out, struct coll *host, const struct coll_options *options,
+                   struct err *e) ERR_CHECK;
 int coll_mpi_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
+
+// Operations on device memory through a back end of host memory.
+bool coll_stage_needed(const struct coll *c, const struct coll_request *q);
+int coll_stage_start(struct coll *c, const struct coll_request *q, struct coll_op **op,
+                     struct err *e) ERR_CHECK;
+int coll_stage_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) ERR_CHECK;
+void coll_stage_release(struct coll *c, struct coll_op *op, bool ended);
 
 // Copies this rank's own piece of an exchange; nothing when it is to be left where it is.
 int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) ERR_CHECK;

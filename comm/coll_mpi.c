@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives through MPI, non-blocking underneath. Buffers are read and written in place, so device memory
-// must be the CPU's. MPI's errors are returned, never fatal. The only file that knows MPI.
+// Collectives through MPI, non-blocking underneath. Buffers are read and written in place and are host memory;
+// coll_stage.c brings a GPU's there. MPI's errors are returned, never fatal. The only file that knows MPI.
 #include <inttypes.h>
 #include <limits.h>
 #include <mpi.h>
@@ -289,10 +289,6 @@ static int read_layout(struct mpi_coll *m, struct err *e) {
 }
 
 int coll_mpi_open(struct coll **out, const struct coll_options *options, struct err *e) {
-    if (options->device && strcmp(options->device->vtable->name, "cpu"))
-        return err_set(e, ERR_CONFIG,
-                       "comm.backend=mpi works on the CPU's memory, not on device %s; use nccl",
-                       options->device->vtable->name);
     struct mpi_coll *m = calloc(1, sizeof *m);
     if (!m) return err_set(e, ERR_MEMORY, "no memory for the collectives");
     m->base.vtable = &mpi_vtable;

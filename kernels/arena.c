@@ -9,6 +9,11 @@ void device_close(struct device *d) {
     if (d != NULL) d->vtable->close(d);
 }
 
+void device_describe(const struct device *d, struct device_info *out) {
+    memset(out, 0, sizeof *out);
+    d->vtable->describe(d, out);
+}
+
 int arena_init(struct arena *a, struct device *d, size_t bytes, struct err *e) {
     memset(a, 0, sizeof *a);
     void *base = NULL;

@@ -4,42 +4,84 @@
 #ifndef ORRERY_KERNELS_DEVICE_H
 #define ORRERY_KERNELS_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "kernels/tensor.h"
 
 struct ops;
 struct device;
+struct device_info;
+
+// Queues besides a GPU's first, and marks in them: for the back end of coll.h that works beside the kernels.
+struct device_queues {
+    int (*open)(struct device *d, void **queue, struct err *e);
+    void (*close)(struct device *d, void *queue);
+    // What is put into `queue` from now on waits for what the device's first queue holds now.
+    int (*follow)(struct device *d, void *queue, struct err *e);
+    int (*mark)(struct device *d, void *queue, void **mark, struct err *e); // behind all that it holds now
+    int (*reached)(struct device *d, void *mark, bool *yes, struct err *e);
+    void (*unmark)(struct device *d, void *mark);
+};
 
 struct device_vtable {
     const char *name;                                                        // "cpu"
     int (*alloc)(struct device *d, void **out, size_t bytes, struct err *e); // 64-byte aligned, not cleared
     void (*release)(struct device *d, void *p);
+    // Host memory may be used again when they return.
     int (*copy_in)(struct device *d, void *dst, const void *host_src, size_t bytes, struct err *e);
     int (*copy_out)(struct device *d, void *host_dst, const void *src, size_t bytes, struct err *e);
     int (*zero)(struct device *d, void *dst, size_t bytes, struct err *e);
     // dst[i] = a[i] + b[i], float32, exactly that order; dst may be a or b. The sum of the exact reduction.
     int (*add)(struct device *d, float *dst, const float *a, const float *b, int64_t n, struct err *e);
     int (*sync)(struct device *d, struct err *e); // waits for all queued work; reports its errors
+    void (*describe)(const struct device *d, struct device_info *out);
     void (*close)(struct device *d);
+    const struct device_queues *queues; // NULL: everything is over when a call returns
 };
 
 struct device {
     const struct device_vtable *vtable;
     const struct ops *ops; // kernels/ops.h
     int threads;           // of the CPU back end
+    bool host_memory;      // device memory is the host's: pointers go both ways, nothing needs a copy
+    enum dtype compute;    // of activations and of the weights that products read; sums are fp32 everywhere
+    uint64_t identity;     // the same number only for the same piece of hardware; 0: shared without harm
 };
 
 struct device_info {
     char model[128]; // "AMD EPYC, avx512f" or the GPU's name
     int threads;
-    int64_t memory_bytes;
+    int64_t memory_bytes, free_bytes; // free: -1 not known
 };
 
 // `threads` 0: OMP_NUM_THREADS, else all cores of the affinity mask. Results never depend on it.
 int device_open_cpu(struct device **out, int threads, struct err *e) ERR_CHECK;
 void device_close(struct device *d); // NULL-safe
+
+enum device_precision { DEVICE_BF16, DEVICE_FP32, DEVICE_TF32 }; // of a GPU's products
+struct device_gpu_options {
+    int local_rank; // takes GPU number local_rank of those that this process sees, counted round
+    enum device_precision precision;
+};
+// Loads liborrery_cuda.so, which lies beside the program (or where ORRERY_CUDA_PLUGIN says), and opens a GPU.
+// ABSENT: there is no plug-in, no driver or no GPU, or one that is too old; one line with the cure.
+int device_open_gpu(struct device **out, const struct device_gpu_options *o, struct err *e) ERR_CHECK;
+
+// What liborrery_cuda.so exports as `orrery_plugin`. Its first words are those of every version.
+#define DEVICE_PLUGIN_ABI 1
+struct coll;
+struct coll_options;
+struct device_plugin {
+    uint32_t abi, ops_bytes; // DEVICE_PLUGIN_ABI, sizeof(struct ops)
+    const char *version;     // of Orrery
+    int (*open)(struct device **out, const struct device_gpu_options *o, struct err *e);
+    // The NCCL back end of coll.h above the host's own, which it takes over when it succeeds.
+    int (*coll_open)(struct coll **out, struct coll *host, const struct coll_options *o, struct err *e);
+};
+int device_plugin(const struct device_plugin **out, struct err *e) ERR_CHECK;
 void device_describe(const struct device *d, struct device_info *out);
 
 // One block of device memory, planned at start and handed out front to back; nothing is freed singly.

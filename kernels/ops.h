@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The numeric seam: every operation of the model on any device, forward and backward. One row per op in
-// ops.def; each back end fills a `struct ops`. All tensors are fp32 unless an op says otherwise.
+// ops.def; each back end fills a `struct ops`.
+//
+// Types. A device has a compute type (device.h). Tensors of that type: what goes into products and attention
+// and comes out of them - rows, e, act, y, qkv, q, k, v, o, up's x and y, `normed`, and their gradients,
+// dpred too. fp32 on every device: the stream x and its gradient dx of norm_mod, gated_add and assemble; c,
+// mod, gamma, slot and their gradients; frames, noise levels, predictions; rstd, lse, angles; weights'
+// gradients, the optimiser. gemm takes A and B of one type and gives C in that type or in fp32, with a bias
+// in fp32 C alone. The CPU's compute type is fp32.
+//
+// All memory that tensors and pointers name is the device's, but for what an op calls host memory.
 //
 // Words used below: N = B*F*P tokens (B sequences of F frames of P tokens, frame-major), D = width, M =
 // number of modalities, G = B*F*M groups (a modality within a frame), c = the [G, 6D] conditioning: for a
@@ -206,7 +215,7 @@ struct op_loss_args {
     float scale;
     int weighting; // 0 one, 1 ramp, 2 v
     struct patch_grid grid;
-    double *loss_sum; // host
+    double *loss_sum; // device memory
 };
 
 struct op_adamw_args {
@@ -234,8 +243,12 @@ struct op_ema_args {
 // sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.
 struct op_sum_squares_args {
     struct tensor x;
-    double *sum;        // host, =
-    int64_t *nonfinite; // host, =
+    double *sum;        // =; device memory
+    int64_t *nonfinite; // =; device memory
+};
+
+struct op_cast_args {
+    struct tensor x, y; // y = x, to nearest even; fp32 and bf16 in any combination
 };
 
 // OP(name): the function `name` of struct ops with `const struct op_<name>_args *`.

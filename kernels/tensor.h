@@ -9,6 +9,10 @@
 
 enum dtype { DTYPE_F32, DTYPE_BF16 };
 
+static inline size_t dtype_bytes(enum dtype t) {
+    return t == DTYPE_BF16 ? 2 : 4;
+}
+
 #define TENSOR_DIMS 4
 
 // Row-major; stride counts elements; the last dimension is contiguous. data may be NULL where an op says that
@@ -38,7 +42,7 @@ static inline struct tensor tensor_rows(void *data, int64_t rows, int64_t cols, 
 }
 
 static inline struct tensor tensor_none(void) {
-    struct tensor t = {0};
+    struct tensor t = {NULL, DTYPE_F32, 0, {0, 0, 0, 0}, {0, 0, 0, 0}};
     return t;
 }
 

@@ -15,6 +15,29 @@ endif()
 
 orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
 
+# The whole plug-in on the emulator, with cuBLASLt's surface and a stand-in for NCCL: ORRERY_CUDA_PLUGIN names it, and
+# orrery-rank and the op tests believe that they have a GPU.
+if(NOT SANITIZE AND NOT COVERAGE)
+  list(TRANSFORM ORRERY_CUDA_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/kernels/cuda/ OUTPUT_VARIABLE gpu_kernels)
+  set_source_files_properties(${gpu_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  add_library(orrery_simt MODULE ${gpu_kernels} ${CMAKE_SOURCE_DIR}/kernels/cuda/plugin.c
+    ${CMAKE_SOURCE_DIR}/comm/coll_nccl.c simt/simt.cc simt/cublaslt.cc)
+  set_target_properties(orrery_simt PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests CXX_STANDARD 17
+    CXX_VISIBILITY_PRESET hidden C_VISIBILITY_PRESET hidden)
+  target_include_directories(orrery_simt PRIVATE simt/include stub ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(orrery_simt PRIVATE _GNU_SOURCE ORRERY_VERSION="${PROJECT_VERSION}")
+  target_compile_options(orrery_simt PRIVATE -O2 -Wall -Wextra -Wno-unused-parameter
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas -Wno-missing-field-initializers -fno-strict-aliasing -ffp-contract=fast>
+    $<$<BOOL:${ORRERY_WERROR}>:-Werror>)
+  target_link_libraries(orrery_simt PRIVATE $<TARGET_FILE:orrery_kernels> $<TARGET_FILE:orrery_base> ${CMAKE_DL_LIBS} m)
+  target_link_options(orrery_simt PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
+  add_dependencies(orrery_simt orrery_kernels orrery_base)
+  orrery_script(simt_train simt python3 tests/e2e/simt_train.py)
+  add_test(NAME simt.ops COMMAND test_ops)
+  set_tests_properties(simt.ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
+    "ORRERY_TEST_DEVICE=cuda;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
+endif()
+
 # Measures; never run by ctest.
 add_executable(bench_kernels bench/bench_kernels.c)
 target_link_libraries(bench_kernels PRIVATE orrery_kernels)

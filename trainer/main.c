@@ -10,13 +10,14 @@
 
 struct arguments {
     const char *config, *task;
+    char device[64]; // "device=NAME" of --device
     const char **overrides;
     size_t n_overrides;
     bool help;
 };
 
 static int usage(FILE *to) {
-    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [key=value ...]\n\ntasks:\n");
+    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [--device NAME] [key=value ...]\n\ntasks:\n");
     for (int i = 0; task_at(i); i++) fprintf(to, "  %-12s %s\n", task_at(i)->name, task_at(i)->help);
     return to == stdout ? 0 : err_exit_code(ERR_USAGE);
 }
@@ -36,7 +37,10 @@ static int parse(struct arguments *a, int argc, char **argv, struct err *e) {
             a->config = argv[++i];
         else if (!strcmp(argv[i], "--task") && has_next)
             a->task = argv[++i];
-        else if (argv[i][0] != '-' && strchr(argv[i], '='))
+        else if (!strcmp(argv[i], "--device") && has_next) {
+            snprintf(a->device, sizeof a->device, "device=%s", argv[++i]);
+            a->overrides[a->n_overrides++] = a->device;
+        } else if (argv[i][0] != '-' && strchr(argv[i], '='))
             a->overrides[a->n_overrides++] = argv[i];
         else
             return err_set(e, ERR_USAGE, "unknown argument '%s'; see orrery-rank --help", argv[i]);

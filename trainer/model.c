@@ -17,6 +17,29 @@ struct tensor model_param(const struct model *m, float *flat, int i) {
     return p->rank == 1 ? tensor_1d(at, p->shape[0]) : tensor_2d(at, p->shape[0], p->shape[1]);
 }
 
+struct tensor model_columns(const struct tensor *x, int64_t first, int64_t n) {
+    struct tensor c =
+        tensor_rows((char *)x->data + first * (int64_t)dtype_bytes(x->dtype), x->shape[0], n, x->stride[0]);
+    c.dtype = x->dtype;
+    return c;
+}
+
+struct tensor model_weight_for(const struct model *m, const struct tensor *other, int i) {
+    struct tensor w = model_param(m, m->weights, i);
+    if (other->dtype == DTYPE_F32) return w;
+    w.data = (char *)m->low + m->params.list[i].offset * (int64_t)dtype_bytes(other->dtype);
+    w.dtype = other->dtype;
+    return w;
+}
+
+int model_refresh(struct model *m, struct err *e) {
+    if (!m->low) return 0;
+    struct op_cast_args a = {.x = tensor_2d(m->weights, 1, m->params.elems),
+                             .y = tensor_2d(m->low, 1, m->params.elems)};
+    a.y.dtype = m->device->compute;
+    return m->device->ops->cast(m->device, &a, e);
+}
+
 static int number_of(const struct model *m, const char *format, const char *what) {
     char name[64];
     snprintf(name, sizeof name, format, what);
@@ -72,7 +95,7 @@ static int fill_weights(struct model *m, struct err *e) {
         rc = v->copy_in(m->device, m->weights + p->offset, host, (size_t)p->elems * sizeof(float), e);
     }
     free(host);
-    return rc;
+    return rc ? rc : model_refresh(m, e);
 }
 
 static int describe(struct model *m, const struct config *c, const struct modality_set *set, struct err *e) {
@@ -101,6 +124,8 @@ int model_create(struct model **out, const struct config *c, const struct modali
     find_params(m);
     rc = d->vtable->alloc(d, &weights, (size_t)m->params.elems * sizeof(float), e);
     m->weights = weights;
+    if (!rc && d->compute != DTYPE_F32)
+        rc = d->vtable->alloc(d, &m->low, (size_t)m->params.elems * dtype_bytes(d->compute), e);
     if (!rc) rc = fill_weights(m, e);
 out:
     if (rc)
@@ -115,6 +140,7 @@ void model_destroy(struct model *m) {
     model_space_fini(&m->training);
     model_space_fini(&m->predicting);
     if (m->weights) m->device->vtable->release(m->device, m->weights);
+    if (m->low) m->device->vtable->release(m->device, m->low);
     params_fini(&m->params);
     free(m->blocks);
     free(m);
@@ -155,13 +181,45 @@ static struct model_input part_of(const struct model *m, const struct model_inpu
     return part;
 }
 
-static int predict_part(struct model *m, const struct model_input *in, float *const *pred, int64_t first,
+// The part's input on the device, `part` pointing there.
+static int bring_in(struct model *m, struct model_input *part, struct err *e) {
+    struct device *d = m->device;
+    struct model_space *s = &m->predicting;
+    size_t frames = (size_t)(part->sequences * part->frames);
+    if (d->host_memory) return 0;
+    int rc = d->vtable->copy_in(d, s->tau, part->tau, frames * (size_t)m->set.n * sizeof(float), e);
+    if (!rc) rc = d->vtable->copy_in(d, s->tau_history, part->tau_history, frames * sizeof(float), e);
+    for (int i = 0; !rc && i < m->set.n; i++) {
+        size_t bytes = frames * (size_t)m->set.spec[i].frame_elems * sizeof(float);
+        rc = d->vtable->copy_in(d, s->z[i], part->z[i], bytes, e);
+        if (!rc) rc = d->vtable->copy_in(d, s->history[i], part->history[i], bytes, e);
+        part->z[i] = s->z[i];
+        part->history[i] = s->history[i];
+    }
+    part->tau = s->tau;
+    part->tau_history = s->tau_history;
+    return rc;
+}
+
+static int bring_out(struct model *m, const struct model_input *in, int i, float *to, struct err *e) {
+    const struct modality_spec *spec = &m->set.spec[i];
+    int64_t frames = in->sequences * in->frames;
+    struct device *d = m->device;
+    float *at = d->host_memory ? to : m->predicting.pred[i];
+    struct op_unpatchify_args a = {
+        .rows = m->predicting.out[i], .frame = tensor_2d(at, frames, spec->frame_elems), .grid = spec->grid};
+    int rc = d->ops->unpatchify(d, &a, e);
+    if (rc || d->host_memory) return rc;
+    return d->vtable->copy_out(d, to, at, (size_t)(frames * spec->frame_elems) * sizeof(float), e);
+}
+
+static int predict_part(struct model *m, struct model_input *in, float *const *pred, int64_t first,
                         struct err *e) {
-    float *to[OPS_MODALITIES_MAX];
-    for (int i = 0; i < m->set.n; i++)
-        to[i] = pred[i] ? pred[i] + first * in->frames * m->set.spec[i].frame_elems : NULL;
-    int rc = model_run(m, &m->predicting, in, e);
-    return rc ? rc : model_predicted(m, &m->predicting, in->sequences * in->frames, to, e);
+    int rc = bring_in(m, in, e);
+    if (!rc) rc = model_run(m, &m->predicting, in, e);
+    for (int i = 0; !rc && i < m->set.n; i++)
+        if (pred[i]) rc = bring_out(m, in, i, pred[i] + first * in->frames * m->set.spec[i].frame_elems, e);
+    return rc;
 }
 
 int64_t model_predict_chunk(const struct modality_set *set, int64_t frames) {
@@ -211,5 +269,5 @@ int model_load(struct model *m, struct ckpt *c, bool average, struct err *e) {
     average = average && has_average(c);
     for (int i = 0; !rc && i < m->params.n; i++) rc = load_tensor(m, c, &m->params.list[i], average, host, e);
     free(host);
-    return rc;
+    return rc ? rc : model_refresh(m, e);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The transformer over all senses: weights, forward, backward, prediction. Knows nothing of regimes,
 // optimisers, ranks or files. B sequences, F frames, M modalities (registry order), E = a modality's
-// frame_elems; every buffer below is in memory of the model's device (host memory for the CPU). Thread rule:
+// frame_elems; buffers are in memory of the model's device where nothing else is said. Thread rule:
 // one thread per model.
 #ifndef ORRERY_TRAINER_MODEL_H
 #define ORRERY_TRAINER_MODEL_H
@@ -39,9 +39,13 @@ void model_destroy(struct model *m); // NULL-safe
 const struct params *model_params(const struct model *m);
 const struct modality_set *model_modalities(const struct model *m);
 float *model_weights(struct model *m); // flat, params->elems floats
+// After the weights were written: brings the copy in the device's compute type up to date. Nothing to do
+// where that is fp32.
+int model_refresh(struct model *m, struct err *e) ERR_CHECK;
 
-// x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Any number of sequences (worked off in chunks),
-// any number of frames: positions are 0 .. F-1. Allocates when it meets a longer sequence than before.
+// x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Here `in` and `pred` are host memory. Any
+// number of sequences (worked off in chunks), any number of frames: positions are 0 .. F-1. Allocates when it
+// meets a longer sequence than before.
 int model_predict(struct model *m, const struct model_input *in, float *const *pred, struct err *e) ERR_CHECK;
 
 // ---- decoding: frame by frame, with the keys and values of the frames before. The same numbers as
@@ -75,7 +79,8 @@ struct model_target {
     const float *tau;                        // [B, F, M], as the forward had it
     double scale[OPS_MODALITIES_MAX];        // loss weight / active frames of the whole global batch
 };
-// Of the last forward. loss[i] += sum over active frames of w(tau) mean (x^ - x)^2, without scale.
+// Of the last forward. `loss` is device memory: loss[i] += sum over active frames of w(tau) mean (x^ - x)^2,
+// without scale.
 int model_loss(struct model *m, const struct model_target *t, double *loss, struct err *e) ERR_CHECK;
 // grads (flat layout) += gradient of sum over i of scale[i] loss[i]. `grads` is zeroed by the caller.
 int model_backward(struct model *m, float *grads, struct err *e) ERR_CHECK;

@@ -19,7 +19,7 @@ static int linear_backward(struct model *m, float *grads, const struct linear_gr
         rc = ops->col_sum(m->device, &sum, e);
     }
     if (rc || !g->dx.data) return rc;
-    struct op_gemm_args input = {.a = g->dy, .b = model_param(m, m->weights, g->weight), .c = g->dx};
+    struct op_gemm_args input = {.a = g->dy, .b = model_weight_for(m, &g->dy, g->weight), .c = g->dx};
     return ops->gemm(m->device, &input, e);
 }
 
@@ -84,13 +84,13 @@ static int attend_backward(struct model *m, struct model_space *s, float *grads,
     int64_t d = m->config->model_width, n = l->x.shape[0];
     struct op_attention_backward_args att = {.q = l->q,
                                              .k = l->k,
-                                             .v = tensor_rows(tensor_f32(&l->qkv) + 2 * d, n, d, 3 * d),
+                                             .v = model_columns(&l->qkv, 2 * d, d),
                                              .o = l->o,
                                              .lse = l->lse,
                                              .d_o = s->dh,
                                              .dq = s->dq,
                                              .dk = s->dk,
-                                             .dv = tensor_rows(tensor_f32(&s->dqkv) + 2 * d, n, d, 3 * d),
+                                             .dv = model_columns(&s->dqkv, 2 * d, d),
                                              .sequences = s->sequences,
                                              .heads = m->heads,
                                              .kv_heads = m->heads,
@@ -140,6 +140,7 @@ static int embed_backward(struct model *m, struct model_space *s, float *grads, 
     struct tensor rows = s->rows[m->set.action];
     struct linear_grad g = {.dy = s->daction, .weight = m->action_map, .bias = -1};
     g.x = tensor_2d(rows.data, s->act.shape[0], tensor_elems(&rows) / s->act.shape[0]);
+    g.x.dtype = rows.dtype;
     return linear_backward(m, grads, &g, e);
 }
 

@@ -4,7 +4,7 @@
 
 // y = x w^T (+ bias)
 static int linear(struct model *m, struct tensor x, int weight, int bias, struct tensor y, struct err *e) {
-    struct op_gemm_args a = {.a = x, .b = model_param(m, m->weights, weight), .c = y, .trans_b = true};
+    struct op_gemm_args a = {.a = x, .b = model_weight_for(m, &x, weight), .c = y, .trans_b = true};
     if (bias >= 0) a.bias = model_param(m, m->weights, bias);
     return m->device->ops->gemm(m->device, &a, e);
 }
@@ -33,6 +33,7 @@ static int map_action(struct model *m, struct model_space *s, struct err *e) {
     if (m->action_map < 0) return 0;
     struct tensor rows = s->rows[m->set.action];
     struct tensor flat = tensor_2d(rows.data, s->act.shape[0], tensor_elems(&rows) / s->act.shape[0]);
+    flat.dtype = rows.dtype;
     return linear(m, flat, m->action_map, -1, s->act, e);
 }
 
@@ -88,7 +89,7 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
     int rc = m->device->ops->qk_rope(m->device, &rope, e);
     struct op_attention_args att = {.q = l->q,
                                     .k = l->k,
-                                    .v = tensor_rows(tensor_f32(&l->qkv) + 2 * d, n, d, 3 * d),
+                                    .v = model_columns(&l->qkv, 2 * d, d),
                                     .o = l->o,
                                     .lse = l->lse,
                                     .sequences = s->sequences,

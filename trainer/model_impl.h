@@ -37,6 +37,9 @@ struct model_space {
     const struct model_past *past; // NULL: the space holds whole sequences
     bool training;
     int64_t sequences, frames; // that the views below are laid out for
+    // A prediction's input and output on a device with memory of its own, else NULL.
+    float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX], *pred[OPS_MODALITIES_MAX]; // [B, F, E]
+    float *tau, *tau_history; // [B, F, M], [B, F]
     struct token_map map;
     struct mask mask;
     struct model_masks masks; // of sequences that lack a sense
@@ -63,6 +66,7 @@ struct model {
     struct modality_set set;
     struct params params;
     float *weights;
+    void *low; // the weights in the device's compute type, the same layout; NULL where that is fp32
     int64_t hidden;
     int heads, head_dim;
     int embed[OPS_MODALITIES_MAX], head_weight[OPS_MODALITIES_MAX], head_bias[OPS_MODALITIES_MAX];
@@ -71,8 +75,13 @@ struct model {
     struct model_space training, predicting;
 };
 
-// Tensor i of the table in a flat buffer.
+// Tensor i of the table in a flat buffer; the weights themselves in the type that a product with `other`
+// needs.
 struct tensor model_param(const struct model *m, float *flat, int i);
+struct tensor model_weight_for(const struct model *m, const struct tensor *other, int i);
+
+// Columns [first, first + n) of a matrix.
+struct tensor model_columns(const struct tensor *x, int64_t first, int64_t n);
 
 // Lays the space out for B sequences of F frames; takes a larger arena when it must. Keeps nothing of before.
 int model_space_shape(struct model_space *s, const struct model *m, int64_t sequences, int64_t frames,

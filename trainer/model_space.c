@@ -12,20 +12,32 @@
 // Hands out views front to back; without a base it only counts.
 struct taker {
     char *base;
+    enum dtype compute;
     size_t used;
     bool overflow;
 };
 
-static struct tensor take(struct taker *t, int64_t rows, int64_t cols) {
+static struct tensor take_as(struct taker *t, enum dtype dtype, int64_t rows, int64_t cols) {
     size_t elems, bytes, end;
-    if (!bytes_mul((size_t)rows, (size_t)cols, &elems) || !bytes_mul(elems, sizeof(float), &bytes) ||
+    if (!bytes_mul((size_t)rows, (size_t)cols, &elems) || !bytes_mul(elems, dtype_bytes(dtype), &bytes) ||
         !bytes_add(bytes, t->used + ALIGN_BYTES - 1, &end)) {
         t->overflow = true;
         return tensor_none();
     }
     void *at = t->base ? t->base + t->used : NULL;
     t->used = end / ALIGN_BYTES * ALIGN_BYTES;
-    return tensor_2d(at, rows, cols);
+    struct tensor x = tensor_2d(at, rows, cols);
+    x.dtype = dtype;
+    return x;
+}
+
+static struct tensor take(struct taker *t, int64_t rows, int64_t cols) {
+    return take_as(t, DTYPE_F32, rows, cols);
+}
+
+// What goes into products and attention, and comes out of them.
+static struct tensor take_low(struct taker *t, int64_t rows, int64_t cols) {
+    return take_as(t, t->compute, rows, cols);
 }
 
 static struct tensor take_1d(struct taker *t, int64_t n) {
@@ -35,21 +47,21 @@ static struct tensor take_1d(struct taker *t, int64_t n) {
 
 static void lay_layer(struct model_layer *l, struct taker *t, const struct model *m, int64_t n) {
     int64_t d = m->config->model_width, h = m->hidden;
-    l->h1 = take(t, n, d);
+    l->h1 = take_low(t, n, d);
     l->rstd1 = take_1d(t, n);
-    l->qkv = take(t, n, 3 * d);
-    l->q = take(t, n, d);
-    l->k = take(t, n, d);
+    l->qkv = take_low(t, n, 3 * d);
+    l->q = take_low(t, n, d);
+    l->k = take_low(t, n, d);
     l->rstd_qk = take(t, n, 2 * m->heads);
-    l->o = take(t, n, d);
+    l->o = take_low(t, n, d);
     l->lse = take(t, n, m->heads);
-    l->y1 = take(t, n, d);
+    l->y1 = take_low(t, n, d);
     l->x2 = take(t, n, d);
-    l->h2 = take(t, n, d);
+    l->h2 = take_low(t, n, d);
     l->rstd2 = take_1d(t, n);
-    l->up = take(t, n, 2 * h);
-    l->act = take(t, n, h);
-    l->y2 = take(t, n, d);
+    l->up = take_low(t, n, 2 * h);
+    l->act = take_low(t, n, h);
+    l->y2 = take_low(t, n, d);
 }
 
 static void lay_modalities(struct model_space *s, struct taker *t, const struct model *m, int64_t frames) {
@@ -57,11 +69,22 @@ static void lay_modalities(struct model_space *s, struct taker *t, const struct 
     for (int i = 0; i < m->set.n; i++) {
         const struct modality_spec *spec = &m->set.spec[i];
         int64_t rows = frames * spec->tokens;
-        s->rows[i] = take(t, rows, spec->value_width + spec->history * spec->seen_width);
-        s->e[i] = take(t, rows, d);
-        s->last[i] = take(t, rows, d);
+        s->rows[i] = take_low(t, rows, spec->value_width + spec->history * spec->seen_width);
+        s->e[i] = take_low(t, rows, d);
+        s->last[i] = take_low(t, rows, d);
         s->out[i] = take(t, rows, spec->value_width);
-        if (s->training) s->dout[i] = take(t, rows, spec->value_width);
+        if (s->training) s->dout[i] = take_low(t, rows, spec->value_width);
+    }
+}
+
+// A prediction's frames, on a device with memory of its own.
+static void lay_frames(struct model_space *s, struct taker *t, const struct model *m, int64_t frames) {
+    s->tau = take(t, frames, m->set.n).data;
+    s->tau_history = take_1d(t, frames).data;
+    for (int i = 0; i < m->set.n; i++) {
+        s->z[i] = take(t, frames, m->set.spec[i].frame_elems).data;
+        s->history[i] = take(t, frames, m->set.spec[i].frame_elems).data;
+        s->pred[i] = take(t, frames, m->set.spec[i].frame_elems).data;
     }
 }
 
@@ -69,16 +92,16 @@ static void lay_gradients(struct model_space *s, struct taker *t, const struct m
                           int64_t frames) {
     int64_t d = m->config->model_width;
     s->dx = take(t, n, d);
-    s->dy = take(t, n, d);
-    s->dh = take(t, n, d);
-    s->dup = take(t, n, 2 * m->hidden);
-    s->dact = take(t, n, m->hidden);
-    s->dqkv = take(t, n, 3 * d);
-    s->dq = take(t, n, d);
-    s->dk = take(t, n, d);
+    s->dy = take_low(t, n, d);
+    s->dh = take_low(t, n, d);
+    s->dup = take_low(t, n, 2 * m->hidden);
+    s->dact = take_low(t, n, m->hidden);
+    s->dqkv = take_low(t, n, 3 * d);
+    s->dq = take_low(t, n, d);
+    s->dk = take_low(t, n, d);
     s->dc = take(t, g, 6 * d);
     s->dcond1 = take(t, g, m->config->model_cond_width);
-    s->daction = take(t, frames, d);
+    s->daction = take_low(t, frames, d);
 }
 
 // `s->layers` may be NULL when only the size is wanted.
@@ -88,12 +111,12 @@ static void lay_out(struct model_space *s, struct taker *t, const struct model *
     s->cos = take(t, f * m->set.tokens_per_frame, m->head_dim / 2);
     s->sin = take(t, f * m->set.tokens_per_frame, m->head_dim / 2);
     lay_modalities(s, t, m, frames);
-    s->act = take(t, frames, d);
+    s->act = take_low(t, frames, d);
     s->features = take(t, g, 24 + m->set.n);
     s->cond1 = take(t, g, c->model_cond_width);
     s->cond1_act = take(t, g, c->model_cond_width);
     s->c = take(t, g, 6 * d);
-    s->normed = take(t, n, d);
+    s->normed = take_low(t, n, d);
     s->rstd = take_1d(t, n);
     s->x = take(t, n, d);
     struct model_layer spare = {0};
@@ -107,17 +130,23 @@ static void lay_out(struct model_space *s, struct taker *t, const struct model *
         lay_layer(l, t, m, n);
     }
     if (s->training) lay_gradients(s, t, m, n, g, frames);
+    if (!s->training && m->device && !m->device->host_memory) lay_frames(s, t, m, frames);
+}
+
+// Without a device, as for plans: the CPU's.
+static enum dtype compute_of(const struct model *m) {
+    return m->device ? m->device->compute : DTYPE_F32;
 }
 
 int64_t model_space_bytes(const struct model *m, int64_t sequences, int64_t frames, bool training) {
     struct model_space s = {.training = training};
-    struct taker t = {0};
+    struct taker t = {.compute = compute_of(m)};
     lay_out(&s, &t, m, sequences, frames);
     return t.overflow || t.used > INT64_MAX ? INT64_MAX : (int64_t)t.used;
 }
 
 static int reserve(struct model_space *s, const struct model *m, int64_t b, int64_t f, struct err *e) {
-    struct taker t = {0};
+    struct taker t = {.compute = compute_of(m)};
     if (!s->layers) s->layers = calloc((size_t)m->config->model_layers, sizeof *s->layers);
     if (!s->layers) return err_set(e, ERR_MEMORY, "no memory for a table of layers");
     lay_out(s, &t, m, b, f);
@@ -184,7 +213,7 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
     s->sequences = s->frames = 0;
     int rc = reserve(s, m, sequences, frames, e);
     if (rc) return rc;
-    struct taker t = {.base = s->arena.base};
+    struct taker t = {.base = s->arena.base, .compute = compute_of(m)};
     lay_out(s, &t, m, sequences, frames);
     mask_fini(&s->mask);
     rc = mask_block_causal(&s->mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);

@@ -17,6 +17,8 @@ struct optim {
     int64_t *v_at;          // [hi - lo]: where a tensor's second moment starts, -1 none
     float *state;           // m | v | average | work
     float *m, *v, *average, *work;
+    double *sums;     // on the device: own tensors' sums of squares, and behind them
+    int64_t *strange; // how many numbers of theirs are not finite
     int64_t work_elems;
 };
 
@@ -113,6 +115,16 @@ static int take_state(struct optim *o, const float *weights, struct err *e) {
     return o->device->ops->ema(o->device, &start, e);
 }
 
+static int take_sums(struct optim *o, struct err *e) {
+    size_t own = (size_t)(o->hi - o->lo);
+    void *block = NULL;
+    int rc =
+        o->device->vtable->alloc(o->device, &block, (own + 1) * (sizeof *o->sums + sizeof *o->strange), e);
+    o->sums = block;
+    o->strange = (int64_t *)(void *)(o->sums + own);
+    return rc;
+}
+
 int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,
                  int size, int rank, const float *weights, struct err *e) {
     struct optim *o = calloc(1, sizeof *o);
@@ -128,7 +140,8 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     optim_split(c, p, size, o->offset);
     own_range(p, o->offset, rank, &o->lo, &o->hi);
     place_seconds(o);
-    rc = take_state(o, weights, e);
+    rc = take_sums(o, e);
+    if (!rc) rc = take_state(o, weights, e);
 out:
     if (rc)
         optim_destroy(o);
@@ -140,6 +153,7 @@ out:
 void optim_destroy(struct optim *o) {
     if (!o) return;
     if (o->state) o->device->vtable->release(o->device, o->state);
+    if (o->sums) o->device->vtable->release(o->device, o->sums);
     free(o->offset);
     free(o->v_at);
     free(o);
@@ -159,19 +173,26 @@ static int64_t own_at(const struct optim *o, int i) {
     return o->params->list[i].offset - o->offset[o->rank];
 }
 
+// All tensors first, then one copy: a GPU is waited for once.
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite, struct err *e) {
-    *nonfinite = 0;
-    for (int i = o->lo; i < o->hi; i++) {
-        int64_t bad = 0;
+    struct device *d = o->device;
+    size_t own = (size_t)(o->hi - o->lo);
+    int64_t *strange = calloc(own + 1, sizeof *strange);
+    if (!strange) return err_set(e, ERR_MEMORY, "no memory for the gradients' norms");
+    int rc = 0;
+    for (int i = o->lo; !rc && i < o->hi; i++) {
         struct op_sum_squares_args a = {
             .x = tensor_1d((void *)(grads + own_at(o, i)), o->params->list[i].elems),
-            .sum = &squares[i],
-            .nonfinite = &bad};
-        int rc = o->device->ops->sum_squares(o->device, &a, e);
-        if (rc) return rc;
-        *nonfinite += bad;
+            .sum = &o->sums[i - o->lo],
+            .nonfinite = &o->strange[i - o->lo]};
+        rc = d->ops->sum_squares(d, &a, e);
     }
-    return 0;
+    if (!rc && own) rc = d->vtable->copy_out(d, squares + o->lo, o->sums, own * sizeof *squares, e);
+    if (!rc && own) rc = d->vtable->copy_out(d, strange, o->strange, own * sizeof *strange, e);
+    *nonfinite = 0;
+    for (size_t i = 0; i < own; i++) *nonfinite += strange[i];
+    free(strange);
+    return rc;
 }
 
 double optim_norm(const struct optim *o, const double *squares) {

@@ -59,16 +59,21 @@ static int check_layout(const struct config *c, struct err *e) {
         if (sizes[i].size > 1)
             return err_set(e, ERR_CONFIG, "%s is %lld: %s parallelism is not supported yet, leave it at 1",
                            sizes[i].key, (long long)sizes[i].size, sizes[i].words);
-    if (c->comm_backend == BACKEND_NCCL)
-        return err_set(e, ERR_UNAVAILABLE,
-                       "comm.backend is nccl, but this build has no CUDA; use auto or mpi");
+    if (c->comm_backend == BACKEND_NCCL && c->top_device == DEVICE_CPU)
+        return err_set(e, ERR_CONFIG, "comm.backend nccl moves what is on GPUs, but device is cpu: use auto");
     return 0;
 }
 
-static enum coll_kind kind_of(const struct config *c, bool alone) {
+static bool has_peers(void) {
+    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK");
+}
+
+// NCCL refuses two ranks on one GPU: with cuda.share they talk through MPI and pinned memory.
+static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
     if (alone || c->comm_backend == BACKEND_SELF) return COLL_SELF;
     if (c->comm_backend == BACKEND_MPI) return COLL_MPI;
-    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK") ? COLL_MPI : COLL_SELF;
+    if (c->comm_backend == BACKEND_NCCL || (on_gpu && !c->cuda_share && has_peers())) return COLL_NCCL;
+    return has_peers() ? COLL_MPI : COLL_SELF;
 }
 
 static void fill_paths(struct rank *r) {
@@ -105,16 +110,58 @@ static int threads_for(const struct config *c) {
     return share > 1 ? (int)share : 1;
 }
 
-static int open_device(struct rank *r, struct err *e) {
-    if (r->config->top_device == DEVICE_CUDA)
-        return err_set(e, ERR_UNAVAILABLE,
-                       "device is cuda, but this build has no CUDA back end; use device=cpu or auto");
-    return device_open_cpu(&r->device, threads_for(r->config), e);
+// Of this rank among those on its host, before there are peers to ask.
+static int local_rank(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+    for (int i = 0; i < 3; i++) {
+        int64_t n = number_from(names[i], -1);
+        if (n >= 0 && n < 65536) return (int)n;
+    }
+    return 0;
+}
+
+// With device auto only what is a GPU counts; one that is there and does not work is told.
+static int open_device(struct rank *r, bool alone, struct err *e) {
+    const struct config *c = r->config;
+    struct device_gpu_options gpu = {.local_rank = local_rank(),
+                                     .precision = (enum device_precision)c->cuda_precision};
+    struct err why = {0};
+    if (alone || c->top_device == DEVICE_CPU) return device_open_cpu(&r->device, threads_for(c), e);
+    if (c->top_device == DEVICE_CUDA) return device_open_gpu(&r->device, &gpu, e);
+    int rc = device_open_gpu(&r->device, &gpu, &why);
+    if (!rc) return 0;
+    if (why.code != ERR_ABSENT) return err_set(e, why.code, "%s", why.text);
+    if (!access("/dev/nvidiactl", F_OK))
+        log_warn(&r->log, "on the CPU, since the GPU is of no use: %s", why.text);
+    return device_open_cpu(&r->device, threads_for(c), e);
+}
+
+// All ranks on GPUs or none, and no two on one GPU by accident.
+static int compare_devices(const struct rank *r, struct err *e) {
+    uint64_t mine = r->device->identity, *all;
+    int gpus = 0, rc;
+    if (r->world == 1) return 0;
+    all = calloc((size_t)r->world, sizeof *all);
+    if (!all) return err_set(e, ERR_MEMORY, "no memory to compare %d devices", r->world);
+    rc = coll_gather_all(r->coll, "devices", &mine, sizeof mine, all, e);
+    for (int i = 0; !rc && i < r->world; i++) {
+        gpus += all[i] != 0;
+        if (!mine || i == r->number || all[i] != mine || r->config->cuda_share) continue;
+        rc = err_set(e, ERR_CONFIG,
+                     "ranks %d and %d have the same GPU: start one rank per GPU, or allow it with "
+                     "cuda.share=true",
+                     r->number < i ? r->number : i, r->number < i ? i : r->number);
+    }
+    if (!rc && gpus > 0 && gpus < r->world)
+        rc = err_set(e, ERR_ABSENT, "%d of %d ranks have a GPU; set device=cpu, or give every rank one", gpus,
+                     r->world);
+    free(all);
+    return rc;
 }
 
 static int open_peers(struct rank *r, bool alone, struct err *e) {
     const struct config *c = r->config;
-    struct coll_options options = {.kind = kind_of(c, alone),
+    struct coll_options options = {.kind = kind_of(c, alone, !r->device->host_memory),
                                    .deadline_ms = c->comm_deadline_s * 1000,
                                    .device = r->device,
                                    .notify = notify,
@@ -133,6 +180,13 @@ static int open_peers(struct rank *r, bool alone, struct err *e) {
     return rc;
 }
 
+static void tell_device(const struct rank *r) {
+    struct device_info info;
+    device_describe(r->device, &info);
+    log_info(&r->log, "on %s, %.1f of %.1f GiB free; collectives: %s", info.model,
+             (double)info.free_bytes / (1 << 30), (double)info.memory_bytes / (1 << 30), coll_name(r->coll));
+}
+
 int rank_open(struct rank *r, struct config_file *file, const char *task, bool alone, struct err *e) {
     r->file = file;
     r->config = config_values(file);
@@ -143,8 +197,10 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
     fill_paths(r);
     int rc = blackbox_create(&r->box, getenv("ORRERY_BLACKBOX"), r->number, r->world, r->attempt, task, e);
     if (!rc) rc = check_layout(r->config, e);
-    if (!rc) rc = open_device(r, e);
+    if (!rc) rc = open_device(r, alone, e);
     if (!rc) rc = open_peers(r, alone, e);
+    if (!rc) rc = compare_devices(r, e);
+    if (!rc && !r->device->host_memory && r->number == 0) tell_device(r);
     char prefix[32];
     snprintf(prefix, sizeof prefix, "rank %d: ", r->number);
     if (r->world > 1) log_init(&r->log, STDERR_FILENO, LOG_INFO, prefix);

@@ -141,10 +141,24 @@ static int clear_missing(struct step *s, const struct batch *b, int64_t shard, i
     return rc;
 }
 
+// The frames of sense i of a shard where the device reads them: the batch itself, or its copy there.
+static float *frames_of(const struct step *s, const struct batch *b, int64_t shard, int i) {
+    int64_t width = s->frames * s->set->spec[i].frame_elems;
+    return s->x[i] ? s->x[i] : b->x[i] + first_of(s, shard) * width;
+}
+
+static int copy_frames(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
+    struct device *d = s->rank->device;
+    int64_t width = s->frames * s->set->spec[i].frame_elems;
+    if (!s->x[i]) return 0;
+    return d->vtable->copy_in(d, s->x[i], b->x[i] + first_of(s, shard) * width,
+                              (size_t)(s->micro * width) * sizeof(float), e);
+}
+
 static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
     struct device *d = s->rank->device;
     int64_t first = first_of(s, shard), width = s->frames * s->set->spec[i].frame_elems;
-    struct op_noise_args a = {.x = tensor_2d(b->x[i] + first * width, s->micro, width),
+    struct op_noise_args a = {.x = tensor_2d(frames_of(s, b, shard, i), s->micro, width),
                               .z = tensor_2d(s->z[i], s->micro, width),
                               .tau = tensor_1d(s->tau + i, s->micro * s->frames),
                               .tau_stride = s->set->n,
@@ -165,7 +179,10 @@ static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i
 
 static int noise_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
     int rc = copy_levels(s, shard, e);
-    for (int i = 0; !rc && i < s->set->n; i++) rc = add_noise(s, b, shard, i, e);
+    for (int i = 0; !rc && i < s->set->n; i++) {
+        rc = copy_frames(s, b, shard, i, e);
+        if (!rc) rc = add_noise(s, b, shard, i, e);
+    }
     return rc;
 }
 
@@ -187,11 +204,11 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
     int64_t first = first_of(s, shard);
     for (int i = 0; i < s->set->n; i++) {
         const struct modality_spec *spec = &s->set->spec[i];
-        t.x[i] = b->x[i] + first * s->frames * spec->frame_elems;
+        t.x[i] = frames_of(s, b, shard, i);
         t.active[i] = s->levels.active + (i * b->count + first) * s->frames;
         t.scale[i] = s->counts[i] > 0 ? spec->loss_weight / (double)s->counts[i] : 0;
     }
-    return model_loss(s->model, &t, s->losses + shard * s->set->n, e);
+    return model_loss(s->model, &t, s->shard_losses + (shard - s->lo) * s->set->n, e);
 }
 
 static int backward_shard(struct step *s, int64_t shard, struct err *e) {
@@ -218,10 +235,15 @@ static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64
 
 // ---- over all ranks
 
+static size_t loss_bytes(const struct step *s) {
+    return (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double);
+}
+
 static int clear_sums(struct step *s, struct err *e) {
-    memset(s->squares, 0, (size_t)s->n_told * sizeof *s->squares);
-    if (s->exact) return 0;
     struct device *d = s->rank->device;
+    memset(s->squares, 0, (size_t)s->n_told * sizeof *s->squares);
+    int rc = d->vtable->zero(d, s->shard_losses, loss_bytes(s), e);
+    if (rc || s->exact) return rc;
     return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
 }
 
@@ -236,9 +258,20 @@ static int reduce_gradients(struct step *s, float **own, struct err *e) {
     return rc ? rc : coll_wait(s->rank->coll, op, e);
 }
 
+// Own shards' losses from the device; one that the fault injection made a NaN stays one.
+static int fetch_losses(struct step *s, struct err *e) {
+    struct device *d = s->rank->device;
+    double *own = s->losses + s->lo * s->set->n;
+    bool injected = isnan(own[0]);
+    int rc = d->vtable->copy_out(d, own, s->shard_losses, loss_bytes(s), e);
+    if (injected) own[0] = NAN;
+    return rc;
+}
+
 static int tell(struct step *s, const float *own, int64_t *nonfinite, struct err *e) {
     int64_t bad = 0;
     int rc = optim_squares(s->optim, own, s->squares, &bad, e);
+    if (!rc) rc = fetch_losses(s, e);
     if (rc) return rc;
     int last = s->n_told - 1;
     memcpy(s->told, s->squares, (size_t)last * sizeof *s->told);
@@ -306,7 +339,8 @@ static int gather_weights(struct step *s, struct err *e) {
     struct coll_op *op = NULL;
     int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
                              optim_offsets(s->optim), e);
-    return rc ? rc : coll_wait(s->rank->coll, op, e);
+    if (!rc) rc = coll_wait(s->rank->coll, op, e);
+    return rc ? rc : model_refresh(s->model, e);
 }
 
 static int update(struct step *s, const float *own, int64_t number, struct step_report *out, struct err *e) {

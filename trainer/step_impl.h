@@ -28,9 +28,11 @@ struct step {
 
     struct arena arena;                                         // one shard's inputs on the device
     float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX]; // [micro, F, E]
-    float *tau, *tau_history, *past;                            // [micro, F, M], [micro, F], [micro, F]
-    float *grads;        // sums: the own segment (exact), or all tensors (fast)
-    struct exact *exact; // NULL with comm.reduce fast
+    float *x[OPS_MODALITIES_MAX];    // [micro, F, E]: a copy on a device with memory of its own, else NULL
+    double *shard_losses;            // on the device: [own shards, M]
+    float *tau, *tau_history, *past; // [micro, F, M], [micro, F], [micro, F]
+    float *grads;                    // sums: the own segment (exact), or all tensors (fast)
+    struct exact *exact;             // NULL with comm.reduce fast
     struct step_levels levels;
     int64_t counts[OPS_MODALITIES_MAX]; // active frames of the whole global batch
 

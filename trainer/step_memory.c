@@ -10,10 +10,13 @@ static size_t floats(int64_t n) {
     return (size_t)n * sizeof(float);
 }
 
-static size_t input_bytes(const struct modality_set *set, int64_t micro, int64_t frames) {
-    size_t bytes = floats(micro * frames * (set->n + 2)) + 3 * SLACK_BYTES;
+// `copies` of each sense's frames: what is noised, what is seen of the past, the batch itself on a GPU.
+static size_t input_bytes(const struct modality_set *set, int64_t micro, int64_t frames, int64_t own_shards,
+                          size_t copies) {
+    size_t bytes = floats(micro * frames * (set->n + 2)) + 4 * SLACK_BYTES;
+    bytes += (size_t)(own_shards * set->n) * sizeof(double);
     for (int i = 0; i < set->n; i++)
-        bytes += 2 * (floats(micro * frames * set->spec[i].frame_elems) + SLACK_BYTES);
+        bytes += copies * (floats(micro * frames * set->spec[i].frame_elems) + SLACK_BYTES);
     return bytes;
 }
 
@@ -32,9 +35,15 @@ static int take_inputs(struct step *s, struct err *e) {
     int64_t frames = s->micro * s->frames;
     const struct params *p = model_params(s->model);
     size_t sums = grads_elems(s->config, p, optim_offsets(s->optim), s->rank->number) * sizeof(float);
-    int rc = arena_init(&s->arena, s->rank->device,
-                        input_bytes(s->set, s->micro, s->frames) + sums + SLACK_BYTES, e);
+    bool host = s->rank->device->host_memory;
+    size_t inputs = input_bytes(s->set, s->micro, s->frames, s->hi - s->lo, host ? 2 : 3);
+    void *losses = NULL;
+    int rc = arena_init(&s->arena, s->rank->device, inputs + sums + SLACK_BYTES, e);
+    if (!rc) rc = arena_take(&s->arena, &losses, (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double), e);
+    s->shard_losses = losses;
     for (int i = 0; !rc && i < s->set->n; i++) {
+        if (!host) rc = take(s, &s->x[i], frames * s->set->spec[i].frame_elems, e);
+        if (rc) break;
         rc = take(s, &s->z[i], frames * s->set->spec[i].frame_elems, e);
         if (!rc) rc = take(s, &s->history[i], frames * s->set->spec[i].frame_elems, e);
     }
@@ -96,7 +105,9 @@ int64_t step_bytes(const struct config *c, const struct modality_set *set, const
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
     if (!offset) return -1;
     optim_split(c, p, world, offset);
-    size_t bytes = input_bytes(set, c->train_batch / c->comm_shards, c->data_frames);
+    int64_t lo, hi;
+    grid_split(c->comm_shards, world, rank, &lo, &hi);
+    size_t bytes = input_bytes(set, c->train_batch / c->comm_shards, c->data_frames, hi - lo, 2);
     bytes += grads_elems(c, p, offset, rank) * sizeof(float);
     if (c->comm_reduce == REDUCE_EXACT)
         bytes += (size_t)exact_bytes(c->comm_shards, world, rank, p->elems, offset);

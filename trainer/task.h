@@ -20,6 +20,8 @@ int task_train(struct rank *r, struct err *e);
 int task_check(struct rank *r, struct err *e);
 int task_plan(struct rank *r, struct err *e);
 int task_replay(struct rank *r, struct err *e);
+int task_bench_kernels(struct rank *r, struct err *e);
+int task_bench_comm(struct rank *r, struct err *e);
 int task_step_bench(struct rank *r, struct err *e);
 int task_show(struct rank *r, struct err *e);
 int task_simulate(struct rank *r, struct err *e);

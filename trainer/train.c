@@ -298,7 +298,8 @@ static int take_average(struct train *t, struct err *e) {
     if (!rc)
         rc = coll_all_gather(t->rank->coll, &op, "all-gather averages", model_weights(t->model),
                              optim_offsets(t->optim), e);
-    return rc ? rc : coll_wait(t->rank->coll, op, e);
+    if (!rc) rc = coll_wait(t->rank->coll, op, e);
+    return rc ? rc : model_refresh(t->model, e);
 }
 
 static int finish(struct train *t, struct err *e) {

@@ -121,6 +121,32 @@ static void cpu_close(struct device *d) {
     free(c);
 }
 
+// The processor's name as the kernel tells it.
+static void read_model(char *out, size_t bytes) {
+    snprintf(out, bytes, "processor");
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    if (f == NULL) return;
+    char line[256];
+    while (fgets(line, sizeof line, f) != NULL) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || colon == NULL) continue;
+        colon[strcspn(colon, "\n")] = '\0';
+        snprintf(out, bytes, "%s", colon + 1 + strspn(colon + 1, " "));
+        break;
+    }
+    fclose(f);
+}
+
+static void cpu_describe(const struct device *d, struct device_info *out) {
+    const struct cpu_device *c = (const struct cpu_device *)d;
+    char model[96];
+    read_model(model, sizeof model);
+    snprintf(out->model, sizeof out->model, "%s, %s", model, c->isa);
+    out->threads = d->threads;
+    out->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    out->free_bytes = -1;
+}
+
 static const struct device_vtable cpu_vtable = {
     .name = "cpu",
     .alloc = cpu_alloc,
@@ -130,6 +156,7 @@ static const struct device_vtable cpu_vtable = {
     .zero = cpu_zero,
     .add = cpu_add,
     .sync = cpu_sync,
+    .describe = cpu_describe,
     .close = cpu_close,
 };
 
@@ -160,6 +187,8 @@ int device_open_cpu(struct device **out, int threads, struct err *e) {
     if (c == NULL) return err_set(e, ERR_MEMORY, "cpu: no memory for the device");
     c->base.vtable = &cpu_vtable;
     c->base.ops = isa.ops;
+    c->base.host_memory = true;
+    c->base.compute = DTYPE_F32;
     c->base.threads = threads > 0 ? threads : team_default_threads();
     c->isa = isa.name;
     rc = team_create(&c->team, c->base.threads, e);
@@ -169,30 +198,4 @@ int device_open_cpu(struct device **out, int threads, struct err *e) {
     }
     *out = &c->base;
     return 0;
-}
-
-// The processor's name as the kernel tells it.
-static void read_model(char *out, size_t bytes) {
-    snprintf(out, bytes, "processor");
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    if (f == NULL) return;
-    char line[256];
-    while (fgets(line, sizeof line, f) != NULL) {
-        char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) != 0 || colon == NULL) continue;
-        colon[strcspn(colon, "\n")] = '\0';
-        snprintf(out, bytes, "%s", colon + 1 + strspn(colon + 1, " "));
-        break;
-    }
-    fclose(f);
-}
-
-void device_describe(const struct device *d, struct device_info *out) {
-    memset(out, 0, sizeof *out);
-    const struct cpu_device *c = (const struct cpu_device *)d;
-    char model[96];
-    read_model(model, sizeof model);
-    snprintf(out->model, sizeof out->model, "%s, %s", model, c->isa);
-    out->threads = d->threads;
-    out->memory_bytes = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
 }

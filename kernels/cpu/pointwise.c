@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // silu(x) = x sigma(x), silu'(x) = sigma(x) (1 + x (1 - sigma(x))); swiglu: y = silu(u) w with [u; w] = x.
+#include <string.h>
+
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/simd.h"
 
@@ -94,5 +96,44 @@ int CPU_FN(swiglu_backward)(struct device *d, const struct op_swiglu_backward_ar
     CPU_REQUIRE(cpu_is_rows(&a->dy, a->x.shape[0], a->x.shape[1] / 2) && a->x.shape[1] % 2 == 0);
     struct op_swiglu_backward_args job = *a;
     cpu_run(d, cpu_blocks(a->x.shape[0], ROWS_PER_TASK), swiglu_backward_task, &job);
+    return 0;
+}
+
+static float read_number(const struct tensor *t, int64_t row, int64_t col) {
+    if (t->dtype == DTYPE_F32) return cpu_row(t, row)[col];
+    uint32_t bits = (uint32_t)((const uint16_t *)t->data)[row * t->stride[0] + col] << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// A NaN keeps being one: rounding must not carry its mantissa away.
+static void write_number(const struct tensor *t, int64_t row, int64_t col, float x) {
+    uint32_t bits;
+    if (t->dtype == DTYPE_F32) {
+        cpu_row(t, row)[col] = x;
+        return;
+    }
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
+    ((uint16_t *)t->data)[row * t->stride[0] + col] = (uint16_t)(bits >> 16);
+}
+
+static void cast_task(void *arg, int64_t task) {
+    const struct op_cast_args *a = arg;
+    int64_t cols = a->x.shape[1], end = cpu_min(a->x.shape[0], (task + 1) * ROWS_PER_TASK);
+    for (int64_t r = task * ROWS_PER_TASK; r < end; r++)
+        for (int64_t i = 0; i < cols; i++) write_number(&a->y, r, i, read_number(&a->x, r, i));
+}
+
+static bool any_rows(const struct tensor *t, const struct tensor *like) {
+    return t->data != NULL && t->rank == 2 && (t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16) &&
+           t->shape[0] == like->shape[0] && t->shape[1] == like->shape[1] && t->stride[0] >= t->shape[1];
+}
+
+int CPU_FN(cast)(struct device *d, const struct op_cast_args *a, struct err *e) {
+    CPU_REQUIRE(any_rows(&a->x, &a->y) && any_rows(&a->y, &a->x));
+    struct op_cast_args job = *a;
+    cpu_run(d, cpu_blocks(a->x.shape[0], ROWS_PER_TASK), cast_task, &job);
     return 0;
 }

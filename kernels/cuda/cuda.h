@@ -13,14 +13,33 @@ extern "C" {
 }
 
 struct attention_cache; // tile schedules on the device, attention.cu's
+struct gemm_cache;      // cuBLASLt's handle, workspace and chosen algorithms, gemm.cu's
+
+// Pinned host memory that copies go through, in halves: one fills while the other's copy runs.
+enum { STAGE_BYTES = 8 << 20, RING_BYTES = 1 << 20, CUDA_HALVES = 2 };
+struct cuda_pinned {
+    char *host;
+    cudaEvent_t free[CUDA_HALVES]; // the last copy out of that half has ended
+    int half;
+    size_t used; // of the half at hand
+};
 
 struct cuda_device {
     struct device base; // first
     cudaStream_t stream;
     int compute;                       // 90: compute capability 9.0
     int multiprocessors;               // of the GPU
+    int number;                        // of the GPU among those that this process sees
+    enum device_precision precision;
     struct attention_cache *attention; // NULL until the first attention
     bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
+    struct gemm_cache *gemm;           // NULL until the first product
+    double *result; // two numbers on the device, for the op at hand
+    void *scratch;
+    size_t scratch_bytes;
+    struct cuda_pinned stage; // of copy_in and copy_out
+    struct cuda_pinned ring;  // of the ops' small host arrays
+    char *ring_device;        // RING_BYTES of device memory under it
 };
 
 static inline struct cuda_device *cuda_of(struct device *d) {
@@ -32,13 +51,21 @@ int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
 // The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
 // Ops run in order on one stream, so each may use all of it.
 int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
+// A small host array (at most RING_BYTES / 2) on the device, valid for what is queued before the ring comes round:
+// for the op at hand.
+int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) ERR_CHECK;
 
 extern "C" {
-int cuda_attention(struct device *d, const struct op_attention_args *a, struct err *e);
-int cuda_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
+#define OP(name, doc) int cuda_##name(struct device *d, const struct op_##name##_args *a, struct err *e);
+#include "kernels/ops.def"
+#undef OP
 // At plan time: 0, or CONFIG with what is supported.
 int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) ERR_CHECK;
+int cuda_attention_f32(struct device *d, const struct op_attention_args *a, struct err *e);
+int cuda_attention_backward_f32(struct device *d, const struct op_attention_backward_args *a, struct err *e);
 void cuda_attention_close(struct device *d); // frees the schedules; NULL-safe
+int cuda_open(struct device **out, const struct device_gpu_options *o, struct err *e);
 }
+void cuda_gemm_close(struct cuda_device *c); // NULL-safe
 
 #endif

@@ -90,7 +90,7 @@ void check_patchify(struct trial *t) {
     a.z = trial_rows(t, TRIAL_IN, all, frame_elems(&g));
     a.history = a.slots > 0 ? trial_rows(t, TRIAL_IN, all, frame_elems(&g)) : tensor_none();
     a.tau = trial_vector(t, TRIAL_IN, all * a.tau_stride);
-    a.rows = trial_rows(t, TRIAL_OUT, all * n, cols);
+    a.rows = trial_low(t, TRIAL_OUT, all * n, cols);
     fill_tau(t, a.tau);
     TRIAL_RUN(t, patchify, a);
     double *z = trial_double(t, a.z), *history = a.slots > 0 ? trial_double(t, a.history) : NULL;
@@ -118,7 +118,7 @@ void check_unpatchify(struct trial *t) {
     struct patch_grid g = make_grid(t);
     int64_t frames = trial_size(t, 12), n = tokens_of(&g), value = (int64_t)g.patch * g.patch * g.channels;
     struct op_unpatchify_args a = {.grid = g};
-    a.rows = trial_rows(t, TRIAL_IN, frames * n, value);
+    a.rows = trial_low(t, TRIAL_IN, frames * n, value);
     a.frame = trial_rows(t, TRIAL_OUT, frames, frame_elems(&g));
     TRIAL_RUN(t, unpatchify, a);
     double *frame = trial_alloc(t, (size_t)(frames * frame_elems(&g)) * sizeof *frame),
@@ -159,10 +159,10 @@ void check_assemble(struct trial *t) {
     struct op_assemble_args a = {.map = map};
     a.x = trial_rows(t, TRIAL_OUT, map->frames * map->per_frame, s.width);
     a.slot = trial_dense(t, TRIAL_IN, map->per_frame, s.width);
-    if (trial_below(t, 2)) a.act = trial_rows(t, TRIAL_IN, map->frames, s.width);
+    if (trial_below(t, 2)) a.act = trial_low(t, TRIAL_IN, map->frames, s.width);
     double *e[OPS_MODALITIES_MAX];
     for (int m = 0; m < map->modalities; m++) {
-        a.e[m] = trial_rows(t, TRIAL_IN, map->frames * s.count[m], s.width);
+        a.e[m] = trial_low(t, TRIAL_IN, map->frames * s.count[m], s.width);
         e[m] = trial_double(t, a.e[m]);
     }
     TRIAL_RUN(t, assemble, a);
@@ -184,10 +184,10 @@ void check_assemble_backward(struct trial *t) {
     struct op_assemble_backward_args a = {.map = map};
     a.dx = trial_rows(t, TRIAL_IN, map->frames * map->per_frame, s.width);
     a.dslot = trial_dense(t, TRIAL_INOUT, map->per_frame, s.width);
-    if (trial_below(t, 2)) a.dact = trial_rows(t, TRIAL_OUT, map->frames, s.width);
+    if (trial_below(t, 2)) a.dact = trial_low(t, TRIAL_OUT, map->frames, s.width);
     for (int m = 0; m < map->modalities; m++) {
         if (m == 0 || trial_below(t, 4) > 0)
-            a.de[m] = trial_rows(t, TRIAL_OUT, map->frames * s.count[m], s.width);
+            a.de[m] = trial_low(t, TRIAL_OUT, map->frames * s.count[m], s.width);
     }
     TRIAL_RUN(t, assemble_backward, a);
     double *dx = trial_double(t, a.dx), *dslot = trial_double(t, a.dslot);
@@ -217,8 +217,8 @@ static void move(struct trial *t, bool gather) {
     int m = (int)trial_below(t, map->modalities);
     int64_t n = s.count[m], tokens = map->frames * map->per_frame;
     struct op_gather_args a = {.map = map, .modality = m};
-    a.x = trial_rows(t, gather ? TRIAL_IN : TRIAL_INOUT, tokens, s.width);
-    a.rows = trial_rows(t, gather ? TRIAL_OUT : TRIAL_IN, map->frames * n, s.width);
+    a.x = trial_low(t, gather ? TRIAL_IN : TRIAL_INOUT, tokens, s.width);
+    a.rows = trial_low(t, gather ? TRIAL_OUT : TRIAL_IN, map->frames * n, s.width);
     struct op_scatter_args b = {.map = map, .modality = m, .x = a.x, .rows = a.rows};
     if (gather) {
         TRIAL_RUN(t, gather, a);

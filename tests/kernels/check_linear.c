@@ -12,10 +12,12 @@ void check_gemm(struct trial *t) {
     if (t->round == 1) m = 570, n = 96, k = 288; // a demo's
     struct op_gemm_args a = {
         .trans_a = trial_below(t, 2), .trans_b = trial_below(t, 2), .accumulate = trial_below(t, 2)};
-    a.a = trial_rows(t, TRIAL_IN, a.trans_a ? k : m, a.trans_a ? m : k);
-    a.b = trial_rows(t, TRIAL_IN, a.trans_b ? n : k, a.trans_b ? k : n);
-    a.c = trial_rows(t, a.accumulate ? TRIAL_INOUT : TRIAL_OUT, m, n);
-    a.bias = !a.accumulate && trial_below(t, 2) ? trial_vector(t, TRIAL_IN, n) : tensor_none();
+    a.a = trial_low(t, TRIAL_IN, a.trans_a ? k : m, a.trans_a ? m : k);
+    a.b = trial_low(t, TRIAL_IN, a.trans_b ? n : k, a.trans_b ? k : n);
+    bool low = trial_below(t, 2);
+    a.c = (low ? trial_low : trial_rows)(t, a.accumulate ? TRIAL_INOUT : TRIAL_OUT, m, n);
+    a.bias = !a.accumulate && a.c.dtype == DTYPE_F32 && trial_below(t, 2) ? trial_vector(t, TRIAL_IN, n)
+                                                                          : tensor_none();
     TRIAL_RUN(t, gemm, a);
     double *x = trial_double(t, a.a), *y = trial_double(t, a.b), *c = trial_double(t, a.c);
     double *bias = a.bias.data != NULL ? trial_double(t, a.bias) : NULL;
@@ -34,7 +36,7 @@ void check_gemm(struct trial *t) {
 void check_col_sum(struct trial *t) {
     int64_t rows = trial_size(t, 2000), n = trial_size(t, 200);
     struct op_col_sum_args a = {.accumulate = trial_below(t, 2)};
-    a.x = trial_rows(t, TRIAL_IN, rows, n);
+    a.x = trial_low(t, TRIAL_IN, rows, n);
     a.out = trial_vector(t, a.accumulate ? TRIAL_INOUT : TRIAL_OUT, n);
     TRIAL_RUN(t, col_sum, a);
     double *x = trial_double(t, a.x), *out = trial_double(t, a.out);
@@ -51,9 +53,9 @@ static double silu(double x) {
 
 void check_silu(struct trial *t) {
     int64_t rows = trial_size(t, 300), n = trial_size(t, 200);
-    struct op_silu_args a = {.x = trial_rows(t, TRIAL_IN, rows, n), .y = trial_rows(t, TRIAL_OUT, rows, n)};
+    struct op_silu_args a = {.x = trial_low(t, TRIAL_IN, rows, n), .y = trial_low(t, TRIAL_OUT, rows, n)};
     double extreme[] = {200, -200, 0, 88.5, -104.5}; // where the exponential overflows or vanishes
-    for (int64_t j = 0; j < n && j < 5; j++) tensor_f32(&a.x)[j] = (float)extreme[j];
+    for (int64_t j = 0; j < n && j < 5; j++) trial_put(a.x, j, extreme[j]);
     trial_refilled(t);
     TRIAL_RUN(t, silu, a);
     double *y = trial_double(t, a.x);
@@ -75,10 +77,10 @@ static double silu_loss(void *arg) {
 
 void check_silu_backward(struct trial *t) {
     int64_t rows = trial_size(t, 200), n = trial_size(t, 100);
-    struct op_silu_backward_args a = {.x = trial_rows(t, TRIAL_IN, rows, n)};
-    a.dy = trial_rows(t, TRIAL_IN, rows, n);
-    a.dx = trial_rows(t, TRIAL_OUT, rows, n);
-    if (t->round % 2 == 1) a.dy = a.dx = trial_rows(t, TRIAL_INOUT, rows, n);
+    struct op_silu_backward_args a = {.x = trial_low(t, TRIAL_IN, rows, n)};
+    a.dy = trial_low(t, TRIAL_IN, rows, n);
+    a.dx = trial_low(t, TRIAL_OUT, rows, n);
+    if (t->round % 2 == 1) a.dy = a.dx = trial_low(t, TRIAL_INOUT, rows, n);
     TRIAL_RUN(t, silu_backward, a);
     double *x = trial_double(t, a.x);
     struct pointwise_loss l = {x, trial_double(t, a.dy), rows, n};
@@ -97,8 +99,8 @@ static double swiglu_loss(void *arg) {
 
 void check_swiglu(struct trial *t) {
     int64_t rows = trial_size(t, 300), h = trial_size(t, 260);
-    struct op_swiglu_args a = {.x = trial_rows(t, TRIAL_IN, rows, 2 * h),
-                               .y = trial_rows(t, TRIAL_OUT, rows, h)};
+    struct op_swiglu_args a = {.x = trial_low(t, TRIAL_IN, rows, 2 * h),
+                               .y = trial_low(t, TRIAL_OUT, rows, h)};
     TRIAL_RUN(t, swiglu, a);
     double *x = trial_double(t, a.x), *y = trial_double(t, a.y);
     for (int64_t i = 0; i < rows * h; i++)
@@ -108,11 +110,33 @@ void check_swiglu(struct trial *t) {
 
 void check_swiglu_backward(struct trial *t) {
     int64_t rows = trial_size(t, 200), h = trial_size(t, 100);
-    struct op_swiglu_backward_args a = {.x = trial_rows(t, TRIAL_IN, rows, 2 * h)};
-    a.dy = trial_rows(t, TRIAL_IN, rows, h);
-    a.dx = trial_rows(t, TRIAL_OUT, rows, 2 * h);
+    struct op_swiglu_backward_args a = {.x = trial_low(t, TRIAL_IN, rows, 2 * h)};
+    a.dy = trial_low(t, TRIAL_IN, rows, h);
+    a.dx = trial_low(t, TRIAL_OUT, rows, 2 * h);
     TRIAL_RUN(t, swiglu_backward, a);
     double *x = trial_double(t, a.x);
     struct pointwise_loss l = {x, trial_double(t, a.dy), rows, h};
     trial_gradient(t, "dx", a.dx, false, x, swiglu_loss, &l, 1e-5);
+}
+
+void check_cast(struct trial *t) {
+    int64_t rows = trial_size(t, 100), n = trial_size(t, 100);
+    bool low_in = trial_below(t, 2), low_out = trial_below(t, 2);
+    enum dtype low = t->low;
+    struct op_cast_args a;
+    t->low = DTYPE_BF16; // on every device
+    a.x = (low_in ? trial_low : trial_rows)(t, TRIAL_IN, rows, n);
+    a.y = (low_out ? trial_low : trial_rows)(t, TRIAL_OUT, rows, n);
+    t->low = low;
+    double ties[] = {1 + 0x1p-8, 1 + 3 * 0x1p-8, -0.0, 0x1.fffffep127, INFINITY};
+    for (int64_t j = 0; j < n && j < 5; j++) trial_put(a.x, j, ties[j]);
+    trial_refilled(t);
+    TRIAL_RUN(t, cast, a);
+    for (int64_t i = 0; i < rows * n; i++) {
+        double x = trial_get(a.x, i), got = trial_get(a.y, i);
+        struct tensor one = tensor_1d(&(float){0}, 1);
+        one.dtype = a.y.dtype;
+        trial_put(one, 0, x);
+        if (!(got == trial_get(one, 0))) trial_fail(t, "y[%lld] of %a is %a", (long long)i, x, got);
+    }
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op of ops.def, on every instruction set that this processor has.
+// Every op of ops.def, on every instruction set that this processor has; with ORRERY_TEST_DEVICE=cuda on a
+// GPU instead, in bf16 and in fp32 - or on what ORRERY_CUDA_PLUGIN names, such as the emulator.
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,9 +25,10 @@ static const struct check checks[] = {
 #undef OP
 };
 
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+// The machines: instruction sets, or a GPU's precisions.
+static const char *const isas[] = {"portable", "avx2", "avx512", "cuda-bf16", "cuda-fp32"};
 
-enum { CHECKS = sizeof checks / sizeof *checks, ISAS = sizeof isas / sizeof *isas };
+enum { CHECKS = sizeof checks / sizeof *checks, ISAS = sizeof isas / sizeof *isas, FIRST_GPU = 3 };
 
 struct suite {
     struct device *device[ISAS][TRIAL_TEAMS]; // NULL: not on this processor
@@ -43,6 +46,7 @@ static void run_item(void **state) {
     struct trial t = {.op = item->check->name, .isa = isas[item->isa], .seed = item->suite->seed};
     if (item->suite->device[item->isa][0] == NULL) skip();
     memcpy(t.device, item->suite->device[item->isa], sizeof t.device);
+    t.low = t.device[0]->compute;
     for (int round = 0; round < TRIAL_ROUNDS; round++) {
         trial_begin(&t, round);
         item->check->run(&t);
@@ -50,23 +54,34 @@ static void run_item(void **state) {
     }
 }
 
-static void open_devices(struct suite *s) {
-    for (int i = 0; i < ISAS; i++) {
+// On a GPU the three runs are one device's.
+static int open_one(struct suite *s, int isa, int team, struct err *e) {
+    struct device_gpu_options gpu = {.precision = isa == FIRST_GPU ? DEVICE_BF16 : DEVICE_FP32};
+    if (isa < FIRST_GPU) return device_open_cpu(&s->device[isa][team], team + 1, e);
+    if (team == 0) return device_open_gpu(&s->device[isa][0], &gpu, e);
+    s->device[isa][team] = s->device[isa][0];
+    return 0;
+}
+
+// False when a device that was asked for is not there.
+static bool open_devices(struct suite *s, int first, int end) {
+    for (int i = first; i < end; i++) {
         setenv("ORRERY_ISA", isas[i], 1);
         for (int team = 0; team < TRIAL_TEAMS; team++) {
             struct err e = {0};
-            if (device_open_cpu(&s->device[i][team], team + 1, &e) != 0) {
-                printf("%s\n", e.text);
-                s->device[i][team] = NULL;
-            }
+            if (open_one(s, i, team, &e) == 0) continue;
+            printf("%s\n", e.text);
+            if (i >= FIRST_GPU) return false;
+            s->device[i][team] = NULL;
         }
     }
     unsetenv("ORRERY_ISA");
+    return true;
 }
 
 static void close_devices(struct suite *s) {
     for (int i = 0; i < ISAS; i++) {
-        for (int team = 0; team < TRIAL_TEAMS; team++) device_close(s->device[i][team]);
+        for (int team = 0; team < (i < FIRST_GPU ? TRIAL_TEAMS : 1); team++) device_close(s->device[i][team]);
     }
 }
 
@@ -79,12 +94,15 @@ static uint64_t choose_seed(void) {
 int main(int argc, char **argv) {
     struct suite suite = {.seed = choose_seed()};
     printf("ORRERY_TEST_SEED=%llu\n", (unsigned long long)suite.seed);
-    open_devices(&suite);
+    const char *device = getenv("ORRERY_TEST_DEVICE");
+    bool gpu = device != NULL && strcmp(device, "cuda") == 0;
+    int first = gpu ? FIRST_GPU : 0, end = gpu ? ISAS : FIRST_GPU;
+    if (!open_devices(&suite, first, end)) return 77;
     static struct item items[CHECKS * ISAS];
     static struct CMUnitTest tests[CHECKS * ISAS];
     static char names[CHECKS * ISAS][64];
     size_t n = 0;
-    for (int i = 0; i < ISAS; i++) {
+    for (int i = first; i < end; i++) {
         for (int c = 0; c < CHECKS; c++) {
             if (argc > 1 && strcmp(argv[1], checks[c].name) != 0) continue;
             items[n] = (struct item){&suite, &checks[c], i};

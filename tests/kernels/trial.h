@@ -13,12 +13,13 @@
 #include "kernels/device.h"
 #include "kernels/ops.h"
 
-enum { TRIAL_TEAMS = 3, TRIAL_ROUNDS = 8 }; // teams of 1, 2 and 3 threads
+enum { TRIAL_TEAMS = 3, TRIAL_ROUNDS = 8 }; // teams of 1, 2 and 3 threads; on a GPU so many runs
 
 struct trial_buffer;
 
 struct trial {
     const char *op, *isa;
+    enum dtype low; // the devices' compute type
     uint64_t seed;
     int round;
     struct device *device[TRIAL_TEAMS];
@@ -43,15 +44,21 @@ enum trial_use { TRIAL_IN, TRIAL_OUT, TRIAL_INOUT }; // OUT starts as NaN
 struct tensor trial_rows(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
 struct tensor trial_dense(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
 struct tensor trial_vector(struct trial *t, enum trial_use use, int64_t n);
-// Host memory that the op writes; compared between thread counts like tensors.
-void *trial_host_out(struct trial *t, const void *initial, size_t bytes);
-void *trial_alloc(struct trial *t, size_t bytes); // cleared; freed with the trial
+// The same in the devices' compute type; aligned: rows start at multiples of 16 bytes.
+struct tensor trial_low(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
+struct tensor trial_low_aligned(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
+// Element i, counted without gaps, of a tensor of either type.
+double trial_get(struct tensor x, int64_t i);
+void trial_put(struct tensor x, int64_t i, double value);
+// Device memory that the op writes; compared between thread counts like tensors.
+void *trial_device_out(struct trial *t, const void *initial, size_t bytes);
+void *trial_alloc(struct trial *t, size_t bytes); // the host's, cleared; freed with the trial
 // The same tensor in double, dense, as it was before the run (or is now, for inputs filled by hand).
 double *trial_double(struct trial *t, struct tensor x);
 // Call after an input or in-out tensor was filled by hand.
 void trial_refilled(struct trial *t);
 
-// |got - want| <= tol (|want| + mean |want|), every element.
+// |got - want| <= tol (|want| + mean |want|), every element; a bf16 tensor's tol is at least its rounding's.
 void trial_compare(struct trial *t, const char *name, struct tensor got, const double *want, double tol);
 // got = gradient of loss(arg) by `at`, at[0 .. elems of got), plus what was in got before when `accumulated`.
 typedef double trial_loss_fn(void *arg);
@@ -64,13 +71,16 @@ void trial_fail(struct trial *t, const char *fmt, ...) __attribute__((format(pri
     do {                                                                                                     \
         for (int team_ = 0; team_ < TRIAL_TEAMS; team_++) {                                                  \
             struct err e_ = {0};                                                                             \
-            trial_before(t);                                                                                 \
-            int rc_ = (t)->device[team_]->ops->name((t)->device[team_], &(args), &e_);                       \
+            struct op_##name##_args args_ = (args);                                                          \
+            trial_before(t, team_, &args_, sizeof args_);                                                    \
+            int rc_ = (t)->device[team_]->ops->name((t)->device[team_], &args_, &e_);                        \
             if (rc_ != 0) trial_fail(t, "%s", e_.text);                                                      \
             trial_after(t, team_);                                                                           \
         }                                                                                                    \
     } while (0)
-void trial_before(struct trial *t);
+// On a device with memory of its own every buffer has a double there; pointers in the arguments are
+// exchanged.
+void trial_before(struct trial *t, int team, void *args, size_t bytes);
 void trial_after(struct trial *t, int team);
 
 void trial_begin(struct trial *t, int round);

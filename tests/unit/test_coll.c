@@ -86,8 +86,10 @@ static void nccl_says_what_is_missing(void **state) {
     struct err e = {0};
     struct coll_options options = {.kind = COLL_NCCL};
     struct coll *c;
-    assert_int_equal(coll_open(&c, &options, &e), -ERR_UNAVAILABLE);
-    assert_non_null(strstr(e.text, "CUDA plug-in"));
+    setenv("ORRERY_CUDA_PLUGIN", "/nowhere/liborrery_cuda.so", 1);
+    assert_int_equal(coll_open(&c, &options, &e), -ERR_ABSENT);
+    assert_non_null(strstr(e.text, "/nowhere/liborrery_cuda.so"));
+    unsetenv("ORRERY_CUDA_PLUGIN");
     assert_null(c);
 }
 

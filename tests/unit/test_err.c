@@ -72,7 +72,10 @@ static void exit_codes_go_both_ways(void **state) {
     for (int code = 1; code < ERR_COUNT; code++) {
         int exit_code = err_exit_code((enum err_code)code);
         assert_in_range(exit_code, 64, 79);
-        assert_int_equal(err_from_exit_code(exit_code), code);
+        if (code == ERR_ABSENT) // shares UNAVAILABLE's, but another attempt would meet it again
+            assert_int_equal(exit_code, err_exit_code(ERR_UNAVAILABLE));
+        else
+            assert_int_equal(err_from_exit_code(exit_code), code);
         assert_true(err_class_of((enum err_code)code) != ERR_CLASS_NONE);
         assert_true(err_words((enum err_code)code)[0] != 0);
     }

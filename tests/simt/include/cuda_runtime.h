@@ -1,2 +1,2 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/simt/simt.h"
+#include "tests/simt/runtime.h"

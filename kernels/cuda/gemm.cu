@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// C (+)= op(A) op(B) + bias through cuBLASLt, row-major: as the library sees it, C^T = op(B)^T op(A)^T, column-major.
+// A and B both bf16 (C bf16 or fp32) or both fp32 (C fp32; TF32 when the device's precision says so); sums in fp32.
+// The algorithm of a shape is chosen once and kept. None that splits k over blocks is allowed, so the order of
+// every sum depends on the shape alone. A bias is fp32 and needs an fp32 C.
+#include <cublasLt.h>
+#include <stdlib.h>
+
+#include "kernels/cuda/kernel.cuh"
+
+enum { WORKSPACE = 32 << 20, SLOTS = 1024 }; // SLOTS: shapes that are remembered
+
+struct gemm_shape {
+    int64_t m, n, k, lda, ldb, ldc;
+    int32_t align_a, align_b, align_c, align_bias; // of the pointers, at most 256; bias 0: none
+    uint8_t trans_a, trans_b, accumulate, in_bf16, out_bf16, tf32, pad[2];
+};
+
+struct gemm_choice {
+    struct gemm_shape shape;
+    bool known;
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct gemm_cache {
+    cublasLtHandle_t handle;
+    void *workspace;
+    struct gemm_choice slot[SLOTS];
+    int used;
+};
+
+static int lt_check(cublasStatus_t rc, const char *what, const struct gemm_shape *s, struct err *e) {
+    if (rc == CUBLAS_STATUS_SUCCESS) return 0;
+    return err_set(e, ERR_DEVICE, "gemm %lld x %lld x %lld (%s): %s failed with cuBLAS status %d", (long long)s->m,
+                   (long long)s->n, (long long)s->k, s->in_bf16 ? "bf16" : "fp32", what, (int)rc);
+}
+
+static void forget(struct gemm_choice *g) {
+    if (g->a) cublasLtMatrixLayoutDestroy(g->a);
+    if (g->b) cublasLtMatrixLayoutDestroy(g->b);
+    if (g->c) cublasLtMatrixLayoutDestroy(g->c);
+    if (g->product) cublasLtMatmulDescDestroy(g->product);
+    g->a = g->b = g->c = NULL;
+    g->product = NULL;
+    g->known = false;
+}
+
+void cuda_gemm_close(struct cuda_device *c) {
+    struct gemm_cache *cache = c->gemm;
+    if (!cache) return;
+    for (int i = 0; i < SLOTS; i++) forget(&cache->slot[i]);
+    if (cache->workspace) (void)cudaFree(cache->workspace);
+    if (cache->handle) cublasLtDestroy(cache->handle);
+    free(cache);
+    c->gemm = NULL;
+}
+
+static int open_cache(struct cuda_device *c, struct err *e) {
+    struct gemm_shape none = {};
+    if (c->gemm) return 0;
+    c->gemm = (struct gemm_cache *)calloc(1, sizeof *c->gemm);
+    if (!c->gemm) return err_set(e, ERR_MEMORY, "gemm: no memory for a table of shapes");
+    int rc = lt_check(cublasLtCreate(&c->gemm->handle), "cublasLtCreate", &none, e);
+    return rc ? rc : cuda_check(cudaMalloc(&c->gemm->workspace, WORKSPACE), "gemm's workspace", e);
+}
+
+static int32_t align_of(const void *p) {
+    uintptr_t at = (uintptr_t)p;
+    return at % 256 == 0 ? 256 : (int32_t)(at & (~at + 1));
+}
+
+// Row-major [rows, cols] is column-major [cols, rows].
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, bool is_bf16, int64_t rows, int64_t cols, int64_t ld) {
+    return cublasLtMatrixLayoutCreate(out, is_bf16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)cols, (uint64_t)rows, ld);
+}
+
+static cublasStatus_t make_product(struct gemm_choice *g) {
+    const struct gemm_shape *s = &g->shape;
+    cublasOperation_t first = s->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, second = s->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasComputeType_t compute = s->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublasStatus_t rc = cublasLtMatmulDescCreate(&g->product, compute, CUDA_R_32F);
+    if (!rc) rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
+    if (!rc) rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
+    if (!rc && s->align_bias) {
+        cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+        cudaDataType_t type = CUDA_R_32F;
+        rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        if (!rc)
+            rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
+    }
+    if (!rc) rc = make_layout(&g->a, s->in_bf16, s->trans_b ? s->n : s->k, s->trans_b ? s->k : s->n, s->ldb);
+    if (!rc) rc = make_layout(&g->b, s->in_bf16, s->trans_a ? s->k : s->m, s->trans_a ? s->m : s->k, s->lda);
+    if (!rc) rc = make_layout(&g->c, s->out_bf16, s->m, s->n, s->ldc);
+    return rc;
+}
+
+static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct gemm_shape *s) {
+    size_t workspace = WORKSPACE;
+    uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE; // no split k: a fixed order
+    uint32_t a = (uint32_t)s->align_b, b = (uint32_t)s->align_a, c = (uint32_t)s->align_c;
+    cublasStatus_t rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                             sizeof workspace);
+    if (!rc)
+        rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
+                                                  sizeof reductions);
+    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a);
+    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b);
+    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c);
+    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c);
+    return rc;
+}
+
+static int choose(struct gemm_cache *cache, struct gemm_choice *g, struct err *e) {
+    cublasLtMatmulPreference_t preference = NULL;
+    cublasLtMatmulHeuristicResult_t found = {};
+    int count = 0;
+    cublasStatus_t status = make_product(g);
+    if (!status) status = cublasLtMatmulPreferenceCreate(&preference);
+    if (!status) status = set_preference(preference, &g->shape);
+    if (!status)
+        status = cublasLtMatmulAlgoGetHeuristic(cache->handle, g->product, g->a, g->b, g->c, g->c, preference, 1, &found,
+                                                &count);
+    if (preference) cublasLtMatmulPreferenceDestroy(preference);
+    int rc = lt_check(status, "the choice of an algorithm", &g->shape, e);
+    if (!rc && count == 0)
+        rc = err_set(e, ERR_DEVICE, "gemm %lld x %lld x %lld: cuBLASLt knows no fixed-order algorithm",
+                     (long long)g->shape.m, (long long)g->shape.n, (long long)g->shape.k);
+    g->algo = found.algo;
+    g->known = !rc;
+    if (rc) forget(g);
+    return rc;
+}
+
+static uint64_t hash_of(const struct gemm_shape *s) {
+    const unsigned char *at = (const unsigned char *)s;
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = 0; i < sizeof *s; i++) h = (h ^ at[i]) * 1099511628211u;
+    return h;
+}
+
+// The slot of this shape; when the table is three quarters full it starts anew.
+static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, struct gemm_choice **out, struct err *e) {
+    if (cache->used >= SLOTS / 4 * 3) {
+        for (int i = 0; i < SLOTS; i++) forget(&cache->slot[i]);
+        cache->used = 0;
+    }
+    size_t i = hash_of(s) % SLOTS;
+    while (cache->slot[i].known && memcmp(&cache->slot[i].shape, s, sizeof *s) != 0) i = (i + 1) % SLOTS;
+    *out = &cache->slot[i];
+    if ((*out)->known) return 0;
+    (*out)->shape = *s;
+    cache->used++;
+    return choose(cache, *out, e);
+}
+
+static struct gemm_shape shape_of(struct device *d, const struct op_gemm_args *a) {
+    struct gemm_shape s;
+    memset(&s, 0, sizeof s); // it is hashed whole
+    s.m = a->c.shape[0], s.n = a->c.shape[1], s.k = a->a.shape[a->trans_a ? 0 : 1];
+    s.lda = a->a.stride[0], s.ldb = a->b.stride[0], s.ldc = a->c.stride[0];
+    s.align_a = align_of(a->a.data), s.align_b = align_of(a->b.data), s.align_c = align_of(a->c.data);
+    s.align_bias = a->bias.data ? align_of(a->bias.data) : 0;
+    s.trans_a = a->trans_a, s.trans_b = a->trans_b, s.accumulate = a->accumulate;
+    s.in_bf16 = a->a.dtype == DTYPE_BF16, s.out_bf16 = a->c.dtype == DTYPE_BF16;
+    s.tf32 = !s.in_bf16 && cuda_of(d)->precision == DEVICE_TF32;
+    return s;
+}
+
+static int run_product(struct cuda_device *c, const struct gemm_choice *g, const struct op_gemm_args *a, struct err *e) {
+    float alpha = 1, beta = a->accumulate ? 1 : 0;
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    if (a->bias.data)
+        status = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &a->bias.data,
+                                                sizeof a->bias.data);
+    if (!status)
+        status = cublasLtMatmul(c->gemm->handle, g->product, &alpha, a->b.data, g->a, a->a.data, g->b, &beta, a->c.data,
+                                g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, WORKSPACE, c->stream);
+    return lt_check(status, "cublasLtMatmul", &g->shape, e);
+}
+
+int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
+    int64_t m = a->c.shape[0], n = a->c.shape[1], k = a->a.shape[a->trans_a ? 0 : 1];
+    CUDA_REQUIRE(cuda_is_rows(&a->c, m, n));
+    CUDA_REQUIRE(cuda_is_rows(&a->a, a->trans_a ? k : m, a->trans_a ? m : k));
+    CUDA_REQUIRE(cuda_is_rows(&a->b, a->trans_b ? n : k, a->trans_b ? k : n));
+    CUDA_REQUIRE(a->a.dtype == a->b.dtype && (a->a.dtype == DTYPE_BF16 || a->c.dtype == DTYPE_F32));
+    CUDA_REQUIRE(a->bias.data == NULL || (cuda_is_vector(&a->bias, n) && !a->accumulate && a->c.dtype == DTYPE_F32));
+    if (m == 0 || n == 0 || k == 0) return err_set(e, ERR_BUG, "gemm: a dimension is zero");
+    struct gemm_choice *choice = NULL;
+    struct gemm_shape s = shape_of(d, a);
+    int rc = open_cache(cuda_of(d), e);
+    if (!rc) rc = find_choice(cuda_of(d)->gemm, &s, &choice, e);
+    return rc ? rc : run_product(cuda_of(d), choice, a, e);
+}

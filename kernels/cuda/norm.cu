@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// RMSNorm with adaLN and the gated residual. With h = x r, r = 1 / sqrt(mean x^2 + 1e-6):
+//   y = h (1 + k) + s;   dx += r (u - h mean(u h)), u = dy (1 + k);   ds = sum dy, dk = sum dy h over the group
+//   out = x + (1 + g) y; dy = (1 + g) dx;                             dg = sum dx y over the group
+// The stream x, its gradient dx, c, mod and their gradients are fp32; y and dy are T. Sums are fp32.
+// Forward: a warp owns a row and reads it twice, the second time from its L1. Backward: a block owns a chunk of at
+// most CHUNK tokens of one group; its sums go to scratch and are added in two more stages, chunks of a group in order
+// (dc), groups in a fixed tree (dmod): the order depends on shapes alone.
+// Bytes per element (bf16): norm 4 + 2, backward 4 + 2 + 8; gate 4 + 2 + 4, backward 2 + 4 + 2.
+#include "kernels/cuda/kernel.cuh"
+
+#define NORM_EPS 1e-6f
+enum { CHUNK = 32, WARPS = CUDA_THREADS / CUDA_WARP };
+
+// The vectors of one group: columns [part*D, (part+1)*D) of c[group] + mod; c.at NULL: none.
+struct mod_view {
+    rows_of<const float> c, mod;
+    int first; // part 0 of this half: 3 which
+};
+
+struct norm_shape {
+    int64_t rows; // tokens
+    int width;
+    struct slot_table slots;
+    __device__ __forceinline__ int64_t group_of(int64_t row) const {
+        return row / slots.per_frame * slots.modalities + slots.of((int32_t)(row % slots.per_frame));
+    }
+};
+
+template <int V>
+__device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int part, int width, int at, float *out) {
+    float mod[V];
+    load_pack<V>(m.c.row(group) + (int64_t)(m.first + part) * width + at, out);
+    load_pack<V>(m.mod.row(m.first + part) + at, mod);
+#pragma unroll
+    for (int k = 0; k < V; k++) out[k] += mod[k];
+}
+
+template <class T, int V>
+static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd, mod_view m, norm_shape s) {
+    int lane = (int)threadIdx.x % CUDA_WARP;
+    int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / CUDA_WARP;
+    if (row >= s.rows) return;
+    const float *from = x.row(row);
+    float sum = 0, v[V];
+    for (int at = lane * V; at < s.width; at += CUDA_WARP * V) {
+        load_pack<V>(from + at, v);
+#pragma unroll
+        for (int k = 0; k < V; k++) sum = fmaf(v[k], v[k], sum);
+    }
+    float r = rsqrtf(warp_sum(sum) / (float)s.width + NORM_EPS);
+    if (lane == 0) rstd[row] = r;
+    int64_t group = m.c.at ? s.group_of(row) : 0;
+    for (int at = lane * V; at < s.width; at += CUDA_WARP * V) {
+        float shift[V], scale[V];
+        load_pack<V>(from + at, v);
+        if (m.c.at) {
+            load_mod<V>(m, group, 0, s.width, at, shift);
+            load_mod<V>(m, group, 1, s.width, at, scale);
+        }
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            v[k] *= r;
+            if (m.c.at) v[k] = fmaf(v[k], scale[k] + 1.0f, shift[k]);
+        }
+        store_pack<V>(y.row(row) + at, v);
+    }
+}
+
+// Chunks of a frame: modality after modality, chunk_first[m] .. chunk_first[m + 1] - 1 are m's.
+struct chunk_table {
+    int32_t first[OPS_MODALITIES_MAX + 1];
+    int32_t per_frame;
+};
+
+struct chunk_at {
+    int64_t row, group; // of its first token
+    int tokens;
+};
+
+__device__ __forceinline__ chunk_at find_chunk(const chunk_table &chunks, const slot_table &slots, int64_t number) {
+    int64_t frame = number / chunks.per_frame;
+    int32_t c = (int32_t)(number % chunks.per_frame);
+    int m = 0;
+    while (c >= chunks.first[m + 1]) m++;
+    int32_t slot = slots.first[m] + (c - chunks.first[m]) * CHUNK;
+    int left = slots.first[m + 1] - slot;
+    return chunk_at{frame * slots.per_frame + slot, frame * slots.modalities + m, left < CHUNK ? left : (int)CHUNK};
+}
+
+// part [chunks, 2, width]: ds, dk. Shared memory: the same for this chunk; a thread touches its own columns alone.
+template <class T, int V>
+static __global__ void norm_backward_kernel(rows_of<const float> x, const float *rstd, rows_of<const T> dy,
+                                            rows_of<float> dx, mod_view m, norm_shape s, chunk_table chunks,
+                                            float *part) {
+    DYNAMIC_SHARED(bytes);
+    __shared__ float sums[2][WARPS];
+    float *ds = (float *)bytes, *dk = ds + s.width;
+    chunk_at c = find_chunk(chunks, s.slots, blockIdx.x);
+    int step = (int)blockDim.x * V;
+    for (int at = (int)threadIdx.x * V; part && at < s.width; at += step) {
+#pragma unroll
+        for (int k = 0; k < V; k++) ds[at + k] = dk[at + k] = 0;
+    }
+    for (int t = 0; t < c.tokens; t++) {
+        int64_t row = c.row + t;
+        float r = rstd[row], dot = 0, v[V], u[V], scale[V];
+        for (int at = (int)threadIdx.x * V; at < s.width; at += step) {
+            load_pack<V>(x.row(row) + at, v);
+            load_pack<V>(dy.row(row) + at, u);
+            if (part) load_mod<V>(m, c.group, 1, s.width, at, scale);
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                float h = v[k] * r;
+                if (part) {
+                    ds[at + k] += u[k];
+                    dk[at + k] = fmaf(u[k], h, dk[at + k]);
+                    u[k] *= scale[k] + 1.0f;
+                }
+                dot = fmaf(u[k], h, dot);
+            }
+        }
+        // The other half of `sums` is free: whoever wrote it has passed the barrier of the token between.
+        float mean = block_sum(dot, sums[t % 2]) / (float)s.width;
+        for (int at = (int)threadIdx.x * V; at < s.width; at += step) {
+            float g[V];
+            load_pack<V>(x.row(row) + at, v);
+            load_pack<V>(dy.row(row) + at, u);
+            load_pack<V>(dx.row(row) + at, g);
+            if (part) load_mod<V>(m, c.group, 1, s.width, at, scale);
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                if (part) u[k] *= scale[k] + 1.0f;
+                g[k] = fmaf(u[k] - v[k] * r * mean, r, g[k]);
+            }
+            store_pack<V>(dx.row(row) + at, g);
+        }
+    }
+    for (int at = (int)threadIdx.x * V; part && at < s.width; at += step) {
+        float *to = part + (int64_t)blockIdx.x * 2 * s.width + at;
+        store_pack<V>(to, ds + at);
+        store_pack<V>(to + s.width, dk + at);
+    }
+}
+
+// dc[group] += its chunks in order; their sum takes the place of the first chunk's. `parts` vectors a chunk.
+static __global__ void group_sum_kernel(float *part, float *group_sums, rows_of<float> dc, int first, int parts,
+                                        int width, slot_table slots, chunk_table chunks, int64_t groups) {
+    int64_t n = (int64_t)parts * width;
+    for (int64_t i = thread_number(); i < groups * n; i += thread_count()) {
+        int64_t group = i / n, col = i % n, frame = group / slots.modalities;
+        int m = (int)(group % slots.modalities);
+        float sum = 0;
+        for (int32_t c = chunks.first[m]; c < chunks.first[m + 1]; c++)
+            sum += part[(frame * chunks.per_frame + c) * n + col];
+        group_sums[i] = sum;
+        dc.row(group)[(int64_t)first * width + col] += sum;
+    }
+}
+
+static chunk_table chunks_of(const slot_table &slots) {
+    chunk_table c = {};
+    for (int m = 0; m < slots.modalities; m++)
+        c.first[m + 1] = c.first[m] + (int32_t)cuda_blocks(slots.first[m + 1] - slots.first[m], CHUNK);
+    c.per_frame = c.first[slots.modalities];
+    return c;
+}
+
+static bool mod_fits(const struct tensor *c, const struct tensor *mod, const struct token_map *map, int64_t width) {
+    if (c->data == NULL) return mod->data == NULL;
+    return cuda_is_f32(c, map->frames * map->modalities, 6 * width) && cuda_is_f32(mod, 6, width);
+}
+
+static mod_view view_of(const struct tensor *c, const struct tensor *mod, int which) {
+    return mod_view{cuda_rows<const float>(c), cuda_rows<const float>(mod), 3 * which};
+}
+
+// Threads of a block whose threads own packs of a row.
+static int row_threads(int64_t width, int pack) {
+    int64_t threads = cuda_blocks(cuda_blocks(width, pack), CUDA_WARP) * CUDA_WARP;
+    return threads < CUDA_THREADS ? (int)threads : (int)CUDA_THREADS;
+}
+
+// The sums of `parts` vectors per chunk: to dc, and over all groups to dmod. Scratch layout: part | groups | columns.
+struct mod_sums {
+    float *part, *groups;
+    void *columns;
+};
+
+static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t groups, int64_t n, struct err *e) {
+    size_t bytes = (size_t)((chunks + groups) * n) * sizeof(float), align = 256;
+    void *base = NULL;
+    int rc = cuda_scratch(d, &base, (bytes + align - 1) / align * align + cuda_col_sum_bytes(groups, n), e);
+    out->part = (float *)base;
+    out->groups = out->part + chunks * n;
+    out->columns = (char *)base + (bytes + align - 1) / align * align;
+    return rc;
+}
+
+static int finish_sums(struct device *d, const mod_sums *m, const struct tensor *dc, const struct tensor *dmod,
+                       int first, int parts, const norm_shape &s, const chunk_table &chunks, struct err *e) {
+    int64_t groups = s.rows / s.slots.per_frame * s.slots.modalities, n = (int64_t)parts * s.width;
+    int rc = CUDA_RUN(d, group_sum_kernel, cuda_grid(groups * n, CUDA_THREADS), CUDA_THREADS, 0, m->part, m->groups,
+                      cuda_rows<float>(dc), first, parts, s.width, s.slots, chunks, groups);
+    if (rc) return rc;
+    // [parts, width] of dmod are rows that may lie apart.
+    for (int p = 0; !rc && p < parts; p++)
+        rc = cuda_col_sum_f32(d, m->groups + (int64_t)p * s.width, n, groups, s.width,
+                              cuda_rows<float>(dmod).at + (first + p) * dmod->stride[0], true, m->columns, e);
+    return rc;
+}
+
+template <class T, int V> static int run_norm(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
+    norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
+    if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "norm_mod: the token map is none");
+    return CUDA_RUN(d, (norm_kernel<T, V>), cuda_blocks(s.rows, WARPS), CUDA_THREADS, 0, cuda_rows<const float>(&a->x),
+                    cuda_rows<T>(&a->y), tensor_f32(&a->rstd), view_of(&a->c, &a->mod, a->which), s);
+}
+
+int cuda_norm_mod(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
+    int64_t width = a->x.shape[1], tokens = a->map->frames * a->map->per_frame;
+    CUDA_REQUIRE((a->which == 0 || a->which == 1) && width < INT32_MAX / 6);
+    CUDA_REQUIRE(cuda_is_f32(&a->x, tokens, width) && cuda_is_rows(&a->y, tokens, width));
+    CUDA_REQUIRE(cuda_is_vector(&a->rstd, tokens) && mod_fits(&a->c, &a->mod, a->map, width));
+    if (tokens == 0) return 0;
+    auto run = CUDA_TYPED(a->y.dtype, cuda_is_wide(&a->x, &a->y, &a->c, &a->mod), run_norm);
+    return run(d, a, e);
+}
+
+template <class T, int V>
+static int run_norm_backward(struct device *d, const struct op_norm_mod_backward_args *a, struct err *e) {
+    norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
+    if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "norm_mod_backward: the token map is none");
+    chunk_table chunks = chunks_of(s.slots);
+    int64_t n = a->map->frames * chunks.per_frame, groups = a->map->frames * s.slots.modalities;
+    size_t shared = a->c.data ? 2 * (size_t)s.width * sizeof(float) : 0;
+    mod_sums sums = {};
+    int rc = a->c.data ? take_sums(d, &sums, n, groups, 2 * s.width, e) : 0;
+    if (!rc) rc = cuda_check(launch_room(norm_backward_kernel<T, V>, shared), __func__, e);
+    if (!rc)
+        rc = CUDA_RUN(d, (norm_backward_kernel<T, V>), n, row_threads(s.width, V), shared,
+                      cuda_rows<const float>(&a->x), (const float *)a->rstd.data, cuda_rows<const T>(&a->dy),
+                      cuda_rows<float>(&a->dx), view_of(&a->c, &a->mod, a->which), s, chunks, sums.part);
+    if (rc || !a->c.data) return rc;
+    return finish_sums(d, &sums, &a->dc, &a->dmod, 3 * a->which, 2, s, chunks, e);
+}
+
+int cuda_norm_mod_backward(struct device *d, const struct op_norm_mod_backward_args *a, struct err *e) {
+    int64_t width = a->x.shape[1], tokens = a->map->frames * a->map->per_frame;
+    CUDA_REQUIRE((a->which == 0 || a->which == 1) && width <= 16384);
+    CUDA_REQUIRE(cuda_is_f32(&a->x, tokens, width) && cuda_is_rows(&a->dy, tokens, width));
+    CUDA_REQUIRE(cuda_is_f32(&a->dx, tokens, width) && cuda_is_vector(&a->rstd, tokens));
+    CUDA_REQUIRE(mod_fits(&a->c, &a->mod, a->map, width));
+    CUDA_REQUIRE(a->c.data == NULL || (a->dc.data && mod_fits(&a->dc, &a->dmod, a->map, width)));
+    if (tokens == 0) return 0;
+    auto run =
+        CUDA_TYPED(a->dy.dtype, cuda_is_wide(&a->x, &a->dy, &a->dx, &a->c, &a->mod), run_norm_backward);
+    return run(d, a, e);
+}
+
+template <class T, int V>
+static __global__ void gate_kernel(rows_of<const float> x, rows_of<const T> y, rows_of<float> out, mod_view m,
+                                   norm_shape s) {
+    int64_t packs = s.width / V;
+    for (int64_t i = thread_number(); i < s.rows * packs; i += thread_count()) {
+        int64_t row = i / packs;
+        int at = (int)(i % packs) * V;
+        float v[V], w[V], g[V];
+        load_pack<V>(x.row(row) + at, v);
+        load_pack<V>(y.row(row) + at, w);
+        load_mod<V>(m, s.group_of(row), 2, s.width, at, g);
+#pragma unroll
+        for (int k = 0; k < V; k++) v[k] = fmaf(g[k] + 1.0f, w[k], v[k]);
+        store_pack<V>(out.row(row) + at, v);
+    }
+}
+
+template <class T, int V> static int run_gate(struct device *d, const struct op_gated_add_args *a, struct err *e) {
+    norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
+    if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "gated_add: the token map is none");
+    return CUDA_RUN(d, (gate_kernel<T, V>), cuda_grid(s.rows * s.width / V, CUDA_THREADS), CUDA_THREADS, 0,
+                    cuda_rows<const float>(&a->x), cuda_rows<const T>(&a->y), cuda_rows<float>(&a->out),
+                    view_of(&a->c, &a->mod, a->which), s);
+}
+
+int cuda_gated_add(struct device *d, const struct op_gated_add_args *a, struct err *e) {
+    int64_t width = a->x.shape[1], tokens = a->map->frames * a->map->per_frame;
+    CUDA_REQUIRE((a->which == 0 || a->which == 1) && width < INT32_MAX / 6);
+    CUDA_REQUIRE(cuda_is_f32(&a->x, tokens, width) && cuda_is_rows(&a->y, tokens, width));
+    CUDA_REQUIRE(cuda_is_f32(&a->out, tokens, width));
+    CUDA_REQUIRE(a->c.data != NULL && mod_fits(&a->c, &a->mod, a->map, width));
+    if (tokens == 0) return 0;
+    auto run = CUDA_TYPED(a->y.dtype, cuda_is_wide(&a->x, &a->y, &a->out, &a->c, &a->mod), run_gate);
+    return run(d, a, e);
+}
+
+// A thread owns columns and walks the chunk's tokens in order. part [chunks, width].
+template <class T, int V>
+static __global__ void gate_backward_kernel(rows_of<const T> y, rows_of<const float> dx, rows_of<T> dy, mod_view m,
+                                            norm_shape s, chunk_table chunks, float *part) {
+    chunk_at c = find_chunk(chunks, s.slots, blockIdx.x);
+    for (int at = (int)threadIdx.x * V; at < s.width; at += (int)blockDim.x * V) {
+        float gate[V], dg[V], u[V], w[V];
+        load_mod<V>(m, c.group, 2, s.width, at, gate);
+#pragma unroll
+        for (int k = 0; k < V; k++) dg[k] = 0;
+        for (int t = 0; t < c.tokens; t++) {
+            load_pack<V>(dx.row(c.row + t) + at, u);
+            load_pack<V>(y.row(c.row + t) + at, w);
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                dg[k] = fmaf(u[k], w[k], dg[k]);
+                u[k] *= gate[k] + 1.0f;
+            }
+            store_pack<V>(dy.row(c.row + t) + at, u);
+        }
+        store_pack<V>(part + (int64_t)blockIdx.x * s.width + at, dg);
+    }
+}
+
+template <class T, int V>
+static int run_gate_backward(struct device *d, const struct op_gated_add_backward_args *a, struct err *e) {
+    norm_shape s = {a->y.shape[0], (int)a->y.shape[1], {}};
+    if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "gated_add_backward: the token map is none");
+    chunk_table chunks = chunks_of(s.slots);
+    int64_t n = a->map->frames * chunks.per_frame;
+    mod_sums sums = {};
+    int rc = take_sums(d, &sums, n, a->map->frames * s.slots.modalities, s.width, e);
+    if (!rc)
+        rc = CUDA_RUN(d, (gate_backward_kernel<T, V>), n, row_threads(s.width, V), 0, cuda_rows<const T>(&a->y),
+                      cuda_rows<const float>(&a->dx), cuda_rows<T>(&a->dy), view_of(&a->c, &a->mod, a->which), s,
+                      chunks, sums.part);
+    return rc ? rc : finish_sums(d, &sums, &a->dc, &a->dmod, 3 * a->which + 2, 1, s, chunks, e);
+}
+
+int cuda_gated_add_backward(struct device *d, const struct op_gated_add_backward_args *a, struct err *e) {
+    int64_t width = a->y.shape[1], tokens = a->map->frames * a->map->per_frame;
+    CUDA_REQUIRE((a->which == 0 || a->which == 1) && width < INT32_MAX / 6);
+    CUDA_REQUIRE(cuda_is_rows(&a->y, tokens, width) && cuda_is_f32(&a->dx, tokens, width));
+    CUDA_REQUIRE(cuda_is_rows(&a->dy, tokens, width) && a->dy.dtype == a->y.dtype);
+    CUDA_REQUIRE(a->c.data != NULL && a->dc.data != NULL && mod_fits(&a->c, &a->mod, a->map, width));
+    CUDA_REQUIRE(mod_fits(&a->dc, &a->dmod, a->map, width));
+    if (tokens == 0) return 0;
+    auto run = CUDA_TYPED(a->y.dtype, cuda_is_wide(&a->y, &a->dx, &a->dy, &a->c, &a->mod), run_gate_backward);
+    return run(d, a, e);
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums over rows and over everything. col_sum: out[j] (+)= sum over i of x[i, j], fp32. First stage: a block owns 32
+// columns of ROWS rows, its threads every 8th row, added in a fixed tree; second stage: the blocks' sums, the same
+// way. sum_squares: blocks of 4096 elements in double, then one block over them. No atomics; the order depends on
+// shapes alone. Bytes: x once.
+#include "kernels/cuda/kernel.cuh"
+
+enum { COLUMNS = 32, LANES = 8, ROWS = 512, SQUARES = 4096 };
+
+// grid (column blocks, row blocks), block (COLUMNS, LANES); row block b writes out + b out_ld.
+template <class T>
+static __global__ void col_sum_kernel(rows_of<const T> x, int64_t rows, int64_t cols, float *out, int64_t out_ld,
+                                      bool accumulate) {
+    __shared__ float part[LANES][COLUMNS];
+    int64_t col = (int64_t)blockIdx.x * COLUMNS + threadIdx.x, first = (int64_t)blockIdx.y * ROWS;
+    int64_t end = first + ROWS < rows ? first + ROWS : rows;
+    float sum = 0;
+    for (int64_t r = first + threadIdx.y; col < cols && r < end; r += LANES) sum += number_of(x.row(r)[col]);
+    part[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y != 0 || col >= cols) return;
+    for (int l = 1; l < LANES; l++) sum += part[l][threadIdx.x];
+    float *to = out + (int64_t)blockIdx.y * out_ld + col;
+    *to = accumulate ? *to + sum : sum;
+}
+
+// All stages' partial sums: a geometric series.
+size_t cuda_col_sum_bytes(int64_t rows, int64_t cols) {
+    size_t elems = 0;
+    for (int64_t left = cuda_blocks(rows, ROWS); left > 1; left = cuda_blocks(left, ROWS)) elems += (size_t)(left * cols);
+    return elems * sizeof(float);
+}
+
+template <class T>
+static int col_sum(struct device *d, rows_of<const T> x, int64_t rows, int64_t cols, float *out, bool accumulate,
+                   float *scratch, struct err *e) {
+    int64_t blocks = cuda_blocks(rows, ROWS);
+    dim3 grid((unsigned)cuda_blocks(cols, COLUMNS), (unsigned)blocks), block(COLUMNS, LANES);
+    if (blocks > 65535) return err_set(e, ERR_BUG, "col_sum: %lld rows are too many", (long long)rows);
+    bool last = blocks <= 1;
+    if (rows == 0) grid.y = 1; // writes the empty sum
+    int rc = cuda_check(LAUNCH((col_sum_kernel<T>), grid, block, 0, cuda_of(d)->stream, x, rows, cols,
+                               last ? out : scratch, cols, last && accumulate),
+                        "col_sum", e);
+    if (rc || last) return rc;
+    return col_sum<float>(d, rows_of<const float>{scratch, cols}, blocks, cols, out, accumulate,
+                          scratch + blocks * cols, e);
+}
+
+int cuda_col_sum_f32(struct device *d, const float *x, int64_t ld, int64_t rows, int64_t cols, float *out,
+                     bool accumulate, void *scratch, struct err *e) {
+    return col_sum<float>(d, rows_of<const float>{x, ld}, rows, cols, out, accumulate, (float *)scratch, e);
+}
+
+int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *e) {
+    int64_t rows = a->x.shape[0], cols = a->x.shape[1];
+    CUDA_REQUIRE(cuda_is_rows(&a->x, rows, cols) && cuda_is_vector(&a->out, cols));
+    void *scratch = NULL;
+    int rc = cuda_scratch(d, &scratch, cuda_col_sum_bytes(rows, cols), e);
+    if (rc) return rc;
+    if (a->x.dtype == DTYPE_BF16)
+        return col_sum<bf16>(d, cuda_rows<const bf16>(&a->x), rows, cols, tensor_f32(&a->out), a->accumulate,
+                             (float *)scratch, e);
+    return col_sum<float>(d, cuda_rows<const float>(&a->x), rows, cols, tensor_f32(&a->out), a->accumulate,
+                          (float *)scratch, e);
+}
+
+struct squares {
+    double sum, bad;
+};
+
+static __global__ void squares_kernel(const float *x, int64_t n, struct squares *out) {
+    __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
+    int64_t first = (int64_t)blockIdx.x * SQUARES, end = first + SQUARES < n ? first + SQUARES : n;
+    double sum = 0, bad = 0;
+    for (int64_t i = first + threadIdx.x; i < end; i += CUDA_THREADS) {
+        float v = x[i];
+        sum += (double)v * (double)v;
+        bad += (__float_as_uint(v) & 0x7f800000u) == 0x7f800000u;
+    }
+    sum = block_sum(sum, part[0]);
+    bad = block_sum(bad, part[1]);
+    if (threadIdx.x == 0) out[blockIdx.x] = squares{sum, bad};
+}
+
+static __global__ void squares_end_kernel(const struct squares *x, int64_t n, double *sum_to, int64_t *bad_to) {
+    __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
+    double sum = 0, bad = 0;
+    for (int64_t i = threadIdx.x; i < n; i += CUDA_THREADS) {
+        sum += x[i].sum;
+        bad += x[i].bad;
+    }
+    sum = block_sum(sum, part[0]);
+    bad = block_sum(bad, part[1]);
+    if (threadIdx.x != 0) return;
+    *sum_to = sum;
+    *bad_to = (int64_t)bad;
+}
+
+int cuda_sum_squares(struct device *d, const struct op_sum_squares_args *a, struct err *e) {
+    int64_t n = tensor_elems(&a->x), blocks = cuda_blocks(n, SQUARES);
+    CUDA_REQUIRE(n == 0 || cuda_is_vector(&a->x, n));
+    CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && blocks < INT32_MAX);
+    void *scratch = NULL;
+    int rc = cuda_scratch(d, &scratch, (size_t)(blocks + 1) * sizeof(struct squares), e);
+    if (!rc && blocks > 0)
+        rc = CUDA_RUN(d, squares_kernel, blocks, CUDA_THREADS, 0, (const float *)a->x.data, n,
+                      (struct squares *)scratch);
+    if (!rc)
+        rc = CUDA_RUN(d, squares_end_kernel, 1, CUDA_THREADS, 0, (const struct squares *)scratch, blocks, a->sum,
+                      a->nonfinite);
+    return rc;
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds and loads the CUDA plug-in. It stays loaded: its library has threads and state of its own.
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+#define PLUGIN_NAME "liborrery_cuda.so"
+
+static int find_plugin(char *path, size_t bytes, struct err *e) {
+    const char *given = getenv("ORRERY_CUDA_PLUGIN");
+    if (given && given[0]) {
+        if (snprintf(path, bytes, "%s", given) < (int)bytes) return 0;
+        return err_set(e, ERR_USAGE, "ORRERY_CUDA_PLUGIN is too long for a path");
+    }
+    ssize_t n = readlink("/proc/self/exe", path, bytes - sizeof PLUGIN_NAME);
+    if (n <= 0) return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find " PLUGIN_NAME);
+    path[n] = '\0';
+    char *slash = strrchr(path, '/');
+    size_t at = slash ? (size_t)(slash - path) + 1 : 0;
+    snprintf(path + at, bytes - at, "%s", PLUGIN_NAME);
+    return 0;
+}
+
+static int check_plugin(const struct device_plugin *p, const char *path, struct err *e) {
+    if (p->abi == DEVICE_PLUGIN_ABI && p->ops_bytes == sizeof(struct ops) &&
+        !strcmp(p->version, ORRERY_VERSION))
+        return 0;
+    return err_set(e, ERR_ABSENT, "%s is of another build than this program; build both from one source",
+                   path);
+}
+
+int device_plugin(const struct device_plugin **out, struct err *e) {
+    char path[4096];
+    *out = NULL;
+    int rc = find_plugin(path, sizeof path, e);
+    if (rc) return rc;
+    if (access(path, R_OK))
+        return err_set(e, ERR_ABSENT,
+                       "no GPU back end here: %s is not there; build with -DORRERY_CUDA=ON where nvcc is, or "
+                       "use device=cpu",
+                       path);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        const char *why = dlerror();
+        return err_set(e, ERR_ABSENT,
+                       "the GPU back end does not load (%s); put CUDA's libraries on LD_LIBRARY_PATH, or use "
+                       "device=cpu",
+                       why ? why : path);
+    }
+    const struct device_plugin *p = dlsym(library, "orrery_plugin");
+    if (!p) return err_set(e, ERR_ABSENT, "%s is no plug-in of Orrery's", path);
+    rc = check_plugin(p, path, e);
+    if (!rc) *out = p;
+    return rc;
+}
+
+int device_open_gpu(struct device **out, const struct device_gpu_options *o, struct err *e) {
+    const struct device_plugin *p;
+    int rc = device_plugin(&p, e);
+    return rc ? rc : p->open(out, o, e);
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host side of CUDA for the emulator, as far as kernels/cuda/device.cu needs it: one GPU, whose memory is
+// the host's and whose queue is always empty. Included after simt.h.
+#ifndef ORRERY_TESTS_SIMT_RUNTIME_H
+#define ORRERY_TESTS_SIMT_RUNTIME_H
+
+#include "tests/simt/simt.h"
+
+#define CUDART_VERSION              13000
+#define cudaErrorInsufficientDriver ((cudaError_t)35)
+#define cudaErrorNotReady           ((cudaError_t)600)
+#define cudaErrorNoDevice           ((cudaError_t)100)
+#define cudaEventDisableTiming      2
+#define cudaStreamNonBlocking       1
+
+typedef struct simt_event {
+    int none;
+} * cudaEvent_t;
+
+struct cudaUUID {
+    char bytes[16];
+};
+struct cudaDeviceProp {
+    char name[256];
+    struct cudaUUID uuid;
+    int major, minor, multiProcessorCount;
+};
+
+static inline cudaError_t cudaGetDeviceCount(int *n) {
+    *n = 1;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaDriverGetVersion(int *v) {
+    *v = CUDART_VERSION;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+// ORRERY_SIMT_COMPUTE: the compute capability that the emulator claims.
+static inline cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int) {
+    const char *compute = getenv("ORRERY_SIMT_COMPUTE");
+    int c = compute ? (int)strtol(compute, NULL, 10) : 80;
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "emulator");
+    memset(p->uuid.bytes, 7, sizeof p->uuid.bytes);
+    p->major = c / 10;
+    p->minor = c % 10;
+    p->multiProcessorCount = 2;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    *free_bytes = *total = (size_t)4 << 30;
+    return cudaSuccess;
+}
+static inline cudaError_t cudaMallocHost(void **p, size_t bytes) {
+    return cudaMalloc(p, bytes);
+}
+static inline cudaError_t cudaFreeHost(void *p) {
+    return cudaFree(p);
+}
+static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    *s = (cudaStream_t)malloc(1);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    free((void *)s);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
+    *e = (cudaEvent_t)malloc(sizeof **e);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    free(e);
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+    return cudaSuccess;
+}
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+    return cudaSuccess;
+}
+
+static inline cudaError_t cudaEventQuery(cudaEvent_t) {
+    return cudaSuccess;
+}
+static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
+    return cudaSuccess;
+}
+
+static inline void sincospif(float x, float *s, float *c) {
+    double a = 3.14159265358979323846 * fmod((double)x, 2.0);
+    *s = (float)sin(a);
+    *c = (float)cos(a);
+}
+
+#endif

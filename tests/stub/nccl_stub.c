@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "nccl_stub.h"
+
+#include <nccl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RANKS = 8, CALLS = 64 };
+enum what { REDUCE, BROADCAST, SEND, RECV };
+
+struct nccl_stub nccl_stub = {.version = 22809, .silent_rank = -1};
+
+struct call {
+    enum what what;
+    const float *from;
+    float *to;
+    size_t n;
+    int peer;
+};
+
+// All ranks of a job meet here, group by group.
+static struct {
+    pthread_mutex_t lock;
+    int joined, size;
+    struct call call[RANKS][CALLS];
+    int calls[RANKS];
+    long issued[RANKS], done;
+} job = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+struct ncclComm {
+    int rank, left; // polls
+    long groups;
+    bool aborted;
+};
+
+static _Thread_local struct ncclComm *current;
+
+ncclResult_t ncclGetVersion(int *version) {
+    *version = nccl_stub.version;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
+    memset(id, 0, sizeof *id);
+    memcpy(id->internal, "stub", 5);
+    pthread_mutex_lock(&job.lock);
+    job.joined = 0;
+    job.done = 0;
+    memset(job.issued, 0, sizeof job.issued);
+    pthread_mutex_unlock(&job.lock);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config) {
+    if (strcmp(id.internal, "stub") != 0 || config->blocking != 0 || size > RANKS) return ncclInvalidArgument;
+    *comm = calloc(1, sizeof **comm);
+    (*comm)->rank = rank;
+    (*comm)->left = nccl_stub.polls;
+    pthread_mutex_lock(&job.lock);
+    job.size = size;
+    job.joined++;
+    pthread_mutex_unlock(&job.lock);
+    return ncclInProgress;
+}
+
+static const struct call *partner(int rank, enum what what, int peer) {
+    for (int i = 0; i < job.calls[rank]; i++)
+        if (job.call[rank][i].what == what && job.call[rank][i].peer == peer) return &job.call[rank][i];
+    return NULL;
+}
+
+// Everybody has issued the group: do it. A reduction ends where its root is.
+static void run_group(void) {
+    for (int r = 0; r < job.size; r++) {
+        for (int i = 0; i < job.calls[r]; i++) {
+            struct call *c = &job.call[r][i];
+            if (c->what == REDUCE && c->peer == r) {
+                for (int p = 0; p < job.size; p++) {
+                    const struct call *other = p == r ? NULL : partner(p, REDUCE, r);
+                    for (size_t k = 0; other && k < c->n; k++) c->to[k] += other->from[k];
+                }
+            }
+            const struct call *source = c->what == BROADCAST && c->peer != r
+                                            ? partner(c->peer, BROADCAST, c->peer)
+                                        : c->what == RECV ? partner(c->peer, SEND, r)
+                                                          : NULL;
+            if (source) memmove(c->to, source->from, c->n * sizeof *c->to);
+        }
+    }
+    memset(job.calls, 0, sizeof job.calls);
+    job.done++;
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state) {
+    pthread_mutex_lock(&job.lock);
+    bool all = job.joined >= job.size && job.done >= comm->groups;
+    if (all && comm->left > 0) {
+        comm->left--;
+        all = false;
+    }
+    *state = all ? ncclSuccess : ncclInProgress;
+    if (nccl_stub.fail_after && comm->groups >= nccl_stub.fail_after) *state = ncclRemoteError;
+    pthread_mutex_unlock(&job.lock);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    __atomic_fetch_add(&nccl_stub.aborts, 1, __ATOMIC_SEQ_CST);
+    free(comm);
+    return ncclSuccess;
+}
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+    comm->left = nccl_stub.polls;
+    return ncclInProgress;
+}
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+    __atomic_fetch_add(&nccl_stub.destroys, 1, __ATOMIC_SEQ_CST);
+    free(comm);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupStart(void) {
+    current = NULL;
+    return ncclSuccess;
+}
+
+static ncclResult_t add(ncclComm_t comm, struct call c) {
+    pthread_mutex_lock(&job.lock);
+    current = comm;
+    int *n = &job.calls[comm->rank];
+    // A call while the last group is under way is what NCCL forbids.
+    bool busy = job.issued[comm->rank] > job.done || *n == CALLS;
+    if (!busy) job.call[comm->rank][(*n)++] = c;
+    pthread_mutex_unlock(&job.lock);
+    return busy ? ncclInvalidUsage : ncclInProgress;
+}
+
+ncclResult_t ncclGroupEnd(void) {
+    if (!current) return ncclSuccess;
+    pthread_mutex_lock(&job.lock);
+    struct ncclComm *comm = current;
+    comm->groups++;
+    comm->left = nccl_stub.polls;
+    if (comm->rank != nccl_stub.silent_rank) job.issued[comm->rank]++;
+    bool all = true;
+    for (int r = 0; r < job.size; r++) all = all && job.issued[r] > job.done;
+    if (all) run_group();
+    pthread_mutex_unlock(&job.lock);
+    return ncclInProgress;
+}
+
+ncclResult_t ncclReduce(const void *send, void *recv, size_t n, ncclDataType_t type, ncclRedOp_t op, int root,
+                        ncclComm_t comm, cudaStream_t stream) {
+    if (type != ncclFloat32 || op != ncclSum || !stream) return ncclInvalidArgument;
+    return add(comm, (struct call){REDUCE, send, recv, n, root});
+}
+ncclResult_t ncclBroadcast(const void *send, void *recv, size_t n, ncclDataType_t type, int root,
+                           ncclComm_t comm, cudaStream_t stream) {
+    if (type != ncclFloat32 || !stream) return ncclInvalidArgument;
+    return add(comm, (struct call){BROADCAST, send, recv, n, root});
+}
+ncclResult_t ncclSend(const void *from, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+    if (type != ncclFloat32 || !stream) return ncclInvalidArgument;
+    return add(comm, (struct call){SEND, from, NULL, n, peer});
+}
+ncclResult_t ncclRecv(void *to, size_t n, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+    if (type != ncclFloat32 || !stream) return ncclInvalidArgument;
+    return add(comm, (struct call){RECV, NULL, to, n, peer});
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// comm/coll_nccl.c between three threads that take themselves for ranks, on a stand-in for NCCL.
+#include <dlfcn.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "comm/coll_impl.h"
+#include "tests/stub/nccl_stub.h"
+
+enum { SIZE = 3, ELEMS = 10 };
+
+static struct nccl_stub *stub;
+static pthread_barrier_t barrier;
+static unsigned char board[SIZE][256];
+
+// The host's back end: threads that meet at a barrier when an operation starts.
+static int host_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    const void *mine = q->verb == VERB_BROADCAST ? q->host : q->piece;
+    if (mine) memcpy(board[c->rank], mine, q->host_bytes);
+    pthread_barrier_wait(&barrier);
+    if (q->verb == VERB_BROADCAST) memcpy(q->host, board[q->root], q->host_bytes);
+    for (int r = 0; q->verb == VERB_GATHER_ALL && r < SIZE; r++)
+        memcpy((char *)q->all + (size_t)r * q->host_bytes, board[r], q->host_bytes);
+    pthread_barrier_wait(&barrier);
+    *op = calloc(1, sizeof **op);
+    return 0;
+}
+static int host_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    *done = true;
+    return 0;
+}
+static void host_release(struct coll_op *op, bool ended) {
+    free(op);
+}
+static void host_close(struct coll *c, bool abort) {
+    free(c);
+}
+static const struct coll_vtable host_vtable = {
+    .name = "threads", .start = host_start, .test = host_test, .release = host_release, .close = host_close};
+
+// A device whose queues are empty and whose marks are reached at the second look.
+static int queue_open(struct device *d, void **queue, struct err *e) {
+    *queue = malloc(1);
+    return 0;
+}
+static void queue_close(struct device *d, void *queue) {
+    free(queue);
+}
+static int queue_follow(struct device *d, void *queue, struct err *e) {
+    return 0;
+}
+static int queue_mark(struct device *d, void *queue, void **mark, struct err *e) {
+    *mark = calloc(1, sizeof(int));
+    return 0;
+}
+static int queue_reached(struct device *d, void *mark, bool *yes, struct err *e) {
+    *yes = ++*(int *)mark > 1;
+    return 0;
+}
+static void queue_unmark(struct device *d, void *mark) {
+    free(mark);
+}
+static const struct device_queues queues = {queue_open, queue_close,   queue_follow,
+                                            queue_mark, queue_reached, queue_unmark};
+static const struct device_vtable device_vtable = {.name = "stub", .queues = &queues};
+
+struct rank {
+    int number, rc, code;
+    int64_t deadline_ms;
+    bool same_gpu;
+    float data[ELEMS], out[SIZE * ELEMS];
+    char text[512];
+};
+
+static const int64_t cuts[SIZE + 1] = {0, 3, 3, ELEMS}; // an empty segment in the middle
+
+static int work(struct rank *r, struct coll *c, struct err *e) {
+    struct coll_op *op = NULL, *next = NULL;
+    static const int64_t one_each[SIZE + 1] = {0, 1, 2, 3};
+    for (int i = 0; i < ELEMS; i++) r->data[i] = (float)(100 * r->number + i);
+    int rc = coll_reduce_scatter(c, &op, "sum", r->data, cuts, e);
+    if (!rc) rc = coll_wait(c, op, e);
+    // Two under way at once.
+    if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);
+    if (!rc) rc = coll_exchange(c, &next, "exchange", r->data, one_each, r->out, one_each, e);
+    if (!rc) rc = coll_wait(c, op, e);
+    if (!rc) rc = coll_wait(c, next, e);
+    return rc;
+}
+
+static void *run_rank(void *arg) {
+    struct rank *r = arg;
+    struct err e = {0};
+    struct device device = {.vtable = &device_vtable, .identity = r->same_gpu ? 7 : (uint64_t)r->number + 1};
+    struct coll_options options = {.kind = COLL_NCCL, .device = &device};
+    struct coll *host = calloc(1, sizeof *host), *c = NULL;
+    *host =
+        (struct coll){.vtable = &host_vtable, .rank = r->number, .size = SIZE, .deadline_ms = r->deadline_ms};
+    int rc = coll_nccl_open(&c, host, &options, &e);
+    if (rc) free(host);
+    if (!rc) rc = work(r, c, &e);
+    r->rc = rc;
+    r->code = (int)e.code;
+    memcpy(r->text, e.text, sizeof r->text - 1);
+    if (c) c->vtable->close(c, rc != 0);
+    return NULL;
+}
+
+static void run_all(struct rank *r, int64_t deadline_ms, bool same_gpu) {
+    pthread_t threads[SIZE];
+    pthread_barrier_init(&barrier, NULL, SIZE);
+    memset(r, 0, SIZE * sizeof *r);
+    stub->aborts = stub->destroys = 0;
+    for (int i = 0; i < SIZE; i++) {
+        r[i].number = i;
+        r[i].deadline_ms = deadline_ms;
+        r[i].same_gpu = same_gpu;
+        assert_int_equal(pthread_create(&threads[i], NULL, run_rank, &r[i]), 0);
+    }
+    for (int i = 0; i < SIZE; i++) pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&barrier);
+}
+
+static void sums_arrive(void **state) {
+    struct rank r[SIZE];
+    stub->polls = 5;
+    run_all(r, 60000, false);
+    for (int k = 0; k < SIZE; k++) {
+        if (r[k].rc) fail_msg("%s", r[k].text);
+        for (int i = 0; i < ELEMS; i++) assert_true(r[k].data[i] == (float)(300 + 3 * i));
+        for (int p = 0; p < SIZE; p++) assert_true(r[k].out[p] == (float)(300 + 3 * k));
+    }
+    assert_int_equal(stub->destroys, SIZE);
+    assert_int_equal(stub->aborts, 0);
+}
+
+static void a_silent_peer_ends_in_a_deadline_and_an_abort(void **state) {
+    struct rank r[SIZE];
+    stub->silent_rank = 1;
+    run_all(r, 300, false);
+    stub->silent_rank = -1;
+    for (int k = 0; k < SIZE; k++) {
+        assert_int_equal(r[k].code, ERR_TIMEOUT);
+        assert_non_null(strstr(r[k].text, "sum"));
+    }
+    assert_int_equal(stub->aborts, SIZE);
+    assert_int_equal(stub->destroys, 0);
+}
+
+static void a_lost_peer_is_told_and_aborted(void **state) {
+    struct rank r[SIZE];
+    stub->fail_after = 1;
+    run_all(r, 60000, false);
+    stub->fail_after = 0;
+    for (int k = 0; k < SIZE; k++) {
+        assert_int_equal(r[k].code, ERR_PEER);
+        assert_non_null(strstr(r[k].text, "lost"));
+    }
+    assert_int_equal(stub->aborts, SIZE);
+}
+
+static void two_ranks_on_one_gpu_are_refused(void **state) {
+    struct rank r[SIZE];
+    run_all(r, 60000, true);
+    for (int k = 0; k < SIZE; k++) {
+        assert_int_equal(r[k].code, ERR_CONFIG);
+        assert_non_null(strstr(r[k].text, "cuda.share"));
+    }
+}
+
+static void an_old_library_is_refused(void **state) {
+    struct rank r[SIZE];
+    stub->version = 21903;
+    run_all(r, 60000, false);
+    stub->version = 22809;
+    for (int k = 0; k < SIZE; k++) {
+        assert_int_equal(r[k].code, ERR_ABSENT);
+        assert_non_null(strstr(r[k].text, "2.19.3"));
+    }
+}
+
+static void a_missing_library_is_told(void **state) {
+    struct rank r[SIZE];
+    const char *path = getenv("ORRERY_NCCL_LIBRARY");
+    char *keep = strdup(path);
+    setenv("ORRERY_NCCL_LIBRARY", "/nowhere/libnccl.so.2", 1);
+    run_all(r, 60000, false);
+    setenv("ORRERY_NCCL_LIBRARY", keep, 1);
+    free(keep);
+    for (int k = 0; k < SIZE; k++) {
+        assert_int_equal(r[k].code, ERR_ABSENT);
+        assert_non_null(strstr(r[k].text, "comm.backend=mpi"));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_arrive),
+        cmocka_unit_test(a_silent_peer_ends_in_a_deadline_and_an_abort),
+        cmocka_unit_test(a_lost_peer_is_told_and_aborted),
+        cmocka_unit_test(two_ranks_on_one_gpu_are_refused),
+        cmocka_unit_test(an_old_library_is_refused),
+        cmocka_unit_test(a_missing_library_is_told),
+    };
+    void *library = dlopen(getenv("ORRERY_NCCL_LIBRARY"), RTLD_NOW);
+    stub = library ? dlsym(library, "nccl_stub") : NULL;
+    if (!stub) return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tasks `bench-kernels` and `bench-comm`: CSV on rank 0's stdout, a line per shape of the config's model,
+// each with time, rate, and its share of a ceiling that was measured in the same run: the copy rate for what
+// moves bytes, the best product for what multiplies. Medians; works on any device.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "kernels/mask.h"
+#include "kernels/ops.h"
+#include "trainer/modality.h"
+#include "trainer/params.h"
+#include "trainer/task.h"
+
+enum { ROUNDS = 7 };
+#define ROUND_SECONDS 0.02
+
+struct bench {
+    struct rank *rank;
+    struct device *device;
+    struct modality_set set;
+    struct arena arena;
+    struct mask mask;
+    struct token_map map;
+    int64_t rows, width, hidden, heads, head_dim;
+    double copy_rate, product_rate; // bytes and operations per second, measured first
+    double seconds;                 // of the last time_op
+};
+
+typedef int op_fn(struct device *d, const void *args, struct err *e);
+#define OP(name, doc)                                                                                        \
+    static int run_##name(struct device *d, const void *args, struct err *e) {                               \
+        return d->ops->name(d, args, e);                                                                     \
+    }
+#include "kernels/ops.def"
+#undef OP
+
+static int take(struct bench *b, struct tensor *out, enum dtype dtype, int64_t rows, int64_t cols,
+                struct err *e) {
+    void *at = NULL;
+    size_t bytes = (size_t)(rows * cols) * dtype_bytes(dtype);
+    int rc = arena_take(&b->arena, &at, bytes, e);
+    if (!rc) rc = b->device->vtable->zero(b->device, at, bytes, e);
+    *out = tensor_2d(at, rows, cols);
+    out->dtype = dtype;
+    return rc;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int time_calls(struct bench *b, op_fn *run, const void *args, int calls, double *seconds,
+                      struct err *e) {
+    double begun = clock_seconds();
+    int rc = 0;
+    for (int i = 0; !rc && i < calls; i++) rc = run(b->device, args, e);
+    if (!rc) rc = b->device->vtable->sync(b->device, e);
+    *seconds = (clock_seconds() - begun) / calls;
+    return rc;
+}
+
+// The median of rounds of so many calls that a round is long against the clock and a launch.
+static int time_op(struct bench *b, op_fn *run, const void *args, struct err *e) {
+    double samples[ROUNDS], one = 0;
+    int rc = time_calls(b, run, args, 1, &one, e);
+    if (!rc) rc = time_calls(b, run, args, 2, &one, e);
+    int calls = one > 0 && one < ROUND_SECONDS ? (int)(ROUND_SECONDS / one) + 1 : 1;
+    if (calls > 10000) calls = 10000;
+    for (int i = 0; !rc && i < ROUNDS; i++) rc = time_calls(b, run, args, calls, &samples[i], e);
+    if (rc) return rc;
+    qsort(samples, ROUNDS, sizeof *samples, by_value);
+    b->seconds = samples[ROUNDS / 2];
+    return 0;
+}
+
+// One line; `flops` 0: what counts are the bytes.
+static int row(struct bench *b, const char *name, const char *shape, op_fn *run, const void *args,
+               double flops, double bytes, struct err *e) {
+    int rc = time_op(b, run, args, e);
+    if (rc) return rc;
+    double rate = (flops > 0 ? flops : bytes) / b->seconds,
+           ceiling = flops > 0 ? b->product_rate : b->copy_rate;
+    printf("%s,%s,%.4f,%.3f,%s,%.3f\n", name, shape, 1e3 * b->seconds, rate * (flops > 0 ? 1e-12 : 1e-9),
+           flops > 0 ? "TFLOP/s" : "GB/s", ceiling > 0 ? rate / ceiling : 1.0);
+    return 0;
+}
+
+// ---- the ceilings
+
+static int bench_copy(struct bench *b, struct err *e) {
+    int64_t elems = b->device->host_memory ? 4 << 20 : 256 << 20;
+    size_t mark = arena_mark(&b->arena);
+    struct op_cast_args a;
+    int rc = take(b, &a.x, DTYPE_F32, elems / 1024, 1024, e);
+    if (!rc) rc = take(b, &a.y, DTYPE_F32, elems / 1024, 1024, e);
+    if (!rc) rc = row(b, "copy", "the ceiling of bytes", run_cast, &a, 0, 8.0 * (double)elems, e);
+    if (!rc) b->copy_rate = 8.0 * (double)elems / b->seconds;
+    arena_rewind(&b->arena, mark);
+    return rc;
+}
+
+static int bench_gemm(struct bench *b, const char *name, int64_t m, int64_t n, int64_t k, struct err *e) {
+    char shape[64];
+    size_t mark = arena_mark(&b->arena);
+    struct op_gemm_args a = {.trans_b = true};
+    int rc = take(b, &a.a, b->device->compute, m, k, e);
+    if (!rc) rc = take(b, &a.b, b->device->compute, n, k, e);
+    if (!rc) rc = take(b, &a.c, b->device->compute, m, n, e);
+    snprintf(shape, sizeof shape, "%lldx%lldx%lld", (long long)m, (long long)n, (long long)k);
+    double flops = 2.0 * (double)m * (double)n * (double)k;
+    if (!rc) rc = row(b, name, shape, run_gemm, &a, flops, 0, e);
+    if (!rc && flops / b->seconds > b->product_rate) b->product_rate = flops / b->seconds;
+    arena_rewind(&b->arena, mark);
+    return rc;
+}
+
+// ---- the ops of a block
+
+static int bench_norm(struct bench *b, const char *shape, struct err *e) {
+    int64_t n = b->rows, d = b->width, g = b->map.frames * b->map.modalities;
+    double low = (double)dtype_bytes(b->device->compute), elems = (double)(n * d);
+    struct op_norm_mod_args a = {.map = &b->map};
+    struct op_norm_mod_backward_args w = {.map = &b->map};
+    struct tensor rstd;
+    int rc = take(b, &a.x, DTYPE_F32, n, d, e);
+    if (!rc) rc = take(b, &a.y, b->device->compute, n, d, e);
+    if (!rc) rc = take(b, &rstd, DTYPE_F32, 1, n, e);
+    if (!rc) rc = take(b, &a.c, DTYPE_F32, g, 6 * d, e);
+    if (!rc) rc = take(b, &a.mod, DTYPE_F32, 6, d, e);
+    a.rstd = tensor_1d(rstd.data, n);
+    if (!rc) rc = row(b, "norm_mod", shape, run_norm_mod, &a, 0, elems * (4 + low), e);
+    w.x = a.x, w.dy = a.y, w.rstd = a.rstd, w.c = a.c, w.mod = a.mod;
+    if (!rc) rc = take(b, &w.dx, DTYPE_F32, n, d, e);
+    if (!rc) rc = take(b, &w.dc, DTYPE_F32, g, 6 * d, e);
+    if (!rc) rc = take(b, &w.dmod, DTYPE_F32, 6, d, e);
+    if (!rc) rc = row(b, "norm_mod_backward", shape, run_norm_mod_backward, &w, 0, elems * (12 + low), e);
+    struct op_gated_add_args add = {.x = a.x, .y = a.y, .out = w.dx, .c = a.c, .mod = a.mod, .map = &b->map};
+    if (!rc) rc = row(b, "gated_add", shape, run_gated_add, &add, 0, elems * (8 + low), e);
+    return rc;
+}
+
+static int bench_swiglu(struct bench *b, const char *shape, struct err *e) {
+    double low = (double)dtype_bytes(b->device->compute), elems = (double)(b->rows * b->hidden);
+    struct op_swiglu_args a;
+    struct op_swiglu_backward_args w;
+    int rc = take(b, &a.x, b->device->compute, b->rows, 2 * b->hidden, e);
+    if (!rc) rc = take(b, &a.y, b->device->compute, b->rows, b->hidden, e);
+    if (!rc) rc = take(b, &w.dx, b->device->compute, b->rows, 2 * b->hidden, e);
+    if (!rc) rc = row(b, "swiglu", shape, run_swiglu, &a, 0, 3 * low * elems, e);
+    w.x = a.x, w.dy = a.y;
+    return rc ? rc : row(b, "swiglu_backward", shape, run_swiglu_backward, &w, 0, 5 * low * elems, e);
+}
+
+static int bench_attention(struct bench *b, const char *shape, struct err *e) {
+    int64_t n = b->rows, d = b->width, sequences = n / b->mask.queries;
+    enum dtype low = b->device->compute;
+    double flops = 4.0 * (double)sequences * (double)mask_pairs(&b->mask) * (double)d;
+    struct op_attention_args a = {.sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->heads};
+    struct op_attention_backward_args w = {
+        .sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->heads};
+    a.head_dim = w.head_dim = (int)b->head_dim;
+    a.mask = w.mask = &b->mask;
+    struct tensor *const ins[] = {&a.q, &a.k, &a.v, &a.o, &w.d_o, &w.dq, &w.dk, &w.dv};
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sizeof ins / sizeof *ins; i++) rc = take(b, ins[i], low, n, d, e);
+    if (!rc) rc = take(b, &a.lse, DTYPE_F32, n, b->heads, e);
+    if (!rc) rc = row(b, "attention", shape, run_attention, &a, flops, 0, e);
+    w.q = a.q, w.k = a.k, w.v = a.v, w.o = a.o, w.lse = a.lse;
+    return rc ? rc : row(b, "attention_backward", shape, run_attention_backward, &w, 2.5 * flops, 0, e);
+}
+
+static int bench_adamw(struct bench *b, struct err *e) {
+    int64_t n = b->device->host_memory ? 1 << 20 : 64 << 20;
+    struct tensor t[4];
+    int rc = 0;
+    for (int i = 0; !rc && i < 4; i++) rc = take(b, &t[i], DTYPE_F32, 1, n, e);
+    struct op_adamw_args a = {
+        .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .step = 1, .grad_scale = 1};
+    a.w = tensor_1d(t[0].data, n), a.g = tensor_1d(t[1].data, n);
+    a.m = tensor_1d(t[2].data, n), a.v = tensor_1d(t[3].data, n);
+    return rc ? rc : row(b, "adamw", "fp32", run_adamw, &a, 0, 28.0 * (double)n, e);
+}
+
+// ---- the tasks
+
+static int open_bench(struct bench *b, struct err *e) {
+    const struct config *c = b->rank->config;
+    int rc = modality_set_init(&b->set, c, NULL, 0, e);
+    if (rc) return rc;
+    int64_t micro = c->train_batch / c->comm_shards > 0 ? c->train_batch / c->comm_shards : 1;
+    b->device = b->rank->device;
+    b->width = c->model_width;
+    b->hidden = params_hidden(c);
+    b->head_dim = c->model_head_dim;
+    b->heads = b->width / b->head_dim;
+    b->map = (struct token_map){.frames = micro * c->data_frames,
+                                .per_frame = (int32_t)b->set.tokens_per_frame,
+                                .modalities = b->set.n,
+                                .slot_modality = b->set.slot_modality};
+    b->rows = b->map.frames * b->map.per_frame;
+    rc = mask_block_causal(&b->mask, c->data_frames, b->map.per_frame, c->model_window, c->data_frames, e);
+    if (rc) return rc;
+    size_t block = (size_t)b->rows * (size_t)(12 * b->width + 6 * b->hidden) * sizeof(float);
+    size_t groups = (size_t)(b->map.frames * b->map.modalities) * 12 * (size_t)b->width * sizeof(float);
+    size_t large = b->device->host_memory ? (size_t)64 << 20 : (size_t)3 << 30;
+    return arena_init(&b->arena, b->device, block + groups + large, e);
+}
+
+static void close_bench(struct bench *b) {
+    mask_fini(&b->mask);
+    arena_fini(&b->arena);
+}
+
+static int run_group(struct bench *b, int (*group)(struct bench *, const char *, struct err *), int64_t cols,
+                     struct err *e) {
+    char shape[64];
+    size_t mark = arena_mark(&b->arena);
+    snprintf(shape, sizeof shape, "%lldx%lld", (long long)b->rows, (long long)cols);
+    int rc = group(b, shape, e);
+    arena_rewind(&b->arena, mark);
+    return rc;
+}
+
+static int bench_kernels(struct bench *b, struct err *e) {
+    int64_t big = b->device->host_memory ? 512 : 8192, d = b->width;
+    int rc = bench_copy(b, e);
+    if (!rc) rc = bench_gemm(b, "product", big, big, big, e);
+    if (!rc) rc = bench_gemm(b, "gemm qkv", b->rows, 3 * d, d, e);
+    if (!rc) rc = bench_gemm(b, "gemm out", b->rows, d, d, e);
+    if (!rc) rc = bench_gemm(b, "gemm up", b->rows, 2 * b->hidden, d, e);
+    if (!rc) rc = bench_gemm(b, "gemm down", b->rows, d, b->hidden, e);
+    if (!rc) rc = run_group(b, bench_norm, d, e);
+    if (!rc) rc = run_group(b, bench_swiglu, b->hidden, e);
+    if (!rc) rc = run_group(b, bench_attention, d, e);
+    return rc ? rc : bench_adamw(b, e);
+}
+
+static void print_head(void) {
+    printf("what,shape,ms,rate,unit,share\n");
+}
+
+int task_bench_kernels(struct rank *r, struct err *e) {
+    struct bench b = {.rank = r};
+    int rc = open_bench(&b, e);
+    print_head();
+    if (!rc) rc = bench_kernels(&b, e);
+    close_bench(&b);
+    return rc;
+}
+
+// Bytes that leave and enter a rank per second: (n - 1) / n of the buffer, whatever the algorithm.
+static int bench_collective(struct bench *b, bool reduce, float *buffer, const int64_t *offset,
+                            struct err *e) {
+    double samples[ROUNDS];
+    struct coll *c = b->rank->coll;
+    int rc = 0, size = coll_size(c);
+    const char *name = reduce ? "reduce_scatter" : "all_gather";
+    for (int i = -1; !rc && i < ROUNDS; i++) {
+        struct coll_op *op = NULL;
+        rc = coll_barrier(c, "bench", e);
+        double begun = clock_seconds();
+        if (!rc && reduce) rc = coll_reduce_scatter(c, &op, name, buffer, offset, e);
+        if (!rc && !reduce) rc = coll_all_gather(c, &op, name, buffer, offset, e);
+        if (!rc) rc = coll_wait(c, op, e);
+        if (i >= 0) samples[i] = clock_seconds() - begun;
+    }
+    if (rc || b->rank->number) return rc;
+    qsort(samples, ROUNDS, sizeof *samples, by_value);
+    double bytes = 4.0 * (double)offset[size] * (size - 1) / size, seconds = samples[ROUNDS / 2];
+    printf("%s,%lld MiB on %d ranks (%s),%.4f,%.3f,GB/s,\n", name, (long long)(offset[size] * 4 >> 20), size,
+           coll_name(c), 1e3 * seconds, 1e-9 * bytes / seconds);
+    return 0;
+}
+
+static int bench_sizes(struct bench *b, float *buffer, int64_t *offset, int64_t most, struct err *e) {
+    int size = coll_size(b->rank->coll), rc = 0;
+    for (int64_t elems = 1 << 18; !rc && elems <= most; elems *= 8) {
+        for (int r = 0; r <= size; r++) offset[r] = elems * r / size;
+        rc = bench_collective(b, true, buffer, offset, e);
+        if (!rc) rc = bench_collective(b, false, buffer, offset, e);
+    }
+    return rc;
+}
+
+int task_bench_comm(struct rank *r, struct err *e) {
+    struct bench b = {.rank = r, .device = r->device};
+    int64_t most = r->device->host_memory ? 1 << 24 : 1 << 27;
+    int64_t *offset = calloc((size_t)r->world + 1, sizeof *offset);
+    if (!offset) return err_set(e, ERR_MEMORY, "no memory for a bench of %d ranks", r->world);
+    struct tensor buffer;
+    int rc = arena_init(&b.arena, r->device, (size_t)most * sizeof(float), e);
+    if (!rc) rc = take(&b, &buffer, DTYPE_F32, 1, most, e);
+    if (!r->number) print_head();
+    if (!rc) rc = bench_sizes(&b, buffer.data, offset, most, e);
+    free(offset);
+    arena_fini(&b.arena);
+    return rc;
+}
