@@ -18,8 +18,8 @@ enum err_class {
     ERR_CLASS_BUG
 };
 
-// X(name, class, exit code, words). Exit codes follow sysexits.h where it has one. Where two codes share an exit
-// code, the number alone stands for the first. UNAVAILABLE may come back by itself, ABSENT does not.
+// X(name, class, exit code, words). Exit codes follow sysexits.h where it has one. Where two codes share an
+// exit code, the number alone stands for the first. UNAVAILABLE may come back by itself, ABSENT does not.
 #define ERR_CODES(X)                                                                                         \
     X(USAGE, USER, 64, "usage")                                                                              \
     X(DATA, USER, 65, "bad data")                                                                            \

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives through MPI, non-blocking underneath. Buffers are read and written in place and are host memory;
-// coll_stage.c brings a GPU's there. MPI's errors are returned, never fatal. The only file that knows MPI.
+// Collectives through MPI, non-blocking underneath. Buffers are read and written in place and are host
+// memory; coll_stage.c brings a GPU's there. MPI's errors are returned, never fatal. The only file that knows
+// MPI.
 #include <inttypes.h>
 #include <limits.h>
 #include <mpi.h>

@@ -35,7 +35,7 @@ if(NOT SANITIZE AND NOT COVERAGE)
   orrery_script(simt_train simt python3 tests/e2e/simt_train.py)
   add_test(NAME simt.ops COMMAND test_ops)
   set_tests_properties(simt.ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
-    "ORRERY_TEST_DEVICE=cuda;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
+    "ORRERY_TEST_DEVICE=cuda;ORRERY_TEST_LARGEST=80;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
 endif()
 
 # Measures; never run by ctest.

@@ -39,8 +39,8 @@ struct rank {
 // thread that starts later.
 int rank_take_signals(struct rank *r, struct err *e) ERR_CHECK;
 // `task` goes into the black box; `alone`: one process, no MPI. Takes `file` over, also on failure. Grids
-// with tp, cp or pp above 1 are refused here; ABSENT when device is cuda and there is none. The caller zeroes *r and sets signal_fd to -1
-// first.
+// with tp, cp or pp above 1 are refused here; ABSENT when device is cuda and there is none. The caller zeroes
+// *r and sets signal_fd to -1 first.
 int rank_open(struct rank *r, struct config_file *file, const char *task, bool alone,
               struct err *e) ERR_CHECK;
 // `failed`: tears the job down without waiting for peers.

@@ -27,14 +27,14 @@ struct cuda_pinned {
 struct cuda_device {
     struct device base; // first
     cudaStream_t stream;
-    int compute;                       // 90: compute capability 9.0
-    int multiprocessors;               // of the GPU
-    int number;                        // of the GPU among those that this process sees
+    int compute;         // 90: compute capability 9.0
+    int multiprocessors; // of the GPU
+    int number;          // of the GPU among those that this process sees
     enum device_precision precision;
     struct attention_cache *attention; // NULL until the first attention
     bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
     struct gemm_cache *gemm;           // NULL until the first product
-    double *result; // two numbers on the device, for the op at hand
+    double *result;                    // two numbers on the device, for the op at hand
     void *scratch;
     size_t scratch_bytes;
     struct cuda_pinned stage; // of copy_in and copy_out
@@ -51,8 +51,8 @@ int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
 // The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
 // Ops run in order on one stream, so each may use all of it.
 int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
-// A small host array (at most RING_BYTES / 2) on the device, valid for what is queued before the ring comes round:
-// for the op at hand.
+// A small host array (at most RING_BYTES / 2) on the device, valid for what is queued before the ring comes
+// round: for the op at hand.
 int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) ERR_CHECK;
 
 extern "C" {

@@ -53,6 +53,7 @@ double trial_unit(struct trial *t) {
 
 int64_t trial_size(struct trial *t, int64_t large) {
     if (t->round == 0) return 1;
+    if (t->largest > 0 && large > t->largest) large = t->largest;
     if (t->round >= TRIAL_ROUNDS - 2) return 1 + trial_below(t, large);
     return 1 + trial_below(t, large < 21 ? large : 21);
 }

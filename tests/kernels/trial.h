@@ -21,6 +21,7 @@ struct trial {
     const char *op, *isa;
     enum dtype low; // the devices' compute type
     uint64_t seed;
+    int64_t largest; // of trial_size; 0: what the check says
     int round;
     struct device *device[TRIAL_TEAMS];
     struct rng_stream rng;
