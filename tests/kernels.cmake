@@ -17,7 +17,7 @@ orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
 
 # The whole plug-in on the emulator, with cuBLASLt's surface and a stand-in for NCCL: ORRERY_CUDA_PLUGIN names it, and
 # orrery-rank and the op tests believe that they have a GPU.
-if(NOT SANITIZE AND NOT COVERAGE)
+if(CMAKE_CXX_COMPILER AND NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   list(TRANSFORM ORRERY_CUDA_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/kernels/cuda/ OUTPUT_VARIABLE gpu_kernels)
   set_source_files_properties(${gpu_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(orrery_simt MODULE ${gpu_kernels} ${CMAKE_SOURCE_DIR}/kernels/cuda/plugin.c
