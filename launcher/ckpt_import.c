@@ -137,10 +137,18 @@ static float float_of_half(uint16_t h) {
     return sign ? -small : small;
 }
 
+static bool is_known(const char *dtype) {
+    static const char *const known[] = {"F64", "F32", "F16", "BF16"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(dtype, known[i])) return true;
+    return false;
+}
+
+// Of a known type.
 static int element_bytes(const char *dtype) {
     if (!strcmp(dtype, "F64")) return 8;
     if (!strcmp(dtype, "F32")) return 4;
-    return !strcmp(dtype, "F16") || !strcmp(dtype, "BF16") ? 2 : 0;
+    return 2;
 }
 
 static void convert(const char *dtype, const unsigned char *from, int64_t n, float *to) {
@@ -161,7 +169,7 @@ static void convert(const char *dtype, const unsigned char *from, int64_t n, flo
 }
 
 static int check_entry(const struct import *m, const struct safetensors_entry *t, struct err *e) {
-    if (!element_bytes(t->dtype))
+    if (!is_known(t->dtype))
         return err_set(e, ERR_DATA, "%s: tensor '%.200s' is %s; only F32, F16, BF16 and F64 can be imported",
                        m->from->file, t->name, t->dtype);
     if (t->rank > CKPT_DIMS || t->begin == t->end)

@@ -160,12 +160,15 @@ static int64_t list_held(struct cache *c, struct held **out, size_t *n) {
 
 // Counts anew, and deletes until an eighth of the limit is free for what comes.
 static bool make_room(struct cache *c, int64_t need, int64_t *sum) {
-    struct held *held;
-    size_t n;
+    struct held *held = NULL;
+    size_t n = 0;
     int64_t counted = list_held(c, &held, &n), goal = c->max_bytes - c->max_bytes / 8 - need;
-    if (counted < 0) return false;
-    qsort(held, n, sizeof *held, oldest_first);
-    for (size_t i = 0; i < n && counted > goal; i++)
+    if (counted < 0) {
+        free(held);
+        return false;
+    }
+    if (held) qsort(held, n, sizeof *held, oldest_first);
+    for (size_t i = 0; held && i < n && counted > goal; i++)
         if (!unlinkat(c->folder, held[i].name, 0) || errno == ENOENT) counted -= held[i].bytes;
     free(held);
     *sum = counted;

@@ -132,7 +132,8 @@ static int send_panel(struct sending *s, const struct ckpt_tensor *t, struct err
     const char *from = (const char *)t->data + 4 * (s->box->offset[last] - t->offset[last]);
     if (most > rows) most = rows;
     char *slab = malloc((size_t)(most * width));
-    int rc = slab ? 0 : err_set(e, ERR_MEMORY, "no memory for %" PRId64 " bytes to save", most * width);
+    if (!slab) return err_set(e, ERR_MEMORY, "no memory for %" PRId64 " bytes to save", most * width);
+    int rc = 0;
     for (int64_t row = 0; row < rows && !rc;) {
         int64_t n = rows - row < most ? rows - row : most;
         for (int64_t i = 0; i < n; i++) memcpy(slab + i * width, from + (row + i) * stride, (size_t)width);
