@@ -10,7 +10,7 @@ need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev li
       libcurl4-openssl-dev libssl-dev libexpat1-dev libpng-dev libjpeg-dev libsndfile1-dev libchipmunk-dev libncurses-dev)
 if [ "$what" = test ]; then
   need+=(libcmocka-dev g++ clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
-         python3 procps openssl radosgw ceph-mon ceph-osd
+         python3 procps iproute2 util-linux openssl radosgw ceph-mon ceph-osd
          gdb gdbserver tmux slurmctld slurmd slurm-client munge python3-yaml)
 fi
 

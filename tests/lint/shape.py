@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The shape of the code: function length, file length, banned calls, licence lines, unfinished marks."""
+"""The shape of the code: function length, file length, banned calls, licence lines, unfinished marks, scripts that run."""
+import os
 import re
 import statistics
 import subprocess
@@ -37,6 +38,8 @@ def check_file(path, code):
         problems.append(f"{path}:1: no SPDX line")
     if len(lines) > MAX_FILE:
         problems.append(f"{path}: {len(lines)} lines, at most {MAX_FILE}")
+    if lines and lines[0].startswith("#!") and not os.access(path, os.X_OK):
+        problems.append(f"{path}: a script without the right to be run: chmod +x")
     if not code:
         return problems
     for number, line in enumerate(lines, 1):
