@@ -124,7 +124,7 @@ static int bench_norm(struct bench *b, const char *shape, struct err *e) {
     double low = (double)dtype_bytes(b->device->compute), elems = (double)(n * d);
     struct op_norm_mod_args a = {.map = &b->map};
     struct op_norm_mod_backward_args w = {.map = &b->map};
-    struct tensor rstd;
+    struct tensor rstd = tensor_none();
     int rc = take(b, &a.x, DTYPE_F32, n, d, e);
     if (!rc) rc = take(b, &a.y, b->device->compute, n, d, e);
     if (!rc) rc = take(b, &rstd, DTYPE_F32, 1, n, e);

@@ -49,7 +49,8 @@ def hedges(content, upto):
 
     done, took = store(aws.Server(answer), "cat", "s3://bucket/key", "--deadline", 60)
     check(done.stdout == content, f"every byte came, {took:.1f} s, {len(ports)} connections {done.stderr[-200:]}")
-    check(took < 11 and len(ports) == 4, "second requests went out on connections of their own, long before the stall's end")
+    # Two stalled connections and at least one fresh one, which both second requests may share one after the other.
+    check(took < 11 and len(ports) >= 3, "second requests went out on connections of their own, long before the stall's end")
 
 
 def busy_server():
