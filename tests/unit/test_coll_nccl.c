@@ -46,11 +46,11 @@ static const struct coll_vtable host_vtable = {
 
 // A device whose queues are empty and whose marks are reached at the second look.
 static int queue_open(struct device *d, void **queue, struct err *e) {
-    *queue = malloc(1);
+    *queue = d;
     return 0;
 }
 static void queue_close(struct device *d, void *queue) {
-    free(queue);
+    assert_ptr_equal(queue, d);
 }
 static int queue_follow(struct device *d, void *queue, struct err *e) {
     return 0;
