@@ -151,8 +151,11 @@ static int start_launcher(struct supervisor *s, struct err *e) {
     return rc;
 }
 
-static bool is_remote(const char *url) {
-    return strstr(url, "://") && strncmp(url, "file://", 7) != 0;
+// Of one URL or a list of them.
+static bool is_remote(const char *urls) {
+    for (const char *at = urls; (at = strstr(at, "://")); at += 3)
+        if (at - urls < 4 || strncmp(at - 4, "file", 4) != 0) return true;
+    return false;
 }
 
 static bool uses_store(const struct config *c) {

@@ -162,7 +162,8 @@ static void tell_replaced(struct train *t, const struct batch *b) {
     if (b->replaced == 0) return;
     t->replaced += b->replaced;
     blackbox_event(t->rank->box, "%lld broken samples replaced: %s", (long long)b->replaced, b->why.text);
-    log_warn(&t->rank->log, "step %lld: %lld broken samples replaced (%lld so far on this rank): %s",
+    log_warn(&t->rank->log,
+             "step %lld: %lld broken samples replaced by the next whole ones (%lld so far on this rank): %s",
              (long long)t->done - 1, (long long)b->replaced, (long long)t->replaced, b->why.text);
 }
 
@@ -241,10 +242,6 @@ static int next_batch(struct train *t, const struct batch **out, struct step_rep
     rank_slip(t->rank, fault_at(&t->fault, t->done, PHASE_DATA));
     int rc = data_next(t->data, out, e);
     r->seconds[STEP_DATA] = clock_seconds() - began;
-    if (!rc && (*out)->replaced)
-        log_warn(&t->rank->log, "step %lld: %lld broken sample%s replaced by the next whole one: %s",
-                 (long long)t->done, (long long)(*out)->replaced, (*out)->replaced > 1 ? "s" : "",
-                 (*out)->why.text);
     return rc;
 }
 
