@@ -9,7 +9,7 @@ step() { printf '\n== %s\n' "$*" >&2; }
 
 step "1/4 packages and build"
 deploy/bootstrap.sh build
-cmake -S . -B build/demo -G Ninja -DORRERY_TESTS=OFF >/dev/null
+cmake -S . -B build/demo -G Ninja -DORRERY_TESTS=OFF -DORRERY_CUDA=OFF >/dev/null
 ninja -C build/demo
 orrery=build/demo/bin/orrery
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "launcher/watch.h"
@@ -70,6 +71,20 @@ static void rank_lateness(struct top *t, const struct top_count *counts) {
     }
 }
 
+// A process of this host that a signal has stopped, even in the midst of a wait. Elsewhere nobody can tell.
+static bool is_stopped(const struct blackbox_page *p) {
+    char here[sizeof p->host] = "", path[40], text[512];
+    if (gethostname(here, sizeof here - 1) || strncmp(here, p->host, sizeof here) != 0) return false;
+    snprintf(path, sizeof path, "/proc/%d/stat", p->pid);
+    FILE *f = fopen(path, "re");
+    if (!f) return false;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && (!strncmp(name_end, ") T", 3) || !strncmp(name_end, ") t", 3));
+}
+
 static void mark(struct top *t) {
     int latest = -1;
     double most = LATE_MS;
@@ -77,7 +92,8 @@ static void mark(struct top *t) {
         const struct blackbox_page *p = &t->why.pages[i];
         struct top_rank *r = &t->ranks[i];
         r->silent_s = 1e-9 * (double)(t->why.now_ns - p->heartbeat_ns);
-        r->wanted = p->err_code || (t->why.live && !watch_waits(p) && r->silent_s > SILENT_S);
+        r->wanted =
+            p->err_code || (t->why.live && r->silent_s > SILENT_S && (!watch_waits(p) || is_stopped(p)));
         if (r->late_ms > most) latest = i;
         if (r->late_ms > most) most = r->late_ms;
     }

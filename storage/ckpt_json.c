@@ -291,7 +291,7 @@ static int read_text(struct reading *r, const char *key, char *out, size_t cap, 
 static int read_state(struct reading *r, struct err *e) {
     struct ckpt_state *s = &r->m->state;
     const struct json_value *root = json_root(r->doc);
-    char seed[24], hash[17], ignored[CKPT_ID_BYTES];
+    char seed[24] = "", hash[17] = "", ignored[CKPT_ID_BYTES];
     int64_t id_step;
     int rc = json_need_int(r->doc, root, "step", 0, (int64_t)999999999999, &s->step, e);
     if (!rc) rc = json_need_int(r->doc, root, "next_sample", 0, INT64_MAX, &s->next_sample, e);
