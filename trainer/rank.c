@@ -120,19 +120,25 @@ static int local_rank(void) {
     return 0;
 }
 
-// With device auto only what is a GPU counts; one that is there and does not work is told.
+// The driver's own file, on Linux or on Linux within Windows; or somebody says which plug-in to use.
+static bool driver_is_there(void) {
+    return !access("/dev/nvidiactl", F_OK) || !access("/dev/dxg", F_OK) || getenv("ORRERY_CUDA_PLUGIN");
+}
+
+// With device auto a machine without the driver does not load the plug-in: its libraries take 200 MB. A GPU
+// that is there and does not work is told.
 static int open_device(struct rank *r, bool alone, struct err *e) {
     const struct config *c = r->config;
     struct device_gpu_options gpu = {.local_rank = local_rank(),
                                      .precision = (enum device_precision)c->cuda_precision};
     struct err why = {0};
-    if (alone || c->top_device == DEVICE_CPU) return device_open_cpu(&r->device, threads_for(c), e);
-    if (c->top_device == DEVICE_CUDA) return device_open_gpu(&r->device, &gpu, e);
+    if (c->top_device == DEVICE_CUDA && !alone) return device_open_gpu(&r->device, &gpu, e);
+    if (alone || c->top_device == DEVICE_CPU || !driver_is_there())
+        return device_open_cpu(&r->device, threads_for(c), e);
     int rc = device_open_gpu(&r->device, &gpu, &why);
     if (!rc) return 0;
     if (why.code != ERR_ABSENT) return err_set(e, why.code, "%s", why.text);
-    if (!access("/dev/nvidiactl", F_OK))
-        log_warn(&r->log, "on the CPU, since the GPU is of no use: %s", why.text);
+    log_warn(&r->log, "on the CPU, since the GPU is of no use: %s", why.text);
     return device_open_cpu(&r->device, threads_for(c), e);
 }
 
