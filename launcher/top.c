@@ -92,8 +92,9 @@ static void mark(struct top *t) {
         const struct blackbox_page *p = &t->why.pages[i];
         struct top_rank *r = &t->ranks[i];
         r->silent_s = 1e-9 * (double)(t->why.now_ns - p->heartbeat_ns);
-        r->wanted =
-            p->err_code || (t->why.live && r->silent_s > SILENT_S && (!watch_waits(p) || is_stopped(p)));
+        bool silent = t->why.live && r->silent_s > SILENT_S;
+        r->stopped = silent && is_stopped(p);
+        r->wanted = p->err_code || r->stopped || (silent && !watch_waits(p));
         if (r->late_ms > most) latest = i;
         if (r->late_ms > most) most = r->late_ms;
     }
@@ -190,6 +191,8 @@ static int put_rank(const struct top *t, int i, struct buf *out, struct err *e) 
                          1e-9 * (double)(t->why.now_ns - p->phase_since_ns), percent(r->data_share, data),
                          percent(r->wait_share, wait), r->late_ms);
     if (!rc && p->err_code) return buf_appendf(out, e, "error: %.120s\n", p->err_text);
+    if (!rc && r->stopped)
+        return buf_appendf(out, e, "silent for %.0f s: stopped by a signal\n", r->silent_s);
     if (!rc && watch_waits(p))
         return buf_appendf(out, e, "waits in %.40s (collective %" PRId64 ")\n", p->coll_name, p->coll_seq);
     if (!rc && t->why.live && r->silent_s > SILENT_S)

@@ -21,7 +21,8 @@ struct top_rank {
         data_share; // of its time since the look before (at first: since it began); NaN: not known
     double late_ms; // a step: how much later than the earliest rank it comes to collectives
     double silent_s;
-    bool wanted; // worth a look: silent, failed, or the one that others wait for
+    bool stopped; // by a signal, on this host
+    bool wanted;  // worth a look: silent, failed, or the one that others wait for
 };
 
 struct top {

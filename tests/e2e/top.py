@@ -117,6 +117,13 @@ def while_a_rank_hangs(tmp, child):
     pids = {r["pid"]: r["rank"] for r in json.loads(orrery("top", f"{tmp}/run", "--json").stdout)["ranks"]}
     victim = next(p for p in rank if pids.get(p) == 1)
     os.kill(victim, signal.SIGSTOP)
+    try:
+        seen_while_stopped(tmp)
+    finally:
+        os.kill(victim, signal.SIGCONT)
+
+
+def seen_while_stopped(tmp):
     def noticed():
         ranks = json.loads(orrery("top", f"{tmp}/run", "--json").stdout)["ranks"]
         return ranks if ranks[1]["seconds_silent"] > 5 and ranks[1]["wanted"] else None
@@ -127,7 +134,6 @@ def while_a_rank_hangs(tmp, child):
     check(t.shows("silent for"), "on the screen too")
     t.type(b"q")
     check(t.wait() == 0, "which works while it hangs")
-    os.kill(victim, signal.SIGCONT)
 
 
 def after_the_end(tmp):
