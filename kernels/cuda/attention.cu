@@ -20,9 +20,9 @@ struct cache_key {
 
 struct cache_entry {
     struct cache_key key;
-    unsigned char *block;  // device
+    unsigned char *block;   // device
     struct mask_view *view; // device, [sequences]
-    int32_t tiles, steps;  // row tiles of a sequence; the most steps of one
+    int32_t tiles, steps;   // row tiles of a sequence; the most steps of one
     uint64_t used;
 };
 
@@ -39,7 +39,8 @@ static uint64_t mix(uint64_t h, uint64_t v) {
 
 static uint64_t mask_content(const struct mask *m) {
     uint64_t h = mix(mix(0x2545f4914f6cdd1du, (uint64_t)m->queries), (uint64_t)m->keys);
-    for (int32_t r = 0; r < m->n_runs; r++) h = mix(mix(h, (uint64_t)m->runs[r].q_hi), (uint64_t)m->runs[r].count);
+    for (int32_t r = 0; r < m->n_runs; r++)
+        h = mix(mix(h, (uint64_t)m->runs[r].q_hi), (uint64_t)m->runs[r].count);
     for (int32_t i = 0; i < m->n_intervals; i++)
         h = mix(h, (uint64_t)(uint32_t)m->intervals[i].lo << 32 | (uint32_t)m->intervals[i].hi);
     return h;
@@ -79,8 +80,9 @@ static void fill(unsigned char *block, struct layout l, const struct schedule *s
 }
 
 static struct mask_view view_of(unsigned char *device, struct layout l) {
-    struct mask_view v = {(struct schedule_tile *)(device + l.tile), (struct schedule_range *)(device + l.range),
-                          (int32_t *)(device + l.order), (struct schedule_row *)(device + l.row),
+    struct mask_view v = {(struct schedule_tile *)(device + l.tile),
+                          (struct schedule_range *)(device + l.range), (int32_t *)(device + l.order),
+                          (struct schedule_row *)(device + l.row),
                           (struct mask_interval *)(device + l.interval)};
     return v;
 }
@@ -93,7 +95,8 @@ struct part {
     struct layout layout;
 };
 
-static int part_build(struct part *p, const struct mask *m, const struct cache_key *key, size_t *end, struct err *e) {
+static int part_build(struct part *p, const struct mask *m, const struct cache_key *key, size_t *end,
+                      struct err *e) {
     p->from = m;
     int rc = key->turned ? mask_transpose(&p->turned, m, e) : 0;
     const struct mask *rows = key->turned ? &p->turned : m;
@@ -102,12 +105,14 @@ static int part_build(struct part *p, const struct mask *m, const struct cache_k
     return rc;
 }
 
-static int upload(struct cuda_device *d, struct cache_entry *c, const unsigned char *host, size_t bytes, struct err *e) {
+static int upload(struct cuda_device *d, struct cache_entry *c, const unsigned char *host, size_t bytes,
+                  struct err *e) {
     return cuda_check(cudaMemcpyAsync(c->block, host, bytes, cudaMemcpyHostToDevice, d->stream),
                       "attention: upload of a schedule", e);
 }
 
-static int entry_build(struct cuda_device *d, struct cache_entry *c, const struct mask *const *masks, struct err *e) {
+static int entry_build(struct cuda_device *d, struct cache_entry *c, const struct mask *const *masks,
+                       struct err *e) {
     int n = c->key.sequences, count = 0, rc = 0;
     size_t end = 0;
     struct part *part = (struct part *)calloc((size_t)n, sizeof *part);
@@ -197,19 +202,25 @@ void cuda_attention_close(struct device *device) {
 
 int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) {
     if (d->compute < 80) {
-        return err_set(e, ERR_CONFIG, "attention: this GPU has compute capability %d.%d, needed is 8.0 or later",
+        return err_set(e, ERR_CONFIG,
+                       "attention: this GPU has compute capability %d.%d, needed is 8.0 or later",
                        d->compute / 10, d->compute % 10);
     }
     if (head_dim == 32 || head_dim == 64 || head_dim == 128) return 0;
     return err_set(e, ERR_CONFIG,
-                   "attention: model.head_dim %d is not supported on a GPU; supported: 32, 64, 128 (bf16)", head_dim);
+                   "attention: model.head_dim %d is not supported on a GPU; supported: 32, 64, 128 (bf16)",
+                   head_dim);
 }
 
-static int check_rows(const char *name, const struct tensor *t, int64_t rows, int64_t columns, struct err *e) {
+static int check_rows(const char *name, const struct tensor *t, int64_t rows, int64_t columns,
+                      struct err *e) {
     if (t->dtype != DTYPE_BF16)
-        return err_set(e, ERR_CONFIG, "attention: %s is fp32; on a GPU q, k, v, o and their gradients are bf16", name);
-    if (t->data == NULL || t->rank != 2 || t->shape[0] != rows || t->shape[1] != columns || t->stride[0] < columns) {
-        return err_set(e, ERR_BUG, "attention: %s is not [%lld, %lld]", name, (long long)rows, (long long)columns);
+        return err_set(e, ERR_CONFIG,
+                       "attention: %s is fp32; on a GPU q, k, v, o and their gradients are bf16", name);
+    if (t->data == NULL || t->rank != 2 || t->shape[0] != rows || t->shape[1] != columns ||
+        t->stride[0] < columns) {
+        return err_set(e, ERR_BUG, "attention: %s is not [%lld, %lld]", name, (long long)rows,
+                       (long long)columns);
     }
     if ((uintptr_t)t->data % 16 != 0 || t->stride[0] % 8 != 0)
         return err_set(e, ERR_BUG, "attention: rows of %s are not 16-byte aligned", name);
@@ -241,28 +252,31 @@ static int list_masks(const struct mask *one, const struct mask *const *many, in
 static int check_heads(const struct cuda_device *d, int64_t sequences, int heads, int kv_heads, int head_dim,
                        struct err *e) {
     if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0 || sequences < 0 || sequences > 1 << 20)
-        return err_set(e, ERR_BUG, "attention: %d heads on %d, %lld sequences", heads, kv_heads, (long long)sequences);
+        return err_set(e, ERR_BUG, "attention: %d heads on %d, %lld sequences", heads, kv_heads,
+                       (long long)sequences);
     return cuda_attention_supports(d, head_dim, e);
 }
 
 // ---- tensor maps: how the copy engine of sm_90 sees q, k, v and their like
 
-typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *, const cuuint64_t *,
-                           const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                           CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 static int find_encode(encode_fn **out, struct err *e) {
 #ifdef __CUDACC__
     void *f = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-    cudaError_t rc = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
+    cudaError_t rc =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
 #else
     cudaError_t rc = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &f, cudaEnableDefault, &found);
 #endif
     *out = (encode_fn *)f;
     if (rc == cudaSuccess && found != cudaDriverEntryPointSuccess)
-        return err_set(e, ERR_DEVICE, "attention: the driver has no cuTensorMapEncodeTiled; CUDA 12 or later is needed");
+        return err_set(e, ERR_DEVICE,
+                       "attention: the driver has no cuTensorMapEncodeTiled; CUDA 12 or later is needed");
     return cuda_check(rc, "attention: cuTensorMapEncodeTiled", e);
 #else
     *out = cuTensorMapEncodeTiled;
@@ -272,16 +286,17 @@ static int find_encode(encode_fn **out, struct err *e) {
 
 // Boxes of 64 columns and `box` rows of one sequence; what lies beyond a sequence reads as zero and is not
 // written.
-static int make_map(encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns, int rows, int sequences,
-                    int box, struct err *e) {
+static int make_map(encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns, int rows,
+                    int sequences, int box, struct err *e) {
     const cuuint64_t dim[3] = {(cuuint64_t)columns, (cuuint64_t)rows, (cuuint64_t)sequences};
     const cuuint64_t stride[2] = {(cuuint64_t)r.stride * 2, (cuuint64_t)r.stride * 2 * (cuuint64_t)rows};
     const cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
     CUresult rc = encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, r.data, dim, stride, boxes, steps,
-                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (rc == CUDA_SUCCESS) return 0;
-    return err_set(e, ERR_DEVICE, "attention: no tensor map of [%d, %d, %d] rows %lld apart (CUDA driver error %d)",
+    return err_set(e, ERR_DEVICE,
+                   "attention: no tensor map of [%d, %d, %d] rows %lld apart (CUDA driver error %d)",
                    sequences, rows, columns, (long long)r.stride, (int)rc);
 }
 
@@ -302,7 +317,8 @@ static __global__ void combine(const struct attention_task t, int head_dim) {
     for (int c = (int)threadIdx.x; c < head_dim; c += (int)blockDim.x) {
         float o = 0;
         for (int s = 0; s < t.splits; s++)
-            o += exp2_fast((t.weight[s * rows + row] - base) * ATTENTION_LOG2E) * t.part[(s * rows + row) * head_dim + c];
+            o += exp2_fast((t.weight[s * rows + row] - base) * ATTENTION_LOG2E) *
+                 t.part[(s * rows + row) * head_dim + c];
         t.o.data[token * t.o.stride + h * head_dim + c] = __float2bfloat16(o * inverse);
     }
 }
@@ -338,7 +354,8 @@ static int at_least_one(int64_t n) {
     return n < 1 ? 1 : (int)n;
 }
 
-static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim, struct err *e) {
+static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim,
+                          struct err *e) {
     enum { L2_SHARE = 24 << 20 }; // bytes of k and v that may stay
     struct sm90_forward f = {};
     encode_fn *encode = NULL;
@@ -357,8 +374,8 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
     return cuda_check(attention_forward_sm90(&f, head_dim, blocks, d->stream), "attention", e);
 }
 
-static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
-                       struct err *e) {
+static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim,
+                       const struct mask *const *masks, struct err *e) {
     const struct cache_entry *c = NULL;
     t->splits = 1;
     if (is_hopper(d, head_dim) && t->keys > 0) {
@@ -413,7 +430,8 @@ static __global__ void rows_prepare(const struct attention_task t, int head_dim)
     float sum = 0, lse2 = INFINITY;
     if (b < t.sequences && q < t.queries) {
         int64_t row = b * t.queries + q;
-        const bf16 *o = t.o.data + row * t.o.stride + h * head_dim, *g = t.d_o.data + row * t.d_o.stride + h * head_dim;
+        const bf16 *o = t.o.data + row * t.o.stride + h * head_dim,
+                   *g = t.d_o.data + row * t.d_o.stride + h * head_dim;
         for (int c = 2 * (int)threadIdx.x; c < head_dim; c += 64) {
             float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(o + c)),
                    y = __bfloat1622float2(*(const __nv_bfloat162 *)(g + c));
@@ -455,7 +473,8 @@ static int backward_room(struct cuda_device *d, struct sm90_backward *f, int hea
     t->lse2 = (float *)(block + flags);
     f->dq = (float *)(block + flags + row_bytes);
     rc = cuda_check(cudaMemsetAsync(block, 0, flags, d->stream), "attention_backward", e);
-    if (rc == 0 && f->free_order) rc = cuda_check(cudaMemsetAsync(f->dq, 0, dq, d->stream), "attention_backward", e);
+    if (rc == 0 && f->free_order)
+        rc = cuda_check(cudaMemsetAsync(f->dq, 0, dq, d->stream), "attention_backward", e);
     return rc;
 }
 
@@ -498,11 +517,12 @@ static int backward_hopper(struct cuda_device *d, const struct attention_task *t
     if (rc == 0) rc = prepare(d, &f.t, head_dim, e);
     int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
     return rc != 0 ? rc
-                   : cuda_check(attention_backward_sm90(&f, head_dim, blocks, d->stream), "attention_backward", e);
+                   : cuda_check(attention_backward_sm90(&f, head_dim, blocks, d->stream),
+                                "attention_backward", e);
 }
 
-static int backward_run(struct cuda_device *d, struct attention_task *t, int head_dim, const struct mask *const *masks,
-                        struct err *e) {
+static int backward_run(struct cuda_device *d, struct attention_task *t, int head_dim,
+                        const struct mask *const *masks, struct err *e) {
     const struct cache_entry *c = NULL, *turned = NULL;
     struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_BACKWARD_COLUMNS, 0};
     t->padded = (t->queries + SM80_ROWS - 1) / SM80_ROWS * SM80_ROWS;
@@ -521,7 +541,8 @@ static int backward_run(struct cuda_device *d, struct attention_task *t, int hea
                       "attention_backward", e);
 }
 
-static int check_backward(const struct op_attention_backward_args *a, int64_t q_rows, int64_t k_rows, struct err *e) {
+static int check_backward(const struct op_attention_backward_args *a, int64_t q_rows, int64_t k_rows,
+                          struct err *e) {
     int64_t q = (int64_t)a->heads * a->head_dim, k = (int64_t)a->kv_heads * a->head_dim;
     int rc = check_rows("q", &a->q, q_rows, q, e);
     if (rc == 0) rc = check_rows("k", &a->k, k_rows, k, e);
@@ -533,7 +554,8 @@ static int check_backward(const struct op_attention_backward_args *a, int64_t q_
     return rc == 0 ? check_rows("dv", &a->dv, k_rows, k, e) : rc;
 }
 
-int cuda_attention_backward(struct device *device, const struct op_attention_backward_args *a, struct err *e) {
+int cuda_attention_backward(struct device *device, const struct op_attention_backward_args *a,
+                            struct err *e) {
     struct cuda_device *d = cuda_of(device);
     int rc = check_heads(d, a->sequences, a->heads, a->kv_heads, a->head_dim, e);
     if (rc != 0 || a->sequences == 0) return rc;

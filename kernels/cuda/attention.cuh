@@ -70,7 +70,8 @@ static __device__ __forceinline__ void walk_enter(struct tile_walk *w, int skip)
 }
 
 // The steps [first, end) of a row tile.
-static __device__ __forceinline__ struct tile_walk walk_begin(const struct mask_view *m, int tile, int first, int end) {
+static __device__ __forceinline__ struct tile_walk walk_begin(const struct mask_view *m, int tile, int first,
+                                                              int end) {
     struct tile_walk w;
     w.range = m->range + m->tile[tile].first;
     w.left = end - first;
@@ -112,8 +113,8 @@ static __device__ __forceinline__ uint32_t low_bits(int n) {
 
 // Bit i: the row sees column lo + i. Called with ascending lo.
 template <int WORDS>
-static __device__ __forceinline__ void row_bits(const struct mask_interval *interval, struct row_cursor *c, int lo,
-                                                uint32_t (&bits)[WORDS]) {
+static __device__ __forceinline__ void row_bits(const struct mask_interval *interval, struct row_cursor *c,
+                                                int lo, uint32_t (&bits)[WORDS]) {
 #pragma unroll
     for (int w = 0; w < WORDS; w++) bits[w] = 0;
     while (c->at < c->end && interval[c->at].hi <= lo) c->at++;
@@ -128,8 +129,8 @@ static __device__ __forceinline__ void row_bits(const struct mask_interval *inte
 
 // The kernels, one launcher each.
 cudaError_t attention_forward_sm80(const struct attention_task *t, int head_dim, cudaStream_t stream);
-cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned, int key_tiles,
-                                    int head_dim, cudaStream_t stream);
+cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned,
+                                    int key_tiles, int head_dim, cudaStream_t stream);
 enum { SM80_ROWS = 128, SM80_COLUMNS = 64, SM80_BACKWARD_COLUMNS = 32 };
 
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention in fp32, for debugging (cuda.precision fp32 and tf32) and as an oracle: any head dim up to 256, a warp per
-// query and head forward and for dq, a warp per key and kv head for dk and dv; every sum runs over the other side in
-// order. o = softmax(q k^T + mask) v; with p = exp(s - lse), D = sum o do: dv = p^T do, ds = p (do v^T - D),
-// dq = ds k, dk = ds^T q. Reads all keys once per query: nothing that should be fast.
+// Attention in fp32, for debugging (cuda.precision fp32 and tf32) and as an oracle: any head dim up to 256, a
+// warp per query and head forward and for dq, a warp per key and kv head for dk and dv; every sum runs over
+// the other side in order. o = softmax(q k^T + mask) v; with p = exp(s - lse), D = sum o do: dv = p^T do, ds
+// = p (do v^T - D), dq = ds k, dk = ds^T q. Reads all keys once per query: nothing that should be fast.
 #include <stdlib.h>
 
 #include "kernels/cuda/kernel.cuh"
@@ -39,7 +39,8 @@ __device__ __forceinline__ float dot_head(const float *a, const float *b) {
 }
 
 static __global__ void f32_forward(f32_task t) {
-    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, row = unit / t.heads, head = unit % t.heads;
+    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, row = unit / t.heads,
+        head = unit % t.heads;
     if (row >= t.queries) return;
     int kv = head / (t.heads / t.kv_heads) * t.head_dim;
     float q[MOST], x[MOST], o[MOST] = {}, top = -INFINITY, sum = 0;
@@ -58,11 +59,13 @@ static __global__ void f32_forward(f32_task t) {
 #pragma unroll
     for (int j = 0; j < MOST; j++) o[j] = sum > 0 ? o[j] / sum : 0;
     put_head(t.out.row(row) + head * t.head_dim, t.head_dim, o);
-    if (threadIdx.x % CUDA_WARP == 0) t.lse[(int64_t)row * t.heads + head] = sum > 0 ? top + logf(sum) : -INFINITY;
+    if (threadIdx.x % CUDA_WARP == 0)
+        t.lse[(int64_t)row * t.heads + head] = sum > 0 ? top + logf(sum) : -INFINITY;
 }
 
 static __global__ void f32_queries(f32_task t) {
-    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, row = unit / t.heads, head = unit % t.heads;
+    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, row = unit / t.heads,
+        head = unit % t.heads;
     if (row >= t.queries) return;
     int at = head * t.head_dim, kv = head / (t.heads / t.kv_heads) * t.head_dim;
     float q[MOST], g[MOST], x[MOST], dq[MOST] = {}, lse = t.lse[(int64_t)row * t.heads + head];
@@ -90,7 +93,8 @@ __device__ __forceinline__ bool sees(const f32_task &t, int row, int key) {
 }
 
 static __global__ void f32_keys(f32_task t) {
-    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, key = unit / t.kv_heads, kv = unit % t.kv_heads;
+    int unit = (int)blockIdx.x * WARPS + (int)threadIdx.x / CUDA_WARP, key = unit / t.kv_heads,
+        kv = unit % t.kv_heads;
     if (key >= t.keys) return;
     int group = t.heads / t.kv_heads;
     float k[MOST], v[MOST], q[MOST], g[MOST], x[MOST], dk[MOST] = {}, dv[MOST] = {};
@@ -138,11 +142,12 @@ static rows_of<float> out_rows(const struct tensor *t, int64_t first) {
     return rows_of<float>{r.at + first * r.ld, r.ld};
 }
 
-static bool is_whole(const struct tensor *q, const struct tensor *k, const struct tensor *v, int64_t sequences, int heads,
-                     int kv_heads, int64_t hd) {
-    return sequences > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && hd > 0 && hd <= MOST * CUDA_WARP &&
-           q->shape[0] % sequences == 0 && k->shape[0] % sequences == 0 && cuda_is_f32(q, q->shape[0], heads * hd) &&
-           cuda_is_f32(k, k->shape[0], kv_heads * hd) && cuda_is_f32(v, k->shape[0], kv_heads * hd);
+static bool is_whole(const struct tensor *q, const struct tensor *k, const struct tensor *v,
+                     int64_t sequences, int heads, int kv_heads, int64_t hd) {
+    return sequences > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && hd > 0 &&
+           hd <= MOST * CUDA_WARP && q->shape[0] % sequences == 0 && k->shape[0] % sequences == 0 &&
+           cuda_is_f32(q, q->shape[0], heads * hd) && cuda_is_f32(k, k->shape[0], kv_heads * hd) &&
+           cuda_is_f32(v, k->shape[0], kv_heads * hd);
 }
 
 static int64_t units(int64_t rows, int heads) {
@@ -152,14 +157,16 @@ static int64_t units(int64_t rows, int heads) {
 int cuda_attention_f32(struct device *d, const struct op_attention_args *a, struct err *e) {
     int64_t sq = a->q.shape[0] / a->sequences, sk = a->k.shape[0] / a->sequences;
     CUDA_REQUIRE(is_whole(&a->q, &a->k, &a->v, a->sequences, a->heads, a->kv_heads, a->head_dim));
-    CUDA_REQUIRE(cuda_is_f32(&a->o, a->q.shape[0], a->q.shape[1]) && cuda_is_vector(&a->lse, a->q.shape[0] * a->heads));
+    CUDA_REQUIRE(cuda_is_f32(&a->o, a->q.shape[0], a->q.shape[1]) &&
+                 cuda_is_vector(&a->lse, a->q.shape[0] * a->heads));
     int rc = 0;
     for (int64_t b = 0; !rc && b < a->sequences; b++) {
         f32_task t = {};
         t.q = in_rows(&a->q, b * sq), t.k = in_rows(&a->k, b * sk), t.v = in_rows(&a->v, b * sk);
         t.out = out_rows(&a->o, b * sq);
         t.lse = tensor_f32(&a->lse) + b * sq * a->heads;
-        t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads, t.head_dim = a->head_dim;
+        t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads,
+        t.head_dim = a->head_dim;
         rc = stage_mask(d, a->masks ? a->masks[b] : a->mask, &t, e);
         if (!rc) rc = CUDA_RUN(d, f32_forward, units(sq, a->heads), CUDA_THREADS, 0, t);
     }
@@ -180,7 +187,8 @@ int cuda_attention_backward_f32(struct device *d, const struct op_attention_back
         t.o = in_rows(&a->o, b * sq), t.d_o = in_rows(&a->d_o, b * sq);
         t.dq = out_rows(&a->dq, b * sq), t.dk = out_rows(&a->dk, b * sk), t.dv = out_rows(&a->dv, b * sk);
         t.lse = tensor_f32(&a->lse) + b * sq * a->heads;
-        t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads, t.head_dim = a->head_dim;
+        t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads,
+        t.head_dim = a->head_dim;
         rc = stage_mask(d, a->masks ? a->masks[b] : a->mask, &t, e);
         if (!rc) rc = CUDA_RUN(d, f32_queries, units(sq, a->heads), CUDA_THREADS, 0, t);
         if (!rc) rc = CUDA_RUN(d, f32_keys, units(sk, a->kv_heads), CUDA_THREADS, 0, t);

@@ -34,17 +34,20 @@ static __device__ __forceinline__ void load_rows(uint32_t to, const bf16 *from, 
 }
 
 // A: rows row .. row + 15, columns 16 k ..
-template <int D> static __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int k) {
+template <int D>
+static __device__ __forceinline__ void load_a(uint32_t (&a)[4], uint32_t tile, int row, int k) {
     int lane = (int)threadIdx.x % 32, m = lane / 8;
     ldmatrix4(a, tile + at<D>(row + m % 2 * 8 + lane % 8, 2 * k + m / 2));
 }
 // B for C += A tile^T: rows n .. n + 15 of the tile are columns of C; b[0..1], b[2..3] for 8 each.
-template <int D> static __device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
+template <int D>
+static __device__ __forceinline__ void load_b(uint32_t (&b)[4], uint32_t tile, int n, int k) {
     int lane = (int)threadIdx.x % 32, m = lane / 8;
     ldmatrix4(b, tile + at<D>(n + m / 2 * 8 + lane % 8, 2 * k + m % 2));
 }
 // B for C += A tile: rows k .. k + 15, columns 8 n .. 8 n + 15.
-template <int D> static __device__ __forceinline__ void load_b_turned(uint32_t (&b)[4], uint32_t tile, int k, int n) {
+template <int D>
+static __device__ __forceinline__ void load_b_turned(uint32_t (&b)[4], uint32_t tile, int k, int n) {
     int lane = (int)threadIdx.x % 32, m = lane / 8;
     ldmatrix4_turned(b, tile + at<D>(k + m % 2 * 8 + lane % 8, n + m / 2));
 }
@@ -69,11 +72,13 @@ static __device__ __forceinline__ void product(float (&c)[N / 8][4], uint32_t a,
 
 // c (16 x D) += w (16 x N, rounded to bf16) times N rows of b.
 template <int D, int N>
-static __device__ __forceinline__ void accumulate(float (&c)[D / 8][4], const float (&w)[N / 8][4], uint32_t b) {
+static __device__ __forceinline__ void accumulate(float (&c)[D / 8][4], const float (&w)[N / 8][4],
+                                                  uint32_t b) {
 #pragma unroll
     for (int k = 0; k < N / 16; k++) {
         uint32_t x[4] = {pack_bf16(w[2 * k][0], w[2 * k][1]), pack_bf16(w[2 * k][2], w[2 * k][3]),
-                         pack_bf16(w[2 * k + 1][0], w[2 * k + 1][1]), pack_bf16(w[2 * k + 1][2], w[2 * k + 1][3])};
+                         pack_bf16(w[2 * k + 1][0], w[2 * k + 1][1]),
+                         pack_bf16(w[2 * k + 1][2], w[2 * k + 1][3])};
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t y[4];
@@ -86,8 +91,8 @@ static __device__ __forceinline__ void accumulate(float (&c)[D / 8][4], const fl
 
 // Writes `value` over what the thread's two rows do not see of the columns from lo on.
 template <int N>
-static __device__ __forceinline__ void hide(float (&c)[N / 8][4], const struct mask_view *m, struct row_cursor (&row)[2],
-                                            int lo, float value) {
+static __device__ __forceinline__ void hide(float (&c)[N / 8][4], const struct mask_view *m,
+                                            struct row_cursor (&row)[2], int lo, float value) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         uint32_t bits[(N + 31) / 32];
@@ -124,7 +129,8 @@ template <int D> static __device__ __forceinline__ void soften(struct forward_st
     for (int i = 0; i < 2; i++) {
         float top = f->top[i];
 #pragma unroll
-        for (int j = 0; j < SM80_COLUMNS / 8; j++) top = fmaxf(top, fmaxf(f->s[j][2 * i], f->s[j][2 * i + 1]));
+        for (int j = 0; j < SM80_COLUMNS / 8; j++)
+            top = fmaxf(top, fmaxf(f->s[j][2 * i], f->s[j][2 * i + 1]));
         top = quad_max(top);
         float base = top == -INFINITY ? 0 : top * ATTENTION_LOG2E, sum = 0;
         float old = exp2_fast(f->top[i] * ATTENTION_LOG2E - base);
@@ -147,8 +153,8 @@ template <int D> static __device__ __forceinline__ void soften(struct forward_st
 }
 
 template <int D>
-static __device__ __forceinline__ void finish(const struct attention_task &t, struct forward_state<D> *f, int split, int b,
-                                              int h, int row) {
+static __device__ __forceinline__ void finish(const struct attention_task &t, struct forward_state<D> *f,
+                                              int split, int b, int h, int row) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float sum = quad_sum(f->sum[i]), inverse = sum > 0 ? 1 / sum : 0;
@@ -175,11 +181,13 @@ template <int D> static __global__ void __launch_bounds__(THREADS, 1) forward(co
     DYNAMIC_SHARED(shared);
     enum { TILE = SM80_COLUMNS * D * 2 };
     uint32_t q_at = shared_address(shared), k_at = q_at + SM80_ROWS * D * 2, v_at = k_at + 2 * TILE;
-    int n = (int)blockIdx.x, split = n % t.splits, rank = n / t.splits % t.tiles, h = n / t.splits / t.tiles % t.heads;
+    int n = (int)blockIdx.x, split = n % t.splits, rank = n / t.splits % t.tiles,
+        h = n / t.splits / t.tiles % t.heads;
     int b = n / t.splits / t.tiles / t.heads, hk = h / (t.heads / t.kv_heads);
     struct mask_view m = t.view[b];
     int tile = m.order[rank], steps = m.tile[tile].steps;
-    int first = (int)((int64_t)steps * split / t.splits), end = (int)((int64_t)steps * (split + 1) / t.splits);
+    int first = (int)((int64_t)steps * split / t.splits),
+        end = (int)((int64_t)steps * (split + 1) / t.splits);
     struct tile_walk w = walk_begin(&m, tile, first, end);
     int q0 = tile * SM80_ROWS, lane = (int)threadIdx.x % 32, warp_row = (int)threadIdx.x / 32 * 16;
     const bf16 *k = t.k.data + (int64_t)b * t.keys * t.k.stride + hk * D;
@@ -243,10 +251,12 @@ static __global__ void __launch_bounds__(THREADS, 1) backward(const struct atten
         int column_head = KEYS ? h : h / group;
         auto load = [&](int j, int stage) {
             int column = j * COLUMNS;
-            load_rows<D, COLUMNS>(b1 + stage * TILE, c1.data + (column_at + column) * c1.stride + column_head * D, c1.stride,
-                            columns - column);
-            load_rows<D, COLUMNS>(b2 + stage * TILE, c2.data + (column_at + column) * c2.stride + column_head * D, c2.stride,
-                            columns - column);
+            load_rows<D, COLUMNS>(b1 + stage * TILE,
+                                  c1.data + (column_at + column) * c1.stride + column_head * D, c1.stride,
+                                  columns - column);
+            load_rows<D, COLUMNS>(b2 + stage * TILE,
+                                  c2.data + (column_at + column) * c2.stride + column_head * D, c2.stride,
+                                  columns - column);
         };
         const float *lse2 = t.lse2 + ((int64_t)b * t.heads + h) * (2 * t.padded);
         struct row_cursor cursor[2];
@@ -334,24 +344,26 @@ cudaError_t attention_forward_sm80(const struct attention_task *t, int head_dim,
 }
 
 template <int D>
-static cudaError_t launch_backward(const struct attention_task *t, const struct mask_view *turned, int key_tiles,
-                                   cudaStream_t stream) {
+static cudaError_t launch_backward(const struct attention_task *t, const struct mask_view *turned,
+                                   int key_tiles, cudaStream_t stream) {
     size_t bytes = (2 * SM80_ROWS + 4 * SM80_BACKWARD_COLUMNS) * D * 2;
     cudaError_t rc = launch_room(backward<D, false>, bytes);
     if (rc == cudaSuccess) rc = launch_room(backward<D, true>, bytes);
     if (rc != cudaSuccess) return rc;
     unsigned units = (unsigned)t->sequences * (unsigned)t->tiles;
-    if (units > 0) rc = LAUNCH((backward<D, false>), dim3(units * (unsigned)t->heads), dim3(THREADS), bytes, stream, *t);
+    if (units > 0)
+        rc = LAUNCH((backward<D, false>), dim3(units * (unsigned)t->heads), dim3(THREADS), bytes, stream, *t);
     struct attention_task keys = *t;
     keys.view = turned;
     keys.tiles = key_tiles;
     units = (unsigned)t->sequences * (unsigned)key_tiles;
     if (rc != cudaSuccess || units == 0) return rc;
-    return LAUNCH((backward<D, true>), dim3(units * (unsigned)t->kv_heads), dim3(THREADS), bytes, stream, keys);
+    return LAUNCH((backward<D, true>), dim3(units * (unsigned)t->kv_heads), dim3(THREADS), bytes, stream,
+                  keys);
 }
 
-cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned, int key_tiles,
-                                    int head_dim, cudaStream_t stream) {
+cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned,
+                                    int key_tiles, int head_dim, cudaStream_t stream) {
     return head_dim == 32   ? launch_backward<32>(t, turned, key_tiles, stream)
            : head_dim == 64 ? launch_backward<64>(t, turned, key_tiles, stream)
                             : launch_backward<128>(t, turned, key_tiles, stream);

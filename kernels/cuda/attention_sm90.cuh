@@ -13,12 +13,12 @@
 #endif
 
 enum {
-    SM90_ROWS = 128,         // queries of a forward tile
-    SM90_KEYS = 128,         // keys of a tile, both passes
-    SM90_QUERIES = 64,       // queries of a backward tile
-    SM90_THREADS = 384,      // a producer warpgroup and two consumers
-    SM90_PANEL = 128 * 128,  // bytes of 128 rows of 64 bf16
-    SM90_WAVE = 16,          // key tiles of a head that follow one another in the backward queue, at least
+    SM90_ROWS = 128,        // queries of a forward tile
+    SM90_KEYS = 128,        // keys of a tile, both passes
+    SM90_QUERIES = 64,      // queries of a backward tile
+    SM90_THREADS = 384,     // a producer warpgroup and two consumers
+    SM90_PANEL = 128 * 128, // bytes of 128 rows of 64 bf16
+    SM90_WAVE = 16,         // key tiles of a head that follow one another in the backward queue, at least
 };
 
 struct sm90_forward {
@@ -31,8 +31,8 @@ struct sm90_forward {
 
 struct sm90_backward {
     CUtensorMap q, k, v, d_o, dk, dv;
-    struct attention_task t;         // view: queries by keys, tiles of 64 x 128
-    const struct mask_view *turned;  // keys by queries, 128 x 64
+    struct attention_task t;        // view: queries by keys, tiles of 64 x 128
+    const struct mask_view *turned; // keys by queries, 128 x 64
     int key_tiles, wave, items;
     int units, group; // sequences * kv heads; query heads to a kv head
     bool free_order;
@@ -41,8 +41,10 @@ struct sm90_backward {
     float *dq;      // [sequences][heads][tiles][64 D], in the order of the accumulators' registers
 };
 
-cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks, cudaStream_t stream);
-cudaError_t attention_backward_sm90(const struct sm90_backward *b, int head_dim, int blocks, cudaStream_t stream);
+cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks,
+                                   cudaStream_t stream);
+cudaError_t attention_backward_sm90(const struct sm90_backward *b, int head_dim, int blocks,
+                                    cudaStream_t stream);
 
 // A ring's place and the parity of its round.
 struct ring {
@@ -67,7 +69,8 @@ static __device__ __forceinline__ void store_pair(unsigned char *shared, uint32_
 }
 
 // The first of a row's intervals that ends beyond column lo.
-static __device__ __forceinline__ struct row_cursor row_from(const struct mask_view *m, int row, int rows, int lo) {
+static __device__ __forceinline__ struct row_cursor row_from(const struct mask_view *m, int row, int rows,
+                                                             int lo) {
     struct row_cursor c = cursor_of(m, row, rows);
     int end = c.end;
     while (c.at < end) {
@@ -81,10 +84,11 @@ static __device__ __forceinline__ struct row_cursor row_from(const struct mask_v
     return c;
 }
 
-// Hides what the thread's two rows (row, row + 8) do not see of the N columns from lo on. Seldom run: it looks
-// its place up anew rather than keep registers between calls.
+// Hides what the thread's two rows (row, row + 8) do not see of the N columns from lo on. Seldom run: it
+// looks its place up anew rather than keep registers between calls.
 template <int N>
-static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct mask_view *m, int row, int rows, int lo) {
+static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct mask_view *m, int row, int rows,
+                                              int lo) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         struct row_cursor c = row_from(m, row + 8 * i, rows, lo);
@@ -100,7 +104,8 @@ static __device__ __forceinline__ void hide90(float (&s)[N / 2], const struct ma
 }
 
 // An accumulator (64 x N) as the A operand of a product over its columns.
-template <int N> static __device__ __forceinline__ void to_bf16(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
+template <int N>
+static __device__ __forceinline__ void to_bf16(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
 #pragma unroll
     for (int i = 0; i < N / 4; i++) p[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }

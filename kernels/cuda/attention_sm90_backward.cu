@@ -15,13 +15,13 @@
 // Per step at D = 128: 10.5 MFLOP, 1.4 us at the datasheet's 990 TFLOP/s; Q and dO 32 KB in, dq 32 KB added
 // in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32 and the
 // next s 32), p and ds as bf16 32: 224 at the most crowded point, of 232 or 240.
-// Shared memory at D = 128: k, v 64 KB (also dk, dv on their way out), two stages of q, dO 64 KB, ds 32 KB, dq
-// 32 KB.
+// Shared memory at D = 128: k, v 64 KB (also dk, dv on their way out), two stages of q, dO 64 KB, ds 32 KB,
+// dq 32 KB.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
 
-enum { BAR_BOTH = 1, BAR_STORE = 2 }; // of both consumers; of one of them
+enum { BAR_BOTH = 1, BAR_STORE = 2 };        // of both consumers; of one of them
 enum { STAGES = 2, QUERIES = SM90_QUERIES }; // the consumers count on two
 
 template <int D> struct plan {
@@ -72,8 +72,8 @@ __device__ __forceinline__ void publish(const struct sm90_backward &f, int item,
 }
 
 // How many key tiles add to this query tile before ours does.
-__device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const struct mask_view *m, int query_tile,
-                                            int key_tile) {
+__device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const struct mask_view *m,
+                                            int query_tile, int key_tile) {
     int wave = key_tile / f.wave * f.wave, end = wave + f.wave, turn = 0;
     struct schedule_tile t = m->tile[query_tile];
     for (int i = t.first; i < t.first + t.count; i++) {
@@ -87,22 +87,24 @@ __device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const
 
 // A box of 64 columns for each panel of a tile.
 template <int D>
-__device__ __forceinline__ void load_panels(uint32_t to, int panel, const CUtensorMap *map, uint32_t full, int head,
-                                            int row, int b) {
+__device__ __forceinline__ void load_panels(uint32_t to, int panel, const CUtensorMap *map, uint32_t full,
+                                            int head, int row, int b) {
 #pragma unroll
     for (int c = 0; c < D; c += 64, to += (uint32_t)panel) tma_load(to, map, full, head * D + c, row, b);
 }
 
 // One step's queries. Registers are scarce here: little is carried, most is worked out anew.
 template <int D>
-__device__ __forceinline__ void load_queries(const struct sm90_backward &f, uint32_t base, const volatile int *item, int h, int j, int step) {
+__device__ __forceinline__ void load_queries(const struct sm90_backward &f, uint32_t base,
+                                             const volatile int *item, int h, int j, int step) {
     typedef plan<D> P;
     int at = step % STAGES;
     uint32_t full = base + P::Q_FULL + 8 * at;
     mbar_wait(base + P::EMPTY + 8 * at, (uint32_t)(step / STAGES & 1) ^ 1);
     mbar_expect(full, P::TILE_Q + 8 * QUERIES);
     load_panels<D>(base + P::Q + at * P::TILE_Q, P::PANEL_Q, &f.q, full, h, j * QUERIES, item[1]);
-    uint32_t row = (uint32_t)(item[1] * f.t.heads + h) * (uint32_t)(2 * f.t.padded) + (uint32_t)j * (2 * QUERIES);
+    uint32_t row =
+        (uint32_t)(item[1] * f.t.heads + h) * (uint32_t)(2 * f.t.padded) + (uint32_t)j * (2 * QUERIES);
     bulk_load(base + P::ROWS + at * QUERIES * 8, f.t.lse2 + row, 8 * QUERIES, full);
     full = base + P::G_FULL + 8 * at;
     mbar_expect(full, P::TILE_Q);
@@ -111,7 +113,8 @@ __device__ __forceinline__ void load_queries(const struct sm90_backward &f, uint
 
 // An item's keys and values.
 template <int D>
-__device__ __forceinline__ void load_keys(const struct sm90_backward &f, uint32_t base, const volatile int *item, int n) {
+__device__ __forceinline__ void load_keys(const struct sm90_backward &f, uint32_t base,
+                                          const volatile int *item, int n) {
     typedef plan<D> P;
     mbar_wait(base + P::KV_EMPTY, (uint32_t)(n & 1) ^ 1);
     mbar_expect(base + P::KV_FULL, 2 * P::TILE_K);
@@ -125,18 +128,21 @@ struct lean_walk {
     int h, i, j;
 };
 
-__device__ __forceinline__ const struct schedule_tile *tile_of(const struct sm90_backward &f, const volatile int *item) {
+__device__ __forceinline__ const struct schedule_tile *tile_of(const struct sm90_backward &f,
+                                                               const volatile int *item) {
     return f.turned[item[1]].tile + item[0];
 }
 
-__device__ __forceinline__ void lean_begin(const struct sm90_backward &f, const volatile int *item, struct lean_walk *w) {
+__device__ __forceinline__ void lean_begin(const struct sm90_backward &f, const volatile int *item,
+                                           struct lean_walk *w) {
     w->h = item[2] * f.group;
     w->i = tile_of(f, item)->first;
     w->j = item[3] > 0 ? f.turned[item[1]].range[w->i].lo : 0;
 }
 
 // False: the item is over.
-__device__ __forceinline__ bool lean_next(const struct sm90_backward &f, const volatile int *item, struct lean_walk *w) {
+__device__ __forceinline__ bool lean_next(const struct sm90_backward &f, const volatile int *item,
+                                          struct lean_walk *w) {
     if (++w->j < f.turned[item[1]].range[w->i].hi) return true;
     const struct schedule_tile *t = tile_of(f, item);
     if (++w->i == t->first + t->count) {
@@ -170,8 +176,9 @@ __device__ __forceinline__ void produce(const struct sm90_backward &f, uint32_t 
 
 // Adds the shares of dq, each in its turn.
 template <int D>
-__device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_t base, const volatile int *item,
-                                          const struct lean_walk *w, uint32_t parity) {
+__device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_t base,
+                                          const volatile int *item, const struct lean_walk *w,
+                                          uint32_t parity) {
     typedef plan<D> P;
     int at = (item[1] * f.t.heads + w->h) * f.t.tiles + w->j;
     uint32_t turn = f.free_order ? 1 : turn_of(f, f.t.view + item[1], w->j, item[0]);
@@ -194,7 +201,8 @@ __device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_
 }
 
 template <int D>
-__device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t base, const volatile int *items) {
+__device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t base,
+                                       const volatile int *items) {
     typedef plan<D> P;
     uint32_t parity = 0;
 #pragma unroll 1
@@ -220,13 +228,15 @@ __device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t b
 template <int D> __device__ __forceinline__ void issue_turned(float (&c)[32], uint32_t a, uint32_t b) {
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
-        uint32_t at_a = (uint32_t)(i / 4 * SM90_PANEL + i % 4 * 32), at_b = (uint32_t)(i / 4 * plan<D>::PANEL_Q + i % 4 * 32);
+        uint32_t at_a = (uint32_t)(i / 4 * SM90_PANEL + i % 4 * 32),
+                 at_b = (uint32_t)(i / 4 * plan<D>::PANEL_Q + i % 4 * 32);
         wgmma<0, 0>(c, wgmma_matrix(a + at_a, 0), wgmma_matrix(b + at_b, 0), i > 0);
     }
 }
 
 // c (64 keys x D) += w (64 keys x 64 queries) times a stage of 64 queries.
-template <int D> __device__ __forceinline__ void issue_gradient(float (&c)[D / 2], const uint32_t (&w)[16], uint32_t b) {
+template <int D>
+__device__ __forceinline__ void issue_gradient(float (&c)[D / 2], const uint32_t (&w)[16], uint32_t b) {
 #pragma unroll
     for (int i = 0; i < QUERIES / 16; i++)
         wgmma<1>(c, w + 4 * i, wgmma_matrix(b + (uint32_t)i * 2048, plan<D>::PANEL_Q), true);
@@ -236,7 +246,8 @@ template <int D> __device__ __forceinline__ void issue_gradient(float (&c)[D / 2
 template <int D> __device__ __forceinline__ void issue_dq(float (&c)[D / 4], uint32_t ds, uint32_t k) {
 #pragma unroll
     for (int i = 0; i < SM90_KEYS / 16; i++)
-        wgmma<1, 1>(c, wgmma_matrix(ds + (uint32_t)i * 2048, 0), wgmma_matrix(k + (uint32_t)i * 2048, 0), i > 0);
+        wgmma<1, 1>(c, wgmma_matrix(ds + (uint32_t)i * 2048, 0), wgmma_matrix(k + (uint32_t)i * 2048, 0),
+                    i > 0);
 }
 
 // Writes an accumulator (64 keys x D) into the panels of k or v, whence TMA takes it.
@@ -255,7 +266,8 @@ struct place {
 };
 
 // Keys that nobody sees.
-template <int D> __device__ __forceinline__ void store_nothing(const struct sm90_backward &f, const struct place &p, int who) {
+template <int D>
+__device__ __forceinline__ void store_nothing(const struct sm90_backward &f, const struct place &p, int who) {
     int first = p.tile * SM90_KEYS + 64 * who;
     for (int i = (int)threadIdx.x % 128; i < 64 * (D / 8); i += 128) {
         int key = first + i / (D / 8), c = p.hk * D + i % (D / 8) * 8;
@@ -267,8 +279,8 @@ template <int D> __device__ __forceinline__ void store_nothing(const struct sm90
 }
 
 template <int D>
-__device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned char *shared, uint32_t base, int who,
-                                        const volatile int *items) {
+__device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned char *shared, uint32_t base,
+                                        int who, const volatile int *items) {
     typedef plan<D> P;
     const struct attention_task &t = f.t;
     int thread = (int)threadIdx.x % 128, lane = thread % 32;
@@ -277,7 +289,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
     for (int n = 0;; n++) {
         int slot = n & 1;
         mbar_wait(base + P::ITEM_FULL + 8 * slot, (uint32_t)(n >> 1 & 1));
-        const struct place p = {items[4 * slot + 1], items[4 * slot + 2], items[4 * slot], items[4 * slot + 3]};
+        const struct place p = {items[4 * slot + 1], items[4 * slot + 2], items[4 * slot],
+                                items[4 * slot + 3]};
         __syncwarp();
         if (lane == 0) mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
         if (p.tile < 0) break;
@@ -311,7 +324,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 hide90<QUERIES>(s, f.turned + p.b, p.tile * SM90_KEYS + row, t.keys, j_tile * QUERIES);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                const volatile float *now = lse2 + 8 * j; // volatile: read when used; there is no room to read ahead
+                const volatile float *now =
+                    lse2 + 8 * j; // volatile: read when used; there is no room to read ahead
                 float2 l = make_float2(now[0], now[1]);
                 s[4 * j] = exp2_fast(s[4 * j] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 1] = exp2_fast(s[4 * j + 1] * ATTENTION_LOG2E - l.y);
@@ -326,7 +340,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 weights[2 * j] = pack_bf16(s[4 * j], s[4 * j + 1]);
                 weights[2 * j + 1] = pack_bf16(s[4 * j + 2], s[4 * j + 3]);
                 slopes[2 * j] = pack_bf16(s[4 * j] * (dp[4 * j] - d.x), s[4 * j + 1] * (dp[4 * j + 1] - d.y));
-                slopes[2 * j + 1] = pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));
+                slopes[2 * j + 1] =
+                    pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));
                 store_pair(shared + ds_at, swizzled<128>(row, j, lane % 4), slopes[2 * j]);
                 store_pair(shared + ds_at, swizzled<128>(row + 8, j, lane % 4), slopes[2 * j + 1]);
             }
@@ -390,7 +405,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
 #endif
 
 template <int D>
-__global__ void __launch_bounds__(SM90_THREADS, 1) backward90(const __grid_constant__ struct sm90_backward f) {
+__global__ void __launch_bounds__(SM90_THREADS, 1)
+    backward90(const __grid_constant__ struct sm90_backward f) {
 #if SM90_CODE
     typedef plan<D> P;
     DYNAMIC_SHARED(shared);
@@ -431,12 +447,14 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) backward90(const __grid_const
 // dq from its fp32 sums: a block per query tile and head. Reads 4 bytes, writes 2 per element.
 template <int D> __global__ void finish_dq(const __grid_constant__ struct sm90_backward f) {
     const struct attention_task &t = f.t;
-    int tile = (int)blockIdx.x % t.tiles, h = (int)blockIdx.x / t.tiles % t.heads, b = (int)blockIdx.x / t.tiles / t.heads;
+    int tile = (int)blockIdx.x % t.tiles, h = (int)blockIdx.x / t.tiles % t.heads,
+        b = (int)blockIdx.x / t.tiles / t.heads;
     const float4 *sum = (const float4 *)(f.dq + (int64_t)blockIdx.x * (QUERIES * D));
     bool any = t.view[b].tile[tile].steps > 0;
     for (int i = (int)threadIdx.x; i < QUERIES * D / 4; i += (int)blockDim.x) {
         int thread = i % 128, part = i / 128; // part: 8 columns
-        int row = tile * QUERIES + thread / 32 * 16 + thread % 32 / 4, c = h * D + 8 * part + 2 * (thread % 4);
+        int row = tile * QUERIES + thread / 32 * 16 + thread % 32 / 4,
+            c = h * D + 8 * part + 2 * (thread % 4);
         float4 v = any ? sum[i] : make_float4(0, 0, 0, 0);
         bf16 *to = t.dq.data + ((int64_t)b * t.queries + row) * t.dq.stride + c;
         if (row < t.queries) *(uint32_t *)to = pack_bf16(v.x, v.y);
@@ -454,6 +472,7 @@ template <int D> cudaError_t launch(const struct sm90_backward *f, int blocks, c
 
 } // namespace
 
-cudaError_t attention_backward_sm90(const struct sm90_backward *f, int head_dim, int blocks, cudaStream_t stream) {
+cudaError_t attention_backward_sm90(const struct sm90_backward *f, int head_dim, int blocks,
+                                    cudaStream_t stream) {
     return head_dim == 64 ? launch<64>(f, blocks, stream) : launch<128>(f, blocks, stream);
 }

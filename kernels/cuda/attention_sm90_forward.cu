@@ -62,7 +62,8 @@ __device__ __forceinline__ struct place place_of(const struct sm90_forward &f, i
     return p;
 }
 
-template <int D> __device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, int *items) {
+template <int D>
+__device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, int *items) {
     typedef plan<D> P;
     struct ring kv = {0, 1};
     int item = (int)atomicAdd(f.next, 1u);
@@ -78,8 +79,8 @@ template <int D> __device__ __forceinline__ void produce(const struct sm90_forwa
         mbar_wait(base + P::Q_EMPTY + 8 * slot, parity);
         mbar_expect(base + P::Q_FULL + 8 * slot, P::TILE);
         for (int c = 0; c < D / 64; c++)
-            tma_load(base + P::Q + slot * P::TILE + c * SM90_PANEL, &f.q, base + P::Q_FULL + 8 * slot, p.h * D + 64 * c,
-                     p.tile * SM90_ROWS, p.b);
+            tma_load(base + P::Q + slot * P::TILE + c * SM90_PANEL, &f.q, base + P::Q_FULL + 8 * slot,
+                     p.h * D + 64 * c, p.tile * SM90_ROWS, p.b);
         const struct mask_view m = f.t.view[p.b];
         struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
         for (; w.left > 0; walk_next(&w)) {
@@ -108,7 +109,8 @@ template <int D> __device__ __forceinline__ void issue_logits(float (&s)[64], ui
     }
 }
 
-template <int D> __device__ __forceinline__ void issue_output(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v) {
+template <int D>
+__device__ __forceinline__ void issue_output(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v) {
 #pragma unroll
     for (int i = 0; i < SM90_KEYS / 16; i++)
         wgmma<1>(o, p + 4 * i, wgmma_matrix(v + (uint32_t)i * 2048, SM90_PANEL), true);
@@ -139,9 +141,9 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&top)[2], float (&
 }
 
 template <int D>
-__device__ __forceinline__ void store_tile(const struct sm90_forward &f, const struct place &p, unsigned char *shared,
-                                           uint32_t base, int q_at, int who, const float (&o)[D / 2],
-                                           const float (&top)[2], const float (&sum)[2]) {
+__device__ __forceinline__ void
+store_tile(const struct sm90_forward &f, const struct place &p, unsigned char *shared, uint32_t base,
+           int q_at, int who, const float (&o)[D / 2], const float (&top)[2], const float (&sum)[2]) {
     int thread = (int)threadIdx.x % 128, g = thread % 32 / 4, t4 = thread % 4;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -162,14 +164,15 @@ __device__ __forceinline__ void store_tile(const struct sm90_forward &f, const s
     bar_sync(BAR_STORE + who, 128);
     if (thread == 0) {
         for (int c = 0; c < D / 64; c++)
-            tma_store(&f.o, base + q_at + c * SM90_PANEL + who * 8192, p.h * D + 64 * c, p.tile * SM90_ROWS + 64 * who,
-                      p.b);
+            tma_store(&f.o, base + q_at + c * SM90_PANEL + who * 8192, p.h * D + 64 * c,
+                      p.tile * SM90_ROWS + 64 * who, p.b);
         bulk_commit();
     }
 }
 
 // Queries that see nothing.
-template <int D> __device__ __forceinline__ void store_nothing(const struct sm90_forward &f, const struct place &p, int who) {
+template <int D>
+__device__ __forceinline__ void store_nothing(const struct sm90_forward &f, const struct place &p, int who) {
     int first = p.tile * SM90_ROWS + 64 * who, thread = (int)threadIdx.x % 128;
     for (int i = thread; i < 64 * (D / 8); i += 128) {
         int q = first + i / (D / 8);
@@ -181,8 +184,8 @@ template <int D> __device__ __forceinline__ void store_nothing(const struct sm90
 }
 
 template <int D>
-__device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned char *shared, uint32_t base, int who,
-                                        const int *items) {
+__device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned char *shared, uint32_t base,
+                                        int who, const int *items) {
     typedef plan<D> P;
     int thread = (int)threadIdx.x % 128, lane = thread % 32;
     struct ring kv = {0, 0}, vv = {0, 0};
@@ -310,11 +313,13 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
 template <int D> cudaError_t launch(const struct sm90_forward *f, int blocks, cudaStream_t stream) {
     cudaError_t rc = launch_room(forward90<D>, plan<D>::BYTES);
     return rc != cudaSuccess ? rc
-                             : LAUNCH((forward90<D>), dim3((unsigned)blocks), dim3(SM90_THREADS), plan<D>::BYTES, stream, *f);
+                             : LAUNCH((forward90<D>), dim3((unsigned)blocks), dim3(SM90_THREADS),
+                                      plan<D>::BYTES, stream, *f);
 }
 
 } // namespace
 
-cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks, cudaStream_t stream) {
+cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks,
+                                   cudaStream_t stream) {
     return head_dim == 64 ? launch<64>(f, blocks, stream) : launch<128>(f, blocks, stream);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A GPU as a device: memory, copies through pinned memory, one stream, and every error of the runtime in words.
+// A GPU as a device: memory, copies through pinned memory, one stream, and every error of the runtime in
+// words.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,13 +9,15 @@
 
 enum { LEAST_COMPUTE = 80, LEAST_DRIVER = 12000 };
 
-// An error of a kernel sticks: every later call reports it, so the process must end, and the launcher starts it
-// elsewhere (class RANK).
+// An error of a kernel sticks: every later call reports it, so the process must end, and the launcher starts
+// it elsewhere (class RANK).
 int cuda_check(cudaError_t rc, const char *what, struct err *e) {
     if (rc == cudaSuccess) return 0;
     if (rc == cudaErrorMemoryAllocation)
-        return err_set(e, ERR_MEMORY, "%s: the GPU is out of memory; orrery plan says what takes how much", what);
-    return err_set(e, ERR_DEVICE, "%s: the GPU fails: %s (CUDA error %d)", what, cudaGetErrorString(rc), (int)rc);
+        return err_set(e, ERR_MEMORY, "%s: the GPU is out of memory; orrery plan says what takes how much",
+                       what);
+    return err_set(e, ERR_DEVICE, "%s: the GPU fails: %s (CUDA error %d)", what, cudaGetErrorString(rc),
+                   (int)rc);
 }
 
 // ---- memory
@@ -26,10 +29,11 @@ static int gpu_alloc(struct device *d, void **out, size_t bytes, struct err *e) 
     if (rc != cudaErrorMemoryAllocation) return cuda_check(rc, "allocation", e);
     (void)cudaGetLastError(); // not a sticky one
     (void)cudaMemGetInfo(&free_bytes, &total);
-    return err_set(e, ERR_MEMORY,
-                   "the GPU has no room for %.2f GiB more: %.2f of %.2f GiB are free; lower train.batch or raise "
-                   "comm.shards, or see orrery plan",
-                   (double)bytes / (1 << 30), (double)free_bytes / (1 << 30), (double)total / (1 << 30));
+    return err_set(
+        e, ERR_MEMORY,
+        "the GPU has no room for %.2f GiB more: %.2f of %.2f GiB are free; lower train.batch or raise "
+        "comm.shards, or see orrery plan",
+        (double)bytes / (1 << 30), (double)free_bytes / (1 << 30), (double)total / (1 << 30));
 }
 
 static void gpu_release(struct device *d, void *p) {
@@ -69,8 +73,8 @@ static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t byte
         size_t n = bytes - done < half - p->used ? bytes - done : half - p->used;
         char *from = p->host + (size_t)p->half * half + p->used;
         memcpy(from, (const char *)src + done, n);
-        rc = cuda_check(cudaMemcpyAsync((char *)dst + done, from, n, cudaMemcpyHostToDevice, c->stream), "copy to the GPU",
-                        e);
+        rc = cuda_check(cudaMemcpyAsync((char *)dst + done, from, n, cudaMemcpyHostToDevice, c->stream),
+                        "copy to the GPU", e);
         p->used += n;
         done += n;
     }
@@ -88,8 +92,9 @@ static int gpu_copy_out(struct device *d, void *dst, const void *src, size_t byt
         rc = turn_pinned(c, p, e);
         char *to = p->host + (size_t)p->half * half;
         if (!rc)
-            rc = cuda_check(cudaMemcpyAsync(to, (const char *)src + done, n, cudaMemcpyDeviceToHost, c->stream),
-                            "copy from the GPU", e);
+            rc = cuda_check(
+                cudaMemcpyAsync(to, (const char *)src + done, n, cudaMemcpyDeviceToHost, c->stream),
+                "copy from the GPU", e);
         if (!rc) rc = cuda_check(cudaStreamSynchronize(c->stream), "copy from the GPU", e);
         if (!rc) memcpy((char *)dst + done, to, n);
         done += n;
@@ -181,7 +186,8 @@ int cuda_stage(struct device *d, const void **out, const void *host, size_t byte
     struct cuda_device *c = cuda_of(d);
     const size_t half = RING_BYTES / CUDA_HALVES, whole = (bytes + 255) / 256 * 256;
     if (whole > half)
-        return err_set(e, ERR_CONFIG, "%zu bytes of numbers per op are more than the GPU's ring of %zu: lower train.batch",
+        return err_set(e, ERR_CONFIG,
+                       "%zu bytes of numbers per op are more than the GPU's ring of %zu: lower train.batch",
                        bytes, half);
     int rc = c->ring.used + whole > half ? turn_pinned(c, &c->ring, e) : 0;
     if (rc) return rc;
@@ -189,14 +195,16 @@ int cuda_stage(struct device *d, const void **out, const void *host, size_t byte
     memcpy(c->ring.host + at, host, bytes);
     c->ring.used += whole;
     *out = c->ring_device + at;
-    return cuda_check(cudaMemcpyAsync(c->ring_device + at, c->ring.host + at, bytes, cudaMemcpyHostToDevice, c->stream),
-                      "copy of an op's numbers", e);
+    return cuda_check(
+        cudaMemcpyAsync(c->ring_device + at, c->ring.host + at, bytes, cudaMemcpyHostToDevice, c->stream),
+        "copy of an op's numbers", e);
 }
 
 // ---- queues of the collectives
 
 static int queue_open(struct device *d, void **queue, struct err *e) {
-    return cuda_check(cudaStreamCreateWithFlags((cudaStream_t *)queue, cudaStreamNonBlocking), "cudaStreamCreate", e);
+    return cuda_check(cudaStreamCreateWithFlags((cudaStream_t *)queue, cudaStreamNonBlocking),
+                      "cudaStreamCreate", e);
 }
 static void queue_close(struct device *d, void *queue) {
     if (queue) (void)cudaStreamDestroy((cudaStream_t)queue);
@@ -233,7 +241,8 @@ static const struct device_queues gpu_queues = {
 // ---- opening
 
 static const struct device_vtable gpu_vtable = {
-    "cuda", gpu_alloc, gpu_release, gpu_copy_in, gpu_copy_out, gpu_zero, gpu_add, gpu_sync, gpu_describe, gpu_close, &gpu_queues,
+    "cuda",  gpu_alloc, gpu_release,  gpu_copy_in, gpu_copy_out, gpu_zero,
+    gpu_add, gpu_sync,  gpu_describe, gpu_close,   &gpu_queues,
 };
 
 #define OP(name, doc) cuda_##name,
@@ -252,7 +261,8 @@ static const struct ops gpu_ops_f32 = {
 
 static uint64_t identity_of(const cudaDeviceProp *p) {
     uint64_t h = 14695981039346656037u;
-    for (size_t i = 0; i < sizeof p->uuid.bytes; i++) h = (h ^ (unsigned char)p->uuid.bytes[i]) * 1099511628211u;
+    for (size_t i = 0; i < sizeof p->uuid.bytes; i++)
+        h = (h ^ (unsigned char)p->uuid.bytes[i]) * 1099511628211u;
     return h ? h : 1;
 }
 
@@ -261,13 +271,15 @@ static int count_gpus(int *count, struct err *e) {
     cudaError_t rc = cudaGetDeviceCount(count);
     (void)cudaDriverGetVersion(&driver);
     if (rc == cudaErrorInsufficientDriver && driver > 0)
-        return err_set(e, ERR_ABSENT,
-                       "the NVIDIA driver is too old (CUDA %d.%d, %d.%d needed): update it, or use device=cpu",
-                       driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return err_set(
+            e, ERR_ABSENT,
+            "the NVIDIA driver is too old (CUDA %d.%d, %d.%d needed): update it, or use device=cpu",
+            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (rc == cudaErrorInsufficientDriver || rc == cudaErrorNoDevice || (rc == cudaSuccess && *count == 0))
-        return err_set(e, ERR_ABSENT,
-                       "no GPU here: nvidia-smi and CUDA_VISIBLE_DEVICES say what this process may see; without one "
-                       "use device=cpu");
+        return err_set(
+            e, ERR_ABSENT,
+            "no GPU here: nvidia-smi and CUDA_VISIBLE_DEVICES say what this process may see; without one "
+            "use device=cpu");
     return cuda_check(rc, "looking for GPUs", e);
 }
 
@@ -289,7 +301,8 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     rc = cuda_check(cudaSetDevice(c->number), "cudaSetDevice", e);
     if (!rc) rc = cuda_check(cudaGetDeviceProperties(&prop, c->number), "cudaGetDeviceProperties", e);
     if (!rc) rc = check_gpu(c, &prop, e);
-    if (!rc) rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
+    if (!rc)
+        rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
     if (!rc) rc = open_pinned(&c->stage, STAGE_BYTES, e);
     if (!rc) rc = open_pinned(&c->ring, RING_BYTES, e);
     if (!rc) rc = cuda_check(cudaMalloc((void **)&c->ring_device, RING_BYTES), "the ring", e);

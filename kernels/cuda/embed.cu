@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// From frames to tokens and back: copies and one scale, a thread per pack of the output; the sums of assemble's
-// backward run in one thread each, in order. Frames, noise levels, the stream and the slots' table are fp32, rows for
-// products and what they give T. Bytes: each input and output once.
+// From frames to tokens and back: copies and one scale, a thread per pack of the output; the sums of
+// assemble's backward run in one thread each, in order. Frames, noise levels, the stream and the slots' table
+// are fp32, rows for products and what they give T. Bytes: each input and output once.
 #include "kernels/cuda/kernel.cuh"
 
 bool cuda_slots(const struct token_map *map, struct slot_table *out) {
@@ -39,7 +39,8 @@ struct patch_shape {
 
 static patch_shape shape_of(const struct patch_grid *g, int64_t frames, int slots) {
     int side = g->patch + 2 * g->margin;
-    patch_shape s = {*g, frames * grid_tokens(g), 0, 0, (int)grid_tokens(g), g->width / g->patch, slots, 0, 0, 0};
+    patch_shape s = {*g, frames * grid_tokens(g), 0, 0, (int)grid_tokens(g), g->width / g->patch, slots, 0, 0,
+                     0};
     s.value = g->patch * g->patch * g->channels;
     s.seen = side * side * g->channels;
     s.cols = s.value + slots * s.seen;
@@ -47,8 +48,8 @@ static patch_shape shape_of(const struct patch_grid *g, int64_t frames, int slot
 }
 
 // Element `i` of the square of `side` pixels from (top, left); zero outside the picture.
-__device__ __forceinline__ float square_at(const float *frame, const struct patch_grid &g, int top, int left, int side,
-                                           int i) {
+__device__ __forceinline__ float square_at(const float *frame, const struct patch_grid &g, int top, int left,
+                                           int side, int i) {
     int line = side * g.channels, y = top + i / line, x = left + i % line / g.channels;
     if (y < 0 || y >= g.height || x < 0 || x >= g.width) return 0;
     return frame[((int64_t)y * g.width + x) * g.channels + i % g.channels];
@@ -77,13 +78,14 @@ static __global__ void patchify_kernel(rows_of<const float> z, rows_of<const flo
     }
 }
 
-template <class T, int V> static int run_patchify(struct device *d, const struct op_patchify_args *a, struct err *e) {
+template <class T, int V>
+static int run_patchify(struct device *d, const struct op_patchify_args *a, struct err *e) {
     patch_shape s = shape_of(&a->grid, a->z.shape[0], a->slots);
     s.tau_stride = a->tau_stride;
     s.frames = a->frames;
-    return CUDA_RUN(d, (patchify_kernel<T, V>), cuda_grid(s.rows * (s.cols / V), CUDA_THREADS), CUDA_THREADS, 0,
-                    cuda_rows<const float>(&a->z), cuda_rows<const float>(&a->history), (const float *)a->tau.data,
-                    cuda_rows<T>(&a->rows), s);
+    return CUDA_RUN(d, (patchify_kernel<T, V>), cuda_grid(s.rows * (s.cols / V), CUDA_THREADS), CUDA_THREADS,
+                    0, cuda_rows<const float>(&a->z), cuda_rows<const float>(&a->history),
+                    (const float *)a->tau.data, cuda_rows<T>(&a->rows), s);
 }
 
 int cuda_patchify(struct device *d, const struct op_patchify_args *a, struct err *e) {
@@ -100,7 +102,8 @@ int cuda_patchify(struct device *d, const struct op_patchify_args *a, struct err
 }
 
 template <class T>
-static __global__ void unpatchify_kernel(rows_of<const T> rows, rows_of<float> frame, int64_t frames, patch_shape s) {
+static __global__ void unpatchify_kernel(rows_of<const T> rows, rows_of<float> frame, int64_t frames,
+                                         patch_shape s) {
     int64_t elems = (int64_t)s.grid.height * s.grid.width * s.grid.channels;
     for (int64_t i = thread_number(); i < frames * elems; i += thread_count()) {
         int64_t f = i / elems;
@@ -114,22 +117,22 @@ static __global__ void unpatchify_kernel(rows_of<const T> rows, rows_of<float> f
 template <class T>
 static int run_unpatchify(struct device *d, const struct op_unpatchify_args *a, struct err *e) {
     int64_t frames = a->frame.shape[0];
-    return CUDA_RUN(d, unpatchify_kernel<T>, cuda_grid(frames * grid_frame(&a->grid), CUDA_THREADS), CUDA_THREADS, 0,
-                    cuda_rows<const T>(&a->rows), cuda_rows<float>(&a->frame), frames, shape_of(&a->grid, frames, 0));
+    return CUDA_RUN(d, unpatchify_kernel<T>, cuda_grid(frames * grid_frame(&a->grid), CUDA_THREADS),
+                    CUDA_THREADS, 0, cuda_rows<const T>(&a->rows), cuda_rows<float>(&a->frame), frames,
+                    shape_of(&a->grid, frames, 0));
 }
 
 int cuda_unpatchify(struct device *d, const struct op_unpatchify_args *a, struct err *e) {
     const struct patch_grid *g = &a->grid;
     int64_t frames = a->frame.shape[0];
-    CUDA_REQUIRE(grid_is_valid(g) && grid_frame(g) < INT32_MAX && cuda_is_f32(&a->frame, frames, grid_frame(g)));
+    CUDA_REQUIRE(grid_is_valid(g) && grid_frame(g) < INT32_MAX &&
+                 cuda_is_f32(&a->frame, frames, grid_frame(g)));
     CUDA_REQUIRE(cuda_is_rows(&a->rows, frames * grid_tokens(g), (int64_t)g->patch * g->patch * g->channels));
     if (frames == 0) return 0;
     return a->rows.dtype == DTYPE_BF16 ? run_unpatchify<bf16>(d, a, e) : run_unpatchify<float>(d, a, e);
 }
 
-template <class T> struct rows_table {
-    rows_of<T> of[OPS_MODALITIES_MAX];
-};
+template <class T> struct rows_table { rows_of<T> of[OPS_MODALITIES_MAX]; };
 template <class T> static rows_table<T> table_of(const struct tensor *e, int modalities) {
     rows_table<T> t = {};
     for (int m = 0; m < modalities; m++)
@@ -171,8 +174,8 @@ static enum dtype dtype_of(const struct tensor *e, int modalities, enum dtype ot
         if (e[m].data) return e[m].dtype;
     return otherwise;
 }
-static bool rows_fit(const struct tensor *e, const slot_table &slots, int64_t frames, int64_t width, enum dtype dtype,
-                     bool optional) {
+static bool rows_fit(const struct tensor *e, const slot_table &slots, int64_t frames, int64_t width,
+                     enum dtype dtype, bool optional) {
     for (int m = 0; m < slots.modalities; m++) {
         int64_t n = slots.first[m + 1] - slots.first[m];
         if (n == 0 || (optional && !e[m].data)) continue;
@@ -186,13 +189,14 @@ static bool rows_wide(const struct tensor *e, int modalities) {
     return true;
 }
 
-template <class T, int V> static int run_assemble(struct device *d, const struct op_assemble_args *a, struct err *e) {
+template <class T, int V>
+static int run_assemble(struct device *d, const struct op_assemble_args *a, struct err *e) {
     slot_table slots;
     if (!cuda_slots(a->map, &slots)) return err_set(e, ERR_BUG, "assemble: the token map is none");
     int64_t tokens = a->x.shape[0], width = a->x.shape[1];
-    return CUDA_RUN(d, (assemble_kernel<T, V>), cuda_grid(tokens * (width / V), CUDA_THREADS), CUDA_THREADS, 0,
-                    cuda_rows<float>(&a->x), table_of<const T>(a->e, slots.modalities), cuda_rows<const float>(&a->slot),
-                    cuda_rows<const T>(&a->act), slots, tokens, (int)width);
+    return CUDA_RUN(d, (assemble_kernel<T, V>), cuda_grid(tokens * (width / V), CUDA_THREADS), CUDA_THREADS,
+                    0, cuda_rows<float>(&a->x), table_of<const T>(a->e, slots.modalities),
+                    cuda_rows<const float>(&a->slot), cuda_rows<const T>(&a->act), slots, tokens, (int)width);
 }
 
 int cuda_assemble(struct device *d, const struct op_assemble_args *a, struct err *e) {
@@ -200,7 +204,8 @@ int cuda_assemble(struct device *d, const struct op_assemble_args *a, struct err
     int64_t frames = a->map->frames, width = a->x.shape[1];
     CUDA_REQUIRE(cuda_slots(a->map, &slots) && width < INT32_MAX);
     enum dtype dtype = dtype_of(a->e, slots.modalities, DTYPE_F32);
-    CUDA_REQUIRE(cuda_is_f32(&a->x, frames * slots.per_frame, width) && cuda_is_f32(&a->slot, slots.per_frame, width));
+    CUDA_REQUIRE(cuda_is_f32(&a->x, frames * slots.per_frame, width) &&
+                 cuda_is_f32(&a->slot, slots.per_frame, width));
     CUDA_REQUIRE(a->act.data == NULL || (cuda_is_rows(&a->act, frames, width) && a->act.dtype == dtype));
     CUDA_REQUIRE(rows_fit(a->e, slots, frames, width, dtype, false));
     if (frames == 0) return 0;
@@ -210,8 +215,8 @@ int cuda_assemble(struct device *d, const struct op_assemble_args *a, struct err
 }
 
 template <class T, int V>
-static __global__ void spread_kernel(rows_of<const float> dx, rows_table<T> de, slot_table slots, int64_t tokens,
-                                     int width) {
+static __global__ void spread_kernel(rows_of<const float> dx, rows_table<T> de, slot_table slots,
+                                     int64_t tokens, int width) {
     int packs = width / V;
     for (int64_t i = thread_number(); i < tokens * packs; i += thread_count()) {
         int64_t token = i / packs;
@@ -244,8 +249,8 @@ static __global__ void act_kernel(rows_of<const float> dx, rows_of<T> dact, int6
 
 // dslot[slot] += sum over frames.
 template <int V>
-static __global__ void slot_kernel(rows_of<const float> dx, rows_of<float> dslot, int64_t frames, int32_t per_frame,
-                                   int width) {
+static __global__ void slot_kernel(rows_of<const float> dx, rows_of<float> dslot, int64_t frames,
+                                   int32_t per_frame, int width) {
     int packs = width / V;
     for (int64_t i = thread_number(); i < (int64_t)per_frame * packs; i += thread_count()) {
         int64_t slot = i / packs;
@@ -276,8 +281,8 @@ static int run_assemble_backward(struct device *d, const struct op_assemble_back
         rc = CUDA_RUN(d, (act_kernel<T, V>), cuda_grid(frames * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
                       cuda_rows<T>(&a->dact), frames, slots.per_frame, width);
     if (!rc && a->dslot.data)
-        rc = CUDA_RUN(d, slot_kernel<V>, cuda_grid(slots.per_frame * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
-                      cuda_rows<float>(&a->dslot), frames, slots.per_frame, width);
+        rc = CUDA_RUN(d, slot_kernel<V>, cuda_grid(slots.per_frame * packs, CUDA_THREADS), CUDA_THREADS, 0,
+                      dx, cuda_rows<float>(&a->dslot), frames, slots.per_frame, width);
     return rc;
 }
 
@@ -298,8 +303,8 @@ int cuda_assemble_backward(struct device *d, const struct op_assemble_backward_a
 
 // Rows of one modality: out of the sequence, or into it.
 template <class T, int V>
-static __global__ void move_kernel(rows_of<const T> from, rows_of<T> to, bool out, int64_t frames, int32_t first,
-                                   int32_t count, int32_t per_frame, int width) {
+static __global__ void move_kernel(rows_of<const T> from, rows_of<T> to, bool out, int64_t frames,
+                                   int32_t first, int32_t count, int32_t per_frame, int width) {
     int packs = width / V;
     for (int64_t i = thread_number(); i < frames * count * packs; i += thread_count()) {
         int64_t row = i / packs, token = row / count * per_frame + first + row % count;
@@ -319,17 +324,18 @@ struct move {
 
 template <class T, int V> static int run_move(struct device *d, const struct move *a, struct err *e) {
     int64_t width = a->from->shape[1];
-    return CUDA_RUN(d, (move_kernel<T, V>), cuda_grid(a->frames * a->count * (width / V), CUDA_THREADS), CUDA_THREADS,
-                    0, cuda_rows<const T>(a->from), cuda_rows<T>(a->to), a->out, a->frames, a->first, a->count,
-                    a->per_frame, (int)width);
+    return CUDA_RUN(d, (move_kernel<T, V>), cuda_grid(a->frames * a->count * (width / V), CUDA_THREADS),
+                    CUDA_THREADS, 0, cuda_rows<const T>(a->from), cuda_rows<T>(a->to), a->out, a->frames,
+                    a->first, a->count, a->per_frame, (int)width);
 }
 
 static int move(struct device *d, const struct token_map *map, int modality, const struct tensor *x,
                 const struct tensor *rows, bool out, struct err *e) {
     slot_table slots;
     CUDA_REQUIRE(cuda_slots(map, &slots) && modality >= 0 && modality < slots.modalities);
-    struct move m = {out ? x : rows, out ? rows : x, out, map->frames, slots.first[modality],
-                     slots.first[modality + 1] - slots.first[modality], slots.per_frame};
+    struct move m = {out ? x : rows, out ? rows : x,        out,
+                     map->frames,    slots.first[modality], slots.first[modality + 1] - slots.first[modality],
+                     slots.per_frame};
     CUDA_REQUIRE(cuda_is_rows(x, map->frames * slots.per_frame, x->shape[1]) && x->dtype == rows->dtype);
     if (m.frames == 0 || m.count == 0) return 0;
     CUDA_REQUIRE(cuda_is_rows(rows, map->frames * m.count, x->shape[1]));
@@ -349,8 +355,8 @@ __device__ __forceinline__ void tau_features(float tau, float *out) {
     for (int i = 0; i < 4; i++) sincospif(tau * 0.5f * (float)(1 << i), &out[4 + i], &out[i]);
 }
 
-static __global__ void cond_kernel(rows_of<const float> tau, const float *history, rows_of<float> out, int64_t groups,
-                                   int modalities, int action) {
+static __global__ void cond_kernel(rows_of<const float> tau, const float *history, rows_of<float> out,
+                                   int64_t groups, int modalities, int action) {
     for (int64_t g = thread_number(); g < groups; g += thread_count()) {
         int64_t frame = g / modalities;
         int m = (int)(g % modalities);
@@ -367,6 +373,7 @@ int cuda_cond_features(struct device *d, const struct op_cond_features_args *a, 
     CUDA_REQUIRE(cuda_is_f32(&a->tau, frames, modalities) && cuda_is_vector(&a->tau_history, frames));
     CUDA_REQUIRE(cuda_is_f32(&a->out, groups, 24 + modalities) && a->action < modalities);
     if (groups == 0) return 0;
-    return CUDA_RUN(d, cond_kernel, cuda_grid(groups, CUDA_THREADS), CUDA_THREADS, 0, cuda_rows<const float>(&a->tau),
-                    (const float *)a->tau_history.data, cuda_rows<float>(&a->out), groups, (int)modalities, a->action);
+    return CUDA_RUN(d, cond_kernel, cuda_grid(groups, CUDA_THREADS), CUDA_THREADS, 0,
+                    cuda_rows<const float>(&a->tau), (const float *)a->tau_history.data,
+                    cuda_rows<float>(&a->out), groups, (int)modalities, a->action);
 }

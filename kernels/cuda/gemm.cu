@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// C (+)= op(A) op(B) + bias through cuBLASLt, row-major: as the library sees it, C^T = op(B)^T op(A)^T, column-major.
-// A and B both bf16 (C bf16 or fp32) or both fp32 (C fp32; TF32 when the device's precision says so); sums in fp32.
-// The algorithm of a shape is chosen once and kept. None that splits k over blocks is allowed, so the order of
-// every sum depends on the shape alone. A bias is fp32 and needs an fp32 C.
+// C (+)= op(A) op(B) + bias through cuBLASLt, row-major: as the library sees it, C^T = op(B)^T op(A)^T,
+// column-major. A and B both bf16 (C bf16 or fp32) or both fp32 (C fp32; TF32 when the device's precision
+// says so); sums in fp32. The algorithm of a shape is chosen once and kept. None that splits k over blocks is
+// allowed, so the order of every sum depends on the shape alone. A bias is fp32 and needs an fp32 C.
 #include <cublasLt.h>
 #include <stdlib.h>
 
@@ -33,8 +33,9 @@ struct gemm_cache {
 
 static int lt_check(cublasStatus_t rc, const char *what, const struct gemm_shape *s, struct err *e) {
     if (rc == CUBLAS_STATUS_SUCCESS) return 0;
-    return err_set(e, ERR_DEVICE, "gemm %lld x %lld x %lld (%s): %s failed with cuBLAS status %d", (long long)s->m,
-                   (long long)s->n, (long long)s->k, s->in_bf16 ? "bf16" : "fp32", what, (int)rc);
+    return err_set(e, ERR_DEVICE, "gemm %lld x %lld x %lld (%s): %s failed with cuBLAS status %d",
+                   (long long)s->m, (long long)s->n, (long long)s->k, s->in_bf16 ? "bf16" : "fp32", what,
+                   (int)rc);
 }
 
 static void forget(struct gemm_choice *g) {
@@ -72,23 +73,30 @@ static int32_t align_of(const void *p) {
 }
 
 // Row-major [rows, cols] is column-major [cols, rows].
-static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, bool is_bf16, int64_t rows, int64_t cols, int64_t ld) {
-    return cublasLtMatrixLayoutCreate(out, is_bf16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)cols, (uint64_t)rows, ld);
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, bool is_bf16, int64_t rows, int64_t cols,
+                                  int64_t ld) {
+    return cublasLtMatrixLayoutCreate(out, is_bf16 ? CUDA_R_16BF : CUDA_R_32F, (uint64_t)cols, (uint64_t)rows,
+                                      ld);
 }
 
 static cublasStatus_t make_product(struct gemm_choice *g) {
     const struct gemm_shape *s = &g->shape;
-    cublasOperation_t first = s->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, second = s->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t first = s->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                      second = s->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasComputeType_t compute = s->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasStatus_t rc = cublasLtMatmulDescCreate(&g->product, compute, CUDA_R_32F);
-    if (!rc) rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
-    if (!rc) rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
+    if (!rc)
+        rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
+    if (!rc)
+        rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
     if (!rc && s->align_bias) {
         cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
         cudaDataType_t type = CUDA_R_32F;
-        rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+        rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                            sizeof epilogue);
         if (!rc)
-            rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
+            rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type,
+                                                sizeof type);
     }
     if (!rc) rc = make_layout(&g->a, s->in_bf16, s->trans_b ? s->n : s->k, s->trans_b ? s->k : s->n, s->ldb);
     if (!rc) rc = make_layout(&g->b, s->in_bf16, s->trans_a ? s->k : s->m, s->trans_a ? s->m : s->k, s->lda);
@@ -100,15 +108,23 @@ static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct 
     size_t workspace = WORKSPACE;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE; // no split k: a fixed order
     uint32_t a = (uint32_t)s->align_b, b = (uint32_t)s->align_a, c = (uint32_t)s->align_c;
-    cublasStatus_t rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                                             sizeof workspace);
+    cublasStatus_t rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                             &workspace, sizeof workspace);
     if (!rc)
         rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions,
                                                   sizeof reductions);
-    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a);
-    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b);
-    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c);
-    if (!rc) rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c);
+    if (!rc)
+        rc =
+            cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof a);
+    if (!rc)
+        rc =
+            cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, sizeof b);
+    if (!rc)
+        rc =
+            cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c, sizeof c);
+    if (!rc)
+        rc =
+            cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c, sizeof c);
     return rc;
 }
 
@@ -120,8 +136,8 @@ static int choose(struct gemm_cache *cache, struct gemm_choice *g, struct err *e
     if (!status) status = cublasLtMatmulPreferenceCreate(&preference);
     if (!status) status = set_preference(preference, &g->shape);
     if (!status)
-        status = cublasLtMatmulAlgoGetHeuristic(cache->handle, g->product, g->a, g->b, g->c, g->c, preference, 1, &found,
-                                                &count);
+        status = cublasLtMatmulAlgoGetHeuristic(cache->handle, g->product, g->a, g->b, g->c, g->c, preference,
+                                                1, &found, &count);
     if (preference) cublasLtMatmulPreferenceDestroy(preference);
     int rc = lt_check(status, "the choice of an algorithm", &g->shape, e);
     if (!rc && count == 0)
@@ -141,7 +157,8 @@ static uint64_t hash_of(const struct gemm_shape *s) {
 }
 
 // The slot of this shape; when the table is three quarters full it starts anew.
-static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, struct gemm_choice **out, struct err *e) {
+static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, struct gemm_choice **out,
+                       struct err *e) {
     if (cache->used >= SLOTS / 4 * 3) {
         for (int i = 0; i < SLOTS; i++) forget(&cache->slot[i]);
         cache->used = 0;
@@ -168,15 +185,17 @@ static struct gemm_shape shape_of(struct device *d, const struct op_gemm_args *a
     return s;
 }
 
-static int run_product(struct cuda_device *c, const struct gemm_choice *g, const struct op_gemm_args *a, struct err *e) {
+static int run_product(struct cuda_device *c, const struct gemm_choice *g, const struct op_gemm_args *a,
+                       struct err *e) {
     float alpha = 1, beta = a->accumulate ? 1 : 0;
     cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
     if (a->bias.data)
         status = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &a->bias.data,
                                                 sizeof a->bias.data);
     if (!status)
-        status = cublasLtMatmul(c->gemm->handle, g->product, &alpha, a->b.data, g->a, a->a.data, g->b, &beta, a->c.data,
-                                g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, WORKSPACE, c->stream);
+        status = cublasLtMatmul(c->gemm->handle, g->product, &alpha, a->b.data, g->a, a->a.data, g->b, &beta,
+                                a->c.data, g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, WORKSPACE,
+                                c->stream);
     return lt_check(status, "cublasLtMatmul", &g->shape, e);
 }
 
@@ -186,7 +205,8 @@ int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_rows(&a->a, a->trans_a ? k : m, a->trans_a ? m : k));
     CUDA_REQUIRE(cuda_is_rows(&a->b, a->trans_b ? n : k, a->trans_b ? k : n));
     CUDA_REQUIRE(a->a.dtype == a->b.dtype && (a->a.dtype == DTYPE_BF16 || a->c.dtype == DTYPE_F32));
-    CUDA_REQUIRE(a->bias.data == NULL || (cuda_is_vector(&a->bias, n) && !a->accumulate && a->c.dtype == DTYPE_F32));
+    CUDA_REQUIRE(a->bias.data == NULL ||
+                 (cuda_is_vector(&a->bias, n) && !a->accumulate && a->c.dtype == DTYPE_F32));
     if (m == 0 || n == 0 || k == 0) return err_set(e, ERR_BUG, "gemm: a dimension is zero");
     struct gemm_choice *choice = NULL;
     struct gemm_shape s = shape_of(d, a);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the simple kernels share: numbers in fp32 or bf16 as packs of V elements (16 bytes of bf16, 32 of fp32, or
-// one number where rows do not lie so), views of rows, sums over a block in a fixed order, checks of arguments.
+// What the simple kernels share: numbers in fp32 or bf16 as packs of V elements (16 bytes of bf16, 32 of
+// fp32, or one number where rows do not lie so), views of rows, sums over a block in a fixed order, checks of
+// arguments.
 #ifndef ORRERY_KERNELS_CUDA_KERNEL_CUH
 #define ORRERY_KERNELS_CUDA_KERNEL_CUH
 
@@ -30,9 +31,7 @@ typedef __nv_bfloat16 bf16;
 template <class T> struct rows_of {
     T *at;
     int64_t ld;
-    __device__ __forceinline__ T *row(int64_t r) const {
-        return at + r * ld;
-    }
+    __device__ __forceinline__ T *row(int64_t r) const { return at + r * ld; }
 };
 
 template <class T> static inline rows_of<T> cuda_rows(const struct tensor *t) {
@@ -43,8 +42,8 @@ static inline bool cuda_is_number(const struct tensor *t) {
     return t->dtype == DTYPE_F32 || t->dtype == DTYPE_BF16;
 }
 static inline bool cuda_is_rows(const struct tensor *t, int64_t rows, int64_t cols) {
-    return t->data != NULL && cuda_is_number(t) && t->rank == 2 && t->shape[0] == rows && t->shape[1] == cols &&
-           t->stride[1] == 1 && t->stride[0] >= cols;
+    return t->data != NULL && cuda_is_number(t) && t->rank == 2 && t->shape[0] == rows &&
+           t->shape[1] == cols && t->stride[1] == 1 && t->stride[0] >= cols;
 }
 static inline bool cuda_is_f32(const struct tensor *t, int64_t rows, int64_t cols) {
     return cuda_is_rows(t, rows, cols) && t->dtype == DTYPE_F32;
@@ -137,8 +136,8 @@ template <class S> __device__ __forceinline__ S warp_sum(S x) {
     return x;
 }
 
-// Over whole warps; every thread gets the sum. `part` [warps] is shared memory that nobody else uses until all
-// have passed another barrier.
+// Over whole warps; every thread gets the sum. `part` [warps] is shared memory that nobody else uses until
+// all have passed another barrier.
 template <class S> __device__ __forceinline__ S block_sum(S x, S *part) {
     int warps = (int)blockDim.x / CUDA_WARP;
     x = warp_sum(x);
@@ -178,6 +177,7 @@ int cuda_col_sum_f32(struct device *d, const float *x, int64_t ld, int64_t rows,
 
 // Calls f with a value of the type of dtype and the width of a pack.
 #define CUDA_TYPED(dtype, wide, f)                                                                           \
-    ((dtype) == DTYPE_BF16 ? ((wide) ? f<bf16, CUDA_PACK> : f<bf16, 1>) : ((wide) ? f<float, CUDA_PACK> : f<float, 1>))
+    ((dtype) == DTYPE_BF16 ? ((wide) ? f<bf16, CUDA_PACK> : f<bf16, 1>)                                      \
+                           : ((wide) ? f<float, CUDA_PACK> : f<float, 1>))
 
 #endif

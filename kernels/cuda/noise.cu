@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// z = tau x + (1 - tau) eps, eps from Philox and Box-Muller as on the CPU: the same words, normals to a few ulps.
-// A thread owns one Philox block, four elements of a sequence. Bytes: x and z once, fp32.
+// z = tau x + (1 - tau) eps, eps from Philox and Box-Muller as on the CPU: the same words, normals to a few
+// ulps. A thread owns one Philox block, four elements of a sequence. Bytes: x and z once, fp32.
 #include "kernels/cuda/kernel.cuh"
 
 extern "C" {
@@ -20,8 +20,8 @@ struct noise_shape {
     uint32_t step;
 };
 
-static __global__ void noise_kernel(rows_of<const float> x, rows_of<float> z, const float *tau, const uint64_t *sample,
-                                    const float *hide, noise_shape s) {
+static __global__ void noise_kernel(rows_of<const float> x, rows_of<float> z, const float *tau,
+                                    const uint64_t *sample, const float *hide, noise_shape s) {
     int64_t blocks = (s.n + 3) / 4;
     for (int64_t i = thread_number(); i < s.sequences * blocks; i += thread_count()) {
         int64_t b = i / blocks, first = i % blocks * 4;

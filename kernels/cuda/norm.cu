@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // RMSNorm with adaLN and the gated residual. With h = x r, r = 1 / sqrt(mean x^2 + 1e-6):
-//   y = h (1 + k) + s;   dx += r (u - h mean(u h)), u = dy (1 + k);   ds = sum dy, dk = sum dy h over the group
-//   out = x + (1 + g) y; dy = (1 + g) dx;                             dg = sum dx y over the group
+//   y = h (1 + k) + s;   dx += r (u - h mean(u h)), u = dy (1 + k);   ds = sum dy, dk = sum dy h over the
+//   group out = x + (1 + g) y; dy = (1 + g) dx;                             dg = sum dx y over the group
 // The stream x, its gradient dx, c, mod and their gradients are fp32; y and dy are T. Sums are fp32.
-// Forward: a warp owns a row and reads it twice, the second time from its L1. Backward: a block owns a chunk of at
-// most CHUNK tokens of one group; its sums go to scratch and are added in two more stages, chunks of a group in order
-// (dc), groups in a fixed tree (dmod): the order depends on shapes alone.
-// Bytes per element (bf16): norm 4 + 2, backward 4 + 2 + 8; gate 4 + 2 + 4, backward 2 + 4 + 2.
+// Forward: a warp owns a row and reads it twice, the second time from its L1. Backward: a block owns a chunk
+// of at most CHUNK tokens of one group; its sums go to scratch and are added in two more stages, chunks of a
+// group in order (dc), groups in a fixed tree (dmod): the order depends on shapes alone. Bytes per element
+// (bf16): norm 4 + 2, backward 4 + 2 + 8; gate 4 + 2 + 4, backward 2 + 4 + 2.
 #include "kernels/cuda/kernel.cuh"
 
 #define NORM_EPS 1e-6f
@@ -28,7 +28,8 @@ struct norm_shape {
 };
 
 template <int V>
-__device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int part, int width, int at, float *out) {
+__device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int part, int width, int at,
+                                         float *out) {
     float mod[V];
     load_pack<V>(m.c.row(group) + (int64_t)(m.first + part) * width + at, out);
     load_pack<V>(m.mod.row(m.first + part) + at, mod);
@@ -37,7 +38,8 @@ __device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int p
 }
 
 template <class T, int V>
-static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd, mod_view m, norm_shape s) {
+static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd, mod_view m,
+                                   norm_shape s) {
     int lane = (int)threadIdx.x % CUDA_WARP;
     int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / CUDA_WARP;
     if (row >= s.rows) return;
@@ -78,17 +80,20 @@ struct chunk_at {
     int tokens;
 };
 
-__device__ __forceinline__ chunk_at find_chunk(const chunk_table &chunks, const slot_table &slots, int64_t number) {
+__device__ __forceinline__ chunk_at find_chunk(const chunk_table &chunks, const slot_table &slots,
+                                               int64_t number) {
     int64_t frame = number / chunks.per_frame;
     int32_t c = (int32_t)(number % chunks.per_frame);
     int m = 0;
     while (c >= chunks.first[m + 1]) m++;
     int32_t slot = slots.first[m] + (c - chunks.first[m]) * CHUNK;
     int left = slots.first[m + 1] - slot;
-    return chunk_at{frame * slots.per_frame + slot, frame * slots.modalities + m, left < CHUNK ? left : (int)CHUNK};
+    return chunk_at{frame * slots.per_frame + slot, frame * slots.modalities + m,
+                    left < CHUNK ? left : (int)CHUNK};
 }
 
-// part [chunks, 2, width]: ds, dk. Shared memory: the same for this chunk; a thread touches its own columns alone.
+// part [chunks, 2, width]: ds, dk. Shared memory: the same for this chunk; a thread touches its own columns
+// alone.
 template <class T, int V>
 static __global__ void norm_backward_kernel(rows_of<const float> x, const float *rstd, rows_of<const T> dy,
                                             rows_of<float> dx, mod_view m, norm_shape s, chunk_table chunks,
@@ -144,8 +149,9 @@ static __global__ void norm_backward_kernel(rows_of<const float> x, const float 
 }
 
 // dc[group] += its chunks in order; their sum takes the place of the first chunk's. `parts` vectors a chunk.
-static __global__ void group_sum_kernel(float *part, float *group_sums, rows_of<float> dc, int first, int parts,
-                                        int width, slot_table slots, chunk_table chunks, int64_t groups) {
+static __global__ void group_sum_kernel(float *part, float *group_sums, rows_of<float> dc, int first,
+                                        int parts, int width, slot_table slots, chunk_table chunks,
+                                        int64_t groups) {
     int64_t n = (int64_t)parts * width;
     for (int64_t i = thread_number(); i < groups * n; i += thread_count()) {
         int64_t group = i / n, col = i % n, frame = group / slots.modalities;
@@ -166,7 +172,8 @@ static chunk_table chunks_of(const slot_table &slots) {
     return c;
 }
 
-static bool mod_fits(const struct tensor *c, const struct tensor *mod, const struct token_map *map, int64_t width) {
+static bool mod_fits(const struct tensor *c, const struct tensor *mod, const struct token_map *map,
+                     int64_t width) {
     if (c->data == NULL) return mod->data == NULL;
     return cuda_is_f32(c, map->frames * map->modalities, 6 * width) && cuda_is_f32(mod, 6, width);
 }
@@ -181,13 +188,15 @@ static int row_threads(int64_t width, int pack) {
     return threads < CUDA_THREADS ? (int)threads : (int)CUDA_THREADS;
 }
 
-// The sums of `parts` vectors per chunk: to dc, and over all groups to dmod. Scratch layout: part | groups | columns.
+// The sums of `parts` vectors per chunk: to dc, and over all groups to dmod. Scratch layout: part | groups |
+// columns.
 struct mod_sums {
     float *part, *groups;
     void *columns;
 };
 
-static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t groups, int64_t n, struct err *e) {
+static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t groups, int64_t n,
+                     struct err *e) {
     size_t bytes = (size_t)((chunks + groups) * n) * sizeof(float), align = 256;
     void *base = NULL;
     int rc = cuda_scratch(d, &base, (bytes + align - 1) / align * align + cuda_col_sum_bytes(groups, n), e);
@@ -197,11 +206,12 @@ static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t gr
     return rc;
 }
 
-static int finish_sums(struct device *d, const mod_sums *m, const struct tensor *dc, const struct tensor *dmod,
-                       int first, int parts, const norm_shape &s, const chunk_table &chunks, struct err *e) {
+static int finish_sums(struct device *d, const mod_sums *m, const struct tensor *dc,
+                       const struct tensor *dmod, int first, int parts, const norm_shape &s,
+                       const chunk_table &chunks, struct err *e) {
     int64_t groups = s.rows / s.slots.per_frame * s.slots.modalities, n = (int64_t)parts * s.width;
-    int rc = CUDA_RUN(d, group_sum_kernel, cuda_grid(groups * n, CUDA_THREADS), CUDA_THREADS, 0, m->part, m->groups,
-                      cuda_rows<float>(dc), first, parts, s.width, s.slots, chunks, groups);
+    int rc = CUDA_RUN(d, group_sum_kernel, cuda_grid(groups * n, CUDA_THREADS), CUDA_THREADS, 0, m->part,
+                      m->groups, cuda_rows<float>(dc), first, parts, s.width, s.slots, chunks, groups);
     if (rc) return rc;
     // [parts, width] of dmod are rows that may lie apart.
     for (int p = 0; !rc && p < parts; p++)
@@ -210,11 +220,13 @@ static int finish_sums(struct device *d, const mod_sums *m, const struct tensor 
     return rc;
 }
 
-template <class T, int V> static int run_norm(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
+template <class T, int V>
+static int run_norm(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
     norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
     if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "norm_mod: the token map is none");
-    return CUDA_RUN(d, (norm_kernel<T, V>), cuda_blocks(s.rows, WARPS), CUDA_THREADS, 0, cuda_rows<const float>(&a->x),
-                    cuda_rows<T>(&a->y), tensor_f32(&a->rstd), view_of(&a->c, &a->mod, a->which), s);
+    return CUDA_RUN(d, (norm_kernel<T, V>), cuda_blocks(s.rows, WARPS), CUDA_THREADS, 0,
+                    cuda_rows<const float>(&a->x), cuda_rows<T>(&a->y), tensor_f32(&a->rstd),
+                    view_of(&a->c, &a->mod, a->which), s);
 }
 
 int cuda_norm_mod(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
@@ -275,7 +287,8 @@ static __global__ void gate_kernel(rows_of<const float> x, rows_of<const T> y, r
     }
 }
 
-template <class T, int V> static int run_gate(struct device *d, const struct op_gated_add_args *a, struct err *e) {
+template <class T, int V>
+static int run_gate(struct device *d, const struct op_gated_add_args *a, struct err *e) {
     norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
     if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "gated_add: the token map is none");
     return CUDA_RUN(d, (gate_kernel<T, V>), cuda_grid(s.rows * s.width / V, CUDA_THREADS), CUDA_THREADS, 0,
@@ -296,8 +309,8 @@ int cuda_gated_add(struct device *d, const struct op_gated_add_args *a, struct e
 
 // A thread owns columns and walks the chunk's tokens in order. part [chunks, width].
 template <class T, int V>
-static __global__ void gate_backward_kernel(rows_of<const T> y, rows_of<const float> dx, rows_of<T> dy, mod_view m,
-                                            norm_shape s, chunk_table chunks, float *part) {
+static __global__ void gate_backward_kernel(rows_of<const T> y, rows_of<const float> dx, rows_of<T> dy,
+                                            mod_view m, norm_shape s, chunk_table chunks, float *part) {
     chunk_at c = find_chunk(chunks, s.slots, blockIdx.x);
     for (int at = (int)threadIdx.x * V; at < s.width; at += (int)blockDim.x * V) {
         float gate[V], dg[V], u[V], w[V];
@@ -321,15 +334,16 @@ static __global__ void gate_backward_kernel(rows_of<const T> y, rows_of<const fl
 template <class T, int V>
 static int run_gate_backward(struct device *d, const struct op_gated_add_backward_args *a, struct err *e) {
     norm_shape s = {a->y.shape[0], (int)a->y.shape[1], {}};
-    if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "gated_add_backward: the token map is none");
+    if (!cuda_slots(a->map, &s.slots))
+        return err_set(e, ERR_BUG, "gated_add_backward: the token map is none");
     chunk_table chunks = chunks_of(s.slots);
     int64_t n = a->map->frames * chunks.per_frame;
     mod_sums sums = {};
     int rc = take_sums(d, &sums, n, a->map->frames * s.slots.modalities, s.width, e);
     if (!rc)
-        rc = CUDA_RUN(d, (gate_backward_kernel<T, V>), n, row_threads(s.width, V), 0, cuda_rows<const T>(&a->y),
-                      cuda_rows<const float>(&a->dx), cuda_rows<T>(&a->dy), view_of(&a->c, &a->mod, a->which), s,
-                      chunks, sums.part);
+        rc = CUDA_RUN(d, (gate_backward_kernel<T, V>), n, row_threads(s.width, V), 0,
+                      cuda_rows<const T>(&a->y), cuda_rows<const float>(&a->dx), cuda_rows<T>(&a->dy),
+                      view_of(&a->c, &a->mod, a->which), s, chunks, sums.part);
     return rc ? rc : finish_sums(d, &sums, &a->dc, &a->dmod, 3 * a->which + 2, 1, s, chunks, e);
 }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Optimisers and the running average; state and weights are fp32, a thread owns elements.
-// AdamW: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w (1 - lr wd) - lr m^ / (sqrt(v^) + eps), g clipped:
+// AdamW: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w (1 - lr wd) - lr m^ / (sqrt(v^) + eps), g
+// clipped:
 //   28 bytes an element. EMA: 12 bytes.
-// Muon: m = momentum m + g, u = g + momentum m, X = u / (|u|_F + 1e-7), five times X <- (a I + b S + c S^2) X with
-//   S = X X^T on the side with fewer rows (from the right for a tall X), w = w (1 - lr wd) - lr 0.2 sqrt(max) X.
-//   The norm is added in double in a fixed order; X and S are the device's compute type, products add in fp32.
+// Muon: m = momentum m + g, u = g + momentum m, X = u / (|u|_F + 1e-7), five times X <- (a I + b S + c S^2) X
+// with
+//   S = X X^T on the side with fewer rows (from the right for a tall X), w = w (1 - lr wd) - lr 0.2 sqrt(max)
+//   X. The norm is added in double in a fixed order; X and S are the device's compute type, products add in
+//   fp32.
 #include "kernels/cuda/kernel.cuh"
 
 static double power(double base, int64_t n) {
@@ -26,7 +29,8 @@ __device__ __forceinline__ void adamw_one(float *w, float g, float *m, float *v,
 }
 
 template <int V>
-static __global__ void adamw_kernel(float *w, const float *g, float *m, float *v, int64_t n, adamw_factors f) {
+static __global__ void adamw_kernel(float *w, const float *g, float *m, float *v, int64_t n,
+                                    adamw_factors f) {
     for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
         float a[V], b[V], c[V], x[V];
         load_pack<V>(w + i, a);
@@ -50,7 +54,8 @@ static int run_adamw(struct device *d, const struct op_adamw_args *a, const adam
 
 int cuda_adamw(struct device *d, const struct op_adamw_args *a, struct err *e) {
     int64_t n = a->w.shape[0];
-    CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) && cuda_is_vector(&a->m, n));
+    CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) &&
+                 cuda_is_vector(&a->m, n));
     CUDA_REQUIRE(cuda_is_vector(&a->v, n) && a->step >= 1);
     adamw_factors f = {a->grad_scale, a->beta1, a->beta2, 0, 0, a->eps, 1.0f - a->lr * a->weight_decay};
     f.step_size = (float)((double)a->lr / (1 - power((double)a->beta1, a->step)));
@@ -61,7 +66,8 @@ int cuda_adamw(struct device *d, const struct op_adamw_args *a, struct err *e) {
 }
 
 static __global__ void ema_kernel(float *average, const float *w, int64_t n, float rest) {
-    for (int64_t i = thread_number(); i < n; i += thread_count()) average[i] = fmaf(w[i] - average[i], rest, average[i]);
+    for (int64_t i = thread_number(); i < n; i += thread_count())
+        average[i] = fmaf(w[i] - average[i], rest, average[i]);
 }
 
 int cuda_ema(struct device *d, const struct op_ema_args *a, struct err *e) {
@@ -80,7 +86,8 @@ static __global__ void momentum_kernel(const float *g, float *m, float *u, int64
     }
 }
 
-template <class T> static __global__ void normalise_kernel(const float *u, T *x, const double *norm2, int64_t n) {
+template <class T>
+static __global__ void normalise_kernel(const float *u, T *x, const double *norm2, int64_t n) {
     float scale = (float)(1 / (sqrt(*norm2) + 1e-7));
     for (int64_t i = thread_number(); i < n; i += thread_count()) put_number(x + i, u[i] * scale);
 }
@@ -94,8 +101,10 @@ template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, i
     }
 }
 
-template <class T> static __global__ void apply_kernel(float *w, const T *x, int64_t n, float keep, float scale) {
-    for (int64_t i = thread_number(); i < n; i += thread_count()) w[i] = w[i] * keep - number_of(x[i]) * scale;
+template <class T>
+static __global__ void apply_kernel(float *w, const T *x, int64_t n, float keep, float scale) {
+    for (int64_t i = thread_number(); i < n; i += thread_count())
+        w[i] = w[i] * keep - number_of(x[i]) * scale;
 }
 
 struct muon {
@@ -136,12 +145,13 @@ template <class T> static int muon_iterate(struct device *d, struct muon *u, str
     return rc;
 }
 
-// The direction (fp32) has the first rows*cols floats of the work, X and the rest lie behind it; in bf16 they fit
-// twice over. In fp32 X takes the direction's place.
+// The direction (fp32) has the first rows*cols floats of the work, X and the rest lie behind it; in bf16 they
+// fit twice over. In fp32 X takes the direction's place.
 static struct muon lay_muon(const struct op_muon_args *a, enum dtype dtype) {
     struct muon u = {a->w.shape[0], a->w.shape[1], 0, NULL, NULL, NULL, NULL, dtype};
     u.side = u.rows < u.cols ? u.rows : u.cols;
-    size_t size = dtype == DTYPE_BF16 ? 2 : 4, n = (size_t)(u.rows * u.cols), square = (size_t)(u.side * u.side);
+    size_t size = dtype == DTYPE_BF16 ? 2 : 4, n = (size_t)(u.rows * u.cols),
+           square = (size_t)(u.side * u.side);
     char *at = (char *)a->work.data + (dtype == DTYPE_BF16 ? n * sizeof(float) : 0);
     u.x = at;
     u.next = at + n * size;
@@ -150,20 +160,21 @@ static struct muon lay_muon(const struct op_muon_args *a, enum dtype dtype) {
     return u;
 }
 
-template <class T> static int run_muon(struct device *d, const struct op_muon_args *a, struct muon *u, struct err *e) {
+template <class T>
+static int run_muon(struct device *d, const struct op_muon_args *a, struct muon *u, struct err *e) {
     int64_t n = u->rows * u->cols;
     float *direction = tensor_f32(&a->work);
     struct op_sum_squares_args squares = {};
     squares.x = tensor_1d(direction, n);
-    int rc = CUDA_RUN(d, momentum_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, (const float *)a->g.data,
-                      tensor_f32(&a->m), direction, n, a->momentum);
+    int rc = CUDA_RUN(d, momentum_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
+                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum);
     double *norm2 = cuda_of(d)->result;
     squares.sum = norm2;
     squares.nonfinite = (int64_t *)(norm2 + 1);
     if (!rc) rc = cuda_sum_squares(d, &squares, e);
     if (!rc)
-        rc = CUDA_RUN(d, normalise_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, (const float *)direction,
-                      (T *)u->x, (const double *)norm2, n);
+        rc = CUDA_RUN(d, normalise_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
+                      (const float *)direction, (T *)u->x, (const double *)norm2, n);
     for (int i = 0; !rc && i < 5; i++) rc = muon_iterate<T>(d, u, e);
     if (rc) return rc;
     float scale = a->lr * 0.2f * sqrtf((float)(u->rows > u->cols ? u->rows : u->cols));
@@ -173,7 +184,8 @@ template <class T> static int run_muon(struct device *d, const struct op_muon_ar
 
 int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
     int64_t rows = a->w.shape[0], cols = a->w.shape[1];
-    CUDA_REQUIRE(cuda_is_f32(&a->w, rows, cols) && cuda_is_f32(&a->g, rows, cols) && cuda_is_f32(&a->m, rows, cols));
+    CUDA_REQUIRE(cuda_is_f32(&a->w, rows, cols) && cuda_is_f32(&a->g, rows, cols) &&
+                 cuda_is_f32(&a->m, rows, cols));
     CUDA_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CUDA_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
     struct muon u = lay_muon(a, d->compute);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// silu(x) = x s, s = 1 / (1 + exp(-x)); silu'(x) = s (1 + x (1 - s)); swiglu: y = silu(u) w with [u; w] = x's halves;
+// silu(x) = x s, s = 1 / (1 + exp(-x)); silu'(x) = s (1 + x (1 - s)); swiglu: y = silu(u) w with [u; w] = x's
+// halves;
 //   du = dy w silu'(u), dw = dy silu(u). A thread owns a pack of eight elements; fp32 inside, no sums.
 // Bytes per element of y (bf16): silu 4, backward 6; swiglu 6, backward 10.
 // cast: y = x, rounded to nearest even; fp32 to bf16 6 bytes an element.
@@ -25,8 +26,8 @@ static __global__ void silu_kernel(rows_of<const T> x, rows_of<T> y, int64_t row
 }
 
 template <class T, int V>
-static __global__ void silu_backward_kernel(rows_of<const T> x, rows_of<const T> dy, rows_of<T> dx, int64_t rows,
-                                            int64_t packs) {
+static __global__ void silu_backward_kernel(rows_of<const T> x, rows_of<const T> dy, rows_of<T> dx,
+                                            int64_t rows, int64_t packs) {
     for (int64_t i = thread_number(); i < rows * packs; i += thread_count()) {
         int64_t r = i / packs, at = i % packs * V;
         float v[V], g[V];
@@ -54,8 +55,8 @@ static __global__ void swiglu_kernel(rows_of<const T> x, rows_of<T> y, int64_t r
 }
 
 template <class T, int V>
-static __global__ void swiglu_backward_kernel(rows_of<const T> x, rows_of<const T> dy, rows_of<T> dx, int64_t rows,
-                                              int64_t half) {
+static __global__ void swiglu_backward_kernel(rows_of<const T> x, rows_of<const T> dy, rows_of<T> dx,
+                                              int64_t rows, int64_t half) {
     int64_t packs = half / V;
     for (int64_t i = thread_number(); i < rows * packs; i += thread_count()) {
         int64_t r = i / packs, at = i % packs * V;
@@ -105,7 +106,8 @@ int cuda_silu_backward(struct device *d, const struct op_silu_backward_args *a, 
     return run(d, a, e);
 }
 
-template <class T, int V> static int run_swiglu(struct device *d, const struct op_swiglu_args *a, struct err *e) {
+template <class T, int V>
+static int run_swiglu(struct device *d, const struct op_swiglu_args *a, struct err *e) {
     int64_t rows = a->y.shape[0], half = a->y.shape[1];
     return CUDA_RUN(d, (swiglu_kernel<T, V>), cuda_grid(rows * half / V, CUDA_THREADS), CUDA_THREADS, 0,
                     cuda_rows<const T>(&a->x), cuda_rows<T>(&a->y), rows, half);
@@ -122,8 +124,9 @@ int cuda_swiglu(struct device *d, const struct op_swiglu_args *a, struct err *e)
 template <class T, int V>
 static int run_swiglu_backward(struct device *d, const struct op_swiglu_backward_args *a, struct err *e) {
     int64_t rows = a->dy.shape[0], half = a->dy.shape[1];
-    return CUDA_RUN(d, (swiglu_backward_kernel<T, V>), cuda_grid(rows * half / V, CUDA_THREADS), CUDA_THREADS, 0,
-                    cuda_rows<const T>(&a->x), cuda_rows<const T>(&a->dy), cuda_rows<T>(&a->dx), rows, half);
+    return CUDA_RUN(d, (swiglu_backward_kernel<T, V>), cuda_grid(rows * half / V, CUDA_THREADS), CUDA_THREADS,
+                    0, cuda_rows<const T>(&a->x), cuda_rows<const T>(&a->dy), cuda_rows<T>(&a->dx), rows,
+                    half);
 }
 
 int cuda_swiglu_backward(struct device *d, const struct op_swiglu_backward_args *a, struct err *e) {
@@ -151,7 +154,8 @@ static int run_cast(struct device *d, const struct op_cast_args *a, struct err *
                     cuda_rows<const X>(&a->x), cuda_rows<Y>(&a->y), rows, packs);
 }
 
-template <class X, class Y> static int choose_cast(struct device *d, const struct op_cast_args *a, struct err *e) {
+template <class X, class Y>
+static int choose_cast(struct device *d, const struct op_cast_args *a, struct err *e) {
     return cuda_is_wide(&a->x, &a->y) ? run_cast<X, Y, CUDA_PACK>(d, a, e) : run_cast<X, Y, 1>(d, a, e);
 }
 
@@ -159,6 +163,7 @@ int cuda_cast(struct device *d, const struct op_cast_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_rows(&a->x, a->y.shape[0], a->y.shape[1]));
     CUDA_REQUIRE(cuda_is_rows(&a->y, a->x.shape[0], a->x.shape[1]));
     if (a->x.dtype == DTYPE_F32)
-        return a->y.dtype == DTYPE_F32 ? choose_cast<float, float>(d, a, e) : choose_cast<float, bf16>(d, a, e);
+        return a->y.dtype == DTYPE_F32 ? choose_cast<float, float>(d, a, e)
+                                       : choose_cast<float, bf16>(d, a, e);
     return a->y.dtype == DTYPE_F32 ? choose_cast<bf16, float>(d, a, e) : choose_cast<bf16, bf16>(d, a, e);
 }

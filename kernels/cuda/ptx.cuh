@@ -15,10 +15,10 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-// A matrix in shared memory for wgmma: panels of 64 bf16 (128 bytes a row), 128-byte swizzle as TMA writes it,
-// each panel 1024-byte aligned. Along the rows' direction ("K-major": the product sums over columns) groups
-// of 8 rows lie 1024 bytes apart and `lead` is unused; with columns as M or N ("MN-major", transposed) `lead`
-// is the distance of panels.
+// A matrix in shared memory for wgmma: panels of 64 bf16 (128 bytes a row), 128-byte swizzle as TMA writes
+// it, each panel 1024-byte aligned. Along the rows' direction ("K-major": the product sums over columns)
+// groups of 8 rows lie 1024 bytes apart and `lead` is unused; with columns as M or N ("MN-major", transposed)
+// `lead` is the distance of panels.
 static __device__ __forceinline__ uint64_t wgmma_matrix(uint32_t address, uint32_t lead) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)((lead & 0x3ffff) >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
@@ -76,7 +76,8 @@ static __device__ __forceinline__ void ldmatrix4_turned(uint32_t (&r)[4], uint32
                  : "r"(row)
                  : "memory");
 }
-static __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+static __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
                  "{%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -127,34 +128,37 @@ static __device__ __forceinline__ void fence_async_global() {
     asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
-static __device__ __forceinline__ void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x, int y,
-                                                int z) {
+static __device__ __forceinline__ void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x,
+                                                int y, int z) {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
                  "[%1, {%3, %4, %5}], [%2];" ::"r"(to),
                  "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z)
                  : "memory");
 }
 static __device__ __forceinline__ void tma_store(const CUtensorMap *map, uint32_t from, int x, int y, int z) {
-    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
-                 "r"(from), "r"(x), "r"(y), "r"(z)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+        "r"(from), "r"(x), "r"(y), "r"(z)
+        : "memory");
 }
 static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 // Contiguous floats, 16-byte aligned: a load on a barrier, a store, an addition.
 static __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, int bytes, uint32_t bar) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(bar)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+        "l"(from), "r"(bytes), "r"(bar)
+        : "memory");
 }
 static __device__ __forceinline__ void bulk_store(void *to, uint32_t from, int bytes) {
-    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from),
+                 "r"(bytes)
                  : "memory");
 }
 static __device__ __forceinline__ void bulk_add(float *to, uint32_t from, int bytes) {
-    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from),
-                 "r"(bytes)
+    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+                 "r"(from), "r"(bytes)
                  : "memory");
 }
 static __device__ __forceinline__ void bulk_commit() {
@@ -218,18 +222,19 @@ template <int N> static __device__ __forceinline__ void wgmma_hold(float (&d)[N]
 // memory, the second from registers (four per 16 columns). Numbers: of the operands behind the n / 2 results.
 #define PTX_WGMMA(n, results, o0, o1, o2, o3, o4, o5, o6)                                                    \
     template <int TA, int TB>                                                                                \
-    static __device__ __forceinline__ void wgmma(float (&d)[n / 2], uint64_t a, uint64_t b, bool add) {      \
+    static __device__ __forceinline__ void wgmma(float(&d)[n / 2], uint64_t a, uint64_t b, bool add) {       \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #o2 ", 0;\n"                                       \
-                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" results "}, %" #o0 ", %" #o1 \
-                     ", p, 1, 1, %" #o3 ", %" #o4 ";\n}"                                                     \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" results "}, %" #o0         \
+                     ", %" #o1 ", p, 1, 1, %" #o3 ", %" #o4 ";\n}"                                           \
                      : PTX_OUT_##n                                                                           \
                      : "l"(a), "l"(b), "r"((int)add), "n"(TA), "n"(TB));                                     \
     }                                                                                                        \
     template <int TB>                                                                                        \
-    static __device__ __forceinline__ void wgmma(float (&d)[n / 2], const uint32_t *a, uint64_t b, bool add) { \
+    static __device__ __forceinline__ void wgmma(float(&d)[n / 2], const uint32_t *a, uint64_t b,            \
+                                                 bool add) {                                                 \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #o5 ", 0;\n"                                       \
-                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" results "}, {%" #o0 ", %" #o1 \
-                     ", %" #o2 ", %" #o3 "}, %" #o4 ", p, 1, 1, %" #o6 ";\n}"                                \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" results "}, {%" #o0        \
+                     ", %" #o1 ", %" #o2 ", %" #o3 "}, %" #o4 ", p, 1, 1, %" #o6 ";\n}"                      \
                      : PTX_OUT_##n                                                                           \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add), "n"(TB));          \
     }

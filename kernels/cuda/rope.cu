@@ -3,8 +3,8 @@
 // i + hd/2):
 //   q = R n gamma/hd, k = R n;   with u = R^T dout, t = sum u n:  dx = s r (u - n t/hd), s = gamma/hd or 1
 //   dgamma[h] += sum over rows of t/hd: to scratch first, then added as col_sum does.
-// A power of two of lanes owns a head of a row, V pairs a lane; fp32 inside, T outside; the angles are fp32 and are
-// served by the caches. Bytes per element of q and k (bf16): 4 forward, 6 backward.
+// A power of two of lanes owns a head of a row, V pairs a lane; fp32 inside, T outside; the angles are fp32
+// and are served by the caches. Bytes per element of q and k (bf16): 4 forward, 6 backward.
 #include "kernels/cuda/kernel.cuh"
 
 #define ROPE_EPS 1e-6f
@@ -15,8 +15,8 @@ struct rope_shape {
     int lanes; // of a head
 };
 
-// What a thread works on: a head of a row and the first of its pairs. Threads past the end share the last head
-// without storing, since whole warps meet in the sums.
+// What a thread works on: a head of a row and the first of its pairs. Threads past the end share the last
+// head without storing, since whole warps meet in the sums.
 struct rope_item {
     int64_t row;
     int head, lane;
@@ -37,8 +37,8 @@ __device__ __forceinline__ float lanes_sum(float x, int lanes) {
 
 template <class T, int V>
 static __global__ void rope_kernel(rows_of<const T> qkv, rows_of<T> q, rows_of<T> k, float *rstd,
-                                   rows_of<const float> cosines, rows_of<const float> sines, const float *gamma,
-                                   rope_shape s) {
+                                   rows_of<const float> cosines, rows_of<const float> sines,
+                                   const float *gamma, rope_shape s) {
     rope_item it = find_item(s);
     int half = s.head_dim / 2, step = s.lanes * V;
     const T *x = qkv.row(it.row) + (int64_t)it.head * s.head_dim;
@@ -76,9 +76,9 @@ static __global__ void rope_kernel(rows_of<const T> qkv, rows_of<T> q, rows_of<T
 // terms [rows, heads]: t / hd.
 template <class T, int V>
 static __global__ void rope_backward_kernel(rows_of<const T> qkv, const float *rstd, rows_of<const T> dq,
-                                            rows_of<const T> dk, rows_of<T> dqkv, rows_of<const float> cosines,
-                                            rows_of<const float> sines, const float *gamma, float *terms,
-                                            rope_shape s) {
+                                            rows_of<const T> dk, rows_of<T> dqkv,
+                                            rows_of<const float> cosines, rows_of<const float> sines,
+                                            const float *gamma, float *terms, rope_shape s) {
     rope_item it = find_item(s);
     int half = s.head_dim / 2, step = s.lanes * V;
     bool is_q = it.head < s.heads;
@@ -130,30 +130,34 @@ static int lanes_of(int head_dim, int pack) {
     return lanes;
 }
 
-static bool rope_fits(int heads, int kv_heads, int hd, int64_t first, int64_t per_sequence, const struct tensor *cosines,
-                      const struct tensor *sines) {
+static bool rope_fits(int heads, int kv_heads, int hd, int64_t first, int64_t per_sequence,
+                      const struct tensor *cosines, const struct tensor *sines) {
     int64_t positions = cosines->shape[0];
     return heads > 0 && kv_heads > 0 && hd > 0 && hd % 2 == 0 && per_sequence > 0 && first >= 0 &&
            first + per_sequence <= positions && cuda_is_f32(cosines, positions, hd / 2) &&
            cuda_is_f32(sines, positions, hd / 2);
 }
 
-template <class T, int V> static int run_rope(struct device *d, const struct op_qk_rope_args *a, struct err *e) {
-    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position, a->heads, a->kv_heads, a->head_dim,
-                    lanes_of(a->head_dim, V)};
+template <class T, int V>
+static int run_rope(struct device *d, const struct op_qk_rope_args *a, struct err *e) {
+    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position,       a->heads,
+                    a->kv_heads,     a->head_dim,     lanes_of(a->head_dim, V)};
     int64_t threads = s.rows * (s.heads + s.kv_heads) * s.lanes;
     return CUDA_RUN(d, (rope_kernel<T, V>), cuda_blocks(threads, CUDA_THREADS), CUDA_THREADS, 0,
-                    cuda_rows<const T>(&a->qkv), cuda_rows<T>(&a->q), cuda_rows<T>(&a->k), tensor_f32(&a->rstd),
-                    cuda_rows<const float>(&a->cos), cuda_rows<const float>(&a->sin), (const float *)a->gamma.data, s);
+                    cuda_rows<const T>(&a->qkv), cuda_rows<T>(&a->q), cuda_rows<T>(&a->k),
+                    tensor_f32(&a->rstd), cuda_rows<const float>(&a->cos), cuda_rows<const float>(&a->sin),
+                    (const float *)a->gamma.data, s);
 }
 
 int cuda_qk_rope(struct device *d, const struct op_qk_rope_args *a, struct err *e) {
     int64_t rows = a->qkv.shape[0], hd = a->head_dim;
-    CUDA_REQUIRE(rope_fits(a->heads, a->kv_heads, a->head_dim, a->first_position, a->per_sequence, &a->cos, &a->sin));
+    CUDA_REQUIRE(
+        rope_fits(a->heads, a->kv_heads, a->head_dim, a->first_position, a->per_sequence, &a->cos, &a->sin));
     CUDA_REQUIRE(cuda_is_rows(&a->qkv, rows, (a->heads + 2 * a->kv_heads) * hd));
     CUDA_REQUIRE(cuda_is_rows(&a->q, rows, a->heads * hd) && cuda_is_rows(&a->k, rows, a->kv_heads * hd));
     CUDA_REQUIRE(a->q.dtype == a->qkv.dtype && a->k.dtype == a->qkv.dtype);
-    CUDA_REQUIRE(cuda_is_vector(&a->rstd, rows * (a->heads + a->kv_heads)) && cuda_is_vector(&a->gamma, a->heads));
+    CUDA_REQUIRE(cuda_is_vector(&a->rstd, rows * (a->heads + a->kv_heads)) &&
+                 cuda_is_vector(&a->gamma, a->heads));
     if (rows == 0) return 0;
     bool wide = cuda_is_wide(&a->qkv, &a->q, &a->k, &a->cos, &a->sin) && hd / 2 % CUDA_PACK == 0;
     auto run = CUDA_TYPED(a->qkv.dtype, wide, run_rope);
@@ -162,8 +166,8 @@ int cuda_qk_rope(struct device *d, const struct op_qk_rope_args *a, struct err *
 
 template <class T, int V>
 static int run_rope_backward(struct device *d, const struct op_qk_rope_backward_args *a, struct err *e) {
-    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position, a->heads, a->kv_heads, a->head_dim,
-                    lanes_of(a->head_dim, V)};
+    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position,       a->heads,
+                    a->kv_heads,     a->head_dim,     lanes_of(a->head_dim, V)};
     int64_t threads = s.rows * (s.heads + s.kv_heads) * s.lanes;
     size_t terms = ((size_t)(s.rows * s.heads) * sizeof(float) + 255) / 256 * 256;
     void *scratch = NULL;
@@ -180,7 +184,8 @@ static int run_rope_backward(struct device *d, const struct op_qk_rope_backward_
 
 int cuda_qk_rope_backward(struct device *d, const struct op_qk_rope_backward_args *a, struct err *e) {
     int64_t rows = a->qkv.shape[0], hd = a->head_dim;
-    CUDA_REQUIRE(rope_fits(a->heads, a->kv_heads, a->head_dim, a->first_position, a->per_sequence, &a->cos, &a->sin));
+    CUDA_REQUIRE(
+        rope_fits(a->heads, a->kv_heads, a->head_dim, a->first_position, a->per_sequence, &a->cos, &a->sin));
     CUDA_REQUIRE(cuda_is_rows(&a->qkv, rows, (a->heads + 2 * a->kv_heads) * hd));
     CUDA_REQUIRE(cuda_is_rows(&a->dqkv, rows, (a->heads + 2 * a->kv_heads) * hd));
     CUDA_REQUIRE(cuda_is_rows(&a->dq, rows, a->heads * hd) && cuda_is_rows(&a->dk, rows, a->kv_heads * hd));

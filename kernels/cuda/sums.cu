@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums over rows and over everything. col_sum: out[j] (+)= sum over i of x[i, j], fp32. First stage: a block owns 32
-// columns of ROWS rows, its threads every 8th row, added in a fixed tree; second stage: the blocks' sums, the same
-// way. sum_squares: blocks of 4096 elements in double, then one block over them. No atomics; the order depends on
-// shapes alone. Bytes: x once.
+// Sums over rows and over everything. col_sum: out[j] (+)= sum over i of x[i, j], fp32. First stage: a block
+// owns 32 columns of ROWS rows, its threads every 8th row, added in a fixed tree; second stage: the blocks'
+// sums, the same way. sum_squares: blocks of 4096 elements in double, then one block over them. No atomics;
+// the order depends on shapes alone. Bytes: x once.
 #include "kernels/cuda/kernel.cuh"
 
 enum { COLUMNS = 32, LANES = 8, ROWS = 512, SQUARES = 4096 };
 
 // grid (column blocks, row blocks), block (COLUMNS, LANES); row block b writes out + b out_ld.
 template <class T>
-static __global__ void col_sum_kernel(rows_of<const T> x, int64_t rows, int64_t cols, float *out, int64_t out_ld,
-                                      bool accumulate) {
+static __global__ void col_sum_kernel(rows_of<const T> x, int64_t rows, int64_t cols, float *out,
+                                      int64_t out_ld, bool accumulate) {
     __shared__ float part[LANES][COLUMNS];
     int64_t col = (int64_t)blockIdx.x * COLUMNS + threadIdx.x, first = (int64_t)blockIdx.y * ROWS;
     int64_t end = first + ROWS < rows ? first + ROWS : rows;
@@ -27,13 +27,14 @@ static __global__ void col_sum_kernel(rows_of<const T> x, int64_t rows, int64_t 
 // All stages' partial sums: a geometric series.
 size_t cuda_col_sum_bytes(int64_t rows, int64_t cols) {
     size_t elems = 0;
-    for (int64_t left = cuda_blocks(rows, ROWS); left > 1; left = cuda_blocks(left, ROWS)) elems += (size_t)(left * cols);
+    for (int64_t left = cuda_blocks(rows, ROWS); left > 1; left = cuda_blocks(left, ROWS))
+        elems += (size_t)(left * cols);
     return elems * sizeof(float);
 }
 
 template <class T>
-static int col_sum(struct device *d, rows_of<const T> x, int64_t rows, int64_t cols, float *out, bool accumulate,
-                   float *scratch, struct err *e) {
+static int col_sum(struct device *d, rows_of<const T> x, int64_t rows, int64_t cols, float *out,
+                   bool accumulate, float *scratch, struct err *e) {
     int64_t blocks = cuda_blocks(rows, ROWS);
     dim3 grid((unsigned)cuda_blocks(cols, COLUMNS), (unsigned)blocks), block(COLUMNS, LANES);
     if (blocks > 65535) return err_set(e, ERR_BUG, "col_sum: %lld rows are too many", (long long)rows);
@@ -83,7 +84,8 @@ static __global__ void squares_kernel(const float *x, int64_t n, struct squares 
     if (threadIdx.x == 0) out[blockIdx.x] = squares{sum, bad};
 }
 
-static __global__ void squares_end_kernel(const struct squares *x, int64_t n, double *sum_to, int64_t *bad_to) {
+static __global__ void squares_end_kernel(const struct squares *x, int64_t n, double *sum_to,
+                                          int64_t *bad_to) {
     __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
     double sum = 0, bad = 0;
     for (int64_t i = threadIdx.x; i < n; i += CUDA_THREADS) {
@@ -107,7 +109,7 @@ int cuda_sum_squares(struct device *d, const struct op_sum_squares_args *a, stru
         rc = CUDA_RUN(d, squares_kernel, blocks, CUDA_THREADS, 0, (const float *)a->x.data, n,
                       (struct squares *)scratch);
     if (!rc)
-        rc = CUDA_RUN(d, squares_end_kernel, 1, CUDA_THREADS, 0, (const struct squares *)scratch, blocks, a->sum,
-                      a->nonfinite);
+        rc = CUDA_RUN(d, squares_end_kernel, 1, CUDA_THREADS, 0, (const struct squares *)scratch, blocks,
+                      a->sum, a->nonfinite);
     return rc;
 }

@@ -52,8 +52,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t p, cublasLtMa
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType_t type, uint64_t rows, uint64_t cols,
-                                          int64_t ld) {
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType_t type, uint64_t rows,
+                                          uint64_t cols, int64_t ld) {
     *l = new simt_layout{type, (int64_t)rows, (int64_t)cols, ld};
     return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -70,8 +70,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) {
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p,
-                                                    cublasLtMatmulPreferenceAttributes_t which, const void *value,
-                                                    size_t bytes) {
+                                                    cublasLtMatmulPreferenceAttributes_t which,
+                                                    const void *value, size_t bytes) {
     size_t workspace;
     switch (which) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return take(&workspace, value, bytes);
@@ -84,16 +84,18 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return CUBLAS_STATUS_INVALID_VALUE;
 }
 
-static bool types_fit(const simt_product *p, const simt_layout *a, const simt_layout *b, const simt_layout *c) {
+static bool types_fit(const simt_product *p, const simt_layout *a, const simt_layout *b,
+                      const simt_layout *c) {
     if (a->type != b->type || (a->type == CUDA_R_32F && c->type != CUDA_R_32F)) return false;
     return p->epilogue == CUBLASLT_EPILOGUE_DEFAULT || p->bias_type == c->type;
 }
 
 // What was promised of the pointers goes along in the algorithm.
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t p, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
-                                              cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t preference,
-                                              int wanted, cublasLtMatmulHeuristicResult_t *out, int *count) {
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t p,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int wanted,
+                                              cublasLtMatmulHeuristicResult_t *out, int *count) {
     *count = 0;
     if (preference->reductions != CUBLASLT_REDUCTION_SCHEME_NONE || wanted < 1 || !types_fit(p, a, b, d) ||
         c->type != d->type)
@@ -105,7 +107,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 
 static float number_at(const void *data, const simt_layout *l, int64_t row, int64_t col) {
     int64_t at = row + col * l->ld;
-    return l->type == CUDA_R_32F ? ((const float *)data)[at] : __bfloat162float(((const __nv_bfloat16 *)data)[at]);
+    return l->type == CUDA_R_32F ? ((const float *)data)[at]
+                                 : __bfloat162float(((const __nv_bfloat16 *)data)[at]);
 }
 
 static void put_at(void *data, const simt_layout *l, int64_t row, int64_t col, float x) {
@@ -117,16 +120,17 @@ static void put_at(void *data, const simt_layout *l, int64_t row, int64_t col, f
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta,
-                              const void *c, cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld,
-                              const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t) {
+                              cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb,
+                              const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
+                              cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *, size_t,
+                              cudaStream_t) {
     bool ta = p->transpose_a == CUBLAS_OP_T, tb = p->transpose_b == CUBLAS_OP_T;
     int64_t m = ld->rows, n = ld->cols, k = ta ? la->rows : la->cols;
     const void *at[4] = {a, b, c, d};
     for (int i = 0; i < 4; i++)
         if ((uintptr_t)at[i] % algo->data[i] != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if ((ta ? la->cols : la->rows) != m || (tb ? lb->rows : lb->cols) != n || (tb ? lb->cols : lb->rows) != k ||
-        lc->rows != m || lc->cols != n)
+    if ((ta ? la->cols : la->rows) != m || (tb ? lb->rows : lb->cols) != n ||
+        (tb ? lb->cols : lb->rows) != k || lc->rows != m || lc->cols != n)
         return CUBLAS_STATUS_INVALID_VALUE;
     for (int64_t j = 0; j < n; j++) {
         for (int64_t i = 0; i < m; i++) {

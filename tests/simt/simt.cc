@@ -188,7 +188,8 @@ static void simt_finish() {
         for (int i = 0; i < simt_block.threads; i++) {
             std::deque<simt_group> &g = groups[kind][i];
             for (const simt_group &one : g) {
-                if (!one.empty()) simt_fail("thread %d ended before its asynchronous work of kind %d", i, kind);
+                if (!one.empty())
+                    simt_fail("thread %d ended before its asynchronous work of kind %d", i, kind);
             }
             g.clear();
         }
@@ -215,8 +216,8 @@ static void shared_begin(size_t bytes) {
     if (bytes > SHARED_MAX) simt_fail("%zu bytes of shared memory, at most %d", bytes, SHARED_MAX);
     size_t room = 64 * PAGE;
     if (shared_base == NULL) {
-        unsigned char *all = (unsigned char *)mmap(NULL, room + 2 * PAGE, PROT_NONE,
-                                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        unsigned char *all =
+            (unsigned char *)mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         shared_base = all + PAGE;
         if (all == MAP_FAILED || mprotect(shared_base, room, PROT_READ | PROT_WRITE) != 0)
             simt_fail("no memory");
@@ -253,7 +254,7 @@ static void thread_main() {
 
 static void deadlock() {
     simt_self = NULL;
-    for (int i = 0; i < simt_block.threads; i += simt_block.threads > 64 ? 32 : 1) {
+    for (int i = 0; i<simt_block.threads; i += simt_block.threads> 64 ? 32 : 1) {
         const struct simt_thread *t = &threads[i];
         fprintf(stderr, "  thread %d: %s\n", i, t->done ? "done" : t->what);
     }
@@ -272,7 +273,8 @@ static void run_block() {
     for (int i = 0; i < n; i++) {
         struct simt_thread *t = &threads[i];
         if (t->stack == NULL) {
-            t->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            t->stack =
+                mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (t->stack == MAP_FAILED) simt_fail("no memory for stacks");
         }
         t->number = i;
@@ -303,8 +305,10 @@ static void run_block() {
 void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
     if (simt_self != NULL) simt_fail("a launch inside a kernel");
     uint64_t n = (uint64_t)block.x * block.y * block.z;
-    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535)
-        simt_fail("launch of %u x %u x %u blocks of %llu threads", grid.x, grid.y, grid.z, (unsigned long long)n);
+    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
+        grid.z > 65535)
+        simt_fail("launch of %u x %u x %u blocks of %llu threads", grid.x, grid.y, grid.z,
+                  (unsigned long long)n);
     kernel_now = &kernel;
     simt_block.grid = grid;
     simt_block.dim = block;

@@ -9,7 +9,8 @@
 static __global__ void block_sums(const float *__restrict__ x, float *out, int n) {
     __shared__ float part[8];
     float v = 0;
-    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += (int)(gridDim.x * blockDim.x)) v += x[i];
+    for (int i = (int)(blockIdx.x * blockDim.x + threadIdx.x); i < n; i += (int)(gridDim.x * blockDim.x))
+        v += x[i];
     for (int by = 16; by > 0; by /= 2) v += __shfl_xor_sync(0xffffffffu, v, by);
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
     __syncthreads();
@@ -46,7 +47,8 @@ int simt_test_sums(const float *x, float *out, int n, int blocks) {
 }
 
 int simt_test_reverse(const uint16_t *x, float *out) {
-    return LAUNCH(reverse, dim3(1), dim3(96), 1024, (cudaStream_t)NULL, (const __nv_bfloat16 *)x, (float4 *)out);
+    return LAUNCH(reverse, dim3(1), dim3(96), 1024, (cudaStream_t)NULL, (const __nv_bfloat16 *)x,
+                  (float4 *)out);
 }
 
 int simt_test_hang(void) {

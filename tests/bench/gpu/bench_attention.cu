@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The attention kernels alone on a GPU: first against a float64 reference on the device (small and odd shapes, twice
-// for the bits), then timed over the shapes of the table in docs/kernels.md. CSV on stdout: pass, mask, tokens, heads,
-// head_dim, ms, TFLOP/s (visible pairs only). Built and run by attention.sh. Exit 1: a check failed.
+// The attention kernels alone on a GPU: first against a float64 reference on the device (small and odd
+// shapes, twice for the bits), then timed over the shapes of the table in docs/kernels.md. CSV on stdout:
+// pass, mask, tokens, heads, head_dim, ms, TFLOP/s (visible pairs only). Built and run by attention.sh. Exit
+// 1: a check failed.
 #include "kernels/cuda/cuda.h" // first: it gives the C headers their linkage
 
 #include <cuda_bf16.h>
@@ -48,7 +49,8 @@ static void cuda(cudaError_t rc) {
 }
 
 static __global__ void fill(bf16 *x, int64_t n, float scale, unsigned seed) {
-    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x) {
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x) {
         unsigned h = (unsigned)i * 2654435761u + seed, sum = 0; // nearly normal: four bytes
         h ^= h >> 16, h *= 0x85ebca6bu, h ^= h >> 13, h *= 0xc2b2ae35u, h ^= h >> 16;
         for (int b = 0; b < 4; b++) sum += h >> (8 * b) & 255;
@@ -87,8 +89,9 @@ static void open_problem(struct problem *p, struct shape s, unsigned seed) {
     memset(p, 0, sizeof *p);
     p->s = s;
     int frames = (s.tokens + s.frame - 1) / s.frame;
-    must(strcmp(s.mask, "full") == 0 ? mask_full(&p->mask, s.tokens, s.tokens, &e)
-                                     : mask_block_causal(&p->mask, frames, s.frame, strcmp(s.mask, "window") ? 0 : 8, frames, &e),
+    must(strcmp(s.mask, "full") == 0
+             ? mask_full(&p->mask, s.tokens, s.tokens, &e)
+             : mask_block_causal(&p->mask, frames, s.frame, strcmp(s.mask, "window") ? 0 : 8, frames, &e),
          &e);
     p->s.tokens = (int)p->mask.queries;
     int64_t n = (int64_t)s.batch * p->s.tokens, q = (int64_t)s.heads * s.dim, k = (int64_t)s.kv_heads * s.dim;
@@ -99,14 +102,15 @@ static void open_problem(struct problem *p, struct shape s, unsigned seed) {
     p->f.sequences = s.batch, p->f.heads = s.heads, p->f.kv_heads = s.kv_heads, p->f.head_dim = s.dim;
     p->f.mask = &p->mask;
     p->b.q = p->f.q, p->b.k = p->f.k, p->b.v = p->f.v, p->b.o = p->f.o, p->b.lse = lse;
-    p->b.d_o = rows(n, q, 1, seed + 3), p->b.dq = rows(n, q, 0, 0), p->b.dk = rows(n, k, 0, 0), p->b.dv = rows(n, k, 0, 0);
+    p->b.d_o = rows(n, q, 1, seed + 3), p->b.dq = rows(n, q, 0, 0), p->b.dk = rows(n, k, 0, 0),
+    p->b.dv = rows(n, k, 0, 0);
     p->b.sequences = s.batch, p->b.heads = s.heads, p->b.kv_heads = s.kv_heads, p->b.head_dim = s.dim;
     p->b.mask = &p->mask;
 }
 
 static void close_problem(struct problem *p) {
-    void *all[] = {p->f.q.data, p->f.k.data, p->f.v.data, p->f.o.data, p->f.lse.data, p->b.d_o.data,
-                   p->b.dq.data, p->b.dk.data, p->b.dv.data, p->seen};
+    void *all[] = {p->f.q.data,   p->f.k.data,  p->f.v.data,  p->f.o.data,  p->f.lse.data,
+                   p->b.d_o.data, p->b.dq.data, p->b.dk.data, p->b.dv.data, p->seen};
     for (void *x : all) cudaFree(x);
     mask_fini(&p->mask);
 }
@@ -152,7 +156,8 @@ static __global__ void reference_queries(const struct reference r) {
 }
 
 static __global__ void reference_keys(const struct reference r) {
-    int j = (int)(blockIdx.x * blockDim.x + threadIdx.x), hk = (int)blockIdx.y, b = (int)blockIdx.z, d = r.dim;
+    int j = (int)(blockIdx.x * blockDim.x + threadIdx.x), hk = (int)blockIdx.y, b = (int)blockIdx.z,
+        d = r.dim;
     if (j >= r.n) return;
     int64_t at = ((int64_t)(b * r.n + j) * (r.heads / r.group) + hk) * d;
     for (int c = 0; c < d; c++) r.dk[at + c] = r.dv[at + c] = 0;
@@ -210,26 +215,38 @@ static uint64_t bits_of(const struct tensor *t) {
 
 static void run(struct bench_device *d, struct problem *p, bool backward) {
     struct err e = {};
-    must(backward ? cuda_attention_backward(&d->cuda.base, &p->b, &e) : cuda_attention(&d->cuda.base, &p->f, &e), &e);
+    must(backward ? cuda_attention_backward(&d->cuda.base, &p->b, &e)
+                  : cuda_attention(&d->cuda.base, &p->f, &e),
+         &e);
 }
 
 static int check(struct bench_device *d, struct shape s, unsigned seed) {
     struct problem p;
     open_problem(&p, s, seed);
     upload_seen(&p);
-    int64_t q = tensor_elems(&p.f.q), k = tensor_elems(&p.f.k), rows_all = (int64_t)s.batch * p.s.tokens * s.heads;
+    int64_t q = tensor_elems(&p.f.q), k = tensor_elems(&p.f.k),
+            rows_all = (int64_t)s.batch * p.s.tokens * s.heads;
     double *room = NULL;
     cuda(cudaMalloc((void **)&room, (size_t)(2 * rows_all + 2 * q + 2 * k) * sizeof *room));
-    struct reference r = {(bf16 *)p.f.q.data, (bf16 *)p.f.k.data, (bf16 *)p.f.v.data, (bf16 *)p.b.d_o.data, p.seen,
-                          p.s.tokens, s.heads, s.heads / s.kv_heads, s.dim};
-    r.lse = room, r.delta = r.lse + rows_all, r.o = r.delta + rows_all, r.dq = r.o + q, r.dk = r.dq + q, r.dv = r.dk + k;
+    struct reference r = {(bf16 *)p.f.q.data,
+                          (bf16 *)p.f.k.data,
+                          (bf16 *)p.f.v.data,
+                          (bf16 *)p.b.d_o.data,
+                          p.seen,
+                          p.s.tokens,
+                          s.heads,
+                          s.heads / s.kv_heads,
+                          s.dim};
+    r.lse = room, r.delta = r.lse + rows_all, r.o = r.delta + rows_all, r.dq = r.o + q, r.dk = r.dq + q,
+    r.dv = r.dk + k;
     unsigned blocks = (unsigned)(p.s.tokens + 63) / 64;
     reference_queries<<<dim3(blocks, (unsigned)s.heads, (unsigned)s.batch), 64>>>(r);
     reference_keys<<<dim3(blocks, (unsigned)s.kv_heads, (unsigned)s.batch), 64>>>(r);
     run(d, &p, false);
     run(d, &p, true);
     cuda(cudaDeviceSynchronize());
-    double e[4] = {error_of(&p.f.o, r.o), error_of(&p.b.dq, r.dq), error_of(&p.b.dk, r.dk), error_of(&p.b.dv, r.dv)};
+    double e[4] = {error_of(&p.f.o, r.o), error_of(&p.b.dq, r.dq), error_of(&p.b.dk, r.dk),
+                   error_of(&p.b.dv, r.dv)};
     uint64_t bits[2] = {};
     for (int i = 0; i < 2; i++) {
         bits[i] = bits_of(&p.f.o) ^ 3 * bits_of(&p.b.dq) ^ 5 * bits_of(&p.b.dk) ^ 7 * bits_of(&p.b.dv);
@@ -238,9 +255,9 @@ static int check(struct bench_device *d, struct shape s, unsigned seed) {
         cuda(cudaDeviceSynchronize());
     }
     bool good = e[0] <= 0.01 && e[1] <= 0.02 && e[2] <= 0.02 && e[3] <= 0.01 && bits[0] == bits[1];
-    fprintf(stderr, "%s %s n %d heads %d/%d D %d batch %d: o %.2e dq %.2e dk %.2e dv %.2e, bits %s\n", good ? "good" : "BAD ",
-            s.mask, p.s.tokens, s.heads, s.kv_heads, s.dim, s.batch, e[0], e[1], e[2], e[3],
-            bits[0] == bits[1] ? "the same" : "DIFFER");
+    fprintf(stderr, "%s %s n %d heads %d/%d D %d batch %d: o %.2e dq %.2e dk %.2e dv %.2e, bits %s\n",
+            good ? "good" : "BAD ", s.mask, p.s.tokens, s.heads, s.kv_heads, s.dim, s.batch, e[0], e[1], e[2],
+            e[3], bits[0] == bits[1] ? "the same" : "DIFFER");
     cudaFree(room);
     close_problem(&p);
     return good ? 0 : 1;
@@ -268,7 +285,8 @@ static double milliseconds(struct bench_device *d, struct problem *p, bool backw
 }
 
 static void print_row(const char *pass, const struct problem *p, double ms, double flops) {
-    printf("%s,%s,%d,%d,%d,%.4f,%.1f\n", pass, p->s.mask, p->s.tokens, p->s.heads, p->s.dim, ms, flops / ms * 1e-9);
+    printf("%s,%s,%d,%d,%d,%.4f,%.1f\n", pass, p->s.mask, p->s.tokens, p->s.heads, p->s.dim, ms,
+           flops / ms * 1e-9);
     fflush(stdout);
 }
 
@@ -293,12 +311,15 @@ int main(int argc, char **argv) {
     d.cuda.compute = about.major * 10 + about.minor;
     if (getenv("ORRERY_ATTENTION_SM80") != NULL) d.cuda.compute = 80; // the kernels for every GPU
     d.cuda.multiprocessors = about.multiProcessorCount;
-    fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d.cuda.compute, d.cuda.multiprocessors);
+    fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d.cuda.compute,
+            d.cuda.multiprocessors);
     int bad = 0;
     const struct shape checks[] = {
-        {"full", 1, 1, 1, 1, 128, 1},     {"full", 129, 129, 2, 2, 64, 2},  {"full", 1000, 1000, 4, 2, 128, 1},
-        {"causal", 777, 1, 4, 4, 128, 2}, {"causal", 640, 1, 4, 1, 64, 1},  {"block", 1500, 100, 4, 4, 128, 1},
-        {"block", 1024, 128, 4, 2, 64, 2}, {"window", 1530, 90, 4, 4, 128, 1}, {"block", 600, 60, 2, 2, 32, 1},
+        {"full", 1, 1, 1, 1, 128, 1},       {"full", 129, 129, 2, 2, 64, 2},
+        {"full", 1000, 1000, 4, 2, 128, 1}, {"causal", 777, 1, 4, 4, 128, 2},
+        {"causal", 640, 1, 4, 1, 64, 1},    {"block", 1500, 100, 4, 4, 128, 1},
+        {"block", 1024, 128, 4, 2, 64, 2},  {"window", 1530, 90, 4, 4, 128, 1},
+        {"block", 600, 60, 2, 2, 32, 1},
     };
     for (const struct shape &s : checks) bad += check(&d, s, (unsigned)time(NULL));
     if (bad > 0 || (argc > 1 && strcmp(argv[1], "check") == 0)) return bad > 0;
