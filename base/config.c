@@ -11,6 +11,8 @@
 #define MAX_FILE_BYTES    ((size_t)1 << 20)
 #define MAX_MESSAGE_BYTES ((size_t)1 << 20)
 
+static const char command_line[] = "command line"; // an origin
+
 // ---- errors, all at once
 
 void config_errors_add(struct config_errors *errors, const char *where, const char *fmt, ...) {
@@ -89,26 +91,42 @@ static int read_file(struct config_file *f, const char *path, struct config_erro
 
 static int apply_override(struct config_file *f, const char *text, struct config_errors *errors,
                           struct err *e) {
-    static const char where[] = "command line";
     char name[CONFIG_NAME_BYTES], why[CONFIG_TEXT_BYTES], hint[2 * CONFIG_NAME_BYTES];
     const char *equals = strchr(text, '=');
     config_rows_show(text, equals ? (size_t)(equals - text) : strlen(text), name, sizeof name);
     if (!equals) {
-        config_errors_add(errors, where, "'%s' is no override; write key=value, as in train.steps=100", name);
+        config_errors_add(errors, command_line, "'%s' is no override; write key=value, as in train.steps=100",
+                          name);
         return 0;
     }
     const struct config_row *row = config_rows_named(name);
     if (!row) {
         config_rows_suggest("", name, hint, sizeof hint);
-        config_errors_add(errors, where, "unknown key '%s'%s", name, hint);
+        config_errors_add(errors, command_line, "unknown key '%s'%s", name, hint);
         return 0;
     }
     const char *value = equals + 1;
     bool plain = row->type != CONFIG_TYPE_TEXT; // a shell has no quotes left: text is taken as it stands
     if (config_rows_parse(row, &f->values, value, strlen(value), plain, why, sizeof why))
-        return config_set_origin(f, row, where, e);
-    config_errors_add(errors, where, "%s", why);
+        return config_set_origin(f, row, command_line, e);
+    config_errors_add(errors, command_line, "%s", why);
     return 0;
+}
+
+// ---- the preset: it stands where model.preset is written, and what is written there too or later wins
+
+static bool is_default(const char *origin) {
+    return origin == NULL;
+}
+
+static bool is_earlier_than_overrides(const char *origin) {
+    return origin == NULL || strcmp(origin, command_line) != 0;
+}
+
+static int apply_preset(struct config_file *f, struct err *e) {
+    const char *origin = f->origin[CONFIG_ROW_model_preset];
+    return config_preset_apply(f, is_earlier_than_overrides(origin) ? is_default : is_earlier_than_overrides,
+                               e);
 }
 
 // ---- what must hold between keys
@@ -121,10 +139,21 @@ static void check_multiple(const struct config_file *f, const char *key, int64_t
                       (long long)step);
 }
 
+static void check_groups(const struct config_file *f, int64_t heads, struct config_errors *errors) {
+    int64_t shared = f->values.model_kv_heads;
+    if (heads % shared == 0) return;
+    config_errors_add(
+        errors, origin_of(f, config_rows_named("model.kv_heads")),
+        "'model.kv_heads' is %lld, which does not divide the %lld heads (model.width / model.head_dim)",
+        (long long)shared, (long long)heads);
+}
+
 static void check_relations(const struct config_file *f, struct config_errors *errors) {
     const struct config *c = &f->values;
     check_multiple(f, "train.batch", c->train_batch, "comm.shards", c->comm_shards, errors);
     check_multiple(f, "model.width", c->model_width, "model.head_dim", c->model_head_dim, errors);
+    if (c->model_kv_heads > 0 && c->model_width % c->model_head_dim == 0)
+        check_groups(f, c->model_width / c->model_head_dim, errors);
     check_multiple(f, "video.height", c->video_height, "video.patch", c->video_patch, errors);
     check_multiple(f, "video.width", c->video_width, "video.patch", c->video_patch, errors);
     if (!(c->mix_forward + c->mix_independent + c->mix_inverse + c->mix_policy + c->mix_cross > 0))
@@ -144,6 +173,7 @@ int config_load_all(struct config_file **out, struct buf *messages, const char *
     config_rows_defaults(&f->values);
     if (path) rc = read_file(f, path, &errors, e);
     for (size_t i = 0; i < n_overrides && !rc; i++) rc = apply_override(f, overrides[i], &errors, e);
+    if (!rc) rc = apply_preset(f, e);
     if (rc) goto out;
     if (!errors.count) check_relations(f, &errors);
     if (errors.count)
@@ -177,6 +207,7 @@ int config_parse(struct config_file **out, const char *what, const char *text, s
     config_rows_defaults(&f->values);
     int rc = config_yaml_read(f, what, text, n, &errors, e);
     if (!rc && errors.count) rc = errors_to_err(&errors, e);
+    if (!rc) rc = apply_preset(f, e);
     buf_fini(&messages);
     if (rc)
         config_close(f);

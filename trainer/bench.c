@@ -23,7 +23,7 @@ struct bench {
     struct arena arena;
     struct mask mask;
     struct token_map map;
-    int64_t rows, width, hidden, heads, head_dim;
+    int64_t rows, width, hidden, heads, kv_heads, head_dim;
     double copy_rate, product_rate; // bytes and operations per second, measured first
     double seconds;                 // of the last time_op
 };
@@ -158,14 +158,18 @@ static int bench_attention(struct bench *b, const char *shape, struct err *e) {
     int64_t n = b->rows, d = b->width, sequences = n / b->mask.queries;
     enum dtype low = b->device->compute;
     double flops = 4.0 * (double)sequences * (double)mask_pairs(&b->mask) * (double)d;
-    struct op_attention_args a = {.sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->heads};
+    struct op_attention_args a = {
+        .sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->kv_heads};
     struct op_attention_backward_args w = {
-        .sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->heads};
+        .sequences = sequences, .heads = (int)b->heads, .kv_heads = (int)b->kv_heads};
     a.head_dim = w.head_dim = (int)b->head_dim;
     a.mask = w.mask = &b->mask;
     struct tensor *const ins[] = {&a.q, &a.k, &a.v, &a.o, &w.d_o, &w.dq, &w.dk, &w.dv};
     int rc = 0;
-    for (size_t i = 0; !rc && i < sizeof ins / sizeof *ins; i++) rc = take(b, ins[i], low, n, d, e);
+    for (size_t i = 0; !rc && i < sizeof ins / sizeof *ins; i++) {
+        bool keys = ins[i] == &a.k || ins[i] == &a.v || ins[i] == &w.dk || ins[i] == &w.dv;
+        rc = take(b, ins[i], low, n, keys ? b->kv_heads * b->head_dim : d, e);
+    }
     if (!rc) rc = take(b, &a.lse, DTYPE_F32, n, b->heads, e);
     if (!rc) rc = row(b, "attention", shape, run_attention, &a, flops, 0, e);
     w.q = a.q, w.k = a.k, w.v = a.v, w.o = a.o, w.lse = a.lse;
@@ -195,7 +199,8 @@ static int open_bench(struct bench *b, struct err *e) {
     b->width = c->model_width;
     b->hidden = params_hidden(c);
     b->head_dim = c->model_head_dim;
-    b->heads = b->width / b->head_dim;
+    b->heads = params_heads(c);
+    b->kv_heads = params_kv_heads(c);
     b->map = (struct token_map){.frames = micro * c->data_frames,
                                 .per_frame = (int32_t)b->set.tokens_per_frame,
                                 .modalities = b->set.n,
@@ -228,7 +233,7 @@ static int bench_kernels(struct bench *b, struct err *e) {
     int64_t big = b->device->host_memory ? 512 : 8192, d = b->width;
     int rc = bench_copy(b, e);
     if (!rc) rc = bench_gemm(b, "product", big, big, big, e);
-    if (!rc) rc = bench_gemm(b, "gemm qkv", b->rows, 3 * d, d, e);
+    if (!rc) rc = bench_gemm(b, "gemm qkv", b->rows, d + 2 * b->kv_heads * b->head_dim, d, e);
     if (!rc) rc = bench_gemm(b, "gemm out", b->rows, d, d, e);
     if (!rc) rc = bench_gemm(b, "gemm up", b->rows, 2 * b->hidden, d, e);
     if (!rc) rc = bench_gemm(b, "gemm down", b->rows, d, b->hidden, e);

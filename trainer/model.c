@@ -17,11 +17,16 @@ struct tensor model_param(const struct model *m, float *flat, int i) {
     return p->rank == 1 ? tensor_1d(at, p->shape[0]) : tensor_2d(at, p->shape[0], p->shape[1]);
 }
 
-struct tensor model_columns(const struct tensor *x, int64_t first, int64_t n) {
-    struct tensor c =
-        tensor_rows((char *)x->data + first * (int64_t)dtype_bytes(x->dtype), x->shape[0], n, x->stride[0]);
-    c.dtype = x->dtype;
-    return c;
+int64_t model_kv_width(const struct model *m) {
+    return (int64_t)m->kv_heads * m->head_dim;
+}
+
+struct tensor model_values(const struct model *m, const struct tensor *qkv) {
+    int64_t width = model_kv_width(m), first = m->config->model_width + width;
+    struct tensor v = tensor_rows((char *)qkv->data + first * (int64_t)dtype_bytes(qkv->dtype), qkv->shape[0],
+                                  width, qkv->stride[0]);
+    v.dtype = qkv->dtype;
+    return v;
 }
 
 struct tensor model_weight_for(const struct model *m, const struct tensor *other, int i) {
@@ -102,7 +107,8 @@ static int describe(struct model *m, const struct config *c, const struct modali
     m->config = c;
     m->set = *set;
     m->head_dim = (int)c->model_head_dim;
-    m->heads = (int)(c->model_width / c->model_head_dim);
+    m->heads = params_heads(c);
+    m->kv_heads = params_kv_heads(c);
     m->hidden = params_hidden(c);
     m->training.training = true;
     return params_init(&m->params, c, set, e);
@@ -181,45 +187,32 @@ static struct model_input part_of(const struct model *m, const struct model_inpu
     return part;
 }
 
-// The part's input on the device, `part` pointing there.
-static int bring_in(struct model *m, struct model_input *part, struct err *e) {
+int model_bring_in(struct model *m, const struct model_space *s, struct model_input *in, struct err *e) {
     struct device *d = m->device;
-    struct model_space *s = &m->predicting;
-    size_t frames = (size_t)(part->sequences * part->frames);
+    size_t frames = (size_t)(in->sequences * in->frames);
     if (d->host_memory) return 0;
-    int rc = d->vtable->copy_in(d, s->tau, part->tau, frames * (size_t)m->set.n * sizeof(float), e);
-    if (!rc) rc = d->vtable->copy_in(d, s->tau_history, part->tau_history, frames * sizeof(float), e);
+    int rc = d->vtable->copy_in(d, s->tau, in->tau, frames * (size_t)m->set.n * sizeof(float), e);
+    if (!rc) rc = d->vtable->copy_in(d, s->tau_history, in->tau_history, frames * sizeof(float), e);
     for (int i = 0; !rc && i < m->set.n; i++) {
         size_t bytes = frames * (size_t)m->set.spec[i].frame_elems * sizeof(float);
-        rc = d->vtable->copy_in(d, s->z[i], part->z[i], bytes, e);
-        if (!rc) rc = d->vtable->copy_in(d, s->history[i], part->history[i], bytes, e);
-        part->z[i] = s->z[i];
-        part->history[i] = s->history[i];
+        rc = d->vtable->copy_in(d, s->z[i], in->z[i], bytes, e);
+        if (!rc) rc = d->vtable->copy_in(d, s->history[i], in->history[i], bytes, e);
+        in->z[i] = s->z[i];
+        in->history[i] = s->history[i];
     }
-    part->tau = s->tau;
-    part->tau_history = s->tau_history;
+    in->tau = s->tau;
+    in->tau_history = s->tau_history;
     return rc;
-}
-
-static int bring_out(struct model *m, const struct model_input *in, int i, float *to, struct err *e) {
-    const struct modality_spec *spec = &m->set.spec[i];
-    int64_t frames = in->sequences * in->frames;
-    struct device *d = m->device;
-    float *at = d->host_memory ? to : m->predicting.pred[i];
-    struct op_unpatchify_args a = {
-        .rows = m->predicting.out[i], .frame = tensor_2d(at, frames, spec->frame_elems), .grid = spec->grid};
-    int rc = d->ops->unpatchify(d, &a, e);
-    if (rc || d->host_memory) return rc;
-    return d->vtable->copy_out(d, to, at, (size_t)(frames * spec->frame_elems) * sizeof(float), e);
 }
 
 static int predict_part(struct model *m, struct model_input *in, float *const *pred, int64_t first,
                         struct err *e) {
-    int rc = bring_in(m, in, e);
+    float *to[OPS_MODALITIES_MAX] = {NULL};
+    for (int i = 0; i < m->set.n; i++)
+        if (pred[i]) to[i] = pred[i] + first * in->frames * m->set.spec[i].frame_elems;
+    int rc = model_bring_in(m, &m->predicting, in, e);
     if (!rc) rc = model_run(m, &m->predicting, in, e);
-    for (int i = 0; !rc && i < m->set.n; i++)
-        if (pred[i]) rc = bring_out(m, in, i, pred[i] + first * in->frames * m->set.spec[i].frame_elems, e);
-    return rc;
+    return rc ? rc : model_predicted(m, &m->predicting, in->sequences * in->frames, to, e);
 }
 
 int64_t model_predict_chunk(const struct modality_set *set, int64_t frames) {

@@ -81,19 +81,18 @@ static int mlp_backward(struct model *m, struct model_space *s, float *grads, co
 
 static int attend_backward(struct model *m, struct model_space *s, float *grads, const struct model_block *b,
                            struct model_layer *l, struct err *e) {
-    int64_t d = m->config->model_width, n = l->x.shape[0];
     struct op_attention_backward_args att = {.q = l->q,
                                              .k = l->k,
-                                             .v = model_columns(&l->qkv, 2 * d, d),
+                                             .v = model_values(m, &l->qkv),
                                              .o = l->o,
                                              .lse = l->lse,
                                              .d_o = s->dh,
                                              .dq = s->dq,
                                              .dk = s->dk,
-                                             .dv = model_columns(&s->dqkv, 2 * d, d),
+                                             .dv = model_values(m, &s->dqkv),
                                              .sequences = s->sequences,
                                              .heads = m->heads,
-                                             .kv_heads = m->heads,
+                                             .kv_heads = m->kv_heads,
                                              .head_dim = m->head_dim,
                                              .mask = &s->mask,
                                              .masks = s->masks.used ? s->masks.list : NULL};
@@ -108,9 +107,9 @@ static int attend_backward(struct model *m, struct model_space *s, float *grads,
                                             .dqkv = s->dqkv,
                                             .dgamma = model_param(m, grads, b->gamma),
                                             .heads = m->heads,
-                                            .kv_heads = m->heads,
+                                            .kv_heads = m->kv_heads,
                                             .head_dim = m->head_dim,
-                                            .per_sequence = n / s->sequences};
+                                            .per_sequence = l->x.shape[0] / s->sequences};
     return rc ? rc : m->device->ops->qk_rope_backward(m->device, &rope, e);
 }
 

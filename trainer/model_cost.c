@@ -7,7 +7,8 @@ static struct model shape_of(const struct config *c, const struct modality_set *
     return (struct model){.config = c,
                           .set = *set,
                           .head_dim = (int)c->model_head_dim,
-                          .heads = (int)(c->model_width / c->model_head_dim),
+                          .heads = params_heads(c),
+                          .kv_heads = params_kv_heads(c),
                           .hidden = params_hidden(c)};
 }
 
@@ -42,7 +43,8 @@ double model_step_flops(const struct config *c, const struct modality_set *set, 
                         int64_t frames) {
     double b = (double)(sequences * frames), d = (double)c->model_width, hidden = (double)params_hidden(c);
     double layers = (double)c->model_layers, rows = b * (double)set->tokens_per_frame, total = 0;
-    total += 6 * rows * layers * (4 * d * d + 3 * d * hidden);
+    double keys = (double)params_kv_heads(c) * (double)c->model_head_dim;
+    total += 6 * rows * layers * (2 * d * d + 2 * d * keys + 3 * d * hidden);
     total += 12 * layers * (double)sequences * pairs_of(c, frames, set->tokens_per_frame) * d;
     for (int i = 0; i < set->n; i++) {
         const struct modality_spec *s = &set->spec[i];

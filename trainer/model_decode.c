@@ -34,22 +34,25 @@ static int64_t rows_of(const struct model_cache *c) {
     return c->sequences * c->past.frames * c->model->set.tokens_per_frame;
 }
 
-static int take(struct model_cache *c, struct tensor *out, int64_t rows, int64_t cols, struct err *e) {
+static int take(struct model_cache *c, struct tensor *out, enum dtype dtype, int64_t rows, int64_t cols,
+                struct err *e) {
     void *at = NULL;
-    int rc = arena_take(&c->arena, &at, (size_t)(rows * cols) * sizeof(float), e);
+    int rc = arena_take(&c->arena, &at, (size_t)(rows * cols) * dtype_bytes(dtype), e);
     *out = tensor_2d(at, rows, cols);
+    out->dtype = dtype;
     return rc;
 }
 
 // Every block of memory begins at a multiple of 64 bytes.
-static int64_t padded(int64_t elems) {
-    return (elems * (int64_t)sizeof(float) + 63) / 64 * 64;
+static int64_t padded(int64_t elems, enum dtype dtype) {
+    return (elems * (int64_t)dtype_bytes(dtype) + 63) / 64 * 64;
 }
 
 int64_t model_past_bytes(const struct model *m, int64_t sequences, int64_t frames) {
     int64_t positions = frames * m->set.tokens_per_frame;
-    return 2 * m->config->model_layers * padded(sequences * positions * m->config->model_width) +
-           2 * padded(positions * (m->head_dim / 2)) + padded(sequences * m->set.n) + padded(sequences);
+    return 2 * m->config->model_layers * padded(sequences * positions * model_kv_width(m), model_compute(m)) +
+           2 * padded(positions * (m->head_dim / 2), DTYPE_F32) + padded(sequences * m->set.n, DTYPE_F32) +
+           padded(sequences, DTYPE_F32);
 }
 
 static int take_all(struct model_cache *c, struct err *e) {
@@ -57,13 +60,13 @@ static int take_all(struct model_cache *c, struct err *e) {
     int64_t positions = c->past.frames * m->set.tokens_per_frame;
     int rc = arena_init(&c->arena, m->device, (size_t)model_past_bytes(m, c->sequences, c->past.frames), e);
     for (int64_t i = 0; !rc && i < m->config->model_layers; i++) {
-        rc = take(c, &c->past.k[i], rows_of(c), m->config->model_width, e);
-        if (!rc) rc = take(c, &c->past.v[i], rows_of(c), m->config->model_width, e);
+        rc = take(c, &c->past.k[i], model_compute(m), rows_of(c), model_kv_width(m), e);
+        if (!rc) rc = take(c, &c->past.v[i], model_compute(m), rows_of(c), model_kv_width(m), e);
     }
-    if (!rc) rc = take(c, &c->past.cos, positions, m->head_dim / 2, e);
-    if (!rc) rc = take(c, &c->past.sin, positions, m->head_dim / 2, e);
-    if (!rc) rc = take(c, &c->tau, c->sequences, m->set.n, e);
-    return rc ? rc : take(c, &c->early, c->sequences, 1, e);
+    if (!rc) rc = take(c, &c->past.cos, DTYPE_F32, positions, m->head_dim / 2, e);
+    if (!rc) rc = take(c, &c->past.sin, DTYPE_F32, positions, m->head_dim / 2, e);
+    if (!rc) rc = take(c, &c->tau, DTYPE_F32, c->sequences, m->set.n, e);
+    return rc ? rc : take(c, &c->early, DTYPE_F32, c->sequences, 1, e);
 }
 
 static void fill_slots(struct model_cache *c) {
@@ -167,15 +170,17 @@ int model_decode(struct model_cache *c, int64_t at, const struct model_input *in
                  struct err *e) {
     struct model *m = c->model;
     struct model_space *recent = &m->predicting;
+    struct model_input here = *in;
     int64_t frames = in->frames, rows = c->sequences * frames, p = m->set.tokens_per_frame;
     struct model_input last = {
         .sequences = c->sequences, .frames = 1, .tau = c->tau.data, .tau_history = c->early.data};
     int rc = check(c, at, in, e);
     if (!rc) rc = model_space_shape(recent, m, c->sequences, frames, e);
-    if (!rc) rc = model_embed(m, recent, in, recent->x, e);
+    if (!rc) rc = model_bring_in(m, recent, &here, e);
+    if (!rc) rc = model_embed(m, recent, &here, recent->x, e);
     if (!rc) rc = take_last(c, recent->x, frames, p, c->one.layers[0].x, e);
-    if (!rc) rc = take_last(c, borrow(in->tau, rows, m->set.n), frames, 1, c->tau, e);
-    if (!rc) rc = take_last(c, borrow(in->tau_history, rows, 1), frames, 1, c->early, e);
+    if (!rc) rc = take_last(c, borrow(here.tau, rows, m->set.n), frames, 1, c->tau, e);
+    if (!rc) rc = take_last(c, borrow(here.tau_history, rows, 1), frames, 1, c->early, e);
     if (rc) return rc;
     place(c, at);
     rc = model_transform(m, &c->one, &last, e);

@@ -68,7 +68,6 @@ static int remember(struct model *m, const struct model_past *past, int64_t laye
 
 static int attend(struct model *m, struct model_space *s, const struct model_block *b, struct model_layer *l,
                   struct err *e) {
-    int64_t d = m->config->model_width, n = l->x.shape[0];
     struct op_qk_rope_args rope = {.qkv = l->qkv,
                                    .q = l->q,
                                    .k = l->k,
@@ -77,9 +76,9 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
                                    .sin = s->sin,
                                    .gamma = model_param(m, m->weights, b->gamma),
                                    .heads = m->heads,
-                                   .kv_heads = m->heads,
+                                   .kv_heads = m->kv_heads,
                                    .head_dim = m->head_dim,
-                                   .per_sequence = n / s->sequences};
+                                   .per_sequence = l->x.shape[0] / s->sequences};
     const struct model_past *past = s->past;
     if (past) {
         rope.cos = past->cos;
@@ -89,12 +88,12 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
     int rc = m->device->ops->qk_rope(m->device, &rope, e);
     struct op_attention_args att = {.q = l->q,
                                     .k = l->k,
-                                    .v = model_columns(&l->qkv, 2 * d, d),
+                                    .v = model_values(m, &l->qkv),
                                     .o = l->o,
                                     .lse = l->lse,
                                     .sequences = s->sequences,
                                     .heads = m->heads,
-                                    .kv_heads = m->heads,
+                                    .kv_heads = m->kv_heads,
                                     .head_dim = m->head_dim,
                                     .mask = &s->mask,
                                     .masks = s->masks.used ? s->masks.list : NULL};
@@ -177,15 +176,22 @@ int model_run(struct model *m, struct model_space *s, const struct model_input *
     return rc ? rc : model_transform(m, s, in, e);
 }
 
+static int predicted(struct model *m, const struct model_space *s, int64_t frames, int i, float *to,
+                     struct err *e) {
+    const struct modality_spec *spec = &m->set.spec[i];
+    struct device *d = m->device;
+    float *at = d->host_memory ? to : s->pred[i];
+    struct op_unpatchify_args a = {
+        .rows = s->out[i], .frame = tensor_2d(at, frames, spec->frame_elems), .grid = spec->grid};
+    int rc = d->ops->unpatchify(d, &a, e);
+    if (rc || d->host_memory) return rc;
+    return d->vtable->copy_out(d, to, at, (size_t)(frames * spec->frame_elems) * sizeof(float), e);
+}
+
 int model_predicted(struct model *m, const struct model_space *s, int64_t frames, float *const *pred,
                     struct err *e) {
     int rc = 0;
-    for (int i = 0; !rc && i < m->set.n; i++) {
-        const struct modality_spec *spec = &m->set.spec[i];
-        if (!pred[i]) continue;
-        struct op_unpatchify_args a = {
-            .rows = s->out[i], .frame = tensor_2d(pred[i], frames, spec->frame_elems), .grid = spec->grid};
-        rc = m->device->ops->unpatchify(m->device, &a, e);
-    }
+    for (int i = 0; !rc && i < m->set.n; i++)
+        if (pred[i]) rc = predicted(m, s, frames, i, pred[i], e);
     return rc;
 }

@@ -46,13 +46,13 @@ static struct tensor take_1d(struct taker *t, int64_t n) {
 }
 
 static void lay_layer(struct model_layer *l, struct taker *t, const struct model *m, int64_t n) {
-    int64_t d = m->config->model_width, h = m->hidden;
+    int64_t d = m->config->model_width, h = m->hidden, keys = model_kv_width(m);
     l->h1 = take_low(t, n, d);
     l->rstd1 = take_1d(t, n);
-    l->qkv = take_low(t, n, 3 * d);
+    l->qkv = take_low(t, n, d + 2 * keys);
     l->q = take_low(t, n, d);
-    l->k = take_low(t, n, d);
-    l->rstd_qk = take(t, n, 2 * m->heads);
+    l->k = take_low(t, n, keys);
+    l->rstd_qk = take(t, n, m->heads + m->kv_heads);
     l->o = take_low(t, n, d);
     l->lse = take(t, n, m->heads);
     l->y1 = take_low(t, n, d);
@@ -90,15 +90,15 @@ static void lay_frames(struct model_space *s, struct taker *t, const struct mode
 
 static void lay_gradients(struct model_space *s, struct taker *t, const struct model *m, int64_t n, int64_t g,
                           int64_t frames) {
-    int64_t d = m->config->model_width;
+    int64_t d = m->config->model_width, keys = model_kv_width(m);
     s->dx = take(t, n, d);
     s->dy = take_low(t, n, d);
     s->dh = take_low(t, n, d);
     s->dup = take_low(t, n, 2 * m->hidden);
     s->dact = take_low(t, n, m->hidden);
-    s->dqkv = take_low(t, n, 3 * d);
+    s->dqkv = take_low(t, n, d + 2 * keys);
     s->dq = take_low(t, n, d);
-    s->dk = take_low(t, n, d);
+    s->dk = take_low(t, n, keys);
     s->dc = take(t, g, 6 * d);
     s->dcond1 = take(t, g, m->config->model_cond_width);
     s->daction = take_low(t, frames, d);
@@ -133,20 +133,19 @@ static void lay_out(struct model_space *s, struct taker *t, const struct model *
     if (!s->training && m->device && !m->device->host_memory) lay_frames(s, t, m, frames);
 }
 
-// Without a device, as for plans: the CPU's.
-static enum dtype compute_of(const struct model *m) {
+enum dtype model_compute(const struct model *m) {
     return m->device ? m->device->compute : DTYPE_F32;
 }
 
 int64_t model_space_bytes(const struct model *m, int64_t sequences, int64_t frames, bool training) {
     struct model_space s = {.training = training};
-    struct taker t = {.compute = compute_of(m)};
+    struct taker t = {.compute = model_compute(m)};
     lay_out(&s, &t, m, sequences, frames);
     return t.overflow || t.used > INT64_MAX ? INT64_MAX : (int64_t)t.used;
 }
 
 static int reserve(struct model_space *s, const struct model *m, int64_t b, int64_t f, struct err *e) {
-    struct taker t = {.compute = compute_of(m)};
+    struct taker t = {.compute = model_compute(m)};
     if (!s->layers) s->layers = calloc((size_t)m->config->model_layers, sizeof *s->layers);
     if (!s->layers) return err_set(e, ERR_MEMORY, "no memory for a table of layers");
     lay_out(s, &t, m, b, f);
@@ -213,7 +212,7 @@ int model_space_shape(struct model_space *s, const struct model *m, int64_t sequ
     s->sequences = s->frames = 0;
     int rc = reserve(s, m, sequences, frames, e);
     if (rc) return rc;
-    struct taker t = {.base = s->arena.base, .compute = compute_of(m)};
+    struct taker t = {.base = s->arena.base, .compute = model_compute(m)};
     lay_out(s, &t, m, sequences, frames);
     mask_fini(&s->mask);
     rc = mask_block_causal(&s->mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);

@@ -29,10 +29,13 @@ static bool uses_muon(const struct config *c, const struct param *p) {
 // Multiplications, roughly: Newton-Schulz costs five times rows cols min + small; elementwise work a few per
 // number.
 static double cost_of(const struct config *c, const struct param *p) {
-    double rows = (double)p->shape[0] / p->parts, cols = (double)p->shape[1], least = fmin(rows, cols);
-    double each = 8 * (double)p->elems;
-    if (!uses_muon(c, p)) return each;
-    return each + p->parts * 5 * (2 * rows * cols * least + least * least * least);
+    double cost = 8 * (double)p->elems;
+    if (!uses_muon(c, p)) return cost;
+    for (int k = 0; k < p->parts; k++) {
+        double rows = (double)p->part_rows[k], cols = (double)p->shape[1], least = fmin(rows, cols);
+        cost += 5 * (2 * rows * cols * least + least * least * least);
+    }
+    return cost;
 }
 
 void optim_split(const struct config *c, const struct params *p, int size, int64_t *offset) {
@@ -66,8 +69,10 @@ static struct sizes sizes_of(const struct config *c, const struct params *p, int
     for (int i = lo; i < hi; i++) {
         const struct param *t = &p->list[i];
         if (uses_muon(c, t)) {
-            int64_t work = op_muon_work_elems(t->shape[0] / t->parts, t->shape[1]);
-            if (work > s.work) s.work = work;
+            for (int k = 0; k < t->parts; k++) {
+                int64_t work = op_muon_work_elems(t->part_rows[k], t->shape[1]);
+                if (work > s.work) s.work = work;
+            }
         } else {
             s.v += (t->elems + 15) / 16 * 16;
         }
@@ -204,9 +209,9 @@ double optim_norm(const struct optim *o, const double *squares) {
 
 static int update_muon(struct optim *o, int i, float *w, const float *g, double rate, struct err *e) {
     const struct param *t = &o->params->list[i];
-    int64_t rows = t->shape[0] / t->parts, cols = t->shape[1], at = own_at(o, i);
-    for (int k = 0; k < t->parts; k++) {
-        int64_t skip = k * rows * cols;
+    int64_t cols = t->shape[1], at = own_at(o, i), skip = 0;
+    for (int k = 0; k < t->parts; skip += t->part_rows[k++] * cols) {
+        int64_t rows = t->part_rows[k];
         struct op_muon_args a = {.w = tensor_2d(w + t->offset + skip, rows, cols),
                                  .g = tensor_2d((void *)(g + at + skip), rows, cols),
                                  .m = tensor_2d(o->m + at + skip, rows, cols),

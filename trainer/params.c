@@ -16,6 +16,14 @@ int64_t params_hidden(const struct config *c) {
     return (int64_t)((double)c->model_width * 8 / 3 / 32 + 0.5) * 32;
 }
 
+int params_heads(const struct config *c) {
+    return (int)(c->model_width / c->model_head_dim);
+}
+
+int params_kv_heads(const struct config *c) {
+    return c->model_kv_heads > 0 ? (int)c->model_kv_heads : params_heads(c);
+}
+
 // Appends a tensor; `cols` 0 makes it a vector. The caller has reserved the room.
 static struct param *add(struct params *p, int64_t rows, int64_t cols, enum param_init init,
                          const char *name) {
@@ -25,32 +33,38 @@ static struct param *add(struct params *p, int64_t rows, int64_t cols, enum para
     t->offset = p->elems;
     t->elems = rows * (cols ? cols : 1);
     t->first_fan = cols;
+    t->part_rows[0] = rows;
     snprintf(t->name, sizeof t->name, "%s", name);
     p->count += t->elems;
     p->elems += (t->elems + PARAMS_ALIGN - 1) / PARAMS_ALIGN * PARAMS_ALIGN;
     return t;
 }
 
-static void add_matrix(struct params *p, int layer, const char *what, int64_t rows, int64_t cols, int parts,
-                       enum param_init init) {
+// Matrices of the given rows on top of each other; unused parts have none.
+static void add_matrix(struct params *p, int layer, const char *what, const int64_t rows[PARAM_PARTS_MAX],
+                       int64_t cols, enum param_init init) {
     char name[64];
+    int64_t all = 0;
+    int parts = 0;
+    for (; parts < PARAM_PARTS_MAX && rows[parts] > 0; parts++) all += rows[parts];
     snprintf(name, sizeof name, "blocks.%d.%s.weight", layer, what);
-    struct param *t = add(p, rows, cols, init, name);
+    struct param *t = add(p, all, cols, init, name);
     t->group = PARAM_MATRIX;
     t->parts = parts;
+    memcpy(t->part_rows, rows, sizeof t->part_rows);
 }
 
 static void add_block(struct params *p, const struct config *c, int layer) {
-    int64_t d = c->model_width, h = params_hidden(c);
+    int64_t d = c->model_width, h = params_hidden(c), kv = params_kv_heads(c) * c->model_head_dim;
     char name[64];
-    add_matrix(p, layer, "qkv", 3 * d, d, 3, PARAM_FAN_IN);
-    add_matrix(p, layer, "out", d, d, 1, PARAM_ZERO);
-    add_matrix(p, layer, "up", 2 * h, d, 2, PARAM_FAN_IN);
-    add_matrix(p, layer, "down", d, h, 1, PARAM_ZERO);
+    add_matrix(p, layer, "qkv", (int64_t[]){d, kv, kv}, d, PARAM_FAN_IN);
+    add_matrix(p, layer, "out", (int64_t[]){d, 0, 0}, d, PARAM_ZERO);
+    add_matrix(p, layer, "up", (int64_t[]){h, h, 0}, d, PARAM_FAN_IN);
+    add_matrix(p, layer, "down", (int64_t[]){d, 0, 0}, h, PARAM_ZERO);
     snprintf(name, sizeof name, "blocks.%d.mod", layer);
     add(p, 6, d, PARAM_ZERO, name);
     snprintf(name, sizeof name, "blocks.%d.gamma", layer);
-    add(p, d / c->model_head_dim, 0, PARAM_GAMMA, name);
+    add(p, params_heads(c), 0, PARAM_GAMMA, name);
 }
 
 static void add_embeddings(struct params *p, const struct config *c, const struct modality_set *m) {
@@ -92,6 +106,9 @@ int params_init(struct params *out, const struct config *c, const struct modalit
     if (c->model_width % c->model_head_dim)
         return err_set(e, ERR_CONFIG, "model.width %lld is no multiple of model.head_dim %lld",
                        (long long)c->model_width, (long long)c->model_head_dim);
+    if (params_heads(c) % params_kv_heads(c))
+        return err_set(e, ERR_CONFIG, "model.kv_heads %d does not divide the %d heads", params_kv_heads(c),
+                       params_heads(c));
     if (c->model_head_dim % 2)
         return err_set(e, ERR_CONFIG, "model.head_dim %lld is odd", (long long)c->model_head_dim);
     size_t room = (size_t)m->n * 3 + 8 + (size_t)c->model_layers * 6;

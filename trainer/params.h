@@ -14,6 +14,8 @@
 enum param_group { PARAM_MATRIX, PARAM_OTHER }; // the blocks' matrices (Muon); everything else (AdamW)
 enum param_init { PARAM_ZERO, PARAM_FAN_IN, PARAM_SLOT, PARAM_GAMMA };
 
+#define PARAM_PARTS_MAX 3
+
 struct param {
     char name[64]; // "blocks.0.qkv.weight"
     int rank;      // 1 or 2
@@ -21,6 +23,7 @@ struct param {
     int64_t offset, elems; // in floats; offsets are multiples of 16, the gaps stay zero
     enum param_group group;
     int parts; // matrices stacked in the rows, each orthogonalised alone: qkv 3, up 2, else 1
+    int64_t part_rows[PARAM_PARTS_MAX];
     enum param_init init;
     int64_t first_fan,
         next_fan; // PARAM_FAN_IN: columns [0, first_fan), then blocks of next_fan columns (0: none)
@@ -42,5 +45,7 @@ void params_fill(const struct params *p, int i, uint64_t seed, float *out);
 
 // Widths that follow from the config.
 int64_t params_hidden(const struct config *c); // of the SwiGLU
+int params_heads(const struct config *c);
+int params_kv_heads(const struct config *c); // of keys and of values
 
 #endif

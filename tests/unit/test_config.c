@@ -155,6 +155,34 @@ static void overrides_win_and_the_last_one_most(void **state) {
     config_close(f);
 }
 
+// What is written beside the preset or later wins over it; what was written earlier does not.
+static void presets_stand_where_they_are_written(void **state) {
+    static const char *const on_top[] = {"model.preset=xl", "model.layers=2"};
+    struct config_file *f = load("model: {preset: b, layers: 5}\n", NULL, 0);
+    const struct config *c = config_values(f);
+    assert_int_equal(c->model_width, 768);
+    assert_int_equal(c->model_layers, 5);
+    assert_string_equal(config_origin(f, "model.width"), "preset b");
+    config_close(f);
+    f = load("model: {width: 96, layers: 3, head_dim: 32}\n", on_top, 2);
+    c = config_values(f);
+    assert_int_equal(c->model_width, 2048);
+    assert_int_equal(c->model_kv_heads, 4);
+    assert_int_equal(c->model_layers, 2);
+    config_close(f);
+    REFUSE("model: {preset: b, kv_heads: 5}\n",
+           "1:20 'model.kv_heads' is 5, which does not divide the 12 heads (model.width / model.head_dim)");
+    REFUSE("model: {preset: huge}\n", "1:17 'model.preset' wants one of none, demo, s, b, l, xl, 14b");
+}
+
+static void every_preset_word_has_its_row(void **state) {
+    int word = 1;
+    for (const char *name; (name = config_enum_word("model.preset", word)); word++)
+        assert_string_equal(config_preset_name(word), name);
+    assert_null(config_preset_name(word));
+    assert_null(config_preset_name(0));
+}
+
 // ---- refusals
 
 static void unknown_keys_get_a_suggestion(void **state) {
@@ -463,6 +491,8 @@ int main(void) {
         cmocka_unit_test(defaults_are_whole),
         cmocka_unit_test(values_come_from_the_file),
         cmocka_unit_test(empty_files_are_the_defaults),
+        cmocka_unit_test(presets_stand_where_they_are_written),
+        cmocka_unit_test(every_preset_word_has_its_row),
         cmocka_unit_test(overrides_win_and_the_last_one_most),
         cmocka_unit_test(unknown_keys_get_a_suggestion),
         cmocka_unit_test(wrong_values_name_what_is_wanted),

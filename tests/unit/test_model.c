@@ -68,12 +68,22 @@ static void stir(struct fixture *f) {
     }
 }
 
-static int set_up(void **state) {
-    static const char *const overrides[] = {"model.width=32",  "model.head_dim=16",   "model.layers=2",
-                                            "model.history=2", "model.cond_width=12", "video.height=16",
-                                            "video.width=8",   "video.channels=2",    "video.patch=4",
-                                            "video.margin=2",  "audio.mels=3",        "audio.bins=2",
-                                            "data.frames=4",   "loss.weighting=ramp"};
+static int set_up_heads(void **state, const char *width, const char *kv_heads) {
+    const char *const overrides[] = {width,
+                                     kv_heads,
+                                     "model.head_dim=16",
+                                     "model.layers=2",
+                                     "model.history=2",
+                                     "model.cond_width=12",
+                                     "video.height=16",
+                                     "video.width=8",
+                                     "video.channels=2",
+                                     "video.patch=4",
+                                     "video.margin=2",
+                                     "audio.mels=3",
+                                     "audio.bins=2",
+                                     "data.frames=4",
+                                     "loss.weighting=ramp"};
     struct fixture *f = calloc(1, sizeof *f);
     struct err e = {0};
     if (config_load(&f->file, NULL, overrides, sizeof overrides / sizeof *overrides, &e))
@@ -87,6 +97,15 @@ static int set_up(void **state) {
     stir(f);
     *state = f;
     return 0;
+}
+
+static int set_up(void **state) {
+    return set_up_heads(state, "model.width=32", "model.kv_heads=0");
+}
+
+// Two heads share keys and values.
+static int set_up_grouped(void **state) {
+    return set_up_heads(state, "model.width=64", "model.kv_heads=2");
 }
 
 static int tear_down(void **state) {
@@ -446,11 +465,14 @@ static void untrained_model_predicts_zero(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(gradient_of_every_tensor, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(gradient_of_every_tensor, set_up_grouped, tear_down),
         cmocka_unit_test_setup_teardown(backward_accumulates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(later_frames_are_unseen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up_grouped, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up_grouped, tear_down),
         cmocka_unit_test_setup_teardown(missing_senses_are_not_attended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gradients_pass_by_what_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(masks_are_the_definition, set_up, tear_down),

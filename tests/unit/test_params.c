@@ -68,6 +68,24 @@ static void demo_shapes(void **state) {
     config_close(f);
 }
 
+// Of eight heads two have keys and values of their own: fewer rows, orthogonalised part by part.
+static void grouped_queries_have_smaller_keys(void **state) {
+    const char *const overrides[] = {"model.width=256", "model.head_dim=32", "model.kv_heads=2"};
+    struct config_file *f;
+    struct params p;
+    struct err e = {0};
+    assert_int_equal(config_load(&f, NULL, overrides, 3, &e), 0);
+    table(&p, f);
+    expect(&p, "blocks.0.qkv.weight", 256 + 2 * 64, 256, 3, PARAM_MATRIX);
+    const int64_t *rows = params_find(&p, "blocks.0.qkv.weight")->part_rows;
+    assert_true(rows[0] == 256 && rows[1] == 64 && rows[2] == 64);
+    rows = params_find(&p, "blocks.0.up.weight")->part_rows;
+    assert_true(rows[0] == rows[1] && rows[0] == params_hidden(config_values(f)) && rows[2] == 0);
+    expect(&p, "blocks.0.gamma", 8, 1, 1, PARAM_OTHER);
+    params_fini(&p);
+    config_close(f);
+}
+
 static double spread(const float *v, int64_t rows, int64_t cols, int64_t lo, int64_t hi) {
     double sum = 0;
     for (int64_t r = 0; r < rows; r++)
@@ -122,6 +140,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout_has_no_overlaps),
         cmocka_unit_test(demo_shapes),
+        cmocka_unit_test(grouped_queries_have_smaller_keys),
         cmocka_unit_test(starts_follow_fan_in),
         cmocka_unit_test(starts_differ_by_seed_and_tensor),
     };

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
+
+#include "base/config_rows.h"
+
+#define PRESET_KEYS 5
+
+static const char *const preset_keys[PRESET_KEYS] = {"model.width", "model.layers", "model.head_dim",
+                                                     "model.kv_heads", "model.cond_width"};
+
+static const struct {
+    const char *name;
+    int64_t values[PRESET_KEYS];
+} presets[] = {
+#define CONFIG_PRESET(name, width, layers, head_dim, kv_heads, cond_width)                                   \
+    {name, {width, layers, head_dim, kv_heads, cond_width}},
+#include "configs/presets.def"
+};
+
+int config_preset_apply(struct config_file *f, config_yields_fn *yields, struct err *e) {
+    char where[CONFIG_NAME_BYTES];
+    int word = f->values.model_preset;
+    if (word == 0) return 0;
+    snprintf(where, sizeof where, "preset %s", presets[word - 1].name);
+    for (int k = 0; k < PRESET_KEYS; k++) {
+        const struct config_row *row = config_rows_named(preset_keys[k]);
+        if (!yields(f->origin[row - config_rows])) continue;
+        *(int64_t *)((char *)&f->values + row->offset) = presets[word - 1].values[k];
+        int rc = config_set_origin(f, row, where, e);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+const char *config_preset_name(int word) {
+    return word > 0 && (size_t)word <= sizeof presets / sizeof *presets ? presets[word - 1].name : NULL;
+}
