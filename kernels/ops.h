@@ -114,7 +114,8 @@ struct op_qk_rope_backward_args {
 
 // o = softmax(q k^T + mask) v for every sequence and head; logits are already scaled. Row t of sequence b is
 // row b*queries + t (keys likewise). lse [B*queries, H] = log sum exp, saved. A query that sees nothing gives
-// 0. Memory linear in the sequence; never an S x S matrix.
+// 0. Memory linear in the sequence; never an S x S matrix. Keys and values that nobody sees are finite
+// numbers all the same: their weight is 0, and 0 times NaN is none.
 struct op_attention_args {
     struct tensor q, k, v, o, lse; // q, o [B Sq, H hd]; k, v [B Sk, Hkv hd]; any row stride
     int64_t sequences;

@@ -66,7 +66,9 @@ static int take_all(struct model_cache *c, struct err *e) {
     if (!rc) rc = take(c, &c->past.cos, DTYPE_F32, positions, m->head_dim / 2, e);
     if (!rc) rc = take(c, &c->past.sin, DTYPE_F32, positions, m->head_dim / 2, e);
     if (!rc) rc = take(c, &c->tau, DTYPE_F32, c->sequences, m->set.n, e);
-    return rc ? rc : take(c, &c->early, DTYPE_F32, c->sequences, 1, e);
+    if (!rc) rc = take(c, &c->early, DTYPE_F32, c->sequences, 1, e);
+    // Keys and values that no frame has written yet take part with weight 0, so they must be numbers.
+    return rc ? rc : m->device->vtable->zero(m->device, c->arena.base, c->arena.size, e);
 }
 
 static void fill_slots(struct model_cache *c) {

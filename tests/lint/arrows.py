@@ -7,7 +7,7 @@ import sys
 
 # room -> what its files may include, besides itself and the C library
 ARROWS = {
-    "base": ["configs/schema.def"],
+    "base": ["configs/schema.def", "configs/presets.def"],
     "kernels": ["base/err.h", "base/rng.h"],
     "comm": ["base/", "kernels/device.h"],
     "storage": ["base/"],
