@@ -132,6 +132,15 @@ struct op_attention_backward_args {
     const struct mask *const *masks;
 };
 
+// w = scale N(0, 1): normal number i of the stream (key; step 0, sample 0), i counting row by row (rng.h's
+// rng_next_normal); columns from first_cols on take the other scale.
+struct op_draw_args {
+    struct tensor w;
+    struct rng_key key;
+    int64_t first_cols;
+    double first_scale, rest_scale;
+};
+
 // z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau
 // [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0
 // writes zeros instead. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from

@@ -80,26 +80,11 @@ static void find_params(struct model *m) {
                                             .gamma = number_in_block(m, i, "gamma")};
 }
 
-static int64_t largest_tensor(const struct params *p) {
-    int64_t largest = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->list[i].elems > largest) largest = p->list[i].elems;
-    return largest;
-}
-
 static int fill_weights(struct model *m, struct err *e) {
-    const struct device_vtable *v = m->device->vtable;
-    int64_t largest = largest_tensor(&m->params);
-    int rc = v->zero(m->device, m->weights, (size_t)m->params.elems * sizeof(float), e);
-    float *host = malloc((size_t)largest * sizeof *host);
-    if (!host)
-        rc = err_set(e, ERR_MEMORY, "no memory for the starting values of %lld weights", (long long)largest);
-    for (int i = 0; !rc && i < m->params.n; i++) {
-        const struct param *p = &m->params.list[i];
-        params_fill(&m->params, i, (uint64_t)m->config->run_seed, host);
-        rc = v->copy_in(m->device, m->weights + p->offset, host, (size_t)p->elems * sizeof(float), e);
-    }
-    free(host);
+    size_t bytes = (size_t)m->params.elems * sizeof(float);
+    int rc = m->device->vtable->zero(m->device, m->weights, bytes, e);
+    for (int i = 0; !rc && i < m->params.n; i++)
+        rc = params_fill(&m->params, i, (uint64_t)m->config->run_seed, m->device, m->weights, e);
     return rc ? rc : model_refresh(m, e);
 }
 
@@ -230,6 +215,13 @@ int model_predict(struct model *m, const struct model_input *in, float *const *p
         if (!rc) rc = predict_part(m, &part, pred, first, e);
     }
     return rc;
+}
+
+static int64_t largest_tensor(const struct params *p) {
+    int64_t largest = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->list[i].elems > largest) largest = p->list[i].elems;
+    return largest;
 }
 
 static int load_tensor(struct model *m, struct ckpt *c, const struct param *p, bool average, float *host,

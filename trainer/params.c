@@ -136,25 +136,28 @@ const struct param *params_find(const struct params *p, const char *name) {
     return NULL;
 }
 
-static int64_t fan_of_column(const struct param *t, int64_t col) {
-    return col < t->first_fan || t->next_fan == 0 ? t->first_fan : t->next_fan;
+// By element number, so that a shape's change in one tensor moves no other.
+static int fill_normal(const struct param *t, int i, uint64_t seed, struct device *d, float *w,
+                       struct err *e) {
+    bool slot = t->init == PARAM_SLOT;
+    struct op_draw_args a = {.w = tensor_2d(w, t->shape[0], t->shape[1]),
+                             .key = rng_key(seed, RNG_INIT_WEIGHTS, (uint32_t)i),
+                             .first_cols = t->first_fan,
+                             .first_scale = slot ? 0.3 : 1 / sqrt((double)t->first_fan)};
+    a.rest_scale = slot || t->next_fan == 0 ? a.first_scale : 1 / sqrt((double)t->next_fan);
+    return d->ops->draw(d, &a, e);
 }
 
-// Normals of tensor i by element number, so that a shape's change in one tensor moves no other.
-static void fill_normal(const struct param *t, int i, uint64_t seed, float *out) {
-    struct rng_stream r;
-    rng_stream_init(&r, rng_key(seed, RNG_INIT_WEIGHTS, (uint32_t)i), 0, 0);
-    for (int64_t k = 0; k < t->elems; k++) {
-        double sd = t->init == PARAM_SLOT ? 0.3 : 1 / sqrt((double)fan_of_column(t, k % t->shape[1]));
-        out[k] = (float)(sd * rng_next_normal(&r));
-    }
+static int fill_gamma(const struct param *t, struct device *d, float *w, struct err *e) {
+    float value = 8;
+    int rc = 0;
+    for (int64_t k = 0; !rc && k < t->elems; k++) rc = d->vtable->copy_in(d, w + k, &value, sizeof value, e);
+    return rc;
 }
 
-void params_fill(const struct params *p, int i, uint64_t seed, float *out) {
+int params_fill(const struct params *p, int i, uint64_t seed, struct device *d, float *flat, struct err *e) {
     const struct param *t = &p->list[i];
-    if (t->init == PARAM_FAN_IN || t->init == PARAM_SLOT) {
-        fill_normal(t, i, seed, out);
-        return;
-    }
-    for (int64_t k = 0; k < t->elems; k++) out[k] = t->init == PARAM_GAMMA ? 8.0f : 0.0f;
+    if (t->init == PARAM_FAN_IN || t->init == PARAM_SLOT)
+        return fill_normal(t, i, seed, d, flat + t->offset, e);
+    return t->init == PARAM_GAMMA ? fill_gamma(t, d, flat + t->offset, e) : 0;
 }

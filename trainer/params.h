@@ -9,6 +9,7 @@
 
 #include "base/config.h"
 #include "base/err.h"
+#include "kernels/ops.h"
 #include "trainer/modality.h"
 
 enum param_group { PARAM_MATRIX, PARAM_OTHER }; // the blocks' matrices (Muon); everything else (AdamW)
@@ -40,8 +41,10 @@ int params_init(struct params *out, const struct config *c, const struct modalit
                 struct err *e) ERR_CHECK;
 void params_fini(struct params *p);
 const struct param *params_find(const struct params *p, const char *name); // NULL: none
-// Starting values of tensor i into host memory: N(0, 1/fan_in) and the rest, a function of (seed, i) alone.
-void params_fill(const struct params *p, int i, uint64_t seed, float *out);
+// Starting values of tensor i, drawn where it lies in `flat` (device memory, cleared): N(0, 1/fan_in) and the
+// rest, a function of (seed, i) alone.
+int params_fill(const struct params *p, int i, uint64_t seed, struct device *d, float *flat,
+                struct err *e) ERR_CHECK;
 
 // Widths that follow from the config.
 int64_t params_hidden(const struct config *c); // of the SwiGLU

@@ -4,6 +4,21 @@
 
 #include "trial.h"
 
+void check_draw(struct trial *t) {
+    struct op_draw_args a = {.first_cols = trial_size(t, 300),
+                             .first_scale = 0.1 + trial_unit(t),
+                             .rest_scale = 0.1 + trial_unit(t)};
+    a.key = rng_key((uint64_t)trial_below(t, 1 << 30), RNG_INIT_WEIGHTS, 7);
+    a.w = trial_rows(t, TRIAL_OUT, trial_size(t, 40), a.first_cols + trial_below(t, 300));
+    TRIAL_RUN(t, draw, a);
+    double *w = trial_double(t, a.w);
+    struct rng_stream r;
+    rng_stream_init(&r, a.key, 0, 0);
+    for (int64_t i = 0; i < tensor_elems(&a.w); i++)
+        w[i] = rng_next_normal(&r) * (i % a.w.shape[1] < a.first_cols ? a.first_scale : a.rest_scale);
+    trial_compare(t, "w", a.w, w, 1e-7);
+}
+
 static void fill_tau(struct trial *t, struct tensor tau) {
     for (int64_t i = 0; i < tensor_elems(&tau); i++) {
         int64_t kind = trial_below(t, 4);

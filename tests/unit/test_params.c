@@ -93,25 +93,42 @@ static double spread(const float *v, int64_t rows, int64_t cols, int64_t lo, int
     return sqrt(sum / (double)(rows * (hi - lo)));
 }
 
+// Tensor i as it starts; the caller frees it.
+static float *filled(const struct params *p, int i, uint64_t seed) {
+    struct device *d = NULL;
+    struct err e = {0};
+    const struct param *t = &p->list[i];
+    float *flat = calloc((size_t)p->elems, sizeof *flat), *out = malloc((size_t)t->elems * sizeof *out);
+    if (device_open_cpu(&d, 2, &e) || params_fill(p, i, seed, d, flat, &e)) fail_msg("%s", e.text);
+    for (int64_t k = 0; k < p->elems; k++)
+        if (k < t->offset || k >= t->offset + t->elems) assert_true(flat[k] == 0);
+    memcpy(out, flat + t->offset, (size_t)t->elems * sizeof *out);
+    device_close(d);
+    free(flat);
+    return out;
+}
+
+static float *filled_named(const struct params *p, const char *name) {
+    return filled(p, (int)(params_find(p, name) - p->list), 1);
+}
+
 static void starts_follow_fan_in(void **state) {
     struct config_file *f = fake_config("model.width=96");
     struct params p;
     table(&p, f);
-    const struct param *t = params_find(&p, "embed.video.weight");
-    float *v = malloc((size_t)t->elems * sizeof *v);
-    params_fill(&p, (int)(t - p.list), 1, v);
+    float *v = filled_named(&p, "embed.video.weight");
     assert_true(fabs(spread(v, 96, 1152, 0, 128) * sqrt(128) - 1) < 0.03);
     assert_true(fabs(spread(v, 96, 1152, 128, 640) * sqrt(512) - 1) < 0.03);
     assert_true(fabs(spread(v, 96, 1152, 640, 1152) * sqrt(512) - 1) < 0.03);
-    free(v);
-    const struct param *g = params_find(&p, "blocks.0.gamma");
-    float gamma[3];
-    params_fill(&p, (int)(g - p.list), 1, gamma);
+    float *gamma = filled_named(&p, "blocks.0.gamma");
     assert_true(gamma[0] == 8 && gamma[2] == 8);
-    const struct param *s = params_find(&p, "slot");
-    float slot[19 * 96];
-    params_fill(&p, (int)(s - p.list), 1, slot);
+    float *slot = filled_named(&p, "slot"), *out = filled_named(&p, "blocks.0.out.weight");
     assert_true(fabs(spread(slot, 19, 96, 0, 96) / 0.3 - 1) < 0.06);
+    assert_true(spread(out, 96, 96, 0, 96) == 0);
+    free(v);
+    free(gamma);
+    free(slot);
+    free(out);
     params_fini(&p);
     config_close(f);
 }
@@ -122,16 +139,16 @@ static void starts_differ_by_seed_and_tensor(void **state) {
     table(&p, f);
     int a = (int)(params_find(&p, "blocks.0.qkv.weight") - p.list);
     int b = (int)(params_find(&p, "blocks.1.qkv.weight") - p.list);
-    size_t n = (size_t)p.list[a].elems;
-    float *x = malloc(3 * n * sizeof *x), *y = x + n, *z = y + n;
-    params_fill(&p, a, 1, x);
-    params_fill(&p, b, 1, y);
-    params_fill(&p, a, 2, z);
-    assert_memory_not_equal(x, y, n * sizeof *x);
-    assert_memory_not_equal(x, z, n * sizeof *x);
-    params_fill(&p, a, 1, y);
-    assert_memory_equal(x, y, n * sizeof *x);
+    size_t bytes = (size_t)p.list[a].elems * sizeof(float);
+    float *x = filled(&p, a, 1), *other = filled(&p, b, 1), *reseeded = filled(&p, a, 2),
+          *again = filled(&p, a, 1);
+    assert_memory_not_equal(x, other, bytes);
+    assert_memory_not_equal(x, reseeded, bytes);
+    assert_memory_equal(x, again, bytes);
     free(x);
+    free(other);
+    free(reseeded);
+    free(again);
     params_fini(&p);
     config_close(f);
 }
