@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A whole run with device=cuda on the emulated GPU, as a person starts it: training with grouped queries, checkpoints,
-evaluation and pictures; then the same weights evaluated on the CPU, and the run gone on with there."""
+evaluation and pictures; two ranks on one GPU, one of them killed, with the same bits; then the same weights evaluated on
+the CPU, and the run gone on with there."""
 import json
 import os
 import sys
@@ -40,6 +41,12 @@ def main():
         check("step 2/2" in done.stderr, "two steps, saved, evaluated")
         check((run / "rollouts" / "rollout.gif").stat().st_size > 0, "pictures are drawn")
         there = scores(run)
+        two = tmp / "two"
+        done = orrery("run", config, "-n", 2, "device=cuda", "cuda.share=true", f"run.dir={two}",
+                      "fault.inject=kill:rank=1,step=2", env=env)
+        check("killed by signal 9" in done.stderr and "restarting" in done.stderr, "a rank is killed, the run goes on")
+        digests = [orrery("ckpt", "digest", r).stdout for r in (run, two)]
+        check(digests[0] == digests[1], "two ranks on one GPU, one killed on the way: the same bits")
         orrery("eval", run, "-n", 1, "device=cpu")
         here = scores(run)
         check(len(there) >= 10 and there.keys() == here.keys(), f"{len(there)} scores on both devices")
