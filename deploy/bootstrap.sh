@@ -11,6 +11,7 @@ need=(gcc cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libyaml-dev li
 if [ "$what" = test ]; then
   need+=(libcmocka-dev g++ clang clang-format clang-tidy cppcheck universal-ctags libclang-rt-14-dev gcovr
          python3 procps iproute2 util-linux openssl radosgw ceph-mon ceph-osd
+         libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
          gdb gdbserver tmux slurmctld slurmd slurm-client munge python3-yaml)
 fi
 

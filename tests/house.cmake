@@ -14,6 +14,7 @@ if(NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   orrery_script(fuzz house tests/house/fuzz.sh)
   set_tests_properties(house.sanitize_address house.sanitize_thread house.coverage house.fuzz PROPERTIES
     PROCESSORS 2 TIMEOUT 1500)
+  set_tests_properties(house.fuzz PROPERTIES TIMEOUT 3000) # a minute a target, and a build
 endif()
 
 # What the whole promises, by the programs that people type.

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Video: pictures of 8 bits, scaled to 0 .. 2 so that a black background is exactly 0; patch^2 pixels a
-// token. The stream is one strip, picture under picture (PNG, JPEG), or a .npy [T, H, W, C]. Kept as bytes
-// until a window is cut.
-#include <math.h>
+// token. The stream is one strip, picture under picture (PNG, JPEG), a .npy [T, H, W, C], or a film (MP4).
+// Kept as bytes until a window is cut.
 #include <string.h>
 
-#include "trainer/media_image.h"
+#include "trainer/media_clip.h"
 #include "trainer/modality_impl.h"
 
 static int video_specify(const struct config *c, const struct stream_schema *s, struct modality_spec *out,
@@ -25,36 +24,42 @@ static int video_specify(const struct config *c, const struct stream_schema *s, 
     return 0;
 }
 
-static void video_cut(const struct modality_spec *spec, const struct media_image *strip, int64_t frames,
-                      unsigned char *out, unsigned char *valid) {
-    const struct stream_schema *s = &spec->stream;
-    int64_t pictures = strip->height / spec->grid.height;
-    for (int64_t f = 0; f < frames; f++) {
-        double nearest = floor(((double)f / spec->frame_hz - s->t0) * s->rate_hz + 0.5);
-        valid[f] = nearest >= 0 && nearest < (double)pictures;
-        if (!valid[f]) continue;
-        memcpy(out + f * spec->frame_elems, strip->pixels + (int64_t)nearest * spec->frame_elems,
-               (size_t)spec->frame_elems);
+// Frame f shows the picture nearest to its time; of two equally near ones the later.
+struct video_cut {
+    const struct modality_spec *spec;
+    int64_t frames, next; // frames before `next` are settled
+    unsigned char *out, *valid;
+    const unsigned char *before; // the latest picture, NULL: none yet
+    double before_at;            // its place, in steps of the stream
+};
+
+// Gives frames up to `until`, in steps of the stream, the latest picture.
+static void video_settle(struct video_cut *v, double until) {
+    const struct modality_spec *spec = v->spec;
+    for (; v->next < v->frames; v->next++) {
+        double at = ((double)v->next / spec->frame_hz - spec->stream.t0) * spec->stream.rate_hz;
+        if (at + 0.5 >= until + 0.5) return;
+        v->valid[v->next] = v->before != NULL;
+        if (v->before) memcpy(v->out + v->next * spec->frame_elems, v->before, (size_t)spec->frame_elems);
     }
+}
+
+static int video_picture(void *arg, double at, const unsigned char *pixels, struct err *e) {
+    struct video_cut *v = arg;
+    double until = v->before ? (v->before_at + at) / 2 : at - 0.5;
+    video_settle(v, pixels ? until : v->before_at + 0.5);
+    v->before = pixels;
+    v->before_at = at;
+    return v->next == v->frames;
 }
 
 static int video_decode(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames,
                         void *cells, unsigned char *valid, struct err *e) {
-    struct media_image strip;
-    size_t most;
-    if (!bytes_mul((size_t)modality_steps_max(spec, frames), (size_t)spec->frame_elems, &most))
-        return err_set(e, ERR_DATA, "video is too large");
-    int rc = media_image_read(bytes, n, most, &strip, e);
-    if (rc) return rc;
-    if (strip.width != spec->grid.width || strip.channels != spec->grid.channels ||
-        strip.height % spec->grid.height != 0)
-        rc = err_set(e, ERR_DATA, "video is a strip of %lld x %lld x %lld, not of pictures of %d x %d x %d",
-                     (long long)strip.height, (long long)strip.width, (long long)strip.channels,
-                     spec->grid.height, spec->grid.width, spec->grid.channels);
-    else
-        video_cut(spec, &strip, frames, cells, valid);
-    media_image_fini(&strip);
-    return rc;
+    struct media_clip_want want = {spec->grid.height, spec->grid.width, spec->grid.channels,
+                                   spec->stream.rate_hz, modality_steps_max(spec, frames)};
+    struct video_cut v = {.spec = spec, .frames = frames, .out = cells, .valid = valid};
+    memset(valid, 0, (size_t)frames);
+    return media_clip_read(bytes, n, &want, video_picture, &v, e);
 }
 
 static void video_expand(const struct modality_spec *spec, const void *cells, int64_t n, float *out) {

@@ -9,7 +9,7 @@
 
 #include "storage/dataset.h"
 #include "trainer/media_audio.h"
-#include "trainer/media_image.h"
+#include "trainer/media_clip.h"
 #include "trainer/media_npy.h"
 #include "trainer/media_png.h"
 #include "trainer/picture.h"
@@ -152,10 +152,9 @@ static int show_numbers(const struct show *s, struct err *e) {
 
 // ---- pictures
 
-static int put_frame(const struct media_image *strip, int64_t first_row, const struct patch_grid *grid,
-                     struct buf *out, struct err *e) {
+static int put_frame(const unsigned char *from, const struct patch_grid *grid, struct buf *out,
+                     struct err *e) {
     int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
-    const unsigned char *from = strip->pixels + first_row * strip->width * strip->channels;
     if (grid->channels == 1 || grid->channels == 3)
         return media_png_write(out, from, grid->height, grid->width, grid->channels, 6, e);
     struct picture p;
@@ -172,31 +171,42 @@ static int put_frame(const struct media_image *strip, int64_t first_row, const s
     return rc;
 }
 
+struct showing {
+    const struct show *show;
+    struct patch_grid grid;
+    int64_t pictures;
+    char path[PATH_BYTES]; // of the latest picture
+};
+
+static int show_picture(void *arg, double at, const unsigned char *pixels, struct err *e) {
+    struct showing *g = arg;
+    struct buf png;
+    char more[32];
+    if (!pixels) return 0;
+    buf_init(&png, PICTURE_BYTES_MAX);
+    snprintf(more, sizeof more, "-%04" PRId64 ".png", g->pictures);
+    file_name(g->show, more, g->path);
+    int rc = put_frame(pixels, &g->grid, &png, e);
+    if (!rc) rc = bytes_write_file(g->path, png.data, png.len, e);
+    if (!rc && !g->pictures) puts(g->path);
+    buf_fini(&png);
+    return rc ? rc : ++g->pictures == FRAMES_MAX;
+}
+
 static int show_video(const struct show *s, struct err *e) {
     const struct stream_schema *t = s->stream;
-    struct media_image strip;
-    char path[PATH_BYTES], more[32];
-    int rc = media_image_read(s->member->data, s->member->bytes, PICTURE_BYTES_MAX, &strip, e);
-    if (rc) return rc;
-    if (t->rank != 3 || strip.width != t->shape[1] || strip.channels != t->shape[2] ||
-        strip.height % t->shape[0])
-        rc = err_set(e, ERR_DATA, "stream '%s' is not made of pictures of the shape that the data set says",
-                     t->name);
-    struct patch_grid grid = {0, 0, 0, 1, 0};
-    if (!rc)
-        grid = (struct patch_grid){(int32_t)t->shape[0], (int32_t)t->shape[1], (int32_t)t->shape[2], 1, 0};
-    int64_t frames = rc ? 0 : strip.height / t->shape[0];
-    for (int64_t f = 0; f < frames && f < FRAMES_MAX && !rc; f++) {
-        struct buf png;
-        buf_init(&png, PICTURE_BYTES_MAX);
-        snprintf(more, sizeof more, "-%04" PRId64 ".png", f);
-        file_name(s, more, path);
-        rc = put_frame(&strip, f * t->shape[0], &grid, &png, e);
-        if (!rc) rc = bytes_write_file(path, png.data, png.len, e);
-        if (!rc && (f == 0 || f + 1 == frames || f + 1 == FRAMES_MAX)) puts(path);
-        buf_fini(&png);
-    }
-    media_image_fini(&strip);
+    const int64_t *shape = t->shape;
+    size_t picture;
+    if (t->rank != 3 || shape[0] < 1 || shape[1] < 1 || shape[2] < 1 || shape[0] > INT32_MAX ||
+        shape[1] > INT32_MAX || shape[2] > 4 ||
+        !bytes_mul((size_t)(shape[0] * shape[2]), (size_t)shape[1], &picture) || picture > PICTURE_BYTES_MAX)
+        return err_set(e, ERR_DATA, "stream '%s' is not made of pictures of the shape that the data set says",
+                       t->name);
+    struct media_clip_want want = {shape[0], shape[1], shape[2], t->rate_hz,
+                                   (int64_t)(PICTURE_BYTES_MAX / picture)};
+    struct showing g = {.show = s, .grid = {(int32_t)shape[0], (int32_t)shape[1], (int32_t)shape[2], 1, 0}};
+    int rc = media_clip_read(s->member->data, s->member->bytes, &want, show_picture, &g, e);
+    if (!rc && g.pictures > 1) puts(g.path);
     return rc;
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs every libFuzzer target for ORRERY_FUZZ_SECONDS (default 20) under address and undefined-behaviour sanitizers, as
-# many at a time as there are cores. The full form is 60 seconds each. Arguments: only targets whose names hold one.
+# Runs every libFuzzer target for ORRERY_FUZZ_SECONDS (default 60) under address and undefined-behaviour sanitizers, as
+# many at a time as there are cores. Arguments: only targets whose names hold one.
 set -euo pipefail
 command -v clang >/dev/null || { echo "skipped: no clang"; exit 77; }
 build="$ORRERY_BUILD/fuzz"
@@ -10,7 +10,7 @@ cmake -S . -B "$build" -G Ninja -DFUZZ=ON -DSANITIZE=address,undefined -DCMAKE_C
   -DCMAKE_BUILD_TYPE=RelWithDebInfo >"$build.log"
 ninja -C "$build" -j 2 fuzzers >>"$build.log" 2>&1 || { tail -50 "$build.log"; exit 1; }
 export LSAN_OPTIONS="suppressions=$PWD/tests/house/lsan.supp:print_suppressions=0"
-export ORRERY_FUZZ_SECONDS=${ORRERY_FUZZ_SECONDS:-20}
+export ORRERY_FUZZ_SECONDS=${ORRERY_FUZZ_SECONDS:-60}
 
 one() { # BUILD TARGET
   local build=$1 target=$2 name

@@ -29,6 +29,8 @@ LIBRARIES = {
     "omp.h": ["kernels/cpu/"],
     "cuda": ["kernels/cuda/"],
     "nccl.h": ["comm/coll_nccl.c"],
+    "libav": ["trainer/ffmpeg/"],
+    "libsw": ["trainer/ffmpeg/"],
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')
 

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A data set whose video is MP4: indexed, checked, shown, and trained on; the same weights on one rank and on two; one line
+with the cure where the decoder is not there."""
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from foreign import npy  # noqa: E402
+from orrery_run import BIN, check, environment, folder, orrery, skip  # noqa: E402
+
+MAKE = pathlib.Path(os.environ.get("ORRERY_BUILD", "build")) / "tests" / "make_mp4"
+FRAMES, SIDE = 24, 32
+SCHEMA = {"rate_hz": 10, "frames_from": "action.npy", "streams": [
+    {"modality": "action", "name": "command", "member": "action.npy", "dtype": "f32", "shape": [2], "rate_hz": 10},
+    {"modality": "video", "name": "cam", "member": "cam.mp4", "dtype": "u8", "shape": [SIDE, SIDE, 3], "rate_hz": 10}]}
+SENSES = ["model.modalities=action,video", "video.channels=3"]
+
+
+def film(tmp, encoder, width, height):
+    path = tmp / "film.mp4"
+    done = subprocess.run([MAKE, path, encoder, str(width), str(height), str(FRAMES), "100"], stderr=subprocess.DEVNULL)
+    check(done.returncode == 0, f"a film by {encoder}")
+    return path.read_bytes()
+
+
+def make(tmp, where):
+    where.mkdir()
+    for shard, (encoder, width, height) in enumerate((("mpeg4", 64, 64), ("mjpeg", 100, 60))):
+        with tarfile.open(where / f"part-{shard}.tar", "w") as tar:
+            for i in range(2):
+                action = npy("<f4", (FRAMES, 2), bytes(FRAMES * 8))
+                for name, data in (("action.npy", action), ("cam.mp4", film(tmp, encoder, width, height))):
+                    info = tarfile.TarInfo(f"ep{shard}{i}.{name}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+def main():
+    if not MAKE.exists() or not (BIN / "liborrery_ffmpeg.so").exists():
+        skip("a build without FFmpeg's libraries")
+    with folder() as tmp:
+        data = tmp / "data"
+        make(tmp, data)
+        (tmp / "schema.json").write_text(json.dumps(SCHEMA))
+        orrery("data", "index", data, "--schema", tmp / "schema.json")
+        done = orrery("data", "check", data)
+        check("4 samples" in done.stdout and "0 problems" in done.stdout, done.stdout)
+        check("cam.mp4" in orrery("data", "stat", data).stdout, "stat names the member")
+        check("cam.mp4" in orrery("data", "show", data, 3).stdout, "show names the member")
+        orrery("data", "show", data, 3, "--out", tmp / "drawn")
+        frames = sorted(p.name for p in (tmp / "drawn").glob("cam-*.png"))
+        check(len(frames) == FRAMES and frames[-1] == f"cam-{FRAMES - 1:04d}.png", f"{len(frames)} frames drawn")
+        digests = set()
+        for ranks in (1, 2):
+            run = tmp / f"run-{ranks}"
+            orrery("run", "configs/tiny.yaml", "-n", ranks, f"run.dir={run}", f"data.train={data}", f"data.eval={data}",
+                   "train.steps=3", *SENSES)
+            digests.add(orrery("ckpt", "digest", run).stdout.strip())
+        check(len(digests) == 1, f"the same weights on 1 and 2 ranks: {digests}")
+        done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/without", f"data.train={data}", "data.eval=",
+                      "train.steps=1", *SENSES, check=False, env=environment(ORRERY_FFMPEG_PLUGIN=tmp / "nothing.so"))
+        line = next((text for text in done.stderr.splitlines() if "nothing.so" in text), "")
+        check(done.returncode == 69 and "cam.mp4" in line and "-DORRERY_FFMPEG=ON" in line,
+              f"without the decoder: {done.returncode}, {line or done.stderr[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()
