@@ -70,6 +70,15 @@ template <int STAGES> static __device__ __forceinline__ void ring_next(struct ri
     }
 }
 
+// Between arithmetic and the wgmma_wait of a product that it is to overlap with. ptxas moves the wait ahead
+// of what does not need that product, or the work behind the wait, unless another basic block begins on a
+// condition that needs the work. So: a wait on a barrier's round that is known to be over, which ends at
+// once; `never` is made of the work's results and is false. tests/kernels/cuda_static.py reads the machine
+// code.
+static __device__ __forceinline__ void done_by_now(uint32_t bar, uint32_t parity, bool never) {
+    mbar_wait(bar, parity ^ (uint32_t)never);
+}
+
 // Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.
 template <int ROWS> static __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
     return (uint32_t)(j / 8 * ROWS * 128 + row * 128 + ((j % 8) ^ (row & 7)) * 16 + t * 4);

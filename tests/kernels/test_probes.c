@@ -12,7 +12,8 @@
 #include "tests/bench/gpu/probes.h"
 
 static void descriptors_of_wgmma(void **state) {
-    assert_int_equal(probe_wgmma(stdout), 0);
+    for (int form = 0; form < PROBE_FORMS; form++) assert_int_equal(probe_wgmma(stdout, form), 0);
+    assert_int_equal(probe_wgmma(stdout, PROBE_FORMS), -1);
 }
 
 static void boxes_of_the_copy_engine(void **state) {

@@ -153,21 +153,27 @@ static int probe_form(FILE *out, const char *what, struct side left, struct side
     return 1;
 }
 
-int probe_wgmma(FILE *out) {
+int probe_wgmma(FILE *out, int form) {
     const struct side q = {A_AT, 0, 1024, 128, 0}, k = {B_AT, 0, 1024, 128, 0},
                       stage = {B_AT, 0, 1024, 64, 0};
     const struct side v = {B_AT, 128 * 128, 1024, 128, 0}, gradient = {B_AT, 64 * 128, 1024, 64, 0};
     struct side half = k;
     half.first = 32;
-    int bad = probe_form<128, 0, 0, false>(out, "q k^T: both by rows, 128 columns in two panels", q, k, 128);
-    bad +=
-        probe_form<64, 0, 0, false>(out, "k q^T: both by rows, panels of 128 and of 64 rows", q, stage, 128);
-    bad += probe_form<128, 0, 1, true>(out, "p v: A in registers, B turned, two panels", q, v, 128);
-    bad += probe_form<128, 0, 1, true>(out, "p^T dO: the same, panels of 64 rows", q, gradient, 64);
-    bad += probe_form<64, 0, 1, true>(out, "p v: A in registers, B turned, one panel", q, k, 128);
-    bad += probe_form<64, 1, 1, false>(out, "ds k: both turned", q, k, 128);
-    bad += probe_form<32, 1, 1, false>(out, "ds k: both turned, first half of a panel", q, k, 128);
-    return bad + probe_form<32, 1, 1, false>(out, "ds k: both turned, second half of a panel", q, half, 128);
+    switch (form) {
+    case 0:
+        return probe_form<128, 0, 0, false>(out, "q k^T: both by rows, 128 columns in two panels", q, k, 128);
+    case 1:
+        return probe_form<64, 0, 0, false>(out, "k q^T: both by rows, panels of 128 and 64 rows", q, stage,
+                                           128);
+    case 2: return probe_form<128, 0, 1, true>(out, "p v: A in registers, B turned, two panels", q, v, 128);
+    case 3: return probe_form<128, 0, 1, true>(out, "p^T dO: the same, panels of 64 rows", q, gradient, 64);
+    case 4: return probe_form<64, 0, 1, true>(out, "p v: A in registers, B turned, one panel", q, k, 128);
+    case 5: return probe_form<64, 1, 1, false>(out, "ds k: both turned", q, k, 128);
+    case 6: return probe_form<32, 1, 1, false>(out, "ds k: both turned, first half of a panel", q, k, 128);
+    case 7:
+        return probe_form<32, 1, 1, false>(out, "ds k: both turned, second half of a panel", q, half, 128);
+    default: return -1;
+    }
 }
 
 // ---- boxes
@@ -351,32 +357,41 @@ int probe_order(FILE *out, int blocks, int rounds) {
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int order(FILE *out) {
-    return probe_order(out, 132, 20);
+// One probe in a process of its own: a kernel that hangs or faults ends with it.
+static bool alone(const char *name, int (*run)(int), int arg) {
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        int rc = run(arg);
+        fflush(stdout);
+        _exit(rc != 0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (WIFSIGNALED(status))
+        printf("WRONG  %s %d: ended by signal %d (14: it hung)\n", name, arg, WTERMSIG(status));
+    return status == 0;
 }
 
-// A kernel that hangs ends with its process.
+static int device(int) {
+    return !cuda_good(stdout, cudaFree(NULL));
+}
+static int wgmma_form(int form) {
+    return probe_wgmma(stdout, form);
+}
+static int boxes_both(int) {
+    return probe_boxes(stdout);
+}
+static int order(int) {
+    return probe_order(stdout, 132, 20);
+}
+
 int main() {
-    const struct {
-        const char *name;
-        int (*run)(FILE *);
-    } all[] = {{"wgmma", probe_wgmma}, {"boxes", probe_boxes}, {"order", order}};
     int bad = 0;
-    for (const auto &p : all) {
-        fflush(NULL);
-        pid_t child = fork();
-        if (child == 0) {
-            alarm(20);
-            int rc = p.run(stdout);
-            fflush(stdout);
-            _exit(rc > 0);
-        }
-        int status = 0;
-        waitpid(child, &status, 0);
-        if (WIFSIGNALED(status))
-            printf("WRONG  %s: ended by signal %d (14: it hung)\n", p.name, WTERMSIG(status));
-        bad += status != 0;
-    }
+    if (!alone("device", device, 0)) return 1;
+    for (int form = 0; form < PROBE_FORMS; form++) bad += !alone("wgmma", wgmma_form, form);
+    bad += !alone("boxes", boxes_both, 0) + !alone("order", order, 0);
     printf("probes: %s\n", bad > 0 ? "WRONG" : "all right");
     return bad > 0;
 }

@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-int probe_wgmma(FILE *out);
+enum { PROBE_FORMS = 8 };
+int probe_wgmma(FILE *out, int form); // -1: there is no such form
 int probe_boxes(FILE *out);
 int probe_order(FILE *out, int blocks, int rounds);
 
