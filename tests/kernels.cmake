@@ -11,6 +11,9 @@ if(NOT SANITIZE)
   orrery_simt_test(cuda_attention tests/kernels/test_cuda_attention.c tests/kernels/emulated.cu
     kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu
     kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
+  orrery_simt_test(probes tests/kernels/test_probes.c tests/bench/gpu/probes.cu tests/kernels/emulated.cu
+    kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu
+    kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
 endif()
 
 orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)

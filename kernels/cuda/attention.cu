@@ -259,11 +259,7 @@ static int check_heads(const struct cuda_device *d, int64_t sequences, int heads
 
 // ---- tensor maps: how the copy engine of sm_90 sees q, k, v and their like
 
-typedef CUresult encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                           const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                           CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-static int find_encode(encode_fn **out, struct err *e) {
+int attention_encoder(attention_encode_fn **out, struct err *e) {
 #ifdef __CUDACC__
     void *f = NULL;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
@@ -273,7 +269,7 @@ static int find_encode(encode_fn **out, struct err *e) {
 #else
     cudaError_t rc = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &f, cudaEnableDefault, &found);
 #endif
-    *out = (encode_fn *)f;
+    *out = (attention_encode_fn *)f;
     if (rc == cudaSuccess && found != cudaDriverEntryPointSuccess)
         return err_set(e, ERR_DEVICE,
                        "attention: the driver has no cuTensorMapEncodeTiled; CUDA 12 or later is needed");
@@ -284,10 +280,8 @@ static int find_encode(encode_fn **out, struct err *e) {
 #endif
 }
 
-// Boxes of 64 columns and `box` rows of one sequence; what lies beyond a sequence reads as zero and is not
-// written.
-static int make_map(encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns, int rows,
-                    int sequences, int box, struct err *e) {
+int attention_map(attention_encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns,
+                  int rows, int sequences, int box, struct err *e) {
     const cuuint64_t dim[3] = {(cuuint64_t)columns, (cuuint64_t)rows, (cuuint64_t)sequences};
     const cuuint64_t stride[2] = {(cuuint64_t)r.stride * 2, (cuuint64_t)r.stride * 2 * (cuuint64_t)rows};
     const cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
@@ -358,12 +352,12 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
                           struct err *e) {
     enum { L2_SHARE = 24 << 20 }; // bytes of k and v that may stay
     struct sm90_forward f = {};
-    encode_fn *encode = NULL;
-    int rc = find_encode(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
-    if (rc == 0) rc = make_map(encode, &f.q, t->q, q, t->queries, t->sequences, SM90_ROWS, e);
-    if (rc == 0) rc = make_map(encode, &f.k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = make_map(encode, &f.v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = make_map(encode, &f.o, t->o, q, t->queries, t->sequences, SM90_ROWS / 2, e);
+    attention_encode_fn *encode = NULL;
+    int rc = attention_encoder(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
+    if (rc == 0) rc = attention_map(encode, &f.q, t->q, q, t->queries, t->sequences, SM90_ROWS, e);
+    if (rc == 0) rc = attention_map(encode, &f.k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f.v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f.o, t->o, q, t->queries, t->sequences, SM90_ROWS / 2, e);
     if (rc == 0) rc = cuda_scratch(&d->base, (void **)&f.next, sizeof *f.next, e);
     if (rc == 0) rc = cuda_check(cudaMemsetAsync(f.next, 0, sizeof *f.next, d->stream), "attention", e);
     if (rc != 0) return rc;
@@ -480,14 +474,14 @@ static int backward_room(struct cuda_device *d, struct sm90_backward *f, int hea
 
 static int backward_maps(struct sm90_backward *f, int head_dim, struct err *e) {
     const struct attention_task *t = &f->t;
-    encode_fn *encode = NULL;
-    int rc = find_encode(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
-    if (rc == 0) rc = make_map(encode, &f->q, t->q, q, t->queries, t->sequences, SM90_QUERIES, e);
-    if (rc == 0) rc = make_map(encode, &f->d_o, t->d_o, q, t->queries, t->sequences, SM90_QUERIES, e);
-    if (rc == 0) rc = make_map(encode, &f->k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = make_map(encode, &f->v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = make_map(encode, &f->dk, t->dk, k, t->keys, t->sequences, SM90_KEYS / 2, e);
-    return rc == 0 ? make_map(encode, &f->dv, t->dv, k, t->keys, t->sequences, SM90_KEYS / 2, e) : rc;
+    attention_encode_fn *encode = NULL;
+    int rc = attention_encoder(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
+    if (rc == 0) rc = attention_map(encode, &f->q, t->q, q, t->queries, t->sequences, SM90_QUERIES, e);
+    if (rc == 0) rc = attention_map(encode, &f->d_o, t->d_o, q, t->queries, t->sequences, SM90_QUERIES, e);
+    if (rc == 0) rc = attention_map(encode, &f->k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f->v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f->dk, t->dk, k, t->keys, t->sequences, SM90_KEYS / 2, e);
+    return rc == 0 ? attention_map(encode, &f->dv, t->dv, k, t->keys, t->sequences, SM90_KEYS / 2, e) : rc;
 }
 
 static int backward_hopper(struct cuda_device *d, const struct attention_task *task, int head_dim,

@@ -41,6 +41,17 @@ struct sm90_backward {
     float *dq;      // [sequences][heads][tiles][64 D], in the order of the accumulators' registers
 };
 
+// How the copy engine sees q, k, v and their like: the driver's function that encodes it, found once per op,
+// and a map of boxes of 64 columns and `box` rows of one sequence. What lies beyond a sequence reads as zero
+// and is not written.
+typedef CUresult attention_encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                     const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                     const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+int attention_encoder(attention_encode_fn **out, struct err *e);
+int attention_map(attention_encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns,
+                  int rows, int sequences, int box, struct err *e);
+
 cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks,
                                    cudaStream_t stream);
 cudaError_t attention_backward_sm90(const struct sm90_backward *b, int head_dim, int blocks,
@@ -57,6 +68,15 @@ template <int STAGES> static __device__ __forceinline__ void ring_next(struct ri
         r->at = 0;
         r->round ^= 1;
     }
+}
+
+// Between arithmetic and the wgmma_wait of a product that it is to overlap with. ptxas moves the wait ahead
+// of what does not need that product, or the work behind the wait, unless another basic block begins on a
+// condition that needs the work. So: a wait on a barrier's round that is known to be over, which ends at
+// once; `never` is made of the work's results and is false. tests/kernels/cuda_static.py reads the machine
+// code.
+static __device__ __forceinline__ void done_by_now(uint32_t bar, uint32_t parity, bool never) {
+    mbar_wait(bar, parity ^ (uint32_t)never);
 }
 
 // Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.

@@ -332,13 +332,15 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 s[4 * j + 2] = exp2_fast(s[4 * j + 2] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 3] = exp2_fast(s[4 * j + 3] * ATTENTION_LOG2E - l.y);
             }
+            uint32_t signs = 0; // of the weights: none is negative
+#pragma unroll
+            for (int i = 0; i < 16; i++) signs |= weights[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
+            done_by_now(base + P::G_FULL + 8 * at, step >> 1 & 1, (signs & 0x80008000u) != 0);
             wgmma_wait<0>();
             wgmma_hold(dp);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
                 float2 d = *(const float2 *)(lse2 + QUERIES + 8 * j);
-                weights[2 * j] = pack_bf16(s[4 * j], s[4 * j + 1]);
-                weights[2 * j + 1] = pack_bf16(s[4 * j + 2], s[4 * j + 3]);
                 slopes[2 * j] = pack_bf16(s[4 * j] * (dp[4 * j] - d.x), s[4 * j + 1] * (dp[4 * j + 1] - d.y));
                 slopes[2 * j + 1] =
                     pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));

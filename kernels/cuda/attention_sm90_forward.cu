@@ -250,6 +250,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
             ring_next<P::STAGES>(&kv);
             if (w.partly) hide90<128>(s, m, row, f.t.queries, w.j * SM90_KEYS);
             soften(s, top, sum, scale);
+            done_by_now(base + P::V_FULL + 8 * vv.at, vv.round, sum[0] + sum[1] < 0);
             wgmma_wait<0>();
             wgmma_hold(o);
             if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);

@@ -79,7 +79,8 @@ static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, bool is_bf16, int
                                       ld);
 }
 
-static cublasStatus_t make_product(struct gemm_choice *g) {
+// The bias is known before the algorithm is chosen: the choice takes its alignment from the pointer.
+static cublasStatus_t make_product(struct gemm_choice *g, const void *bias) {
     const struct gemm_shape *s = &g->shape;
     cublasOperation_t first = s->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                       second = s->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -97,6 +98,9 @@ static cublasStatus_t make_product(struct gemm_choice *g) {
         if (!rc)
             rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type,
                                                 sizeof type);
+        if (!rc)
+            rc = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                                sizeof bias);
     }
     if (!rc) rc = make_layout(&g->a, s->in_bf16, s->trans_b ? s->n : s->k, s->trans_b ? s->k : s->n, s->ldb);
     if (!rc) rc = make_layout(&g->b, s->in_bf16, s->trans_a ? s->k : s->m, s->trans_a ? s->m : s->k, s->lda);
@@ -128,11 +132,11 @@ static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct 
     return rc;
 }
 
-static int choose(struct gemm_cache *cache, struct gemm_choice *g, struct err *e) {
+static int choose(struct gemm_cache *cache, struct gemm_choice *g, const void *bias, struct err *e) {
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
-    cublasStatus_t status = make_product(g);
+    cublasStatus_t status = make_product(g, bias);
     if (!status) status = cublasLtMatmulPreferenceCreate(&preference);
     if (!status) status = set_preference(preference, &g->shape);
     if (!status)
@@ -157,8 +161,8 @@ static uint64_t hash_of(const struct gemm_shape *s) {
 }
 
 // The slot of this shape; when the table is three quarters full it starts anew.
-static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, struct gemm_choice **out,
-                       struct err *e) {
+static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, const void *bias,
+                       struct gemm_choice **out, struct err *e) {
     if (cache->used >= SLOTS / 4 * 3) {
         for (int i = 0; i < SLOTS; i++) forget(&cache->slot[i]);
         cache->used = 0;
@@ -169,7 +173,7 @@ static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, str
     if ((*out)->known) return 0;
     (*out)->shape = *s;
     cache->used++;
-    return choose(cache, *out, e);
+    return choose(cache, *out, bias, e);
 }
 
 static struct gemm_shape shape_of(struct device *d, const struct op_gemm_args *a) {
@@ -211,6 +215,6 @@ int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
     struct gemm_choice *choice = NULL;
     struct gemm_shape s = shape_of(d, a);
     int rc = open_cache(cuda_of(d), e);
-    if (!rc) rc = find_choice(cuda_of(d)->gemm, &s, &choice, e);
+    if (!rc) rc = find_choice(cuda_of(d)->gemm, &s, a->bias.data, &choice, e);
     return rc ? rc : run_product(cuda_of(d), choice, a, e);
 }

@@ -97,9 +97,11 @@ static __device__ __forceinline__ void bar_arrive(int id, int threads) {
 static __device__ __forceinline__ void mbar_init(uint32_t bar, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
 }
-// Makes the initialised barriers known to the copy engine; before the block's first barrier.
+// Makes the initialised barriers known to the copy engine; before the block's first barrier. The second fence
+// is what the programming guide asks for; it runs once.
 static __device__ __forceinline__ void mbar_init_done() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 static __device__ __forceinline__ void mbar_arrive(uint32_t bar) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");

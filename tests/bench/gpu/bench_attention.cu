@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels alone on a GPU: first against a float64 reference on the device (small and odd
-// shapes, twice for the bits), then timed over the shapes of the table in docs/kernels.md. CSV on stdout:
-// pass, mask, tokens, heads, head_dim, ms, TFLOP/s (visible pairs only). Built and run by attention.sh. Exit
-// 1: a check failed.
-#include "kernels/cuda/cuda.h" // first: it gives the C headers their linkage
+// shapes, twice for the bits), then timed. CSV on stdout: pass, mask, tokens, heads, head_dim, ms, TFLOP/s
+// (visible pairs only). `check` or `time` as argument: that part only. Built by attention.sh, also as a
+// library whose functions at the end let peers.py call the kernels between PyTorch's. Exit 1: a check failed.
+#include "tests/bench/gpu/standalone.h" // first: it gives the C headers their linkage
 
 #include <cuda_bf16.h>
 #include <math.h>
@@ -15,28 +15,6 @@
 #include <vector>
 
 typedef __nv_bfloat16 bf16;
-
-struct bench_device {
-    struct cuda_device cuda; // first
-    void *scratch;
-    size_t bytes;
-};
-
-int cuda_check(cudaError_t rc, const char *what, struct err *e) {
-    return rc == cudaSuccess ? 0 : err_set(e, ERR_DEVICE, "%s: %s", what, cudaGetErrorString(rc));
-}
-
-int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
-    struct bench_device *b = (struct bench_device *)d;
-    int rc = 0;
-    if (bytes > b->bytes) {
-        cudaFree(b->scratch);
-        rc = cuda_check(cudaMalloc(&b->scratch, bytes), "scratch", e);
-        b->bytes = bytes;
-    }
-    *out = b->scratch;
-    return rc;
-}
 
 static void must(int rc, const struct err *e) {
     if (rc == 0) return;
@@ -220,33 +198,41 @@ static void run(struct bench_device *d, struct problem *p, bool backward) {
          &e);
 }
 
+// Runs the reference; its arrays lie in `room`, which the caller frees.
+static struct reference reference_of(const struct problem *p, double **room) {
+    const struct shape *s = &p->s;
+    int64_t q = tensor_elems(&p->f.q), k = tensor_elems(&p->f.k),
+            all = (int64_t)s->batch * s->tokens * s->heads;
+    cuda(cudaMalloc((void **)room, (size_t)(2 * all + 2 * q + 2 * k) * sizeof **room));
+    struct reference r = {};
+    r.q = (bf16 *)p->f.q.data, r.k = (bf16 *)p->f.k.data, r.v = (bf16 *)p->f.v.data,
+    r.g = (bf16 *)p->b.d_o.data;
+    r.seen = p->seen, r.n = s->tokens, r.heads = s->heads, r.group = s->heads / s->kv_heads, r.dim = s->dim;
+    r.lse = *room, r.delta = r.lse + all, r.o = r.delta + all, r.dq = r.o + q, r.dk = r.dq + q,
+    r.dv = r.dk + k;
+    unsigned blocks = (unsigned)(s->tokens + 63) / 64;
+    reference_queries<<<dim3(blocks, (unsigned)s->heads, (unsigned)s->batch), 64>>>(r);
+    reference_keys<<<dim3(blocks, (unsigned)s->kv_heads, (unsigned)s->batch), 64>>>(r);
+    cuda(cudaGetLastError());
+    return r;
+}
+
+// Prints as it goes: a pass that hangs leaves the line of the one before.
 static int check(struct bench_device *d, struct shape s, unsigned seed) {
     struct problem p;
+    double *room = NULL;
     open_problem(&p, s, seed);
     upload_seen(&p);
-    int64_t q = tensor_elems(&p.f.q), k = tensor_elems(&p.f.k),
-            rows_all = (int64_t)s.batch * p.s.tokens * s.heads;
-    double *room = NULL;
-    cuda(cudaMalloc((void **)&room, (size_t)(2 * rows_all + 2 * q + 2 * k) * sizeof *room));
-    struct reference r = {(bf16 *)p.f.q.data,
-                          (bf16 *)p.f.k.data,
-                          (bf16 *)p.f.v.data,
-                          (bf16 *)p.b.d_o.data,
-                          p.seen,
-                          p.s.tokens,
-                          s.heads,
-                          s.heads / s.kv_heads,
-                          s.dim};
-    r.lse = room, r.delta = r.lse + rows_all, r.o = r.delta + rows_all, r.dq = r.o + q, r.dk = r.dq + q,
-    r.dv = r.dk + k;
-    unsigned blocks = (unsigned)(p.s.tokens + 63) / 64;
-    reference_queries<<<dim3(blocks, (unsigned)s.heads, (unsigned)s.batch), 64>>>(r);
-    reference_keys<<<dim3(blocks, (unsigned)s.kv_heads, (unsigned)s.batch), 64>>>(r);
+    struct reference r = reference_of(&p, &room);
     run(d, &p, false);
+    cuda(cudaDeviceSynchronize());
+    double o = error_of(&p.f.o, r.o);
+    printf("%s %s n %d heads %d/%d D %d batch %d: o %.2e,", o <= 0.01 ? "good" : "BAD ", s.mask, p.s.tokens,
+           s.heads, s.kv_heads, s.dim, s.batch, o);
+    fflush(stdout);
     run(d, &p, true);
     cuda(cudaDeviceSynchronize());
-    double e[4] = {error_of(&p.f.o, r.o), error_of(&p.b.dq, r.dq), error_of(&p.b.dk, r.dk),
-                   error_of(&p.b.dv, r.dv)};
+    double e[3] = {error_of(&p.b.dq, r.dq), error_of(&p.b.dk, r.dk), error_of(&p.b.dv, r.dv)};
     uint64_t bits[2] = {};
     for (int i = 0; i < 2; i++) {
         bits[i] = bits_of(&p.f.o) ^ 3 * bits_of(&p.b.dq) ^ 5 * bits_of(&p.b.dk) ^ 7 * bits_of(&p.b.dv);
@@ -254,10 +240,10 @@ static int check(struct bench_device *d, struct shape s, unsigned seed) {
         run(d, &p, true);
         cuda(cudaDeviceSynchronize());
     }
-    bool good = e[0] <= 0.01 && e[1] <= 0.02 && e[2] <= 0.02 && e[3] <= 0.01 && bits[0] == bits[1];
-    fprintf(stderr, "%s %s n %d heads %d/%d D %d batch %d: o %.2e dq %.2e dk %.2e dv %.2e, bits %s\n",
-            good ? "good" : "BAD ", s.mask, p.s.tokens, s.heads, s.kv_heads, s.dim, s.batch, e[0], e[1], e[2],
-            e[3], bits[0] == bits[1] ? "the same" : "DIFFER");
+    bool good = o <= 0.01 && e[0] <= 0.02 && e[1] <= 0.02 && e[2] <= 0.01 && bits[0] == bits[1];
+    printf(" %s dq %.2e dk %.2e dv %.2e, bits %s\n", good ? "good" : "BAD ", e[0], e[1], e[2],
+           bits[0] == bits[1] ? "the same" : "DIFFER");
+    fflush(stdout);
     cudaFree(room);
     close_problem(&p);
     return good ? 0 : 1;
@@ -304,34 +290,94 @@ static void time_shape(struct bench_device *d, struct shape s) {
     close_problem(&p);
 }
 
-int main(int argc, char **argv) {
-    struct bench_device d = {};
-    struct cudaDeviceProp about;
-    cuda(cudaGetDeviceProperties(&about, 0));
-    d.cuda.compute = about.major * 10 + about.minor;
-    if (getenv("ORRERY_ATTENTION_SM80") != NULL) d.cuda.compute = 80; // the kernels for every GPU
-    d.cuda.multiprocessors = about.multiProcessorCount;
-    fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d.cuda.compute,
-            d.cuda.multiprocessors);
-    int bad = 0;
+static int check_all(struct bench_device *d) {
     const struct shape checks[] = {
         {"full", 1, 1, 1, 1, 128, 1},       {"full", 129, 129, 2, 2, 64, 2},
         {"full", 1000, 1000, 4, 2, 128, 1}, {"causal", 777, 1, 4, 4, 128, 2},
         {"causal", 640, 1, 4, 1, 64, 1},    {"block", 1500, 100, 4, 4, 128, 1},
         {"block", 1024, 128, 4, 2, 64, 2},  {"window", 1530, 90, 4, 4, 128, 1},
-        {"block", 600, 60, 2, 2, 32, 1},
+        {"block", 600, 60, 2, 2, 32, 1},    {"causal", 2176, 1, 4, 4, 128, 2}, // two waves of key tiles
     };
-    for (const struct shape &s : checks) bad += check(&d, s, (unsigned)time(NULL));
-    if (bad > 0 || (argc > 1 && strcmp(argv[1], "check") == 0)) return bad > 0;
+    unsigned seed = (unsigned)time(NULL);
+    int bad = 0;
+    printf("seed %u\n", seed);
+    for (const struct shape &s : checks) bad += check(d, s, seed);
+    return bad;
+}
+
+static void time_all(struct bench_device *d) {
     printf("pass,mask,tokens,heads,head_dim,ms,tflops\n");
     for (int dim = 128; dim >= 64; dim -= 64) {
         for (int tokens = 8192; tokens <= 32768; tokens *= 2) {
-            time_shape(&d, {"full", tokens, tokens, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
-            time_shape(&d, {"causal", tokens, 1, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
-            time_shape(&d, {"block", tokens, 256, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
-            time_shape(&d, {"block", tokens, 200, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(d, {"full", tokens, tokens, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(d, {"causal", tokens, 1, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(d, {"block", tokens, 256, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
+            time_shape(d, {"block", tokens, 200, 2048 / dim, 2048 / dim, dim, 32768 / tokens});
         }
     }
+}
+
+static void open_bench(struct bench_device *d) {
+    struct cudaDeviceProp about;
+    cuda(cudaGetDeviceProperties(&about, 0));
+    d->cuda.compute = about.major * 10 + about.minor;
+    if (getenv("ORRERY_ATTENTION_SM80") != NULL) d->cuda.compute = 80; // the kernels for every GPU
+    d->cuda.multiprocessors = about.multiProcessorCount;
+    fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d->cuda.compute,
+            d->cuda.multiprocessors);
+}
+
+int main(int argc, char **argv) {
+    struct bench_device d = {};
+    const char *part = argc > 1 ? argv[1] : "";
+    open_bench(&d);
+    int bad = strcmp(part, "time") == 0 ? 0 : check_all(&d);
+    if (bad == 0 && strcmp(part, "check") != 0) time_all(&d);
     cuda_attention_close(&d.cuda.base);
-    return 0;
+    return bad > 0;
+}
+
+// ---- as a library: one problem at a time, on the default stream
+
+extern "C" {
+struct bench_session {
+    struct bench_device device;
+    struct problem problem;
+};
+#pragma GCC visibility push(default)
+struct bench_session *bench_open(const char *mask, int tokens, int frame, int heads, int dim, int batch);
+double bench_flops(const struct bench_session *s);
+int bench_run(struct bench_session *s, int pass); // 0 forward, 1 backward, 2 backward in free order
+void bench_close(struct bench_session *s);
+#pragma GCC visibility pop
+}
+
+struct bench_session *bench_open(const char *mask, int tokens, int frame, int heads, int dim, int batch) {
+    struct bench_session *s = (struct bench_session *)calloc(1, sizeof *s);
+    if (s == NULL) return NULL;
+    open_bench(&s->device);
+    open_problem(&s->problem, {mask, tokens, frame, heads, heads, dim, batch}, 7);
+    return s;
+}
+
+double bench_flops(const struct bench_session *s) {
+    const struct shape *p = &s->problem.s;
+    return 4.0 * (double)mask_pairs(&s->problem.mask) * p->heads * p->dim * p->batch;
+}
+
+int bench_run(struct bench_session *s, int pass) {
+    struct err e = {};
+    struct device *d = &s->device.cuda.base;
+    s->device.cuda.attention_free_order = pass == 2;
+    int rc = pass > 0 ? cuda_attention_backward(d, &s->problem.b, &e) : cuda_attention(d, &s->problem.f, &e);
+    if (rc != 0) fprintf(stderr, "%s\n", e.text);
+    return rc;
+}
+
+void bench_close(struct bench_session *s) {
+    if (s == NULL) return;
+    close_problem(&s->problem);
+    cuda_attention_close(&s->device.cuda.base);
+    cudaFree(s->device.scratch);
+    free(s);
 }

@@ -1,47 +1,129 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# All that a first half hour on a GPU should tell, in one command, most valuable first: builds, runs every op's test on
-# the device, compute-sanitizer, training on GPU beside CPU and twice for its bits, tables of times. What it finds lies
-# in $OUT (default: out). No step ends the others. Usage: tests/bench/gpu/first_light.sh [MINUTES]
+# All that a GPU's first minutes should tell, most valuable first, within MINUTES in all:
+#   probes      each reading of the PTX ISA alone               1_probes.log
+#   attention   against float64 on the device, sm_90a and sm_80 2_attention.log
+#   peers       times beside PyTorch's, and the bars            3_peers.csv
+#   ops         every op through the plug-in                    4_ops.log
+#   steps       losses and digests: bf16, again, two ranks, fp32, CPU; a step of 1B parameters   5_steps.log
+#   sanitizer   compute-sanitizer on the smallest attention     6_sanitizer.log
+#   kernels     bench kernels beside peers.py rest              7_kernels.csv
+# No stage ends the others; each has its own limit and says what it lacks. $OUT (out) gets summary.txt and those seven
+# files as they grow, none above 8 MB. The first three need nvcc and cc only, or a folder made by pack.sh; the others such
+# a folder, or what a build with CMake needs. Usage: first_light.sh [MINUTES]   PACK: the folder (this script's, else
+# ../pack of a repository); PLUGIN: another plug-in; STAGES: names, to run only those.
 set -uo pipefail
-cd "$(dirname "$0")/../../.."
-OUT=${OUT:-out}
-limit=$((60 * ${1:-25}))
-begun=$SECONDS
-build=${BUILD:-build/gpu}
-mkdir -p "$OUT"
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ORRERY_TEST_DEVICE=cuda
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+OUT=$(mkdir -p "${OUT:-out}" && cd "${OUT:-out}" && pwd)
+end=$((SECONDS + 60 * ${1:-12}))
+build=${BUILD:-$root/build/gpu}
+PACK=${PACK:-$here}
+[ -x "$PACK/bin/probes" ] || PACK=$root/build/pack
+stages=" ${STAGES:-probes attention peers ops steps sanitizer kernels} "
+PATH=$PATH:/usr/local/cuda/bin
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PYTHONUNBUFFERED=1
 
-step() { # step NAME SECONDS COMMAND...: output to $OUT/NAME.log, a line to $OUT/summary.txt
-  local name=$1 most=$2 at=$SECONDS rc
-  shift 2
-  if [ $((SECONDS - begun)) -ge "$limit" ]; then echo "$name: no time left" | tee -a "$OUT/summary.txt"; return 1; fi
-  timeout "$most" "$@" >"$OUT/$name.log" 2>&1
-  rc=$?
-  echo "$name: exit $rc, $((SECONDS - at)) s" | tee -a "$OUT/summary.txt"
-  [ $rc = 0 ] || tail -n 15 "$OUT/$name.log"
-  return $rc
+say() { echo "$*" | tee -a "$OUT/summary.txt"; }
+left() { echo $((end - SECONDS)); }
+wanted() { [[ $stages == *" $1 "* ]]; }
+
+step() { # step FILE NAME SECONDS COMMAND...: output at the end of $OUT/FILE, a line in the summary
+  local file=$OUT/$1 name=$2 most=$3 at=$SECONDS rc
+  shift 3
+  if [ "$(left)" -lt 5 ]; then say "$name: no time left"; return 1; fi
+  if [ "$most" -gt "$(left)" ]; then most=$(left); fi
+  echo "# $name: $*" >>"$file"
+  timeout -k 5 "$most" "$@" 2>&1 | head -c 8000000 >>"$file"
+  rc=${PIPESTATUS[0]}
+  case $rc in 77) say "$name: skipped: $(tail -n 1 "$file")" ;; 124 | 137) say "$name: cut off after $most s" ;;
+    *) say "$name: exit $rc, $((SECONDS - at)) s" ;; esac
+  return "$rc"
 }
 
-build_all() {
-  cmake -S . -B "$build" -G Ninja -DORRERY_CUDA=ON -DORRERY_WERROR=ON
-  ninja -C "$build" orrery_cuda orrery-rank orrery test_ops
+cuda_libraries() { # folders of libcublasLt and libnccl, wherever CUDA or PyTorch left them
+  ls -d /usr/local/cuda/lib64 2>/dev/null
+  python3 -c 'import glob, sysconfig
+for d in glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"): print(d)' 2>/dev/null
 }
-ops() { ORRERY_CUDA_PLUGIN=$PWD/$build/bin/liborrery_cuda.so ORRERY_TEST_SEED=${2:-1} "$build/tests/test_ops" ${1:+"$1"}; }
-sanitized() { # sanitized TOOL OP
-  ORRERY_CUDA_PLUGIN=$PWD/$build/bin/liborrery_cuda.so ORRERY_TEST_SEED=1 \
-    compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/test_ops" "$2"
-}
-steps() { "$build/bin/orrery-rank" --config "$OUT/steps.yaml" --task step-bench "$@"; }
-export -f build_all ops sanitized steps
-export build OUT
 
-cat >"$OUT/steps.yaml" <<'Y'
-run: {dir: /tmp/first-light}
-train: {steps: 200, batch: 12}
+use_pack() { # programs and libraries of pack.sh; false: they do not start here
+  local lib=$PACK/lib
+  export LIBRARIES=$lib:$(cuda_libraries | paste -sd:)
+  run=(env "LD_LIBRARY_PATH=$LIBRARIES" "OPAL_PREFIX=$PACK" "OPAL_LIBDIR=$lib" "OPAL_PKGLIBDIR=$lib/openmpi3"
+    "OPAL_PKGDATADIR=$PACK/share/openmpi" "OMPI_MCA_mca_base_component_path=$lib/openmpi3" "PMIX_PREFIX=$PACK"
+    "PMIX_MCA_mca_base_component_path=$lib/pmix" OMPI_MCA_plm=isolated OMPI_MCA_btl=self,vader OMPI_MCA_pml=ob1
+    OMPI_MCA_btl_vader_single_copy_mechanism=none)
+  bin=$PACK/bin tests=$PACK/bin plugin=$PACK/bin/liborrery_cuda.so attention=$PACK/bin
+  local missing
+  missing=$(for f in "$bin"/*; do env "LD_LIBRARY_PATH=$LIBRARIES" ldd "$f" 2>&1; done | grep -E "not found|version" | sort -u)
+  if [ -z "$missing" ]; then return 0; fi
+  say "the packed programs lack: $(echo "$missing" | tr -s ' \t\n' ' ' | cut -c1-300)"
+  [[ $missing != *GLIBC* ]]
+}
+
+full_build() { # the plug-in and the programs with CMake, beside the first stages
+  local lack=()
+  for tool in cmake ninja cc; do command -v $tool >/dev/null || lack+=("$tool"); done
+  for library in yaml-0.1 jansson cmocka libcurl ompi; do pkg-config --exists $library 2>/dev/null || lack+=("$library"); done
+  if [ ${#lack[@]} -gt 0 ]; then echo "not built: this machine has no ${lack[*]}"; return 1; fi
+  cmake -S "$root" -B "$build" -G Ninja -DORRERY_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=90a-real &&
+    ninja -C "$build" -j 10 orrery_cuda orrery-rank orrery test_ops
+}
+
+: >"$OUT/summary.txt"
+say "first light, $(date -u +%FT%TZ), ${1:-12} minutes: $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader \
+  2>&1 | head -n 1 || true)"
+run=() builder=""
+if ! { [ -x "$PACK/bin/probes" ] && use_pack; }; then
+  bin=$build/bin tests=$build/tests plugin=$build/bin/liborrery_cuda.so attention=$build
+  if wanted ops || wanted steps || wanted sanitizer || wanted kernels; then
+    full_build >"$OUT/4_ops.log" 2>&1 &
+    builder=$!
+  fi
+  if [ -x "$here/attention.sh" ]; then step 1_probes.log "build of the attention kernels" 150 env "OUT=$build" "$here/attention.sh" build; fi
+fi
+export ORRERY_CUDA_PLUGIN=${PLUGIN:-$plugin} ORRERY_TEST_DEVICE=cuda
+
+if wanted probes; then
+  step 1_probes.log probes 60 "${run[@]}" "$attention/probes"
+  grep -E "^(WRONG|note|probes|  +but)" "$OUT/1_probes.log" | tee -a "$OUT/summary.txt"
+fi
+if wanted attention; then
+  step 2_attention.log "attention sm_90a against float64" 75 "${run[@]}" "$attention/bench_attention" check || hopper=broken
+  step 2_attention.log "attention sm_80 against float64" 60 env ORRERY_ATTENTION_SM80=1 "${run[@]}" "$attention/bench_attention" check
+  grep -E "BAD|DIFFER" "$OUT/2_attention.log" | tee -a "$OUT/summary.txt"
+fi
+if wanted peers; then
+  if [ "${hopper:-}" = broken ]; then
+    say "sm_90a failed its check: the times are those of the sm_80 kernels"
+    export ORRERY_ATTENTION_SM80=1
+  fi
+  step 3_peers.csv "attention beside PyTorch" 200 python3 "$here/peers.py" attention "$attention/libbench_attention.so" 150 ||
+    step 3_peers.csv "attention alone" 60 "${run[@]}" "$attention/bench_attention" time
+  grep -E "^BAR|^# .*Error" "$OUT/3_peers.csv" | tee -a "$OUT/summary.txt"
+fi
+
+if [ -n "$builder" ]; then
+  while kill -0 "$builder" 2>/dev/null && [ "$(left)" -gt 30 ]; do sleep 1; done
+fi
+if [ ! -x "$tests/test_ops" ]; then
+  say "no programs for the other stages: $(tail -n 1 "$OUT/4_ops.log" 2>/dev/null)"
+  exit 0
+fi
+if wanted ops; then
+  step 4_ops.log ops 150 env ORRERY_TEST_SEED=1 "${run[@]}" "$tests/test_ops"
+  grep -aE "^\[  (FAILED|PASSED) |^\[  ERROR" "$OUT/4_ops.log" | cut -c1-200 | head -n 40 >>"$OUT/summary.txt"
+fi
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cat >"$scratch/steps.yaml" <<Y
+run: {dir: $scratch/run}
+train: {steps: ${STEPS:-200}, batch: 12}
 Y
-cat >"$OUT/one_b.yaml" <<'Y'
-run: {dir: /tmp/first-light-1b}
+cat >"$scratch/one_b.yaml" <<Y
+run: {dir: $scratch/one_b}
 data: {frames: 32}
 model: {width: 2048, layers: 24, head_dim: 128, cond_width: 256}
 video: {height: 128, width: 128, channels: 3, patch: 8, margin: 4}
@@ -49,26 +131,38 @@ train: {steps: 10, batch: 4}
 comm: {shards: 4}
 optim: {kind: adamw, lr: 0.0003}
 Y
-
-nvidia-smi | tee "$OUT/gpu.txt"
-step build 600 bash -c build_all || exit 1
-step ops 400 bash -c 'ops'
-step ops_again 400 bash -c 'ops "" 2'
-for device in cpu cuda; do step "steps_$device" 300 bash -c "steps device=$device"; done
-step steps_fp32 300 bash -c 'steps device=cuda cuda.precision=fp32'
-step steps_again 300 bash -c 'steps device=cuda'
-step steps_two_ranks 300 mpirun --oversubscribe -n 2 "$build/bin/orrery-rank" --config "$OUT/steps.yaml" \
-  --task step-bench device=cuda cuda.share=true
-for log in steps_cpu steps_cuda steps_fp32 steps_again steps_two_ranks; do
-  echo "$log $(grep -ao '"loss": *[0-9.e-]*' "$OUT/$log.log") $(grep -ao '"weights_sha256": *"[0-9a-f]*"' "$OUT/$log.log")"
-done | tee -a "$OUT/summary.txt" # cuda, again and two_ranks: one digest
-step bench_kernels 300 "$build/bin/orrery" bench kernels "$OUT/one_b.yaml" --csv device=cuda
-step bench_step 300 "$build/bin/orrery" bench step "$OUT/one_b.yaml" device=cuda
-step peers 300 python3 tests/bench/gpu/peers.py
-for op in norm_mod_backward gated_add_backward qk_rope_backward col_sum loss attention attention_backward gemm muon noise; do
-  step "memcheck_$op" 120 bash -c "sanitized memcheck $op"
-done
-for op in norm_mod_backward col_sum loss sum_squares attention; do
-  step "racecheck_$op" 120 bash -c "sanitized racecheck $op"
-done
-cat "$OUT/summary.txt"
+steps() { # steps NAME SECONDS COMMAND...: and the loss and digest into the summary
+  local name=$1 at
+  at=$(wc -c <"$OUT/5_steps.log" 2>/dev/null || echo 0)
+  shift
+  step 5_steps.log "steps, $name" "$@"
+  tail -c +$((at + 1)) "$OUT/5_steps.log" 2>/dev/null |
+    grep -aoE '"(loss|weights_sha256|ms_median|gflop_per_s)": *"?[0-9a-f.e+-]{1,16}' | paste -sd' ' >>"$OUT/summary.txt"
+}
+rank=("${run[@]}" "$bin/orrery-rank" --task step-bench)
+if wanted steps; then
+  small=("${rank[@]}" --config "$scratch/steps.yaml")
+  steps bf16 40 "${small[@]}" device=cuda
+  steps "bf16 again: the same digest" 40 "${small[@]}" device=cuda
+  steps "two ranks: the same digest" 60 "${run[@]}" mpirun --oversubscribe -n 2 "$bin/orrery-rank" --task step-bench \
+    --config "$scratch/steps.yaml" device=cuda cuda.share=true
+  steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
+  steps CPU 40 "${small[@]}" device=cpu
+  steps "1B parameters" 90 "${rank[@]}" --config "$scratch/one_b.yaml" device=cuda
+fi
+if wanted sanitizer; then
+  if command -v compute-sanitizer >/dev/null; then
+    for op in attention attention_backward; do
+      step 6_sanitizer.log "memcheck $op" 60 env ORRERY_TEST_SEED=1 ORRERY_TEST_LARGEST=80 "${run[@]}" \
+        compute-sanitizer --error-exitcode 9 "$tests/test_ops" "$op"
+    done
+    grep -E "ERROR SUMMARY" "$OUT/6_sanitizer.log" | tee -a "$OUT/summary.txt"
+  else
+    say "sanitizer: skipped: no compute-sanitizer here"
+  fi
+fi
+if wanted kernels; then
+  step 7_kernels.csv "bench kernels" 90 "${run[@]}" "$bin/orrery" bench kernels "$scratch/one_b.yaml" --csv device=cuda
+  step 7_kernels.csv "PyTorch's copy, products, norm, AdamW" 60 python3 "$here/peers.py" rest
+fi
+say "ended with $(left) s left"
