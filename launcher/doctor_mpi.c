@@ -20,17 +20,17 @@
 #define PMIX_LIBRARY "libpmix.so.2"
 
 void doctor_mpirun(const struct config *c, struct doctor_finding *f) {
-    int major, minor, patch;
+    struct openmpi v;
     struct err e = {0};
-    if (sched_mpirun_version(&major, &minor, &patch, &e)) {
+    if (openmpi_of_mpirun(&v, &e)) {
         doctor_say(f, "%s", e.text);
         doctor_cure(f, DOCTOR_BAD, ERR_MISSING,
                     "apt-get install openmpi-bin (or load your site's module); one rank works without it: "
                     "orrery run CONFIG -n 1");
         return;
     }
-    doctor_say(f, "Open MPI %d.%d.%d", major, minor, patch);
-    if (major < 4 || (major == 4 && minor < 1))
+    doctor_say(f, "Open MPI %d.%d.%d", v.major, v.minor, v.patch);
+    if (v.major < 4 || (v.major == 4 && v.minor < 1))
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
                     "Open MPI 4.1 or 5 is needed: apt-get install openmpi-bin");
 }
@@ -69,24 +69,14 @@ void doctor_environment(const struct config *c, struct doctor_finding *f) {
     place_fini(&place);
 }
 
-// "4.1" of "Open MPI v4.1.4" and of "4.1.4".
-static bool same_series(const char *library, int major, int minor) {
-    int a = 0, b = 0;
-    const char *v = strstr(library, " v");
-    return v && sscanf(v + 2, "%d.%d", &a, &b) == 2 && a == major && b == minor;
-}
-
-// mpirun and the library inside the rank talk a protocol that changes between series.
+// The library inside the rank may be of another series than mpirun; whether they meet, two ranks show.
 static void compare_sides(struct doctor_finding *f, const char *library) {
-    int major, minor, patch;
+    struct openmpi mpirun, linked;
     struct err none = {0};
-    if (!*library || sched_mpirun_version(&major, &minor, &patch, &none)) return;
-    if (!same_series(library, major, minor))
-        doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
-                    "mpirun is %d.%d.%d, orrery-rank is linked with %.60s: build it with this mpirun's "
-                    "mpicc, or put the "
-                    "other mpirun first in PATH",
-                    major, minor, patch, library);
+    char text[160];
+    if (openmpi_of_mpirun(&mpirun, &none)) return;
+    if (openmpi_parse(library, &linked) && openmpi_differ(&mpirun, &linked, text, sizeof text))
+        doctor_cure(f, DOCTOR_WARN, ERR_OK, "%s: " OPENMPI_CURE, text);
 }
 
 void doctor_rank(const struct config *c, struct doctor_finding *f) {
@@ -181,7 +171,7 @@ static void judge_sum(struct doctor_finding *f, int wanted, const struct buf *ou
     } else if (ranks != wanted) {
         doctor_say(f, "%d ranks were started, and each sees %lld", wanted, (long long)ranks);
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
-                    "mpirun and orrery-rank are of different MPIs: see orrery-rank");
+                    "mpirun and orrery-rank do not know each other: see orrery-rank above");
     } else if (wrong) {
         doctor_say(f, "%lld of the sums of %d ranks are wrong", (long long)wrong, wanted);
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE,
@@ -225,6 +215,7 @@ static void sum(const struct sched *sched, const struct sched_request *wanted, s
     buf_init(&out, SUM_BYTES);
     buf_init(&said, SUM_BYTES);
     int rc = sched->check(request.ranks, true, &e);
+    if (!rc) rc = openmpi_of_mpirun(&request.openmpi, &e);
     if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
     if (!rc) rc = boxdir_make(&scratch, &e);
     request.tmp_dir = scratch.path;

@@ -143,6 +143,7 @@ struct sched_request job_sched_request(const struct job *j) {
         .ranks = j->ranks,
         .threads = j->threads,
         .mpi = j->mpi,
+        .openmpi = j->openmpi,
         .pass_env = job_is_far(j) ? far_names : passed_names,
         .hosts = job_is_far(j) ? &j->hosts : NULL,
         .agent = j->config->launch_agent,
@@ -242,6 +243,18 @@ static int plan_ranks(struct job *j, struct err *e) {
     place_fini(&place);
     if (!rc) rc = taken;
     return rc ? rc : j->sched->check(j->ranks, j->mpi, e);
+}
+
+// mpirun's version; warns when orrery-rank is of another.
+static int meet_mpi(struct job *j, const struct log *log, struct err *e) {
+    struct openmpi linked;
+    char text[160];
+    int rc = openmpi_of_mpirun(&j->openmpi, e);
+    // In a container, and under srun, other programs than these meet.
+    if (rc || by_srun(j->config) || *j->config->launch_container) return rc;
+    openmpi_of_rank(j->program, &linked);
+    if (openmpi_differ(&j->openmpi, &linked, text, sizeof text)) log_warn(log, "%s: " OPENMPI_CURE, text);
+    return 0;
 }
 
 static int make_scratch(struct rundir *scratch, struct err *e) {
@@ -351,6 +364,7 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     j->run = request->run;
     int rc = find_programs(j, e);
     if (!rc) rc = plan_ranks(j, e);
+    if (!rc && j->mpi) rc = meet_mpi(j, log, e);
     if (!rc && request->debug && request->debug->rank >= j->ranks)
         rc = err_set(e, ERR_USAGE, "--debug %d: there are ranks 0 to %d", request->debug->rank, j->ranks - 1);
     if (!rc && !j->run) {
@@ -388,8 +402,9 @@ int job_line(const struct config_file *config, int64_t ranks, struct strv *argv,
     j->run = &run;
     snprintf(run.path, sizeof run.path, "%s", j->config->run_dir);
     snprintf(j->config_path, sizeof j->config_path, "%s/config.yaml", j->config->run_dir);
-    struct err cannot = {0};
+    struct err cannot = {0}, unknown = {0};
     int rc = find_programs(j, e), fits = rc ? rc : plan_ranks(j, &cannot);
+    if (j->mpi && openmpi_of_mpirun(&j->openmpi, &unknown)) err_clear(&unknown);
     a.ranks = j->ranks;
     if (!rc) rc = job_command(j, &a, argv, &env, e);
     if (!rc && fits) rc = err_set(e, cannot.code, "%s", cannot.text);

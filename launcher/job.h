@@ -59,6 +59,7 @@ struct job {
     const struct rundir *run; // the request's, or the scratch folder
     int ranks, threads;       // ranks: as many as are wanted; an attempt may have fewer
     bool mpi;
+    struct openmpi openmpi; // mpirun's
     const struct sched *sched;
     struct hosts hosts; // none: this machine alone
     struct netif netif; // of a job with hosts: what the guards connect to

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "launcher/hosts.h"
+#include "launcher/openmpi.h"
 #include "launcher/place.h"
 #include "launcher/strv.h"
 
@@ -16,6 +17,7 @@
 struct sched_request {
     int ranks, threads;
     bool mpi;                    // false: one rank that needs no MPI
+    struct openmpi openmpi;      // mpirun's; unknown is taken for 4.1
     const char *tmp_dir;         // private folder for MPI's own files
     const struct strv *guard;    // argument vector of one guard
     const char *const *pass_env; // names of variables that must reach every guard, NULL-terminated
@@ -43,11 +45,6 @@ struct sched {
 
 // For a job at this place; the local one when no other host takes part.
 const struct sched *sched_find(const struct place *place);
-
-// For doctor.
-int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) ERR_CHECK;
-
-bool sched_is_version_5(void); // its parameters have other names than those of 4.1
 
 // Parts of mpirun's command line that several schedulers share.
 int sched_add_hosts(const struct sched_request *r, struct strv *argv, struct err *e) ERR_CHECK;

@@ -39,7 +39,7 @@ int sched_add_hosts(const struct sched_request *r, struct strv *argv, struct err
 }
 
 int sched_add_transport(const struct sched_request *r, struct strv *argv, struct err *e) {
-    bool version_5 = sched_is_version_5();
+    bool version_5 = openmpi_is_5(&r->openmpi);
     const char *btl = getenv("OMPI_MCA_btl"); // a person's own choice wins
     int rc = sched_add_three(argv, version_5 ? "--prtemca" : "--mca",
                              version_5 ? "prte_if_include" : "oob_tcp_if_include", r->network, e);
@@ -62,9 +62,11 @@ int sched_add_guard(const struct sched_request *r, struct strv *argv, struct str
 }
 
 static int add_agent(const struct sched_request *r, struct strv *argv, struct err *e) {
-    bool version_5 = sched_is_version_5();
+    bool version_5 = openmpi_is_5(&r->openmpi);
     const char *mca = version_5 ? "--prtemca" : "--mca";
     int rc = sched_add_three(argv, mca, "plm", version_5 ? "ssh" : "rsh", e);
+    // 4.1 would cut off the domain that the person wrote.
+    if (!rc && !version_5) rc = sched_add_three(argv, mca, "orte_keep_fqdn_hostnames", "1", e);
     return rc ? rc : sched_add_three(argv, mca, version_5 ? "plm_ssh_agent" : "plm_rsh_agent", r->agent, e);
 }
 

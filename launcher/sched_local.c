@@ -11,8 +11,6 @@
 #include "launcher/proc.h"
 #include "launcher/sched.h"
 
-#define VERSION_MS 10000
-
 static int local_check(int ranks, bool mpi, struct err *e) {
     char path[4096];
     if (mpi && !proc_find("mpirun", path, sizeof path))
@@ -24,27 +22,6 @@ static int local_check(int ranks, bool mpi, struct err *e) {
     return 0;
 }
 
-// "mpirun (Open MPI) 4.1.4"
-int sched_mpirun_version(int *major, int *minor, int *patch, struct err *e) {
-    char *argv[] = {"mpirun", "--version", NULL};
-    struct buf out;
-    int status = 0;
-    buf_init(&out, 65536);
-    int rc = proc_capture(argv, VERSION_MS, &out, NULL, &status, e);
-    const char *open_mpi = rc || !out.data ? NULL : strstr(out.data, "Open MPI) ");
-    *major = *minor = *patch = 0;
-    if (!rc && (!open_mpi || sscanf(open_mpi + 10, "%d.%d.%d", major, minor, patch) < 2))
-        rc = err_set(e, ERR_UNAVAILABLE, "mpirun is not Open MPI's; Open MPI 4.1 or 5 is needed");
-    buf_fini(&out);
-    return rc;
-}
-
-bool sched_is_version_5(void) {
-    int major = 4, minor, patch;
-    struct err unknown = {0};
-    return !sched_mpirun_version(&major, &minor, &patch, &unknown) && major >= 5;
-}
-
 static int add_mca(struct strv *argv, const char *flag, const char *name, const char *value, struct err *e) {
     int rc = strv_add(argv, flag, e);
     if (!rc) rc = strv_add(argv, name, e);
@@ -52,27 +29,29 @@ static int add_mca(struct strv *argv, const char *flag, const char *name, const 
 }
 
 // The transport is named: probing for networks that one machine does not need costs a fifth of a second.
-static int add_transport(struct strv *argv, bool version_5, const struct sched_request *r, struct err *e) {
+static int add_transport(const struct sched_request *r, struct strv *argv, struct err *e) {
+    bool version_5 = openmpi_is_5(&r->openmpi);
     const char *shared = version_5 ? "btl_sm_backing_directory" : "btl_vader_backing_directory";
     int rc = add_mca(argv, "--mca", "pml", "ob1", e);
     if (!rc) rc = add_mca(argv, "--mca", "btl", version_5 ? "self,sm" : "self,vader", e);
     if (!rc) rc = add_mca(argv, "--mca", shared, r->tmp_dir, e);
-    if (!rc && !version_5 && !machine_can_read_peers())
-        rc = add_mca(argv, "--mca", "btl_vader_single_copy_mechanism", "none", e);
+    if (!rc && !machine_can_read_peers())
+        rc = add_mca(argv, "--mca", version_5 ? "smsc" : "btl_vader_single_copy_mechanism",
+                     version_5 ? "^cma" : "none", e);
     if (!rc && r->ranks * r->threads > machine_cores())
         rc = add_mca(argv, "--mca", "mpi_yield_when_idle", "1", e);
     return rc;
 }
 
 static int add_mpirun(const struct sched_request *r, struct strv *argv, struct err *e) {
-    bool version_5 = sched_is_version_5();
+    bool version_5 = openmpi_is_5(&r->openmpi);
     const char *const head[] = {"mpirun", "--oversubscribe", "--bind-to", "none", "-np"};
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
     if (!rc && !version_5) rc = add_mca(argv, "--mca", "plm", "isolated", e);
     if (!rc && version_5) rc = add_mca(argv, "--prtemca", "prte_tmpdir_base", r->tmp_dir, e);
     if (!rc && !version_5) rc = add_mca(argv, "--mca", "orte_tmpdir_base", r->tmp_dir, e);
-    if (!rc) rc = add_transport(argv, version_5, r, e);
+    if (!rc) rc = add_transport(r, argv, e);
     for (const char *const *name = r->pass_env; *name && !rc; name++) {
         rc = strv_add(argv, "-x", e);
         if (!rc) rc = strv_add(argv, *name, e);

@@ -18,7 +18,7 @@ static int slurm_check(int ranks, bool mpi, struct err *e) {
 
 // Open MPI splits this one value at blanks.
 static int add_shielded_daemon(const struct sched_request *r, struct strv *argv, struct err *e) {
-    bool version_5 = sched_is_version_5();
+    bool version_5 = openmpi_is_5(&r->openmpi);
     const char *self = r->self;
     int rc = strv_add(argv, version_5 ? "--prtemca" : "--mca", e);
     if (strchr(self, ' '))
@@ -41,7 +41,7 @@ static int by_mpirun(const struct sched_request *r, struct strv *argv, struct st
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
     if (!rc) rc = sched_add_hosts(r, argv, e);
-    if (!rc) rc = sched_add_three(argv, sched_is_version_5() ? "--prtemca" : "--mca", "plm", "slurm", e);
+    if (!rc) rc = sched_add_three(argv, openmpi_is_5(&r->openmpi) ? "--prtemca" : "--mca", "plm", "slurm", e);
     if (!rc) rc = add_shielded_daemon(r, argv, e);
     if (!rc) rc = sched_add_transport(r, argv, e);
     if (!rc) rc = set_step(env, e);
@@ -72,7 +72,7 @@ static int set_transport(const struct sched_request *r, struct strv *env, struct
     const char *btl = getenv("OMPI_MCA_btl");
     int rc = strv_set(env, e, "OMPI_MCA_pml", "ob1");
     if (!rc && !(btl && *btl))
-        rc = strv_set(env, e, "OMPI_MCA_btl", sched_is_version_5() ? "self,sm,tcp" : "self,vader,tcp");
+        rc = strv_set(env, e, "OMPI_MCA_btl", openmpi_is_5(&r->openmpi) ? "self,sm,tcp" : "self,vader,tcp");
     if (!rc) rc = strv_set(env, e, "OMPI_MCA_btl_tcp_if_include", "%s", r->network);
     return rc ? rc : strv_set(env, e, "OMPI_MCA_mpi_yield_when_idle", "1");
 }

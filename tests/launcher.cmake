@@ -13,7 +13,7 @@ orrery_test(hosts unit unit/test_hosts.c orrery_launcher)
 
 orrery_test(report unit unit/test_report.c orrery_launcher)
 
-foreach(name opts place wire crew ranklog ledger watch rundir)
+foreach(name opts openmpi place wire crew ranklog ledger watch rundir)
   orrery_test(${name} unit unit/test_${name}.c orrery_launcher)
 endforeach()
 orrery_fuzz(wire fuzz/fuzz_wire.c orrery_launcher)
@@ -37,4 +37,7 @@ orrery_script(submit e2e tests/e2e/submit.py)
 orrery_script(doctor_hosts e2e tests/e2e/doctor_hosts.py)
 orrery_script(top e2e tests/e2e/top.py)
 orrery_script(slurm e2e tests/e2e/slurm.py)
+# Builds and runs the launcher with an Open MPI 5, where ORRERY_OPENMPI5 names one.
+orrery_script(openmpi5 e2e tests/e2e/openmpi5.py)
+set_tests_properties(e2e.openmpi5 PROPERTIES TIMEOUT 3600)
 orrery_script(debug e2e tests/e2e/debug.py)

@@ -19,7 +19,7 @@ def words(h, tmp, layout="h1:2,h2:1,h3:1", **keys):
 
 
 def all_gone(h, names=("h1", "h2", "h3")):
-    left = wait_for(lambda: not any("orrery" in c or "fake_rank" in c or "orted" in c for n in names
+    left = wait_for(lambda: not any("orrery" in c or "fake_rank" in c or "orted" in c or "prted" in c for n in names
                                     for c in h.processes(n).values()), 20)
     check(left, f"no process of the job is left on {', '.join(names)}")
 
@@ -36,6 +36,22 @@ def plain(h):
         check([r["step"] for r in ranks] == [60] * 4, "the far ranks' black boxes are here")
         check_ledger(f"{tmp}/run")
         all_gone(h)
+
+
+def full_names(h):
+    """The launch agent is asked for the very names that were given, domain and all."""
+    with folder() as tmp:
+        table = pathlib.Path(h.path) / "etc-hosts"
+        before, asked, agent = table.read_text(), f"{tmp}/asked", pathlib.Path(tmp) / "agent"
+        table.write_text("".join(f"{line} {line.split()[1]}.lab.test\n" for line in before.splitlines()))
+        agent.write_text(f'#!/bin/sh\necho "$1" >>{asked}\nhost=${{1%%.*}}\nshift\nexec {h.path}/agent "$host" "$@"\n')
+        agent.chmod(0o755)
+        child = h.start("run", config(tmp), "--hosts", "h1.lab.test:1,h2.lab.test:1", *settings(tmp, launch__agent=agent),
+                        env=fake_environment())
+        code = child.wait(120)
+        table.write_text(before)
+        names = set(open(asked).read().split())
+        check(code == 0 and names == {"h2.lab.test"}, f"exit {code}, asked for {names}")
 
 
 def host_file(h):
@@ -107,6 +123,7 @@ def bad_words(h):
 def main():
     with hosts() as h:
         plain(h)
+        full_names(h)
         host_file(h)
         straggles(h, "delay", "host h2 is far")
         straggles(h, "slow", "for rank 2 on host h2", fault__inject="slow=60ms:rank=2")

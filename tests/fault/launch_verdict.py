@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import sys
@@ -139,12 +140,25 @@ def launch_fails():
         check(done.returncode == 78 and "PMIX_RANK" in done.stderr, "a stale variable is refused")
 
 
+def two_versions():
+    """mpirun of another series than the rank's library: one line says so, and the run is tried."""
+    with folder() as tmp:
+        script = pathlib.Path(tmp) / "mpirun"
+        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.7.1'; exit 0; }\n"
+                          f"exec {shutil.which('mpirun')} \"$@\"\n")
+        script.chmod(0o755)
+        done = faulty(tmp, "", env=fake_environment(PATH=f"{tmp}:{os.environ['PATH']}"))
+        told = [line for line in done.stderr.splitlines() if "mpirun is Open MPI 4.7.1, orrery-rank is linked with" in line]
+        check(done.returncode == 0 and len(told) == 1 and "mpicc" in told[0], f"exit {done.returncode}: {told}")
+
+
 def main():
     crashes()
     single_rank()
     restarts()
     hangs()
     launch_fails()
+    two_versions()
     quick()
 
 

@@ -123,6 +123,13 @@ static int begin(struct fake *f, const char *config_path, const char *task, stru
     return rc ? rc : fault_init(&f->fault, f->config->fault_inject, f->rank, f->attempt, e);
 }
 
+static int print_version(void) {
+    char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int n = 0;
+    if (MPI_Get_library_version(mpi, &n)) mpi[0] = 0;
+    return printf("orrery-rank " ORRERY_VERSION "\n%.*s\n", (int)strcspn(mpi, ",\n"), mpi) < 0;
+}
+
 int main(int argc, char **argv) {
     struct fake f = {0};
     struct err e = {0};
@@ -132,7 +139,7 @@ int main(int argc, char **argv) {
         if (!strcmp(argv[i], "--config")) config_path = argv[i + 1];
         if (!strcmp(argv[i], "--task")) task = argv[i + 1];
     }
-    if (argc > 1 && !strcmp(argv[1], "--version")) return puts("orrery-rank " ORRERY_VERSION) < 0;
+    if (argc > 1 && !strcmp(argv[1], "--version")) return print_version();
     f.mpi = getenv("OMPI_COMM_WORLD_SIZE") != NULL;
     if (f.mpi) MPI_Init(&argc, &argv);
     int rc = begin(&f, config_path, task, &e);

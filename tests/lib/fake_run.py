@@ -65,7 +65,7 @@ def family(supervisor):
         name = pathlib.Path(words[0]).name
         if name == "fake_rank":
             kinds["rank"].append(pid)
-        elif name == "mpirun":
+        elif name in ("mpirun", "prterun"):  # the one becomes the other in Open MPI 5
             kinds["mpirun"].append(pid)
         elif len(words) > 1 and words[1] == "guard":
             kinds["guard"].append(pid)
