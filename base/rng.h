@@ -30,6 +30,7 @@ enum rng_purpose {
     RNG_TEST = 12,
     RNG_BACKOFF = 13,
     RNG_SENSOR_NOISE = 14,
+    RNG_ROUNDING = 15,
 };
 
 struct rng_key {

@@ -22,6 +22,7 @@
 #include "base/rng.h"
 #include "kernels/device.h"
 #include "kernels/mask.h"
+#include "kernels/rounding.h"
 #include "kernels/tensor.h"
 
 // Which group a token belongs to: token t of a frame belongs to modality slot_modality[t].
@@ -228,20 +229,53 @@ struct op_loss_args {
     double *loss_sum; // device memory
 };
 
+// What the numbers of an update are in this step, for all tensors alike.
+struct op_update_now {
+    float rate, grad_scale;   // the learning rate; clip factor
+    float step_size, v_scale; // rate / (1 - beta1^step), 1 / (1 - beta2^step): AdamW's bias correction
+    float average_rest;       // 1 - decay of the average
+    uint32_t step;            // from 1
+};
+struct op_update_now op_update_now(float rate, float grad_scale, float beta1, float beta2, float decay,
+                                   int64_t step);
+
+// How the copy of the weights in bf16 is rounded: to nearest even, or at random (rounding.h).
+struct op_rounding {
+    bool stochastic;
+    struct rng_key key;
+};
+
+// One tensor of an update: n numbers from `at` of w, g, m, average and low and from `v` of v.
+struct op_adamw_part {
+    int64_t at, v, n; // at and v are multiples of ROUNDING_GROUP
+    float weight_decay;
+};
+
+// m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w (1 - rate wd) - step_size m / (sqrt(v v_scale) + eps)
+// with g scaled first; then average += rest (w - average) and low = w in bf16. All tensors at once; what lies
+// between them is not touched.
 struct op_adamw_args {
-    struct tensor w, g, m, v; // 1-d, same length
-    float lr, beta1, beta2, eps, weight_decay;
-    int64_t step;     // from 1: bias correction
-    float grad_scale; // clip factor
+    struct tensor w, g, m, v;
+    struct tensor average, low;       // each optional; low is bf16
+    const struct op_adamw_part *part; // host
+    int parts;
+    float beta1, beta2, eps;
+    struct op_rounding rounding;
+    int64_t first; // number of w's first element among all parameters, a multiple of ROUNDING_GROUP
+    struct op_update_now now;
 };
 
 // Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7)
-// with (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work:
-// op_muon_work_elems floats.
+// with (3.4445, -4.7750, 2.0315); w = w (1 - rate wd) - rate 0.2 sqrt(max(rows, cols)) u; average and low as
+// in adamw. work: op_muon_work_elems floats.
 struct op_muon_args {
-    struct tensor w, g, m; // [rows, cols], contiguous
+    struct tensor w, g, m;      // [rows, cols], contiguous
+    struct tensor average, low; // likewise, each optional; low is bf16
     struct tensor work;
-    float lr, momentum, weight_decay;
+    float momentum, weight_decay;
+    struct op_rounding rounding;
+    int64_t first; // number of w's first element among all parameters
+    struct op_update_now now;
 };
 int64_t op_muon_work_elems(int64_t rows, int64_t cols);
 
@@ -257,8 +291,12 @@ struct op_sum_squares_args {
     int64_t *nonfinite; // =; device memory
 };
 
+// y = x; fp32 and bf16 in any combination. Rounded to nearest even, or (fp32 to bf16) at random.
 struct op_cast_args {
-    struct tensor x, y; // y = x, to nearest even; fp32 and bf16 in any combination
+    struct tensor x, y;
+    struct op_rounding rounding;
+    uint32_t step;
+    int64_t first; // number of x's first element among all parameters; row after row without gaps
 };
 
 // OP(name): the function `name` of struct ops with `const struct op_<name>_args *`.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 orrery_test(seams kernels kernels/test_seams.c orrery_kernels)
 orrery_test(mask_tiles kernels kernels/test_mask_tiles.c orrery_kernels)
+orrery_test(rounding kernels kernels/test_rounding.c orrery_kernels)
 orrery_test(ops kernels kernels/test_ops.c orrery_kernels)
 target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/check_norm.c kernels/check_attention.c
   kernels/check_embed.c kernels/check_optim.c)

@@ -176,16 +176,27 @@ static int bench_attention(struct bench *b, const char *shape, struct err *e) {
     return rc ? rc : row(b, "attention_backward", shape, run_attention_backward, &w, 2.5 * flops, 0, e);
 }
 
+// With the average, and with the bf16 copy where products read one.
 static int bench_adamw(struct bench *b, struct err *e) {
     int64_t n = b->device->host_memory ? 1 << 20 : 64 << 20;
-    struct tensor t[4];
+    bool low = b->device->compute == DTYPE_BF16;
+    struct tensor t[6] = {{0}};
     int rc = 0;
-    for (int i = 0; !rc && i < 4; i++) rc = take(b, &t[i], DTYPE_F32, 1, n, e);
-    struct op_adamw_args a = {
-        .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .step = 1, .grad_scale = 1};
+    for (int i = 0; !rc && i < 5 + low; i++) rc = take(b, &t[i], i < 5 ? DTYPE_F32 : DTYPE_BF16, 1, n, e);
+    struct op_adamw_part whole = {.n = n};
+    struct op_adamw_args a = {.part = &whole,
+                              .parts = 1,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.95f,
+                              .eps = 1e-8f,
+                              .now = op_update_now(1e-3f, 1, 0.9f, 0.95f, 0.99f, 1)};
     a.w = tensor_1d(t[0].data, n), a.g = tensor_1d(t[1].data, n);
     a.m = tensor_1d(t[2].data, n), a.v = tensor_1d(t[3].data, n);
-    return rc ? rc : row(b, "adamw", "fp32", run_adamw, &a, 0, 28.0 * (double)n, e);
+    a.average = tensor_1d(t[4].data, n);
+    if (low) a.low = t[5];
+    return rc ? rc
+              : row(b, "adamw", low ? "average, copy" : "average", run_adamw, &a, 0,
+                    (low ? 38.0 : 36.0) * (double)n, e);
 }
 
 // ---- the tasks

@@ -38,11 +38,24 @@ struct tensor model_weight_for(const struct model *m, const struct tensor *other
 }
 
 int model_refresh(struct model *m, struct err *e) {
-    if (!m->low) return 0;
-    struct op_cast_args a = {.x = tensor_2d(m->weights, 1, m->params.elems),
-                             .y = tensor_2d(m->low, 1, m->params.elems)};
+    struct op_rounding nearest = {0};
+    return model_round(m, &nearest, 0, 0, m->params.elems, e);
+}
+
+int model_round(struct model *m, const struct op_rounding *how, int64_t step, int64_t first, int64_t end,
+                struct err *e) {
+    if (!m->low || first == end) return 0;
+    struct op_cast_args a = {.x = tensor_2d(m->weights + first, 1, end - first),
+                             .y = tensor_2d((uint16_t *)m->low + first, 1, end - first),
+                             .rounding = *how,
+                             .step = (uint32_t)step,
+                             .first = first};
     a.y.dtype = m->device->compute;
     return m->device->ops->cast(m->device, &a, e);
+}
+
+void *model_low(struct model *m) {
+    return m->low;
 }
 
 static int number_of(const struct model *m, const char *format, const char *what) {

@@ -11,7 +11,7 @@
 
 #include "base/config.h"
 #include "base/err.h"
-#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "storage/ckpt.h"
 #include "trainer/modality.h"
 #include "trainer/params.h"
@@ -42,6 +42,11 @@ float *model_weights(struct model *m); // flat, params->elems floats
 // After the weights were written: brings the copy in the device's compute type up to date. Nothing to do
 // where that is fp32.
 int model_refresh(struct model *m, struct err *e) ERR_CHECK;
+// The same for numbers [first, end) of the flat buffer alone, rounded as training rounds them in its step
+// `step`.
+int model_round(struct model *m, const struct op_rounding *how, int64_t step, int64_t first, int64_t end,
+                struct err *e) ERR_CHECK;
+void *model_low(struct model *m); // that copy, in the flat layout; NULL where it is the weights themselves
 
 // x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Here `in` and `pred` are host memory. Any
 // number of sequences (worked off in chunks), any number of frames: positions are 0 .. F-1. Allocates when it

@@ -15,7 +15,10 @@ struct optim {
     int size, rank, lo, hi; // own tensors
     int64_t *offset;        // [size + 1]
     int64_t *v_at;          // [hi - lo]: where a tensor's second moment starts, -1 none
-    float *state;           // m | v | average | work
+    int64_t v_elems;
+    struct op_adamw_part *part; // [parts]: own tensors that AdamW updates
+    int parts;
+    float *state; // m | v | average | work
     float *m, *v, *average, *work;
     double *sums;     // on the device: own tensors' sums of squares, and behind them
     int64_t *strange; // how many numbers of theirs are not finite
@@ -91,12 +94,23 @@ int64_t optim_bytes(const struct config *c, const struct params *p, int size, in
     return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float);
 }
 
+// Where tensor i starts within this rank's segment.
+static int64_t own_at(const struct optim *o, int i) {
+    return o->params->list[i].offset - o->offset[o->rank];
+}
+
 static void place_seconds(struct optim *o) {
-    int64_t at = 0;
     for (int i = o->lo; i < o->hi; i++) {
         const struct param *t = &o->params->list[i];
-        o->v_at[i - o->lo] = uses_muon(o->config, t) ? -1 : at;
-        if (!uses_muon(o->config, t)) at += (t->elems + 15) / 16 * 16;
+        bool muon = uses_muon(o->config, t);
+        o->v_at[i - o->lo] = muon ? -1 : o->v_elems;
+        if (muon) continue;
+        o->part[o->parts++] = (struct op_adamw_part){
+            .at = own_at(o, i),
+            .v = o->v_elems,
+            .n = t->elems,
+            .weight_decay = t->group == PARAM_MATRIX ? (float)o->config->optim_weight_decay : 0};
+        o->v_elems += (t->elems + 15) / 16 * 16;
     }
 }
 
@@ -138,7 +152,8 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     int rc = 0;
     o->offset = calloc((size_t)size + 1, sizeof *o->offset);
     o->v_at = calloc((size_t)p->n, sizeof *o->v_at);
-    if (!o->offset || !o->v_at) {
+    o->part = calloc((size_t)p->n, sizeof *o->part);
+    if (!o->offset || !o->v_at || !o->part) {
         rc = err_set(e, ERR_MEMORY, "no memory for the optimiser's tables");
         goto out;
     }
@@ -161,6 +176,7 @@ void optim_destroy(struct optim *o) {
     if (o->sums) o->device->vtable->release(o->device, o->sums);
     free(o->offset);
     free(o->v_at);
+    free(o->part);
     free(o);
 }
 
@@ -171,11 +187,6 @@ const int64_t *optim_offsets(const struct optim *o) {
 void optim_owned(const struct optim *o, int *lo, int *hi) {
     *lo = o->lo;
     *hi = o->hi;
-}
-
-// Where tensor i starts within this rank's segment.
-static int64_t own_at(const struct optim *o, int i) {
-    return o->params->list[i].offset - o->offset[o->rank];
 }
 
 // All tensors first, then one copy: a GPU is waited for once.
@@ -207,64 +218,88 @@ double optim_norm(const struct optim *o, const double *squares) {
     return sqrt(sum);
 }
 
-static int update_muon(struct optim *o, int i, float *w, const float *g, double rate, struct err *e) {
+struct op_rounding optim_rounding(const struct config *c) {
+    return (struct op_rounding){.stochastic = c->optim_stochastic_rounding,
+                                .key = rng_key((uint64_t)c->run_seed, RNG_ROUNDING, 0)};
+}
+
+// What an update works on: pointers to this rank's segment.
+struct update {
+    float *weights;
+    uint16_t *low; // or NULL
+    const float *grads;
+    struct op_update_now now;
+};
+
+static struct tensor low_at(const struct update *u, int64_t at, int64_t rows, int64_t cols) {
+    struct tensor low = tensor_2d(u->low ? u->low + at : NULL, rows, cols);
+    low.dtype = DTYPE_BF16;
+    return low;
+}
+
+static struct tensor average_at(const struct optim *o, int64_t at, int64_t rows, int64_t cols) {
+    return tensor_2d(o->average ? o->average + at : NULL, rows, cols);
+}
+
+static int update_muon(struct optim *o, int i, const struct update *u, struct err *e) {
     const struct param *t = &o->params->list[i];
-    int64_t cols = t->shape[1], at = own_at(o, i), skip = 0;
-    for (int k = 0; k < t->parts; skip += t->part_rows[k++] * cols) {
+    int64_t cols = t->shape[1], at = own_at(o, i);
+    for (int k = 0; k < t->parts; at += t->part_rows[k++] * cols) {
         int64_t rows = t->part_rows[k];
-        struct op_muon_args a = {.w = tensor_2d(w + t->offset + skip, rows, cols),
-                                 .g = tensor_2d((void *)(g + at + skip), rows, cols),
-                                 .m = tensor_2d(o->m + at + skip, rows, cols),
+        struct op_muon_args a = {.w = tensor_2d(u->weights + at, rows, cols),
+                                 .g = tensor_2d((void *)(u->grads + at), rows, cols),
+                                 .m = tensor_2d(o->m + at, rows, cols),
+                                 .average = average_at(o, at, rows, cols),
+                                 .low = low_at(u, at, rows, cols),
                                  .work = tensor_1d(o->work, o->work_elems),
-                                 .lr = (float)rate,
                                  .momentum = (float)o->config->optim_momentum,
-                                 .weight_decay = (float)o->config->optim_weight_decay};
+                                 .weight_decay = (float)o->config->optim_weight_decay,
+                                 .rounding = optim_rounding(o->config),
+                                 .first = o->offset[o->rank] + at,
+                                 .now = u->now};
         int rc = o->device->ops->muon(o->device, &a, e);
         if (rc) return rc;
     }
     return 0;
 }
 
-static int update_adamw(struct optim *o, int i, float *w, const float *g, double rate, double scale,
-                        int64_t step, struct err *e) {
+static int update_adamw(struct optim *o, const struct update *u, struct err *e) {
     const struct config *c = o->config;
-    const struct param *t = &o->params->list[i];
-    struct op_adamw_args a = {.w = tensor_1d(w + t->offset, t->elems),
-                              .g = tensor_1d((void *)(g + own_at(o, i)), t->elems),
-                              .m = tensor_1d(o->m + own_at(o, i), t->elems),
-                              .v = tensor_1d(o->v + o->v_at[i - o->lo], t->elems),
-                              .lr = (float)rate,
+    int64_t n = o->offset[o->rank + 1] - o->offset[o->rank];
+    if (o->parts == 0) return 0;
+    struct op_adamw_args a = {.w = tensor_1d(u->weights, n),
+                              .g = tensor_1d((void *)u->grads, n),
+                              .m = tensor_1d(o->m, n),
+                              .v = tensor_1d(o->v, o->v_elems),
+                              .average = average_at(o, 0, 1, n),
+                              .low = low_at(u, 0, 1, n),
+                              .part = o->part,
+                              .parts = o->parts,
                               .beta1 = (float)c->optim_beta1,
                               .beta2 = (float)c->optim_beta2,
                               .eps = (float)c->optim_eps,
-                              .weight_decay = t->group == PARAM_MATRIX ? (float)c->optim_weight_decay : 0,
-                              .step = step,
-                              .grad_scale = (float)scale};
+                              .rounding = optim_rounding(c),
+                              .first = o->offset[o->rank],
+                              .now = u->now};
     return o->device->ops->adamw(o->device, &a, e);
 }
 
-static int update_average(struct optim *o, const float *weights, int64_t step, struct err *e) {
-    int64_t first = o->offset[o->rank], n = o->offset[o->rank + 1] - first;
-    if (!o->average || n == 0) return 0;
+int optim_update(struct optim *o, float *weights, void *low, const float *grads, double rate, double norm,
+                 int64_t step, struct err *e) {
+    const struct config *c = o->config;
+    double clip = c->optim_clip, scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
     // Early on the average follows faster, so that the starting weights are soon forgotten.
-    double decay = fmin(o->config->optim_ema, (double)step / (double)(step + 9));
-    struct op_ema_args a = {.average = tensor_1d(o->average, n),
-                            .w = tensor_1d((void *)(weights + first), n),
-                            .decay = (float)decay};
-    return o->device->ops->ema(o->device, &a, e);
-}
-
-int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
-                 struct err *e) {
-    double clip = o->config->optim_clip, scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    int rc = 0;
-    for (int i = o->lo; !rc && i < o->hi; i++) {
-        if (uses_muon(o->config, &o->params->list[i]))
-            rc = update_muon(o, i, weights, grads, rate, e);
-        else
-            rc = update_adamw(o, i, weights, grads, rate, scale, step, e);
-    }
-    return rc ? rc : update_average(o, weights, step, e);
+    double decay = fmin(c->optim_ema, (double)step / (double)(step + 9));
+    int64_t first = o->offset[o->rank];
+    struct update u = {.weights = weights + first,
+                       .low = low ? (uint16_t *)low + first : NULL,
+                       .grads = grads,
+                       .now = op_update_now((float)rate, (float)scale, (float)c->optim_beta1,
+                                            (float)c->optim_beta2, (float)decay, step)};
+    int rc = update_adamw(o, &u, e);
+    for (int i = o->lo; !rc && i < o->hi; i++)
+        if (uses_muon(c, &o->params->list[i])) rc = update_muon(o, i, &u, e);
+    return rc;
 }
 
 float *optim_state_of(struct optim *o, int i, enum optim_state which) {

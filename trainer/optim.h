@@ -10,7 +10,7 @@
 
 #include "base/config.h"
 #include "base/err.h"
-#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "trainer/params.h"
 
 struct optim;
@@ -33,10 +33,13 @@ int optim_squares(struct optim *o, const float *grads, double *squares, int64_t 
                   struct err *e) ERR_CHECK;
 // Of all tensors' squares: the norm of what AdamW gets, summed in table order.
 double optim_norm(const struct optim *o, const double *squares);
-// One update of this rank's tensors: grads points at the own segment, weights at the whole flat buffer.
-// `step` counts from 1; `norm` is optim_norm's answer, for clipping.
-int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
-                 struct err *e) ERR_CHECK;
+// One update of this rank's tensors: grads points at the own segment, weights at the whole flat buffer, and
+// so does `low`, their copy in bf16, which follows in the same pass (NULL: there is none). `step` counts from
+// 1; `norm` is optim_norm's answer, for clipping.
+int optim_update(struct optim *o, float *weights, void *low, const float *grads, double rate, double norm,
+                 int64_t step, struct err *e) ERR_CHECK;
+// How that copy is rounded, of whichever rank's tensors.
+struct op_rounding optim_rounding(const struct config *c);
 
 // State of own tensor i, NULL where it has none: for checkpoints.
 enum optim_state { OPTIM_M, OPTIM_V, OPTIM_AVERAGE, OPTIM_STATES };

@@ -335,18 +335,30 @@ static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct
         (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 
-static int gather_weights(struct step *s, struct err *e) {
+// The copy that products read: the update has brought the own part along, others' follow here. A step that
+// was skipped rounds all of it anew, as a resume after that step does.
+static int refresh(struct step *s, int64_t number, bool skipped, struct err *e) {
+    struct op_rounding how = optim_rounding(s->config);
+    int64_t all = model_params(s->model)->elems, lo = optim_offsets(s->optim)[s->rank->number],
+            hi = optim_offsets(s->optim)[s->rank->number + 1];
+    if (skipped) return model_round(s->model, &how, number + 1, 0, all, e);
+    int rc = model_round(s->model, &how, number + 1, 0, lo, e);
+    return rc ? rc : model_round(s->model, &how, number + 1, hi, all, e);
+}
+
+static int gather_weights(struct step *s, int64_t number, bool skipped, struct err *e) {
     struct coll_op *op = NULL;
     int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
                              optim_offsets(s->optim), e);
     if (!rc) rc = coll_wait(s->rank->coll, op, e);
-    return rc ? rc : model_refresh(s->model, e);
+    return rc ? rc : refresh(s, number, skipped, e);
 }
 
 static int update(struct step *s, const float *own, int64_t number, struct step_report *out, struct err *e) {
     out->rate = schedule_rate(s->config, number);
     if (out->skipped) return 0;
-    return optim_update(s->optim, model_weights(s->model), own, out->rate, out->grad_norm, number + 1, e);
+    return optim_update(s->optim, model_weights(s->model), model_low(s->model), own, out->rate,
+                        out->grad_norm, number + 1, e);
 }
 
 int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
@@ -369,7 +381,7 @@ int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t 
     rc = judge(s, number, nonfinite, out, e);
     if (!rc) rc = update(s, own, number, out, e);
     lap(s, out, STEP_UPDATE);
-    if (!rc) rc = gather_weights(s, e);
+    if (!rc) rc = gather_weights(s, number, out->skipped, e);
     lap(s, out, STEP_GATHER);
     return rc;
 }

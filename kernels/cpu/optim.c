@@ -10,47 +10,92 @@
 
 enum { OPTIM_BLOCK = 1 << 14, SQUARES_BLOCK = 4096 };
 
-static double power(double base, int64_t n) {
-    double result = 1;
-    for (; n > 0; n >>= 1, base *= base) {
-        if (n & 1) result *= base;
-    }
-    return result;
-}
-
-struct adamw_job {
-    const struct op_adamw_args *a;
-    float step_size, v_scale; // lr / (1 - beta1^t), 1 / (1 - beta2^t)
+// What a tensor's numbers go on to after the update: the average, and the copy in bf16.
+struct follow {
+    float *average; // or NULL
+    uint16_t *low;  // or NULL
+    struct op_rounding rounding;
+    uint32_t step;
+    uint64_t first; // number of element 0
+    float rest;
 };
 
-static void adamw_task(void *arg, int64_t task) {
-    const struct adamw_job *j = arg;
-    const struct op_adamw_args *a = j->a;
-    int64_t n = a->w.shape[0], end = cpu_min(n, (task + 1) * OPTIM_BLOCK);
-    float *w = tensor_f32(&a->w), *m = tensor_f32(&a->m), *v = tensor_f32(&a->v);
+static struct follow follow_of(const struct tensor *average, const struct tensor *low,
+                               const struct op_rounding *rounding, const struct op_update_now *now,
+                               int64_t first) {
+    return (struct follow){tensor_f32(average), low->data,       *rounding,
+                           now->step,           (uint64_t)first, now->average_rest};
+}
+
+static void lower(const struct follow *f, const float *w, int64_t lo, int64_t hi) {
+    uint32_t bits, words[4] = {0};
+    uint64_t drawn = UINT64_MAX;
+    for (int64_t i = lo; i < hi; i++) {
+        uint64_t number = f->first + (uint64_t)i;
+        memcpy(&bits, w + i, sizeof bits);
+        if (f->rounding.stochastic && number / ROUNDING_GROUP != drawn)
+            rounding_draw(f->rounding.key, f->step, drawn = number / ROUNDING_GROUP, words);
+        f->low[i] = f->rounding.stochastic ? rounding_random(bits, words, number) : rounding_nearest(bits);
+    }
+}
+
+// Elements i .. of w = `now`; at most `left`.
+SIMD_INLINE void put_weights(const struct follow *f, float *w, int64_t i, int64_t left, vf now) {
+    vf_store_n(w + i, now, left);
+    if (f->average == NULL) return;
+    vf v = vf_load_n(f->average + i, left);
+    vf_store_n(f->average + i, vf_fma(now - v, vf_set1(f->rest), v), left);
+}
+
+static void adamw_range(const struct op_adamw_args *a, const struct op_adamw_part *p, int64_t lo,
+                        int64_t hi) {
+    const struct op_update_now *now = &a->now;
+    float *w = tensor_f32(&a->w), *m = tensor_f32(&a->m), *v = tensor_f32(&a->v) + p->v - p->at;
     const float *g = tensor_f32(&a->g);
-    float keep = 1.0f - a->lr * a->weight_decay;
-    for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
-        int64_t left = end - i;
-        vf grad = vf_load_n(g + i, left) * a->grad_scale;
+    struct follow f = follow_of(&a->average, &a->low, &a->rounding, now, a->first);
+    float keep = 1.0f - now->rate * p->weight_decay;
+    for (int64_t i = lo; i < hi; i += VW) {
+        int64_t left = hi - i;
+        vf grad = vf_load_n(g + i, left) * now->grad_scale;
         vf m1 = vf_load_n(m + i, left) * a->beta1 + grad * (1.0f - a->beta1);
         vf v1 = vf_load_n(v + i, left) * a->beta2 + grad * grad * (1.0f - a->beta2);
-        vf update = m1 * j->step_size / (vf_sqrt(v1 * j->v_scale) + a->eps);
+        vf update = m1 * now->step_size / (vf_sqrt(v1 * now->v_scale) + a->eps);
         vf_store_n(m + i, m1, left);
         vf_store_n(v + i, v1, left);
-        vf_store_n(w + i, vf_load_n(w + i, left) * keep - update, left);
+        put_weights(&f, w, i, left, vf_load_n(w + i, left) * keep - update);
     }
+    if (f.low != NULL) lower(&f, w, lo, hi);
+}
+
+// A task is a block of one tensor; they are numbered through all tensors.
+static void adamw_task(void *arg, int64_t task) {
+    const struct op_adamw_args *a = arg;
+    const struct op_adamw_part *p = a->part;
+    for (; task >= cpu_blocks(p->n, OPTIM_BLOCK); p++) task -= cpu_blocks(p->n, OPTIM_BLOCK);
+    int64_t lo = task * OPTIM_BLOCK;
+    adamw_range(a, p, p->at + lo, p->at + cpu_min(p->n, lo + OPTIM_BLOCK));
+}
+
+// What follows the weights is there or not, and as long as they are.
+static bool can_follow(const struct tensor *average, const struct tensor *low, int64_t n) {
+    return (average->data == NULL || cpu_is_vector(average, n)) &&
+           (low->data == NULL || (low->dtype == DTYPE_BF16 && tensor_elems(low) == n));
 }
 
 int CPU_FN(adamw)(struct device *d, const struct op_adamw_args *a, struct err *e) {
-    int64_t n = a->w.shape[0];
+    int64_t n = a->w.shape[0], room = tensor_elems(&a->v), blocks = 0;
     CPU_REQUIRE(a->w.rank == 1 && cpu_is_vector(&a->w, n) && cpu_is_vector(&a->g, n) &&
                 cpu_is_vector(&a->m, n));
-    CPU_REQUIRE(cpu_is_vector(&a->v, n) && a->step >= 1);
-    struct adamw_job job = {.a = a};
-    job.step_size = (float)((double)a->lr / (1 - power((double)a->beta1, a->step)));
-    job.v_scale = (float)(1 / (1 - power((double)a->beta2, a->step)));
-    cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), adamw_task, &job);
+    CPU_REQUIRE(cpu_is_vector(&a->v, room) && can_follow(&a->average, &a->low, n));
+    CPU_REQUIRE(a->now.step >= 1 && a->first % ROUNDING_GROUP == 0);
+    for (int i = 0; i < a->parts; i++) {
+        const struct op_adamw_part *p = &a->part[i];
+        CPU_REQUIRE(p->at >= 0 && p->v >= 0 && p->n >= 0 && p->at + p->n <= n && p->v + p->n <= room);
+        CPU_REQUIRE(p->at % ROUNDING_GROUP == 0 && p->v % ROUNDING_GROUP == 0);
+        blocks += cpu_blocks(p->n, OPTIM_BLOCK);
+    }
+    struct op_adamw_args job = *a;
+    cpu_run(d, blocks, adamw_task, &job);
     return 0;
 }
 
@@ -180,12 +225,15 @@ static void muon_polynomial_task(void *arg, int64_t row) {
 
 static void muon_apply_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    float *w = tensor_f32(&u->a->w), keep = 1.0f - u->a->lr * u->a->weight_decay;
-    int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
-    for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
+    const struct op_update_now *now = &u->a->now;
+    float *w = tensor_f32(&u->a->w), keep = 1.0f - now->rate * u->a->weight_decay;
+    struct follow f = follow_of(&u->a->average, &u->a->low, &u->a->rounding, now, u->a->first);
+    int64_t lo = task * OPTIM_BLOCK, end = cpu_min(u->rows * u->cols, lo + OPTIM_BLOCK);
+    for (int64_t i = lo; i < end; i += VW) {
         vf step = vf_load_n(u->x + i, end - i) * u->scale;
-        vf_store_n(w + i, vf_load_n(w + i, end - i) * keep - step, end - i);
+        put_weights(&f, w, i, end - i, vf_load_n(w + i, end - i) * keep - step);
     }
+    if (f.low != NULL) lower(&f, w, lo, end);
 }
 
 static int muon_gram(struct device *d, const struct muon *u, struct err *e) {
@@ -225,6 +273,7 @@ int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) 
     CPU_REQUIRE(cpu_is_rows(&a->w, rows, cols) && cpu_is_rows(&a->g, rows, cols) &&
                 cpu_is_rows(&a->m, rows, cols));
     CPU_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
+    CPU_REQUIRE(can_follow(&a->average, &a->low, n));
     CPU_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
     struct muon u = {
         .a = a, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
@@ -241,7 +290,7 @@ int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) 
         rc = muon_iterate(d, &u, e);
         if (rc != 0) return rc;
     }
-    u.scale = a->lr * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+    u.scale = a->now.rate * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
     cpu_run(d, blocks, muon_apply_task, &u);
     return 0;
 }

@@ -107,23 +107,34 @@ static float read_number(const struct tensor *t, int64_t row, int64_t col) {
     return x;
 }
 
-// A NaN keeps being one: rounding must not carry its mantissa away.
-static void write_number(const struct tensor *t, int64_t row, int64_t col, float x) {
+// `words` NULL: to nearest even.
+static void write_number(const struct tensor *t, int64_t row, int64_t col, float x, const uint32_t *words,
+                         uint64_t number) {
     uint32_t bits;
     if (t->dtype == DTYPE_F32) {
         cpu_row(t, row)[col] = x;
         return;
     }
     memcpy(&bits, &x, sizeof bits);
-    bits = (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u);
-    ((uint16_t *)t->data)[row * t->stride[0] + col] = (uint16_t)(bits >> 16);
+    ((uint16_t *)t->data)[row * t->stride[0] + col] =
+        words != NULL ? rounding_random(bits, words, number) : rounding_nearest(bits);
+}
+
+static void cast_row(const struct op_cast_args *a, int64_t r) {
+    uint32_t words[4];
+    uint64_t drawn = UINT64_MAX;
+    for (int64_t i = 0; i < a->x.shape[1]; i++) {
+        uint64_t number = (uint64_t)(a->first + r * a->x.shape[1] + i);
+        if (a->rounding.stochastic && number / ROUNDING_GROUP != drawn)
+            rounding_draw(a->rounding.key, a->step, drawn = number / ROUNDING_GROUP, words);
+        write_number(&a->y, r, i, read_number(&a->x, r, i), a->rounding.stochastic ? words : NULL, number);
+    }
 }
 
 static void cast_task(void *arg, int64_t task) {
     const struct op_cast_args *a = arg;
-    int64_t cols = a->x.shape[1], end = cpu_min(a->x.shape[0], (task + 1) * ROWS_PER_TASK);
-    for (int64_t r = task * ROWS_PER_TASK; r < end; r++)
-        for (int64_t i = 0; i < cols; i++) write_number(&a->y, r, i, read_number(&a->x, r, i));
+    int64_t end = cpu_min(a->x.shape[0], (task + 1) * ROWS_PER_TASK);
+    for (int64_t r = task * ROWS_PER_TASK; r < end; r++) cast_row(a, r);
 }
 
 static bool any_rows(const struct tensor *t, const struct tensor *like) {
@@ -133,6 +144,7 @@ static bool any_rows(const struct tensor *t, const struct tensor *like) {
 
 int CPU_FN(cast)(struct device *d, const struct op_cast_args *a, struct err *e) {
     CPU_REQUIRE(any_rows(&a->x, &a->y) && any_rows(&a->y, &a->x));
+    CPU_REQUIRE(!a->rounding.stochastic || (a->x.dtype == DTYPE_F32 && a->y.dtype == DTYPE_BF16));
     struct op_cast_args job = *a;
     cpu_run(d, cpu_blocks(a->x.shape[0], ROWS_PER_TASK), cast_task, &job);
     return 0;

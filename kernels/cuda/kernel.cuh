@@ -129,6 +129,22 @@ template <int V> __device__ __forceinline__ void store_pack(bf16 *to, const floa
         for (int i = 0; i < V; i++) put_number(to + i, x[i]);
 }
 
+// At random, with the words of their group; eight numbers are one whole group, in order.
+template <int V>
+__device__ __forceinline__ void put_rounded(bf16 *to, const float *x, const uint32_t words[4],
+                                            uint64_t number) {
+    unsigned pair[(V + 1) / 2];
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        unsigned half = rounding_random(__float_as_uint(x[i]), words, V == 8 ? (uint64_t)i : number);
+        pair[i / 2] = i % 2 ? pair[i / 2] | half << 16 : half;
+    }
+    if constexpr (V == 8)
+        *(uint4 *)to = make_uint4(pair[0], pair[1], pair[2], pair[3]);
+    else
+        *to = __ushort_as_bfloat16((unsigned short)pair[0]);
+}
+
 // ---- sums whose order depends on shapes alone
 
 template <class S> __device__ __forceinline__ S warp_sum(S x) {

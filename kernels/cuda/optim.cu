@@ -1,68 +1,161 @@
 // SPDX-License-Identifier: Apache-2.0
 // Optimisers and the running average; state and weights are fp32, a thread owns elements.
-// AdamW: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w (1 - lr wd) - lr m^ / (sqrt(v^) + eps), g
-// clipped:
-//   28 bytes an element. EMA: 12 bytes.
+// AdamW over many tensors in one launch of up to PARTS: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2,
+//   w = w (1 - rate wd) - rate m^ / (sqrt(v^) + eps), g clipped. Bytes a parameter: 28 (reads w, g, m, v;
+//   writes w, m, v); the average 8 more, the bf16 copy 2: 38 in one pass, where three passes would move 28 +
+//   12 + 6.
 // Muon: m = momentum m + g, u = g + momentum m, X = u / (|u|_F + 1e-7), five times X <- (a I + b S + c S^2) X
-// with
-//   S = X X^T on the side with fewer rows (from the right for a tall X), w = w (1 - lr wd) - lr 0.2 sqrt(max)
-//   X. The norm is added in double in a fixed order; X and S are the device's compute type, products add in
-//   fp32.
+// with S = X X^T on the side with fewer rows (from the right for a tall X), w = w (1 - rate wd) - rate 0.2
+//   sqrt(max) X, average and copy in the same pass. The norm is added in double in a fixed order; X and S are
+//   the device's compute type, products add in fp32.
+// EMA alone: 12 bytes.
 #include "kernels/cuda/kernel.cuh"
 
-static double power(double base, int64_t n) {
-    double result = 1;
-    for (; n > 0; n >>= 1, base *= base)
-        if (n & 1) result *= base;
-    return result;
-}
-
-struct adamw_factors {
-    float grad_scale, beta1, beta2, step_size, v_scale, eps, keep;
+// What a tensor's numbers go on to after the update: the average, and the copy in bf16.
+struct follow {
+    float *average; // or NULL
+    bf16 *low;      // or NULL
+    struct op_rounding rounding;
+    int64_t first; // number of element 0
 };
 
-__device__ __forceinline__ void adamw_one(float *w, float g, float *m, float *v, const adamw_factors &f) {
-    g *= f.grad_scale;
-    *m = *m * f.beta1 + g * (1.0f - f.beta1);
-    *v = *v * f.beta2 + g * g * (1.0f - f.beta2);
-    *w = *w * f.keep - *m * f.step_size / (sqrtf(*v * f.v_scale) + f.eps);
+static struct follow follow_of(const struct tensor *average, const struct tensor *low,
+                               const struct op_rounding *rounding, int64_t first) {
+    return follow{tensor_f32(average), (bf16 *)low->data, *rounding, first};
+}
+
+// V numbers from i on, V numbers of one group where V is 8.
+template <int V>
+__device__ __forceinline__ void put_low(const follow &f, int64_t i, const float *w, uint32_t step) {
+    if (!f.rounding.stochastic) return store_pack<V>(f.low + i, w);
+    uint32_t words[4];
+    uint64_t number = (uint64_t)(f.first + i);
+    rounding_draw(f.rounding.key, step, number / ROUNDING_GROUP, words);
+    put_rounded<V>(f.low + i, w, words, number);
 }
 
 template <int V>
-static __global__ void adamw_kernel(float *w, const float *g, float *m, float *v, int64_t n,
-                                    adamw_factors f) {
-    for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
-        float a[V], b[V], c[V], x[V];
-        load_pack<V>(w + i, a);
-        load_pack<V>(g + i, b);
-        load_pack<V>(m + i, c);
-        load_pack<V>(v + i, x);
+__device__ __forceinline__ void put_weights(const follow &f, float *to, int64_t i, const float *w,
+                                            const struct op_update_now &now) {
+    store_pack<V>(to + i, w);
+    if (f.average) {
+        float v[V];
+        load_pack<V>(f.average + i, v);
 #pragma unroll
-        for (int k = 0; k < V; k++) adamw_one(&a[k], b[k], &c[k], &x[k], f);
-        store_pack<V>(w + i, a);
-        store_pack<V>(m + i, c);
-        store_pack<V>(v + i, x);
+        for (int k = 0; k < V; k++) v[k] = fmaf(w[k] - v[k], now.average_rest, v[k]);
+        store_pack<V>(f.average + i, v);
+    }
+    if (f.low) put_low<V>(f, i, w, now.step);
+}
+
+// A launch's tensors are its argument: nothing is copied to the device, and a graph keeps them.
+enum { PARTS = 64, CHUNK = CUDA_THREADS * CUDA_PACK };
+
+struct adamw_walk {
+    float *w, *m, *v;
+    const float *g;
+    struct follow follow;
+    float beta1, beta2, eps;
+    struct op_update_now now;
+    int parts;
+    struct op_adamw_part part[PARTS];
+    int64_t first_chunk[PARTS + 1];
+};
+
+template <int V>
+__device__ __forceinline__ void adamw_pack(const adamw_walk &k, const op_adamw_part &p, int64_t i) {
+    float w[V], g[V], m[V], v[V], keep = 1.0f - k.now.rate * p.weight_decay;
+    int64_t at = p.at + i, v_at = p.v + i;
+    load_pack<V>(k.w + at, w);
+    load_pack<V>(k.g + at, g);
+    load_pack<V>(k.m + at, m);
+    load_pack<V>(k.v + v_at, v);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+        g[j] *= k.now.grad_scale;
+        m[j] = m[j] * k.beta1 + g[j] * (1.0f - k.beta1);
+        v[j] = v[j] * k.beta2 + g[j] * g[j] * (1.0f - k.beta2);
+        w[j] = w[j] * keep - m[j] * k.now.step_size / (sqrtf(v[j] * k.now.v_scale) + k.eps);
+    }
+    store_pack<V>(k.m + at, m);
+    store_pack<V>(k.v + v_at, v);
+    put_weights<V>(k.follow, k.w, at, w, k.now);
+}
+
+// The tensor that a chunk is of: the last one that does not start behind it.
+__device__ __forceinline__ int part_of(const adamw_walk &k, int64_t chunk) {
+    int lo = 0, hi = k.parts;
+    while (hi - lo > 1) {
+        int middle = (lo + hi) / 2;
+        if (k.first_chunk[middle] <= chunk)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    return lo;
+}
+
+static __global__ void adamw_kernel(const __grid_constant__ adamw_walk k) {
+    for (int64_t chunk = blockIdx.x; chunk < k.first_chunk[k.parts]; chunk += gridDim.x) {
+        int number = part_of(k, chunk);
+        const op_adamw_part &p = k.part[number];
+        int64_t i = (chunk - k.first_chunk[number]) * CHUNK + (int64_t)threadIdx.x * CUDA_PACK;
+        if (i + CUDA_PACK <= p.n) {
+            adamw_pack<CUDA_PACK>(k, p, i);
+        } else {
+            for (; i < p.n; i++) adamw_pack<1>(k, p, i);
+        }
     }
 }
 
-template <int V>
-static int run_adamw(struct device *d, const struct op_adamw_args *a, const adamw_factors &f, struct err *e) {
-    int64_t n = a->w.shape[0];
-    return CUDA_RUN(d, adamw_kernel<V>, cuda_grid(n / V, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->w),
-                    (const float *)a->g.data, tensor_f32(&a->m), tensor_f32(&a->v), n, f);
+static bool is_aligned(const struct tensor *t) {
+    return (uintptr_t)t->data % 16 == 0;
+}
+
+// What follows the weights is there or not, and as long as they are.
+static bool can_follow(const struct tensor *average, const struct tensor *low, int64_t n) {
+    return (average->data == NULL || cuda_is_vector(average, n)) &&
+           (low->data == NULL || (low->dtype == DTYPE_BF16 && tensor_elems(low) == n));
+}
+
+static int check_adamw(const struct op_adamw_args *a, struct err *e) {
+    int64_t n = a->w.shape[0], room = tensor_elems(&a->v);
+    CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) &&
+                 cuda_is_vector(&a->m, n));
+    CUDA_REQUIRE(cuda_is_vector(&a->v, room) && can_follow(&a->average, &a->low, n));
+    CUDA_REQUIRE(is_aligned(&a->w) && is_aligned(&a->g) && is_aligned(&a->m) && is_aligned(&a->v) &&
+                 is_aligned(&a->average) && is_aligned(&a->low));
+    CUDA_REQUIRE(a->now.step >= 1 && a->first % ROUNDING_GROUP == 0);
+    for (int i = 0; i < a->parts; i++) {
+        const struct op_adamw_part *p = &a->part[i];
+        CUDA_REQUIRE(p->at >= 0 && p->v >= 0 && p->n >= 0 && p->at + p->n <= n && p->v + p->n <= room);
+        CUDA_REQUIRE(p->at % ROUNDING_GROUP == 0 && p->v % ROUNDING_GROUP == 0);
+    }
+    return 0;
 }
 
 int cuda_adamw(struct device *d, const struct op_adamw_args *a, struct err *e) {
-    int64_t n = a->w.shape[0];
-    CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) &&
-                 cuda_is_vector(&a->m, n));
-    CUDA_REQUIRE(cuda_is_vector(&a->v, n) && a->step >= 1);
-    adamw_factors f = {a->grad_scale, a->beta1, a->beta2, 0, 0, a->eps, 1.0f - a->lr * a->weight_decay};
-    f.step_size = (float)((double)a->lr / (1 - power((double)a->beta1, a->step)));
-    f.v_scale = (float)(1 / (1 - power((double)a->beta2, a->step)));
-    if (n == 0) return 0;
-    bool wide = cuda_is_wide(&a->w, &a->g, &a->m, &a->v);
-    return wide ? run_adamw<CUDA_PACK>(d, a, f, e) : run_adamw<1>(d, a, f, e);
+    int rc = check_adamw(a, e);
+    adamw_walk k = {tensor_f32(&a->w),
+                    tensor_f32(&a->m),
+                    tensor_f32(&a->v),
+                    tensor_f32(&a->g),
+                    {},
+                    a->beta1,
+                    a->beta2,
+                    a->eps,
+                    a->now};
+    k.follow = follow_of(&a->average, &a->low, &a->rounding, a->first);
+    for (int from = 0; !rc && from < a->parts; from += PARTS) {
+        k.parts = a->parts - from < PARTS ? a->parts - from : (int)PARTS;
+        for (int i = 0; i < k.parts; i++) {
+            k.part[i] = a->part[from + i];
+            k.first_chunk[i + 1] = k.first_chunk[i] + cuda_blocks(k.part[i].n, CHUNK);
+        }
+        int64_t chunks = k.first_chunk[k.parts];
+        if (chunks > 0) rc = CUDA_RUN(d, adamw_kernel, cuda_grid(chunks, 1), CUDA_THREADS, 0, k);
+    }
+    return rc;
 }
 
 static __global__ void ema_kernel(float *average, const float *w, int64_t n, float rest) {
@@ -101,10 +194,22 @@ template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, i
     }
 }
 
-template <class T>
-static __global__ void apply_kernel(float *w, const T *x, int64_t n, float keep, float scale) {
-    for (int64_t i = thread_number(); i < n; i += thread_count())
-        w[i] = w[i] * keep - number_of(x[i]) * scale;
+struct muon_apply {
+    struct follow follow;
+    struct op_update_now now;
+    float weight_decay, longer_root; // sqrt(max(rows, cols))
+};
+
+template <class T, int V> static __global__ void apply_kernel(float *w, const T *x, int64_t n, muon_apply k) {
+    float keep = 1.0f - k.now.rate * k.weight_decay, scale = k.now.rate * 0.2f * k.longer_root;
+    for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
+        float a[V], u[V];
+        load_pack<V>(w + i, a);
+        load_pack<V>(x + i, u);
+#pragma unroll
+        for (int j = 0; j < V; j++) a[j] = a[j] * keep - u[j] * scale;
+        put_weights<V>(k.follow, w, i, a, k.now);
+    }
 }
 
 struct muon {
@@ -160,6 +265,23 @@ static struct muon lay_muon(const struct op_muon_args *a, enum dtype dtype) {
     return u;
 }
 
+template <class T, int V>
+static int run_apply(struct device *d, const struct op_muon_args *a, const T *x, struct err *e) {
+    int64_t rows = a->w.shape[0], cols = a->w.shape[1];
+    muon_apply k = {follow_of(&a->average, &a->low, &a->rounding, a->first), a->now, a->weight_decay,
+                    sqrtf((float)(rows > cols ? rows : cols))};
+    return CUDA_RUN(d, (apply_kernel<T, V>), cuda_grid(rows * cols / V, CUDA_THREADS), CUDA_THREADS, 0,
+                    tensor_f32(&a->w), x, rows * cols, k);
+}
+
+template <class T>
+static int apply_muon(struct device *d, const struct op_muon_args *a, const T *x, struct err *e) {
+    bool wide = is_aligned(&a->w) && is_aligned(&a->average) && is_aligned(&a->low) &&
+                (uintptr_t)x % 16 == 0 && a->w.shape[0] * a->w.shape[1] % CUDA_PACK == 0 &&
+                a->first % ROUNDING_GROUP == 0;
+    return wide ? run_apply<T, CUDA_PACK>(d, a, x, e) : run_apply<T, 1>(d, a, x, e);
+}
+
 template <class T>
 static int run_muon(struct device *d, const struct op_muon_args *a, struct muon *u, struct err *e) {
     int64_t n = u->rows * u->cols;
@@ -176,10 +298,7 @@ static int run_muon(struct device *d, const struct op_muon_args *a, struct muon 
         rc = CUDA_RUN(d, normalise_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
                       (const float *)direction, (T *)u->x, (const double *)norm2, n);
     for (int i = 0; !rc && i < 5; i++) rc = muon_iterate<T>(d, u, e);
-    if (rc) return rc;
-    float scale = a->lr * 0.2f * sqrtf((float)(u->rows > u->cols ? u->rows : u->cols));
-    return CUDA_RUN(d, apply_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->w),
-                    (const T *)u->x, n, 1.0f - a->lr * a->weight_decay, scale);
+    return rc ? rc : apply_muon<T>(d, a, (const T *)u->x, e);
 }
 
 int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
@@ -187,6 +306,7 @@ int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_f32(&a->w, rows, cols) && cuda_is_f32(&a->g, rows, cols) &&
                  cuda_is_f32(&a->m, rows, cols));
     CUDA_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
+    CUDA_REQUIRE(can_follow(&a->average, &a->low, rows * cols));
     CUDA_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
     struct muon u = lay_muon(a, d->compute);
     return d->compute == DTYPE_BF16 ? run_muon<bf16>(d, a, &u, e) : run_muon<float>(d, a, &u, e);

@@ -147,6 +147,27 @@ static __global__ void cast_kernel(rows_of<const X> x, rows_of<Y> y, int64_t row
     }
 }
 
+// fp32 to bf16 at random; `first` is the number of element 0.
+template <int V>
+static __global__ void cast_random_kernel(rows_of<const float> x, rows_of<bf16> y, int64_t rows, int64_t cols,
+                                          struct rng_key key, uint32_t step, int64_t first) {
+    for (int64_t i = thread_number() * V; i < rows * cols; i += thread_count() * V) {
+        float v[V];
+        uint32_t words[4];
+        uint64_t number = (uint64_t)(first + i);
+        load_pack<V>(x.row(i / cols) + i % cols, v);
+        rounding_draw(key, step, number / ROUNDING_GROUP, words);
+        put_rounded<V>(y.row(i / cols) + i % cols, v, words, number);
+    }
+}
+
+template <int V> static int run_cast_random(struct device *d, const struct op_cast_args *a, struct err *e) {
+    int64_t rows = a->x.shape[0], cols = a->x.shape[1];
+    return CUDA_RUN(d, cast_random_kernel<V>, cuda_grid(rows * cols / V, CUDA_THREADS), CUDA_THREADS, 0,
+                    cuda_rows<const float>(&a->x), cuda_rows<bf16>(&a->y), rows, cols, a->rounding.key,
+                    a->step, a->first);
+}
+
 template <class X, class Y, int V>
 static int run_cast(struct device *d, const struct op_cast_args *a, struct err *e) {
     int64_t rows = a->x.shape[0], packs = a->x.shape[1] / V;
@@ -162,6 +183,11 @@ static int choose_cast(struct device *d, const struct op_cast_args *a, struct er
 int cuda_cast(struct device *d, const struct op_cast_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_rows(&a->x, a->y.shape[0], a->y.shape[1]));
     CUDA_REQUIRE(cuda_is_rows(&a->y, a->x.shape[0], a->x.shape[1]));
+    CUDA_REQUIRE(!a->rounding.stochastic || (a->x.dtype == DTYPE_F32 && a->y.dtype == DTYPE_BF16));
+    if (a->rounding.stochastic)
+        return cuda_is_wide(&a->x, &a->y) && a->first % ROUNDING_GROUP == 0
+                   ? run_cast_random<CUDA_PACK>(d, a, e)
+                   : run_cast_random<1>(d, a, e);
     if (a->x.dtype == DTYPE_F32)
         return a->y.dtype == DTYPE_F32 ? choose_cast<float, float>(d, a, e)
                                        : choose_cast<float, bf16>(d, a, e);

@@ -267,8 +267,8 @@ static void bench_frames(struct bench *b, const struct token_map *map) {
 }
 
 static void bench_muon(struct bench *b, double calls, int64_t rows, int64_t cols) {
-    struct op_muon_args a = {
-        .w = rows_of(rows, cols), .g = rows_of(rows, cols), .m = rows_of(rows, cols), .lr = 1e-5f};
+    struct op_muon_args a = {.w = rows_of(rows, cols), .g = rows_of(rows, cols), .m = rows_of(rows, cols)};
+    a.now = op_update_now(1e-5f, 1, .9f, .95f, .99f, 10);
     int64_t work = op_muon_work_elems(rows, cols), r = rows < cols ? rows : cols,
             c = rows < cols ? cols : rows;
     a.work = tensor_1d(numbers(work), work);
@@ -281,8 +281,13 @@ static void bench_muon(struct bench *b, double calls, int64_t rows, int64_t cols
 
 static void bench_optim(struct bench *b) {
     enum { REST = 170000, ALL = 501000 };
-    struct op_adamw_args adamw = {
-        .lr = 1e-6f, .beta1 = .9f, .beta2 = .95f, .eps = 1e-8f, .step = 10, .grad_scale = 1};
+    struct op_adamw_part whole = {.n = REST};
+    struct op_adamw_args adamw = {.part = &whole,
+                                  .parts = 1,
+                                  .beta1 = .9f,
+                                  .beta2 = .95f,
+                                  .eps = 1e-8f,
+                                  .now = op_update_now(1e-6f, 1, .9f, .95f, .99f, 10)};
     adamw.w = tensor_1d(numbers(REST), REST);
     adamw.g = tensor_1d(numbers(REST), REST);
     adamw.m = tensor_1d(numbers(REST), REST);

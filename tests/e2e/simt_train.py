@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Training steps of the real orrery-rank with device=cuda on the emulated GPU: the same bits twice and on two ranks
-that share it, losses beside the CPU's; two ranks on one GPU only when asked; a GPU that is too old; bench."""
+that share it, losses beside the CPU's; random rounding of the weights' copy, on two ranks and after a kill too; two ranks on one GPU only when asked; a GPU that is too old; bench."""
 import json
 import os
 import subprocess
@@ -36,6 +36,29 @@ def steps(config, *args, **kw):
     return json.loads(rank("--config", config, "--task", "step-bench", *args, **kw).stdout)
 
 
+def digest(run):
+    return subprocess.run([ORRERY, "ckpt", "digest", str(run)], env=environment(), text=True, capture_output=True, check=True).stdout
+
+
+def random_rounding(tmp, config):
+    """The bits belong to seed, step and parameter: two ranks and a run that was killed and went on give the same."""
+    three = ["device=cuda", "train.steps=3", "optim.stochastic_rounding=true"]
+    one = steps(config, *three)
+    check(steps(config, *three, "cuda.share=true", ranks=2)["weights_sha256"] == one["weights_sha256"], "random rounding: two ranks, the same bits")
+    check(steps(config, *three[:2])["weights_sha256"] != one["weights_sha256"], "random rounding changes them")
+    check(steps(config, *three, "run.seed=8")["weights_sha256"] != one["weights_sha256"], "so does the seed")
+    subprocess.run([ORRERY, "simulate", "table", "--out", str(tmp / "data"), "--episodes", "2", "--frames", "8"],
+                   env=environment(), check=True, capture_output=True)
+    words = [f"data.train={tmp}/data", "data.eval=", *three[::2], "train.steps=3", "train.warmup=1", "checkpoint.every=1",
+             "video.height=32", "video.width=32", "video.channels=2", "video.patch=16"]
+    rank("--config", config, *words, f"run.dir={tmp}/whole")
+    killed = rank("--config", config, *words, f"run.dir={tmp}/killed", "fault.inject=kill:step=2", check_exit=False)
+    check(killed.returncode == -9, f"killed in step 2 ({killed.returncode})")
+    again = rank("--config", config, *words, f"run.dir={tmp}/killed")
+    check("resuming from step" in again.stderr, "goes on")
+    check(digest(tmp / "killed") == digest(tmp / "whole"), "random rounding: after a resume, the same bits")
+
+
 def main():
     if not os.path.exists(PLUGIN):
         print("skipped: the emulated GPU is not built")
@@ -53,6 +76,7 @@ def main():
         check(abs(bf16["loss"] - cpu["loss"]) <= 2e-2 * cpu["loss"], f"bf16 {bf16['loss']} beside the CPU's {cpu['loss']}")
         auto = steps(config, "device=auto")
         check(auto["weights_sha256"] == bf16["weights_sha256"], "auto takes the GPU")
+        random_rounding(tmp, config)
         both = rank("--config", config, "--task", "step-bench", "device=cuda", "comm.backend=mpi", ranks=2,
                     check_exit=False)
         check(both.returncode == 78 and "cuda.share" in both.stderr, "two ranks on one GPU are refused")

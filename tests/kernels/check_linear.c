@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <math.h>
+#include <string.h>
 
 #include "trial.h"
 
@@ -119,15 +120,27 @@ void check_swiglu_backward(struct trial *t) {
     trial_gradient(t, "dx", a.dx, false, x, swiglu_loss, &l, 1e-5);
 }
 
+static uint16_t rounded_at_random(const struct op_cast_args *a, double value, uint64_t number) {
+    uint32_t bits, words[4];
+    float x = (float)value;
+    memcpy(&bits, &x, sizeof bits);
+    rounding_draw(a->rounding.key, a->step, number / ROUNDING_GROUP, words);
+    return rounding_random(bits, words, number);
+}
+
 void check_cast(struct trial *t) {
     int64_t rows = trial_size(t, 100), n = trial_size(t, 100);
     bool low_in = trial_below(t, 2), low_out = trial_below(t, 2);
     enum dtype low = t->low;
-    struct op_cast_args a;
+    struct op_cast_args a = {0};
     t->low = DTYPE_BF16; // on every device
     a.x = (low_in ? trial_low : trial_rows)(t, TRIAL_IN, rows, n);
     a.y = (low_out ? trial_low : trial_rows)(t, TRIAL_OUT, rows, n);
     t->low = low;
+    a.rounding.stochastic = !low_in && low_out && trial_below(t, 2);
+    a.rounding.key = rng_key(t->seed, RNG_ROUNDING, (uint32_t)t->round);
+    a.step = (uint32_t)trial_below(t, 1 << 30);
+    a.first = trial_below(t, 1 << 30) << trial_below(t, 8);
     double ties[] = {1 + 0x1p-8, 1 + 3 * 0x1p-8, -0.0, 0x1.fffffep127, INFINITY};
     for (int64_t j = 0; j < n && j < 5; j++) trial_put(a.x, j, ties[j]);
     trial_refilled(t);
@@ -136,7 +149,10 @@ void check_cast(struct trial *t) {
         double x = trial_get(a.x, i), got = trial_get(a.y, i);
         struct tensor one = tensor_1d(&(float){0}, 1);
         one.dtype = a.y.dtype;
-        trial_put(one, 0, x);
+        if (a.rounding.stochastic)
+            *(uint16_t *)one.data = rounded_at_random(&a, x, (uint64_t)(a.first + i));
+        else
+            trial_put(one, 0, x);
         if (!(got == trial_get(one, 0))) trial_fail(t, "y[%lld] of %a is %a", (long long)i, x, got);
     }
 }

@@ -76,31 +76,123 @@ void check_loss(struct trial *t) {
     if (a.dpred.data != NULL) trial_gradient(t, "dpred", a.dpred, false, l.pred, scaled_loss, &l, 2e-5);
 }
 
+// Sums of the rounding's errors, in last places of the bf16s.
+struct bias {
+    double sum;
+    int64_t n, up, down;
+};
+
+// low is w in bf16: to nearest, or one of the two neighbours. number: of element 0 among all parameters.
+static void compare_low(struct trial *t, struct tensor low, struct tensor w, const struct op_rounding *how,
+                        uint32_t step, int64_t number, struct bias *bias) {
+    for (int64_t i = 0; i < tensor_elems(&w); i++) {
+        uint32_t bits, words[4];
+        float x = (float)trial_get(w, i);
+        memcpy(&bits, &x, sizeof bits);
+        uint64_t at = (uint64_t)(number + i);
+        rounding_draw(how->key, step, at / ROUNDING_GROUP, words);
+        uint16_t want = how->stochastic ? rounding_random(bits, words, at) : rounding_nearest(bits),
+                 got = ((const uint16_t *)low.data)[i];
+        if (got != want)
+            trial_fail(t, "low[%lld] of %a is %04x, not %04x", (long long)i, (double)x, got, want);
+        double last = (double)(bits & 0xffff) / 65536;
+        bias->n++;
+        bias->sum += (double)(got - (uint16_t)(bits >> 16)) - last;
+        bias->up += got > bits >> 16;
+        bias->down += last > 0 && got == bits >> 16;
+    }
+}
+
+// The error of a number has mean 0 and a variance of at most 1/4: five sigmas.
+static void check_bias(struct trial *t, const struct bias *b) {
+    if (!(fabs(b->sum) <= 5 * 0.5 * sqrt((double)b->n)))
+        trial_fail(t, "%lld random roundings are off by %g last places in all", (long long)b->n, b->sum);
+    if (b->n > 1000 && (b->up < b->n / 4 || b->down < b->n / 4))
+        trial_fail(t, "of %lld random roundings %lld go up, %lld down", (long long)b->n, (long long)b->up,
+                   (long long)b->down);
+}
+
+static struct tensor vector_low(struct trial *t, int64_t n) {
+    enum dtype low = t->low;
+    t->low = DTYPE_BF16; // on every device
+    struct tensor x = trial_low_dense(t, TRIAL_INOUT, 1, n);
+    t->low = low;
+    return x;
+}
+
+static struct op_rounding draw_rounding(struct trial *t) {
+    return (struct op_rounding){.stochastic = t->round % 2 == 1,
+                                .key = rng_key(t->seed, RNG_ROUNDING, (uint32_t)t->round)};
+}
+
+// Tensors of odd sizes with gaps between them, in other places of v; some are empty.
+static int64_t lay_parts(struct trial *t, struct op_adamw_part *part, int parts, int64_t *room) {
+    int64_t n = 0, v = 0;
+    for (int i = 0; i < parts; i++) {
+        part[i] = (struct op_adamw_part){.at = n + 8 * trial_below(t, 3),
+                                         .v = v,
+                                         .n = trial_below(t, 9) == 0 ? 0 : trial_size(t, 20000),
+                                         .weight_decay = i % 2 ? 0.1f : 0};
+        n = (part[i].at + part[i].n + 7) / 8 * 8;
+        v = (v + part[i].n + 7) / 8 * 8 + 8 * trial_below(t, 2);
+    }
+    *room = v + 8;
+    return n + 8 * trial_below(t, 2) + 8;
+}
+
+static void expect_adamw(struct trial *t, const struct op_adamw_args *a, const struct op_adamw_part *p,
+                         double step, double *const x[5]) {
+    double b1 = (double)a->beta1, b2 = (double)a->beta2, lr = (double)a->now.rate;
+    double *w = x[0] + p->at, *g = x[1] + p->at, *m = x[2] + p->at, *v = x[3] + p->v;
+    for (int64_t i = 0; i < p->n; i++) {
+        double grad = g[i] * (double)a->now.grad_scale;
+        m[i] = b1 * m[i] + (1 - b1) * grad;
+        v[i] = b2 * v[i] + (1 - b2) * grad * grad;
+        double m_hat = m[i] / (1 - pow(b1, step)), v_hat = v[i] / (1 - pow(b2, step));
+        w[i] = w[i] * (1 - lr * (double)p->weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)a->eps);
+        if (x[4]) x[4][p->at + i] += (double)a->now.average_rest * (w[i] - x[4][p->at + i]);
+    }
+}
+
 void check_adamw(struct trial *t) {
-    int64_t n = trial_size(t, 40000);
-    struct op_adamw_args a = {
-        .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.7f};
-    a.step = 1 + trial_below(t, 1000);
+    enum { MANY = 150 }; // more than one launch takes
+    int parts = t->round == 3 ? MANY : 1 + (int)trial_below(t, 5);
+    struct op_adamw_part part[MANY];
+    int64_t room = 0, n = lay_parts(t, part, parts, &room), step = 1 + trial_below(t, 1000);
+    struct op_adamw_args a = {.part = part,
+                              .parts = parts,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.95f,
+                              .eps = 1e-8f,
+                              .first = 8 * trial_below(t, 99)};
+    a.now = op_update_now(1e-2f, 0.7f, a.beta1, a.beta2, 0.98f, step);
+    a.rounding = draw_rounding(t);
     a.w = trial_vector(t, TRIAL_INOUT, n);
     a.g = trial_vector(t, TRIAL_IN, n);
     a.m = trial_vector(t, TRIAL_INOUT, n);
-    a.v = trial_vector(t, TRIAL_INOUT, n);
-    for (int64_t i = 0; i < n; i++) tensor_f32(&a.v)[i] *= tensor_f32(&a.v)[i];
+    a.v = trial_vector(t, TRIAL_INOUT, room);
+    if (t->round % 3) a.average = trial_vector(t, TRIAL_INOUT, n);
+    if (t->round % 4) a.low = vector_low(t, n);
+    for (int64_t i = 0; i < room; i++) tensor_f32(&a.v)[i] *= tensor_f32(&a.v)[i];
     trial_refilled(t);
     TRIAL_RUN(t, adamw, a);
-    double *w = trial_double(t, a.w), *g = trial_double(t, a.g), *m = trial_double(t, a.m),
-           *v = trial_double(t, a.v);
-    double b1 = (double)a.beta1, b2 = (double)a.beta2, lr = (double)a.lr;
-    for (int64_t i = 0; i < n; i++) {
-        double grad = g[i] * (double)a.grad_scale;
-        m[i] = b1 * m[i] + (1 - b1) * grad;
-        v[i] = b2 * v[i] + (1 - b2) * grad * grad;
-        double m_hat = m[i] / (1 - pow(b1, (double)a.step)), v_hat = v[i] / (1 - pow(b2, (double)a.step));
-        w[i] = w[i] * (1 - lr * (double)a.weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)a.eps);
+    double *x[5] = {trial_double(t, a.w), trial_double(t, a.g), trial_double(t, a.m), trial_double(t, a.v),
+                    a.average.data ? trial_double(t, a.average) : NULL};
+    struct bias bias = {0};
+    for (int i = 0; i < parts; i++) {
+        int64_t at = part[i].at;
+        expect_adamw(t, &a, &part[i], (double)step, x);
+        if (!a.low.data) continue;
+        struct tensor low = tensor_1d((uint16_t *)a.low.data + at, part[i].n);
+        low.dtype = DTYPE_BF16;
+        compare_low(t, low, tensor_1d(tensor_f32(&a.w) + at, part[i].n), &a.rounding, a.now.step,
+                    a.first + at, &bias);
     }
-    trial_compare(t, "m", a.m, m, 4e-6);
-    trial_compare(t, "v", a.v, v, 4e-6);
-    trial_compare(t, "w", a.w, w, 4e-6);
+    trial_compare(t, "m", a.m, x[2], 4e-6);
+    trial_compare(t, "v", a.v, x[3], 4e-6);
+    trial_compare(t, "w", a.w, x[0], 4e-6);
+    if (a.average.data) trial_compare(t, "average", a.average, x[4], 4e-6);
+    if (a.rounding.stochastic) check_bias(t, &bias);
 }
 
 // out [m, n] = x [m, k] y, y [k, n] or, transposed, [n, k].
@@ -136,7 +228,11 @@ void check_muon(struct trial *t) {
     if (t->round == 1) rows = 96, cols = 256;
     if (t->round == 2) rows = 256, cols = 96;
     n = rows * cols;
-    struct op_muon_args a = {.lr = 0.02f, .momentum = 0.95f, .weight_decay = 0.01f};
+    struct op_muon_args a = {.momentum = 0.95f, .weight_decay = 0.01f, .first = trial_below(t, 99)};
+    a.now = op_update_now(0.02f, 1, 0.9f, 0.95f, 0.98f, 1 + trial_below(t, 1000));
+    a.rounding = draw_rounding(t);
+    if (t->round % 3) a.average = trial_dense(t, TRIAL_INOUT, rows, cols);
+    if (t->round % 4) a.low = vector_low(t, n);
     a.w = trial_dense(t, TRIAL_INOUT, rows, cols);
     a.g = trial_dense(t, TRIAL_IN, rows, cols);
     a.m = trial_dense(t, TRIAL_INOUT, rows, cols);
@@ -149,10 +245,19 @@ void check_muon(struct trial *t) {
         u[i] = g[i] + (double)a.momentum * m[i];
     }
     orthogonalise(t, u, rows, cols);
-    double scale = (double)a.lr * 0.2 * sqrt((double)(rows > cols ? rows : cols));
-    for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - (double)a.lr * (double)a.weight_decay) - scale * u[i];
+    double rate = (double)a.now.rate, scale = rate * 0.2 * sqrt((double)(rows > cols ? rows : cols));
+    for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - rate * (double)a.weight_decay) - scale * u[i];
     trial_compare(t, "m", a.m, m, 2e-6);
     trial_compare(t, "w", a.w, w, t->low == DTYPE_BF16 ? 3e-2 : 2e-5); // the iteration is in the compute type
+    if (a.average.data) {
+        double *average = trial_double(t, a.average);
+        for (int64_t i = 0; i < n; i++)
+            average[i] += (double)a.now.average_rest * (trial_get(a.w, i) - average[i]);
+        trial_compare(t, "average", a.average, average, 4e-6);
+    }
+    struct bias bias = {0};
+    if (a.low.data) compare_low(t, a.low, tensor_1d(a.w.data, n), &a.rounding, a.now.step, a.first, &bias);
+    if (a.rounding.stochastic) check_bias(t, &bias);
 }
 
 void check_ema(struct trial *t) {

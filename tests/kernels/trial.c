@@ -134,6 +134,10 @@ struct tensor trial_dense(struct trial *t, enum trial_use use, int64_t rows, int
     return new_tensor(t, use, DTYPE_F32, rows, cols, cols);
 }
 
+struct tensor trial_low_dense(struct trial *t, enum trial_use use, int64_t rows, int64_t cols) {
+    return new_tensor(t, use, t->low, rows, cols, cols);
+}
+
 struct tensor trial_vector(struct trial *t, enum trial_use use, int64_t n) {
     struct tensor x = new_tensor(t, use, DTYPE_F32, 1, n, n);
     return tensor_1d(x.data, n);

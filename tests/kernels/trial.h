@@ -48,6 +48,7 @@ struct tensor trial_vector(struct trial *t, enum trial_use use, int64_t n);
 // The same in the devices' compute type; aligned: rows start at multiples of 16 bytes.
 struct tensor trial_low(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
 struct tensor trial_low_aligned(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
+struct tensor trial_low_dense(struct trial *t, enum trial_use use, int64_t rows, int64_t cols);
 // Element i, counted without gaps, of a tensor of either type.
 double trial_get(struct tensor x, int64_t i);
 void trial_put(struct tensor x, int64_t i, double value);

@@ -106,7 +106,8 @@ static void run_updates(struct fixture *f, int size, float *weights) {
         double norm = optim_norm(o[0], squares);
         for (int r = 0; r < size; r++)
             assert_int_equal(
-                optim_update(o[r], weights, f->grads + optim_offsets(o[r])[r], 0.01, norm, step, &e), 0);
+                optim_update(o[r], weights, NULL, f->grads + optim_offsets(o[r])[r], 0.01, norm, step, &e),
+                0);
     }
     for (int r = 0; r < size; r++) optim_destroy(o[r]);
     free(squares);
@@ -140,7 +141,7 @@ static void adamw_follows_its_formula(void **state) {
     float *w = malloc((size_t)f.params.elems * sizeof *w);
     memcpy(w, f.weights, (size_t)f.params.elems * sizeof *w);
     assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, w, &e), 0);
-    assert_int_equal(optim_update(o, w, f.grads, 0.01, 1e9, 1, &e), 0);
+    assert_int_equal(optim_update(o, w, NULL, f.grads, 0.01, 1e9, 1, &e), 0);
     for (int i = 0; i < f.params.n; i++) {
         const struct param *t = &f.params.list[i];
         double decay = t->group == PARAM_MATRIX ? 0.1 : 0;
@@ -161,7 +162,7 @@ static void clipping_scales_the_gradient(void **state) {
     struct err e = {0};
     struct optim *o = NULL;
     assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, f.weights, &e), 0);
-    assert_int_equal(optim_update(o, f.weights, f.grads, 0, 50, 1, &e), 0);
+    assert_int_equal(optim_update(o, f.weights, NULL, f.grads, 0, 50, 1, &e), 0);
     int slot = (int)(params_find(&f.params, "slot") - f.params.list);
     const float *m = optim_state_of(o, slot, OPTIM_M), *g = f.grads + f.params.list[slot].offset;
     for (int k = 0; k < 50; k++) assert_true(fabsf(m[k] - 0.1f * g[k] / 50) <= 1e-6f);
