@@ -132,16 +132,17 @@ struct op_attention_backward_args {
 };
 
 // z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau
-// [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0
-// writes zeros instead. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from
-// one Philox block.
+// [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. Zeros instead where hide[b] or
+// valid[b*F+f] is 0. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from one
+// Philox block.
 struct op_noise_args {
     struct tensor x, z, tau;
     int64_t tau_stride, frames;
     struct rng_key key;
     uint32_t step;
-    const uint64_t *sample; // [B], host
-    const float *hide;      // [B] or NULL, host
+    const uint64_t *sample;     // [B], device memory
+    const float *hide;          // [B], device memory; optional
+    const unsigned char *valid; // [B*F], device memory; optional
 };
 
 // How a modality's frame is cut into tokens: [height, width, channels] in patches of patch x patch; token (i,
@@ -210,34 +211,63 @@ struct op_loss_args {
     struct tensor target; // [B F, H W C]
     struct tensor tau;    // [B F] with tau_stride
     int64_t tau_stride;
-    const float *active; // [B F], host: 0 or 1
+    const float *active; // [B F], device memory: 0 or 1
     struct tensor dpred; // optional
-    float scale;
-    int weighting; // 0 one, 1 ramp, 2 v
+    const float *scale;  // one number, device memory
+    int weighting;       // 0 one, 1 ramp, 2 v
     struct patch_grid grid;
     double *loss_sum; // device memory
 };
 
-struct op_adamw_args {
-    struct tensor w, g, m, v; // 1-d, same length
-    float lr, beta1, beta2, eps, weight_decay;
-    int64_t step;     // from 1: bias correction
-    float grad_scale; // clip factor
+// What an update reads of its step, in device memory: it is queued before the host knows whether it will be
+// applied, and one that was recorded is repeated with other numbers.
+struct op_update {
+    float rate;
+    float step_size, v_scale; // AdamW in its step t: rate / (1 - beta1^t), 1 / (1 - beta2^t)
+    float rest;               // of the average: 1 - decay
+    float grad_scale;         // judge's: the clip factor
+    int32_t skip;             // judge's: 1: nothing is written
 };
 
-// Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7)
-// with (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work:
+// What all ranks told of a step: may its update be applied, and by how much is the gradient clipped? It may
+// not when a gradient, the loss or the norm is not finite, or the norm is above `spike`. loss = sum over
+// senses of weight sum(losses) / frames, without those of 0 frames; norm = sqrt(sum of squares). Sums in the
+// tables' order, in double: the same norm on every device.
+struct op_verdict {
+    double norm;
+    int64_t nonfinite, skip;
+};
+struct op_judge_args {
+    const double *told; // the counts among them are int64_t
+    // Where in `told`: [squares] of the norm, [counts] of bad numbers, [senses, shards] losses.
+    const int32_t *at;
+    int32_t squares, counts, senses, shards;
+    const double *frames, *weight; // [senses]
+    double clip, spike;            // 0: none
+    struct op_update *update;      // grad_scale and skip =
+    struct op_verdict *verdict;    // = ; all pointers are device memory
+};
+
+struct op_adamw_args {
+    struct tensor w, g, m, v; // 1-d, same length
+    float beta1, beta2, eps, weight_decay;
+    const struct op_update *now;
+};
+
+// Muon on one matrix (lr: now->rate): m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u /
+// (|u|_F + 1e-7) with (3.4445, -4.7750, 2.0315); w = w (1 - lr wd) - lr 0.2 sqrt(max(rows, cols)) u. work:
 // op_muon_work_elems floats.
 struct op_muon_args {
     struct tensor w, g, m; // [rows, cols], contiguous
     struct tensor work;
-    float lr, momentum, weight_decay;
+    float momentum, weight_decay;
+    const struct op_update *now;
 };
 int64_t op_muon_work_elems(int64_t rows, int64_t cols);
 
 struct op_ema_args {
-    struct tensor average, w; // average += (1 - decay) (w - average)
-    float decay;
+    struct tensor average, w;    // average += now->rest (w - average)
+    const struct op_update *now; // NULL: its rest is 1, for a copy
 };
 
 // sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.

@@ -174,11 +174,13 @@ static int bench_attention(struct bench *b, const char *shape, struct err *e) {
 
 static int bench_adamw(struct bench *b, struct err *e) {
     int64_t n = b->device->host_memory ? 1 << 20 : 64 << 20;
+    const struct op_update numbers = {.rate = 1e-3f, .step_size = 1e-2f, .v_scale = 20, .grad_scale = 1};
     struct tensor t[4];
-    int rc = 0;
+    void *now = NULL;
+    int rc = arena_take(&b->arena, &now, sizeof numbers, e);
+    if (!rc) rc = b->device->vtable->copy_in(b->device, now, &numbers, sizeof numbers, e);
     for (int i = 0; !rc && i < 4; i++) rc = take(b, &t[i], DTYPE_F32, 1, n, e);
-    struct op_adamw_args a = {
-        .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .step = 1, .grad_scale = 1};
+    struct op_adamw_args a = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .now = now};
     a.w = tensor_1d(t[0].data, n), a.g = tensor_1d(t[1].data, n);
     a.m = tensor_1d(t[2].data, n), a.v = tensor_1d(t[3].data, n);
     return rc ? rc : row(b, "adamw", "fp32", run_adamw, &a, 0, 28.0 * (double)n, e);

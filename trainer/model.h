@@ -75,9 +75,9 @@ int model_forward(struct model *m, const struct model_input *in, struct err *e) 
 
 struct model_target {
     const float *x[OPS_MODALITIES_MAX];      // [B, F, E]
-    const float *active[OPS_MODALITIES_MAX]; // [B, F], host: 1 where the loss counts
+    const float *active[OPS_MODALITIES_MAX]; // [B, F]: 1 where the loss counts
     const float *tau;                        // [B, F, M], as the forward had it
-    double scale[OPS_MODALITIES_MAX];        // loss weight / active frames of the whole global batch
+    const float *scale;                      // [M]: loss weight / active frames of the whole global batch
 };
 // Of the last forward. `loss` is device memory: loss[i] += sum over active frames of w(tau) mean (x^ - x)^2,
 // without scale.

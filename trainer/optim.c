@@ -17,8 +17,6 @@ struct optim {
     int64_t *v_at;          // [hi - lo]: where a tensor's second moment starts, -1 none
     float *state;           // m | v | average | work
     float *m, *v, *average, *work;
-    double *sums;     // on the device: own tensors' sums of squares, and behind them
-    int64_t *strange; // how many numbers of theirs are not finite
     int64_t work_elems;
 };
 
@@ -115,16 +113,6 @@ static int take_state(struct optim *o, const float *weights, struct err *e) {
     return o->device->ops->ema(o->device, &start, e);
 }
 
-static int take_sums(struct optim *o, struct err *e) {
-    size_t own = (size_t)(o->hi - o->lo);
-    void *block = NULL;
-    int rc =
-        o->device->vtable->alloc(o->device, &block, (own + 1) * (sizeof *o->sums + sizeof *o->strange), e);
-    o->sums = block;
-    o->strange = (int64_t *)(void *)(o->sums + own);
-    return rc;
-}
-
 int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,
                  int size, int rank, const float *weights, struct err *e) {
     struct optim *o = calloc(1, sizeof *o);
@@ -140,8 +128,7 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     optim_split(c, p, size, o->offset);
     own_range(p, o->offset, rank, &o->lo, &o->hi);
     place_seconds(o);
-    rc = take_sums(o, e);
-    if (!rc) rc = take_state(o, weights, e);
+    rc = take_state(o, weights, e);
 out:
     if (rc)
         optim_destroy(o);
@@ -153,7 +140,6 @@ out:
 void optim_destroy(struct optim *o) {
     if (!o) return;
     if (o->state) o->device->vtable->release(o->device, o->state);
-    if (o->sums) o->device->vtable->release(o->device, o->sums);
     free(o->offset);
     free(o->v_at);
     free(o);
@@ -173,36 +159,40 @@ static int64_t own_at(const struct optim *o, int i) {
     return o->params->list[i].offset - o->offset[o->rank];
 }
 
-// All tensors first, then one copy: a GPU is waited for once.
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite, struct err *e) {
-    struct device *d = o->device;
-    size_t own = (size_t)(o->hi - o->lo);
-    int64_t *strange = calloc(own + 1, sizeof *strange);
-    if (!strange) return err_set(e, ERR_MEMORY, "no memory for the gradients' norms");
     int rc = 0;
     for (int i = o->lo; !rc && i < o->hi; i++) {
         struct op_sum_squares_args a = {
             .x = tensor_1d((void *)(grads + own_at(o, i)), o->params->list[i].elems),
-            .sum = &o->sums[i - o->lo],
-            .nonfinite = &o->strange[i - o->lo]};
-        rc = d->ops->sum_squares(d, &a, e);
+            .sum = &squares[i - o->lo],
+            .nonfinite = &nonfinite[i - o->lo]};
+        rc = o->device->ops->sum_squares(o->device, &a, e);
     }
-    if (!rc && own) rc = d->vtable->copy_out(d, squares + o->lo, o->sums, own * sizeof *squares, e);
-    if (!rc && own) rc = d->vtable->copy_out(d, strange, o->strange, own * sizeof *strange, e);
-    *nonfinite = 0;
-    for (size_t i = 0; i < own; i++) *nonfinite += strange[i];
-    free(strange);
     return rc;
 }
 
-double optim_norm(const struct optim *o, const double *squares) {
-    double sum = 0;
-    for (int i = 0; i < o->params->n; i++)
-        if (!uses_muon(o->config, &o->params->list[i])) sum += squares[i];
-    return sqrt(sum);
+bool optim_clips(const struct optim *o, int i) {
+    return !uses_muon(o->config, &o->params->list[i]);
 }
 
-static int update_muon(struct optim *o, int i, float *w, const float *g, double rate, struct err *e) {
+static double power(double base, int64_t n) {
+    double result = 1;
+    for (; n > 0; n >>= 1, base *= base)
+        if (n & 1) result *= base;
+    return result;
+}
+
+void optim_numbers(const struct config *c, double rate, int64_t step, struct op_update *out) {
+    float lr = (float)rate, beta1 = (float)c->optim_beta1, beta2 = (float)c->optim_beta2;
+    // Early on the average follows faster, so that the starting weights are soon forgotten.
+    float decay = (float)fmin(c->optim_ema, (double)step / (double)(step + 9));
+    *out = (struct op_update){.rate = lr, .rest = 1.0f - decay, .grad_scale = 1};
+    out->step_size = (float)((double)lr / (1 - power((double)beta1, step)));
+    out->v_scale = (float)(1 / (1 - power((double)beta2, step)));
+}
+
+static int update_muon(struct optim *o, int i, float *w, const float *g, const struct op_update *now,
+                       struct err *e) {
     const struct param *t = &o->params->list[i];
     int64_t rows = t->shape[0] / t->parts, cols = t->shape[1], at = own_at(o, i);
     for (int k = 0; k < t->parts; k++) {
@@ -211,55 +201,49 @@ static int update_muon(struct optim *o, int i, float *w, const float *g, double 
                                  .g = tensor_2d((void *)(g + at + skip), rows, cols),
                                  .m = tensor_2d(o->m + at + skip, rows, cols),
                                  .work = tensor_1d(o->work, o->work_elems),
-                                 .lr = (float)rate,
                                  .momentum = (float)o->config->optim_momentum,
-                                 .weight_decay = (float)o->config->optim_weight_decay};
+                                 .weight_decay = (float)o->config->optim_weight_decay,
+                                 .now = now};
         int rc = o->device->ops->muon(o->device, &a, e);
         if (rc) return rc;
     }
     return 0;
 }
 
-static int update_adamw(struct optim *o, int i, float *w, const float *g, double rate, double scale,
-                        int64_t step, struct err *e) {
+static int update_adamw(struct optim *o, int i, float *w, const float *g, const struct op_update *now,
+                        struct err *e) {
     const struct config *c = o->config;
     const struct param *t = &o->params->list[i];
     struct op_adamw_args a = {.w = tensor_1d(w + t->offset, t->elems),
                               .g = tensor_1d((void *)(g + own_at(o, i)), t->elems),
                               .m = tensor_1d(o->m + own_at(o, i), t->elems),
                               .v = tensor_1d(o->v + o->v_at[i - o->lo], t->elems),
-                              .lr = (float)rate,
                               .beta1 = (float)c->optim_beta1,
                               .beta2 = (float)c->optim_beta2,
                               .eps = (float)c->optim_eps,
                               .weight_decay = t->group == PARAM_MATRIX ? (float)c->optim_weight_decay : 0,
-                              .step = step,
-                              .grad_scale = (float)scale};
+                              .now = now};
     return o->device->ops->adamw(o->device, &a, e);
 }
 
-static int update_average(struct optim *o, const float *weights, int64_t step, struct err *e) {
+static int update_average(struct optim *o, const float *weights, const struct op_update *now, struct err *e) {
     int64_t first = o->offset[o->rank], n = o->offset[o->rank + 1] - first;
     if (!o->average || n == 0) return 0;
-    // Early on the average follows faster, so that the starting weights are soon forgotten.
-    double decay = fmin(o->config->optim_ema, (double)step / (double)(step + 9));
-    struct op_ema_args a = {.average = tensor_1d(o->average, n),
-                            .w = tensor_1d((void *)(weights + first), n),
-                            .decay = (float)decay};
+    struct op_ema_args a = {
+        .average = tensor_1d(o->average, n), .w = tensor_1d((void *)(weights + first), n), .now = now};
     return o->device->ops->ema(o->device, &a, e);
 }
 
-int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
+int optim_update(struct optim *o, float *weights, const float *grads, const struct op_update *now,
                  struct err *e) {
-    double clip = o->config->optim_clip, scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
     int rc = 0;
     for (int i = o->lo; !rc && i < o->hi; i++) {
         if (uses_muon(o->config, &o->params->list[i]))
-            rc = update_muon(o, i, weights, grads, rate, e);
+            rc = update_muon(o, i, weights, grads, now, e);
         else
-            rc = update_adamw(o, i, weights, grads, rate, scale, step, e);
+            rc = update_adamw(o, i, weights, grads, now, e);
     }
-    return rc ? rc : update_average(o, weights, step, e);
+    return rc ? rc : update_average(o, weights, now, e);
 }
 
 float *optim_state_of(struct optim *o, int i, enum optim_state which) {

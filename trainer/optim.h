@@ -10,7 +10,7 @@
 
 #include "base/config.h"
 #include "base/err.h"
-#include "kernels/device.h"
+#include "kernels/ops.h"
 #include "trainer/params.h"
 
 struct optim;
@@ -28,14 +28,17 @@ const int64_t *optim_offsets(const struct optim *o);
 // Tensors [*lo, *hi) of the table are this rank's.
 void optim_owned(const struct optim *o, int *lo, int *hi);
 
-// What the gradients of this rank's tensors sum up to. squares[i] is written for own tensors alone.
+// Of the gradients of this rank's tensors: sums of squares, and how many numbers are not finite; one of each
+// per own tensor, in device memory.
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite,
                   struct err *e) ERR_CHECK;
-// Of all tensors' squares: the norm of what AdamW gets, summed in table order.
-double optim_norm(const struct optim *o, const double *squares);
-// One update of this rank's tensors: grads points at the own segment, weights at the whole flat buffer.
-// `step` counts from 1; `norm` is optim_norm's answer, for clipping.
-int optim_update(struct optim *o, float *weights, const float *grads, double rate, double norm, int64_t step,
+// Is the gradient of tensor i part of the norm that is clipped? Muon's are not: their scale has no effect.
+bool optim_clips(const struct optim *o, int i);
+// The host's share of an update's numbers; `step` counts from 1. No clipping, not skipped.
+void optim_numbers(const struct config *c, double rate, int64_t step, struct op_update *out);
+// Queues one update of this rank's tensors: grads points at the own segment, weights at the whole flat
+// buffer, `now` into device memory.
+int optim_update(struct optim *o, float *weights, const float *grads, const struct op_update *now,
                  struct err *e) ERR_CHECK;
 
 // State of own tensor i, NULL where it has none: for checkpoints.

@@ -10,32 +10,19 @@
 
 enum { OPTIM_BLOCK = 1 << 14, SQUARES_BLOCK = 4096 };
 
-static double power(double base, int64_t n) {
-    double result = 1;
-    for (; n > 0; n >>= 1, base *= base) {
-        if (n & 1) result *= base;
-    }
-    return result;
-}
-
-struct adamw_job {
-    const struct op_adamw_args *a;
-    float step_size, v_scale; // lr / (1 - beta1^t), 1 / (1 - beta2^t)
-};
-
 static void adamw_task(void *arg, int64_t task) {
-    const struct adamw_job *j = arg;
-    const struct op_adamw_args *a = j->a;
+    const struct op_adamw_args *a = arg;
+    const struct op_update *u = a->now;
     int64_t n = a->w.shape[0], end = cpu_min(n, (task + 1) * OPTIM_BLOCK);
     float *w = tensor_f32(&a->w), *m = tensor_f32(&a->m), *v = tensor_f32(&a->v);
     const float *g = tensor_f32(&a->g);
-    float keep = 1.0f - a->lr * a->weight_decay;
+    float keep = 1.0f - u->rate * a->weight_decay;
     for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
         int64_t left = end - i;
-        vf grad = vf_load_n(g + i, left) * a->grad_scale;
+        vf grad = vf_load_n(g + i, left) * u->grad_scale;
         vf m1 = vf_load_n(m + i, left) * a->beta1 + grad * (1.0f - a->beta1);
         vf v1 = vf_load_n(v + i, left) * a->beta2 + grad * grad * (1.0f - a->beta2);
-        vf update = m1 * j->step_size / (vf_sqrt(v1 * j->v_scale) + a->eps);
+        vf update = m1 * u->step_size / (vf_sqrt(v1 * u->v_scale) + a->eps);
         vf_store_n(m + i, m1, left);
         vf_store_n(v + i, v1, left);
         vf_store_n(w + i, vf_load_n(w + i, left) * keep - update, left);
@@ -46,18 +33,16 @@ int CPU_FN(adamw)(struct device *d, const struct op_adamw_args *a, struct err *e
     int64_t n = a->w.shape[0];
     CPU_REQUIRE(a->w.rank == 1 && cpu_is_vector(&a->w, n) && cpu_is_vector(&a->g, n) &&
                 cpu_is_vector(&a->m, n));
-    CPU_REQUIRE(cpu_is_vector(&a->v, n) && a->step >= 1);
-    struct adamw_job job = {.a = a};
-    job.step_size = (float)((double)a->lr / (1 - power((double)a->beta1, a->step)));
-    job.v_scale = (float)(1 / (1 - power((double)a->beta2, a->step)));
-    cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), adamw_task, &job);
+    CPU_REQUIRE(cpu_is_vector(&a->v, n) && a->now != NULL);
+    struct op_adamw_args job = *a;
+    if (!a->now->skip) cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), adamw_task, &job);
     return 0;
 }
 
 static void ema_task(void *arg, int64_t task) {
     const struct op_ema_args *a = arg;
     int64_t n = tensor_elems(&a->w), end = cpu_min(n, (task + 1) * OPTIM_BLOCK);
-    float *average = tensor_f32(&a->average), rest = 1.0f - a->decay;
+    float *average = tensor_f32(&a->average), rest = a->now != NULL ? a->now->rest : 1;
     const float *w = tensor_f32(&a->w);
     for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
         vf v = vf_load_n(average + i, end - i);
@@ -69,6 +54,7 @@ int CPU_FN(ema)(struct device *d, const struct op_ema_args *a, struct err *e) {
     int64_t n = tensor_elems(&a->w);
     CPU_REQUIRE(cpu_is_vector(&a->w, n) && cpu_is_vector(&a->average, n));
     struct op_ema_args job = *a;
+    if (a->now != NULL && a->now->skip) return 0;
     cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), ema_task, &job);
     return 0;
 }
@@ -180,7 +166,7 @@ static void muon_polynomial_task(void *arg, int64_t row) {
 
 static void muon_apply_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    float *w = tensor_f32(&u->a->w), keep = 1.0f - u->a->lr * u->a->weight_decay;
+    float *w = tensor_f32(&u->a->w), keep = 1.0f - u->a->now->rate * u->a->weight_decay;
     int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
     for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
         vf step = vf_load_n(u->x + i, end - i) * u->scale;
@@ -226,6 +212,8 @@ int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) 
                 cpu_is_rows(&a->m, rows, cols));
     CPU_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CPU_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
+    CPU_REQUIRE(a->now != NULL);
+    if (a->now->skip) return 0;
     struct muon u = {
         .a = a, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
     u.next = u.x + n;
@@ -241,7 +229,7 @@ int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) 
         rc = muon_iterate(d, &u, e);
         if (rc != 0) return rc;
     }
-    u.scale = a->lr * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+    u.scale = a->now->rate * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
     cpu_run(d, blocks, muon_apply_task, &u);
     return 0;
 }

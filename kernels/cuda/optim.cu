@@ -10,13 +10,6 @@
 //   fp32.
 #include "kernels/cuda/kernel.cuh"
 
-static double power(double base, int64_t n) {
-    double result = 1;
-    for (; n > 0; n >>= 1, base *= base)
-        if (n & 1) result *= base;
-    return result;
-}
-
 struct adamw_factors {
     float grad_scale, beta1, beta2, step_size, v_scale, eps, keep;
 };
@@ -30,7 +23,12 @@ __device__ __forceinline__ void adamw_one(float *w, float g, float *m, float *v,
 
 template <int V>
 static __global__ void adamw_kernel(float *w, const float *g, float *m, float *v, int64_t n,
-                                    adamw_factors f) {
+                                    const struct op_update *now, float weight_decay, adamw_factors f) {
+    if (now->skip) return;
+    f.grad_scale = now->grad_scale;
+    f.step_size = now->step_size;
+    f.v_scale = now->v_scale;
+    f.keep = 1.0f - now->rate * weight_decay;
     for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
         float a[V], b[V], c[V], x[V];
         load_pack<V>(w + i, a);
@@ -49,23 +47,24 @@ template <int V>
 static int run_adamw(struct device *d, const struct op_adamw_args *a, const adamw_factors &f, struct err *e) {
     int64_t n = a->w.shape[0];
     return CUDA_RUN(d, adamw_kernel<V>, cuda_grid(n / V, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->w),
-                    (const float *)a->g.data, tensor_f32(&a->m), tensor_f32(&a->v), n, f);
+                    (const float *)a->g.data, tensor_f32(&a->m), tensor_f32(&a->v), n, a->now,
+                    a->weight_decay, f);
 }
 
 int cuda_adamw(struct device *d, const struct op_adamw_args *a, struct err *e) {
     int64_t n = a->w.shape[0];
     CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) &&
                  cuda_is_vector(&a->m, n));
-    CUDA_REQUIRE(cuda_is_vector(&a->v, n) && a->step >= 1);
-    adamw_factors f = {a->grad_scale, a->beta1, a->beta2, 0, 0, a->eps, 1.0f - a->lr * a->weight_decay};
-    f.step_size = (float)((double)a->lr / (1 - power((double)a->beta1, a->step)));
-    f.v_scale = (float)(1 / (1 - power((double)a->beta2, a->step)));
+    CUDA_REQUIRE(cuda_is_vector(&a->v, n) && a->now != NULL);
+    adamw_factors f = {0, a->beta1, a->beta2, 0, 0, a->eps, 0}; // the rest is the step's
     if (n == 0) return 0;
     bool wide = cuda_is_wide(&a->w, &a->g, &a->m, &a->v);
     return wide ? run_adamw<CUDA_PACK>(d, a, f, e) : run_adamw<1>(d, a, f, e);
 }
 
-static __global__ void ema_kernel(float *average, const float *w, int64_t n, float rest) {
+static __global__ void ema_kernel(float *average, const float *w, int64_t n, const struct op_update *now) {
+    if (now && now->skip) return;
+    float rest = now ? now->rest : 1.0f;
     for (int64_t i = thread_number(); i < n; i += thread_count())
         average[i] = fmaf(w[i] - average[i], rest, average[i]);
 }
@@ -75,10 +74,12 @@ int cuda_ema(struct device *d, const struct op_ema_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_vector(&a->w, n) && cuda_is_vector(&a->average, n));
     if (n == 0) return 0;
     return CUDA_RUN(d, ema_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->average),
-                    (const float *)a->w.data, n, 1.0f - a->decay);
+                    (const float *)a->w.data, n, a->now);
 }
 
-static __global__ void momentum_kernel(const float *g, float *m, float *u, int64_t n, float momentum) {
+static __global__ void momentum_kernel(const float *g, float *m, float *u, int64_t n, float momentum,
+                                       const struct op_update *now) {
+    if (now->skip) return;
     for (int64_t i = thread_number(); i < n; i += thread_count()) {
         float now = fmaf(m[i], momentum, g[i]);
         m[i] = now;
@@ -102,7 +103,10 @@ template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, i
 }
 
 template <class T>
-static __global__ void apply_kernel(float *w, const T *x, int64_t n, float keep, float scale) {
+static __global__ void apply_kernel(float *w, const T *x, int64_t n, float weight_decay, float root,
+                                    const struct op_update *now) {
+    if (now->skip) return;
+    float keep = 1.0f - now->rate * weight_decay, scale = now->rate * 0.2f * root;
     for (int64_t i = thread_number(); i < n; i += thread_count())
         w[i] = w[i] * keep - number_of(x[i]) * scale;
 }
@@ -167,7 +171,7 @@ static int run_muon(struct device *d, const struct op_muon_args *a, struct muon 
     struct op_sum_squares_args squares = {};
     squares.x = tensor_1d(direction, n);
     int rc = CUDA_RUN(d, momentum_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
-                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum);
+                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum, a->now);
     double *norm2 = cuda_of(d)->result;
     squares.sum = norm2;
     squares.nonfinite = (int64_t *)(norm2 + 1);
@@ -177,9 +181,9 @@ static int run_muon(struct device *d, const struct op_muon_args *a, struct muon 
                       (const float *)direction, (T *)u->x, (const double *)norm2, n);
     for (int i = 0; !rc && i < 5; i++) rc = muon_iterate<T>(d, u, e);
     if (rc) return rc;
-    float scale = a->lr * 0.2f * sqrtf((float)(u->rows > u->cols ? u->rows : u->cols));
+    float root = sqrtf((float)(u->rows > u->cols ? u->rows : u->cols));
     return CUDA_RUN(d, apply_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->w),
-                    (const T *)u->x, n, 1.0f - a->lr * a->weight_decay, scale);
+                    (const T *)u->x, n, a->weight_decay, root, a->now);
 }
 
 int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
@@ -188,6 +192,7 @@ int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
                  cuda_is_f32(&a->m, rows, cols));
     CUDA_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CUDA_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
+    CUDA_REQUIRE(a->now != NULL);
     struct muon u = lay_muon(a, d->compute);
     return d->compute == DTYPE_BF16 ? run_muon<bf16>(d, a, &u, e) : run_muon<float>(d, a, &u, e);
 }

@@ -8,6 +8,7 @@
 struct loss_view {
     const struct op_loss_args *a;
     double *pred, *target;
+    const float *active;
     int64_t frames;
 };
 
@@ -32,7 +33,7 @@ static double plain_loss(void *arg) {
     double total = 0;
     for (int64_t f = 0; f < l->frames; f++) {
         double sum = 0;
-        if (l->a->active[f] == 0) continue;
+        if (l->active[f] == 0) continue;
         for (int64_t i = 0; i < elems; i++) {
             int64_t y = i / (g->width * g->channels), x = i / g->channels % g->width;
             double diff = pred_at(l, f, y, x, i % g->channels) - l->target[f * elems + i];
@@ -46,7 +47,7 @@ static double plain_loss(void *arg) {
 
 static double scaled_loss(void *arg) {
     const struct loss_view *l = arg;
-    return (double)l->a->scale * plain_loss(arg);
+    return (double)*l->a->scale * plain_loss(arg);
 }
 
 void check_loss(struct trial *t) {
@@ -56,21 +57,22 @@ void check_loss(struct trial *t) {
                            1 + (int32_t)trial_below(t, 3), patch, 0};
     int64_t n = (int64_t)(g.height / patch) * (g.width / patch),
             elems = (int64_t)g.height * g.width * g.channels;
-    struct op_loss_args a = {
-        .grid = g, .tau_stride = 1 + trial_below(t, 4), .scale = 0.3f, .weighting = t->round % 3};
+    struct op_loss_args a = {.grid = g, .tau_stride = 1 + trial_below(t, 4), .weighting = t->round % 3};
+    const float scale = 0.3f;
+    a.scale = trial_device_in(t, &scale, sizeof scale);
     a.pred = trial_rows(t, TRIAL_IN, frames * n, elems / n);
     a.target = trial_rows(t, TRIAL_IN, frames, elems);
     a.tau = trial_vector(t, TRIAL_IN, frames * a.tau_stride);
     for (int64_t i = 0; i < frames * a.tau_stride; i++) tensor_f32(&a.tau)[i] = (float)trial_unit(t);
     float *active = trial_alloc(t, (size_t)frames * sizeof *active);
     for (int64_t i = 0; i < frames; i++) active[i] = (float)(trial_below(t, 3) > 0);
-    a.active = active;
+    a.active = trial_device_in(t, active, (size_t)frames * sizeof *active);
     trial_refilled(t);
     if (trial_below(t, 4) > 0) a.dpred = trial_low(t, TRIAL_OUT, frames * n, elems / n);
     double before = 7;
     a.loss_sum = trial_device_out(t, &before, sizeof before);
     TRIAL_RUN(t, loss, a);
-    struct loss_view l = {&a, trial_double(t, a.pred), trial_double(t, a.target), frames};
+    struct loss_view l = {&a, trial_double(t, a.pred), trial_double(t, a.target), active, frames};
     double want = before + plain_loss(&l);
     if (!(fabs(*a.loss_sum - want) <= 1e-5 * want)) trial_fail(t, "loss is %g, not %g", *a.loss_sum, want);
     if (a.dpred.data != NULL) trial_gradient(t, "dpred", a.dpred, false, l.pred, scaled_loss, &l, 2e-5);
@@ -78,9 +80,12 @@ void check_loss(struct trial *t) {
 
 void check_adamw(struct trial *t) {
     int64_t n = trial_size(t, 40000);
-    struct op_adamw_args a = {
-        .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f, .grad_scale = 0.7f};
-    a.step = 1 + trial_below(t, 1000);
+    struct op_adamw_args a = {.beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
+    double lr = 0.01, b1 = (double)a.beta1, b2 = (double)a.beta2, step = 1 + (double)trial_below(t, 1000);
+    struct op_update now = {.rate = (float)lr, .grad_scale = 0.7f, .skip = t->round == 2};
+    now.step_size = (float)(lr / (1 - pow(b1, step)));
+    now.v_scale = (float)(1 / (1 - pow(b2, step)));
+    a.now = trial_device_in(t, &now, sizeof now);
     a.w = trial_vector(t, TRIAL_INOUT, n);
     a.g = trial_vector(t, TRIAL_IN, n);
     a.m = trial_vector(t, TRIAL_INOUT, n);
@@ -90,12 +95,11 @@ void check_adamw(struct trial *t) {
     TRIAL_RUN(t, adamw, a);
     double *w = trial_double(t, a.w), *g = trial_double(t, a.g), *m = trial_double(t, a.m),
            *v = trial_double(t, a.v);
-    double b1 = (double)a.beta1, b2 = (double)a.beta2, lr = (double)a.lr;
-    for (int64_t i = 0; i < n; i++) {
-        double grad = g[i] * (double)a.grad_scale;
+    for (int64_t i = 0; i < n && !now.skip; i++) {
+        double grad = g[i] * (double)now.grad_scale;
         m[i] = b1 * m[i] + (1 - b1) * grad;
         v[i] = b2 * v[i] + (1 - b2) * grad * grad;
-        double m_hat = m[i] / (1 - pow(b1, (double)a.step)), v_hat = v[i] / (1 - pow(b2, (double)a.step));
+        double m_hat = m[i] / (1 - pow(b1, step)), v_hat = v[i] / (1 - pow(b2, step));
         w[i] = w[i] * (1 - lr * (double)a.weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)a.eps);
     }
     trial_compare(t, "m", a.m, m, 4e-6);
@@ -136,7 +140,9 @@ void check_muon(struct trial *t) {
     if (t->round == 1) rows = 96, cols = 256;
     if (t->round == 2) rows = 256, cols = 96;
     n = rows * cols;
-    struct op_muon_args a = {.lr = 0.02f, .momentum = 0.95f, .weight_decay = 0.01f};
+    struct op_muon_args a = {.momentum = 0.95f, .weight_decay = 0.01f};
+    const struct op_update now = {.rate = 0.02f, .skip = t->round == 3};
+    a.now = trial_device_in(t, &now, sizeof now);
     a.w = trial_dense(t, TRIAL_INOUT, rows, cols);
     a.g = trial_dense(t, TRIAL_IN, rows, cols);
     a.m = trial_dense(t, TRIAL_INOUT, rows, cols);
@@ -144,24 +150,87 @@ void check_muon(struct trial *t) {
     TRIAL_RUN(t, muon, a);
     double *w = trial_double(t, a.w), *g = trial_double(t, a.g), *m = trial_double(t, a.m);
     double *u = trial_alloc(t, (size_t)n * sizeof *u);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && !now.skip; i++) {
         m[i] = (double)a.momentum * m[i] + g[i];
         u[i] = g[i] + (double)a.momentum * m[i];
     }
-    orthogonalise(t, u, rows, cols);
-    double scale = (double)a.lr * 0.2 * sqrt((double)(rows > cols ? rows : cols));
-    for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - (double)a.lr * (double)a.weight_decay) - scale * u[i];
+    if (!now.skip) orthogonalise(t, u, rows, cols);
+    double lr = now.skip ? 0 : (double)now.rate, scale = lr * 0.2 * sqrt((double)(rows > cols ? rows : cols));
+    for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - lr * (double)a.weight_decay) - scale * u[i];
     trial_compare(t, "m", a.m, m, 2e-6);
     trial_compare(t, "w", a.w, w, t->low == DTYPE_BF16 ? 3e-2 : 2e-5); // the iteration is in the compute type
 }
 
+struct judged {
+    double told[200];
+    int32_t at[200];
+    double frames[4], weight[4], squares, loss;
+    int64_t bad;
+};
+
+// Numbers in a random order, and what they add up to.
+static void fill_judged(struct trial *t, struct op_judge_args *a, struct judged *j) {
+    int n = a->squares + a->counts + a->senses * a->shards;
+    int first = (int)trial_below(t, 200);
+    for (int i = 0; i < n; i++) j->at[i] = (first + 77 * i) % 200; // 77 and 200 have no common factor
+    for (int i = 0; i < a->squares; i++) j->squares += j->told[j->at[i]] = trial_unit(t);
+    for (int i = a->squares; i < a->squares + a->counts; i++) {
+        int64_t bad = t->round == 5 && i == a->squares ? 3 : 0;
+        memcpy(&j->told[j->at[i]], &bad, sizeof bad);
+        j->bad += bad;
+    }
+    for (int m = 0; m < a->senses; m++) {
+        double sum = 0;
+        j->frames[m] = m == 0 ? 0 : 1 + (double)trial_below(t, 9);
+        j->weight[m] = trial_unit(t);
+        for (int k = 0; k < a->shards; k++)
+            sum += j->told[j->at[a->squares + a->counts + m * a->shards + k]] =
+                t->round == 6 && m == a->senses - 1 && k == 1 ? NAN : trial_unit(t);
+        if (m > 0) j->loss += j->weight[m] * sum / j->frames[m];
+    }
+}
+
+void check_judge(struct trial *t) {
+    struct op_judge_args a = {.senses = 1 + (int32_t)trial_below(t, 4),
+                              .shards = 2 + (int32_t)trial_below(t, 8)};
+    struct judged j = {.bad = 0};
+    a.squares = 1 + (int32_t)trial_below(t, 80);
+    a.counts = 1 + (int32_t)trial_below(t, 80);
+    fill_judged(t, &a, &j);
+    double norm = sqrt(j.squares);
+    a.clip = t->round % 2 == 0 ? 0.5 * norm : 0;
+    a.spike = t->round == 4 ? 0.9 * norm : t->round == 3 ? 1.1 * norm : 0;
+    struct op_update update = {.rate = 3, .step_size = 4, .skip = 7};
+    struct op_verdict verdict = {.norm = -1};
+    a.told = trial_device_in(t, j.told, sizeof j.told);
+    a.at = trial_device_in(t, j.at, sizeof j.at);
+    a.frames = trial_device_in(t, j.frames, sizeof j.frames);
+    a.weight = trial_device_in(t, j.weight, sizeof j.weight);
+    a.update = trial_device_out(t, &update, sizeof update);
+    a.verdict = trial_device_out(t, &verdict, sizeof verdict);
+    TRIAL_RUN(t, judge, a);
+    bool skip = j.bad > 0 || t->round == 4 || !isfinite(j.loss);
+    double scale = a.clip > 0 ? 0.5 * norm / (norm + 1e-6) : 1;
+    if (!(a.verdict->norm == norm) || a.verdict->nonfinite != j.bad || a.verdict->skip != skip)
+        trial_fail(t, "verdict %.17g, %lld bad, skip %lld; not %.17g, %lld, %d", a.verdict->norm,
+                   (long long)a.verdict->nonfinite, (long long)a.verdict->skip, norm, (long long)j.bad, skip);
+    if (a.update->skip != skip || !(fabs((double)a.update->grad_scale - scale) <= 1e-6) ||
+        !(a.update->rate == 3 && a.update->step_size == 4))
+        trial_fail(t, "skip %d, scale %g; not %d, %g", a.update->skip, (double)a.update->grad_scale, skip,
+                   scale);
+}
+
 void check_ema(struct trial *t) {
     int64_t n = trial_size(t, 40000);
-    struct op_ema_args a = {
-        .average = trial_vector(t, TRIAL_INOUT, n), .w = trial_vector(t, TRIAL_IN, n), .decay = 0.98f};
+    const struct op_update now = {.rest = 0.02f, .skip = t->round == 2};
+    struct op_ema_args a = {.average = trial_vector(t, TRIAL_INOUT, n), .w = trial_vector(t, TRIAL_IN, n)};
+    if (t->round != 3) a.now = trial_device_in(t, &now, sizeof now);
     TRIAL_RUN(t, ema, a);
     double *average = trial_double(t, a.average), *w = trial_double(t, a.w);
-    for (int64_t i = 0; i < n; i++) average[i] += (1 - (double)a.decay) * (w[i] - average[i]);
+    for (int64_t i = 0; i < n; i++) {
+        double rest = !a.now ? 1 : now.skip ? 0 : (double)now.rest;
+        average[i] += rest * (w[i] - average[i]);
+    }
     trial_compare(t, "average", a.average, average, 4e-6);
 }
 
