@@ -15,12 +15,11 @@ static double power(double base, int64_t n) {
     return result;
 }
 
-struct op_update_now op_update_now(float rate, float grad_scale, float beta1, float beta2, float decay,
-                                   int64_t step) {
-    return (struct op_update_now){.rate = rate,
-                                  .grad_scale = grad_scale,
-                                  .step_size = (float)((double)rate / (1 - power((double)beta1, step))),
-                                  .v_scale = (float)(1 / (1 - power((double)beta2, step))),
-                                  .average_rest = 1.0f - decay,
-                                  .step = (uint32_t)step};
+struct op_update op_update(float rate, float beta1, float beta2, float decay, int64_t step) {
+    return (struct op_update){.rate = rate,
+                              .step_size = (float)((double)rate / (1 - power((double)beta1, step))),
+                              .v_scale = (float)(1 / (1 - power((double)beta2, step))),
+                              .rest = 1.0f - decay,
+                              .step = (uint32_t)step,
+                              .grad_scale = 1};
 }

@@ -143,16 +143,17 @@ struct op_draw_args {
 };
 
 // z = tau x + (1 - tau) eps, eps = N(0,1) from Philox(key; step, sample[b], element); x, z [B, F*E]; tau
-// [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. `hide` [B] (optional, host): 0
-// writes zeros instead. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from
-// one Philox block.
+// [B*F] with the given stride (tau[(b*F+f)*tau_stride]). tau = 1 copies. Zeros instead where hide[b] or
+// valid[b*F+f] is 0. Normals: Box-Muller on the block of element/4, elements 4i..4i+3 of sequence b from one
+// Philox block.
 struct op_noise_args {
     struct tensor x, z, tau;
     int64_t tau_stride, frames;
     struct rng_key key;
     uint32_t step;
-    const uint64_t *sample; // [B], host
-    const float *hide;      // [B] or NULL, host
+    const uint64_t *sample;     // [B], device memory
+    const float *hide;          // [B], device memory; optional
+    const unsigned char *valid; // [B*F], device memory; optional
 };
 
 // How a modality's frame is cut into tokens: [height, width, channels] in patches of patch x patch; token (i,
@@ -221,23 +222,45 @@ struct op_loss_args {
     struct tensor target; // [B F, H W C]
     struct tensor tau;    // [B F] with tau_stride
     int64_t tau_stride;
-    const float *active; // [B F], host: 0 or 1
+    const float *active; // [B F], device memory: 0 or 1
     struct tensor dpred; // optional
-    float scale;
-    int weighting; // 0 one, 1 ramp, 2 v
+    const float *scale;  // one number, device memory
+    int weighting;       // 0 one, 1 ramp, 2 v
     struct patch_grid grid;
     double *loss_sum; // device memory
 };
 
-// What the numbers of an update are in this step, for all tensors alike.
-struct op_update_now {
-    float rate, grad_scale;   // the learning rate; clip factor
-    float step_size, v_scale; // rate / (1 - beta1^step), 1 / (1 - beta2^step): AdamW's bias correction
-    float average_rest;       // 1 - decay of the average
+// What an update reads of its step, in device memory: it is queued before the host knows whether it will be
+// applied, and one that was recorded is repeated with other numbers.
+struct op_update {
+    float rate;
+    float step_size, v_scale; // AdamW: rate / (1 - beta1^step), 1 / (1 - beta2^step)
+    float rest;               // of the average: 1 - decay
     uint32_t step;            // from 1
+    float grad_scale;         // judge's: the clip factor
+    int32_t skip;             // judge's: 1: weights, moments and average stay as they are
 };
-struct op_update_now op_update_now(float rate, float grad_scale, float beta1, float beta2, float decay,
-                                   int64_t step);
+// Without clipping, not skipped.
+struct op_update op_update(float rate, float beta1, float beta2, float decay, int64_t step);
+
+// What all ranks told of a step: may its update be applied, and by how much is the gradient clipped? It may
+// not when a gradient, the loss or the norm is not finite, or the norm is above `spike`. loss = sum over
+// senses of weight sum(losses) / frames, without those of 0 frames; norm = sqrt(sum of squares). Sums in the
+// tables' order, in double: the same norm on every device.
+struct op_verdict {
+    double norm;
+    int64_t nonfinite, skip;
+};
+struct op_judge_args {
+    const double *told; // the counts among them are int64_t
+    // Where in `told`: [squares] of the norm, [counts] of bad numbers, [senses, shards] losses.
+    const int32_t *at;
+    int32_t squares, counts, senses, shards;
+    const double *frames, *weight; // [senses]
+    double clip, spike;            // 0: none
+    struct op_update *update;      // grad_scale and skip =
+    struct op_verdict *verdict;    // = ; all pointers are device memory
+};
 
 // How the copy of the weights in bf16 is rounded: to nearest even, or at random (rounding.h).
 struct op_rounding {
@@ -252,8 +275,8 @@ struct op_adamw_part {
 };
 
 // m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, w = w (1 - rate wd) - step_size m / (sqrt(v v_scale) + eps)
-// with g scaled first; then average += rest (w - average) and low = w in bf16. All tensors at once; what lies
-// between them is not touched.
+// with g scaled first; then average += rest (w - average) and low = w in bf16, which a skipped step rounds
+// anew too. All tensors at once; what lies between them is not touched.
 struct op_adamw_args {
     struct tensor w, g, m, v;
     struct tensor average, low;       // each optional; low is bf16
@@ -262,7 +285,7 @@ struct op_adamw_args {
     float beta1, beta2, eps;
     struct op_rounding rounding;
     int64_t first; // number of w's first element among all parameters, a multiple of ROUNDING_GROUP
-    struct op_update_now now;
+    const struct op_update *now;
 };
 
 // Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7)
@@ -275,13 +298,13 @@ struct op_muon_args {
     float momentum, weight_decay;
     struct op_rounding rounding;
     int64_t first; // number of w's first element among all parameters
-    struct op_update_now now;
+    const struct op_update *now;
 };
 int64_t op_muon_work_elems(int64_t rows, int64_t cols);
 
 struct op_ema_args {
-    struct tensor average, w; // average += (1 - decay) (w - average)
-    float decay;
+    struct tensor average, w;    // average += now->rest (w - average)
+    const struct op_update *now; // NULL: its rest is 1, for a copy
 };
 
 // sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.
@@ -295,7 +318,8 @@ struct op_sum_squares_args {
 struct op_cast_args {
     struct tensor x, y;
     struct op_rounding rounding;
-    uint32_t step;
+    uint32_t step;               // that random rounding is keyed by
+    const struct op_update *now; // optional, device memory: its step instead
     int64_t first; // number of x's first element among all parameters; row after row without gaps
 };
 

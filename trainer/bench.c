@@ -180,16 +180,15 @@ static int bench_attention(struct bench *b, const char *shape, struct err *e) {
 static int bench_adamw(struct bench *b, struct err *e) {
     int64_t n = b->device->host_memory ? 1 << 20 : 64 << 20;
     bool low = b->device->compute == DTYPE_BF16;
+    const struct op_update numbers = op_update(1e-3f, 0.9f, 0.95f, 0.99f, 1);
     struct tensor t[6] = {{0}};
-    int rc = 0;
+    void *now = NULL;
+    int rc = arena_take(&b->arena, &now, sizeof numbers, e);
+    if (!rc) rc = b->device->vtable->copy_in(b->device, now, &numbers, sizeof numbers, e);
     for (int i = 0; !rc && i < 5 + low; i++) rc = take(b, &t[i], i < 5 ? DTYPE_F32 : DTYPE_BF16, 1, n, e);
     struct op_adamw_part whole = {.n = n};
-    struct op_adamw_args a = {.part = &whole,
-                              .parts = 1,
-                              .beta1 = 0.9f,
-                              .beta2 = 0.95f,
-                              .eps = 1e-8f,
-                              .now = op_update_now(1e-3f, 1, 0.9f, 0.95f, 0.99f, 1)};
+    struct op_adamw_args a = {
+        .part = &whole, .parts = 1, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .now = now};
     a.w = tensor_1d(t[0].data, n), a.g = tensor_1d(t[1].data, n);
     a.m = tensor_1d(t[2].data, n), a.v = tensor_1d(t[3].data, n);
     a.average = tensor_1d(t[4].data, n);

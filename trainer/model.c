@@ -39,16 +39,17 @@ struct tensor model_weight_for(const struct model *m, const struct tensor *other
 
 int model_refresh(struct model *m, struct err *e) {
     struct op_rounding nearest = {0};
-    return model_round(m, &nearest, 0, 0, m->params.elems, e);
+    return model_round(m, &nearest, 0, NULL, 0, m->params.elems, e);
 }
 
-int model_round(struct model *m, const struct op_rounding *how, int64_t step, int64_t first, int64_t end,
-                struct err *e) {
+int model_round(struct model *m, const struct op_rounding *how, int64_t step, const struct op_update *now,
+                int64_t first, int64_t end, struct err *e) {
     if (!m->low || first == end) return 0;
     struct op_cast_args a = {.x = tensor_2d(m->weights + first, 1, end - first),
                              .y = tensor_2d((uint16_t *)m->low + first, 1, end - first),
                              .rounding = *how,
                              .step = (uint32_t)step,
+                             .now = now,
                              .first = first};
     a.y.dtype = m->device->compute;
     return m->device->ops->cast(m->device, &a, e);

@@ -43,9 +43,9 @@ float *model_weights(struct model *m); // flat, params->elems floats
 // where that is fp32.
 int model_refresh(struct model *m, struct err *e) ERR_CHECK;
 // The same for numbers [first, end) of the flat buffer alone, rounded as training rounds them in its step
-// `step`.
-int model_round(struct model *m, const struct op_rounding *how, int64_t step, int64_t first, int64_t end,
-                struct err *e) ERR_CHECK;
+// `step`, or in that of `now` (device memory) where it is not NULL.
+int model_round(struct model *m, const struct op_rounding *how, int64_t step, const struct op_update *now,
+                int64_t first, int64_t end, struct err *e) ERR_CHECK;
 void *model_low(struct model *m); // that copy, in the flat layout; NULL where it is the weights themselves
 
 // x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Here `in` and `pred` are host memory. Any
@@ -80,9 +80,9 @@ int model_forward(struct model *m, const struct model_input *in, struct err *e) 
 
 struct model_target {
     const float *x[OPS_MODALITIES_MAX];      // [B, F, E]
-    const float *active[OPS_MODALITIES_MAX]; // [B, F], host: 1 where the loss counts
+    const float *active[OPS_MODALITIES_MAX]; // [B, F]: 1 where the loss counts
     const float *tau;                        // [B, F, M], as the forward had it
-    double scale[OPS_MODALITIES_MAX];        // loss weight / active frames of the whole global batch
+    const float *scale;                      // [M]: loss weight / active frames of the whole global batch
 };
 // Of the last forward. `loss` is device memory: loss[i] += sum over active frames of w(tau) mean (x^ - x)^2,
 // without scale.

@@ -166,7 +166,7 @@ int model_loss(struct model *m, const struct model_target *t, double *loss, stru
                                  .tau_stride = m->set.n,
                                  .active = t->active[i],
                                  .dpred = s->dout[i],
-                                 .scale = (float)t->scale[i],
+                                 .scale = &t->scale[i],
                                  .weighting = m->config->loss_weighting,
                                  .grid = spec->grid,
                                  .loss_sum = &loss[i]};

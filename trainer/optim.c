@@ -20,8 +20,6 @@ struct optim {
     int parts;
     float *state; // m | v | average | work
     float *m, *v, *average, *work;
-    double *sums;     // on the device: own tensors' sums of squares, and behind them
-    int64_t *strange; // how many numbers of theirs are not finite
     int64_t work_elems;
 };
 
@@ -134,16 +132,6 @@ static int take_state(struct optim *o, const float *weights, struct err *e) {
     return o->device->ops->ema(o->device, &start, e);
 }
 
-static int take_sums(struct optim *o, struct err *e) {
-    size_t own = (size_t)(o->hi - o->lo);
-    void *block = NULL;
-    int rc =
-        o->device->vtable->alloc(o->device, &block, (own + 1) * (sizeof *o->sums + sizeof *o->strange), e);
-    o->sums = block;
-    o->strange = (int64_t *)(void *)(o->sums + own);
-    return rc;
-}
-
 int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,
                  int size, int rank, const float *weights, struct err *e) {
     struct optim *o = calloc(1, sizeof *o);
@@ -160,8 +148,7 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     optim_split(c, p, size, o->offset);
     own_range(p, o->offset, rank, &o->lo, &o->hi);
     place_seconds(o);
-    rc = take_sums(o, e);
-    if (!rc) rc = take_state(o, weights, e);
+    rc = take_state(o, weights, e);
 out:
     if (rc)
         optim_destroy(o);
@@ -173,7 +160,6 @@ out:
 void optim_destroy(struct optim *o) {
     if (!o) return;
     if (o->state) o->device->vtable->release(o->device, o->state);
-    if (o->sums) o->device->vtable->release(o->device, o->sums);
     free(o->offset);
     free(o->v_at);
     free(o->part);
@@ -189,33 +175,20 @@ void optim_owned(const struct optim *o, int *lo, int *hi) {
     *hi = o->hi;
 }
 
-// All tensors first, then one copy: a GPU is waited for once.
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite, struct err *e) {
-    struct device *d = o->device;
-    size_t own = (size_t)(o->hi - o->lo);
-    int64_t *strange = calloc(own + 1, sizeof *strange);
-    if (!strange) return err_set(e, ERR_MEMORY, "no memory for the gradients' norms");
     int rc = 0;
     for (int i = o->lo; !rc && i < o->hi; i++) {
         struct op_sum_squares_args a = {
             .x = tensor_1d((void *)(grads + own_at(o, i)), o->params->list[i].elems),
-            .sum = &o->sums[i - o->lo],
-            .nonfinite = &o->strange[i - o->lo]};
-        rc = d->ops->sum_squares(d, &a, e);
+            .sum = &squares[i - o->lo],
+            .nonfinite = &nonfinite[i - o->lo]};
+        rc = o->device->ops->sum_squares(o->device, &a, e);
     }
-    if (!rc && own) rc = d->vtable->copy_out(d, squares + o->lo, o->sums, own * sizeof *squares, e);
-    if (!rc && own) rc = d->vtable->copy_out(d, strange, o->strange, own * sizeof *strange, e);
-    *nonfinite = 0;
-    for (size_t i = 0; i < own; i++) *nonfinite += strange[i];
-    free(strange);
     return rc;
 }
 
-double optim_norm(const struct optim *o, const double *squares) {
-    double sum = 0;
-    for (int i = 0; i < o->params->n; i++)
-        if (!uses_muon(o->config, &o->params->list[i])) sum += squares[i];
-    return sqrt(sum);
+bool optim_clips(const struct optim *o, int i) {
+    return !uses_muon(o->config, &o->params->list[i]);
 }
 
 struct op_rounding optim_rounding(const struct config *c) {
@@ -223,12 +196,18 @@ struct op_rounding optim_rounding(const struct config *c) {
                                 .key = rng_key((uint64_t)c->run_seed, RNG_ROUNDING, 0)};
 }
 
+struct op_update optim_numbers(const struct config *c, double rate, int64_t step) {
+    // Early on the average follows faster, so that the starting weights are soon forgotten.
+    double decay = fmin(c->optim_ema, (double)step / (double)(step + 9));
+    return op_update((float)rate, (float)c->optim_beta1, (float)c->optim_beta2, (float)decay, step);
+}
+
 // What an update works on: pointers to this rank's segment.
 struct update {
     float *weights;
     uint16_t *low; // or NULL
     const float *grads;
-    struct op_update_now now;
+    const struct op_update *now;
 };
 
 static struct tensor low_at(const struct update *u, int64_t at, int64_t rows, int64_t cols) {
@@ -284,21 +263,14 @@ static int update_adamw(struct optim *o, const struct update *u, struct err *e) 
     return o->device->ops->adamw(o->device, &a, e);
 }
 
-int optim_update(struct optim *o, float *weights, void *low, const float *grads, double rate, double norm,
-                 int64_t step, struct err *e) {
-    const struct config *c = o->config;
-    double clip = c->optim_clip, scale = clip > 0 && norm > clip ? clip / (norm + 1e-6) : 1;
-    // Early on the average follows faster, so that the starting weights are soon forgotten.
-    double decay = fmin(c->optim_ema, (double)step / (double)(step + 9));
+int optim_update(struct optim *o, float *weights, void *low, const float *grads, const struct op_update *now,
+                 struct err *e) {
     int64_t first = o->offset[o->rank];
-    struct update u = {.weights = weights + first,
-                       .low = low ? (uint16_t *)low + first : NULL,
-                       .grads = grads,
-                       .now = op_update_now((float)rate, (float)scale, (float)c->optim_beta1,
-                                            (float)c->optim_beta2, (float)decay, step)};
+    struct update u = {
+        .weights = weights + first, .low = low ? (uint16_t *)low + first : NULL, .grads = grads, .now = now};
     int rc = update_adamw(o, &u, e);
     for (int i = o->lo; !rc && i < o->hi; i++)
-        if (uses_muon(c, &o->params->list[i])) rc = update_muon(o, i, &u, e);
+        if (uses_muon(o->config, &o->params->list[i])) rc = update_muon(o, i, &u, e);
     return rc;
 }
 

@@ -28,16 +28,19 @@ const int64_t *optim_offsets(const struct optim *o);
 // Tensors [*lo, *hi) of the table are this rank's.
 void optim_owned(const struct optim *o, int *lo, int *hi);
 
-// What the gradients of this rank's tensors sum up to. squares[i] is written for own tensors alone.
+// Of the gradients of this rank's tensors: sums of squares, and how many numbers are not finite; one of each
+// per own tensor, in device memory.
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite,
                   struct err *e) ERR_CHECK;
-// Of all tensors' squares: the norm of what AdamW gets, summed in table order.
-double optim_norm(const struct optim *o, const double *squares);
-// One update of this rank's tensors: grads points at the own segment, weights at the whole flat buffer, and
-// so does `low`, their copy in bf16, which follows in the same pass (NULL: there is none). `step` counts from
-// 1; `norm` is optim_norm's answer, for clipping.
-int optim_update(struct optim *o, float *weights, void *low, const float *grads, double rate, double norm,
-                 int64_t step, struct err *e) ERR_CHECK;
+// Is the gradient of tensor i part of the norm that is clipped? Muon's are not: their scale has no effect.
+bool optim_clips(const struct optim *o, int i);
+// The host's share of an update's numbers; `step` counts from 1.
+struct op_update optim_numbers(const struct config *c, double rate, int64_t step);
+// Queues one update of this rank's tensors: grads points at the own segment, weights at the whole flat
+// buffer, and so does `low`, their copy in bf16, which follows in the same pass (NULL: there is none); `now`
+// into device memory.
+int optim_update(struct optim *o, float *weights, void *low, const float *grads, const struct op_update *now,
+                 struct err *e) ERR_CHECK;
 // How that copy is rounded, of whichever rank's tensors.
 struct op_rounding optim_rounding(const struct config *c);
 

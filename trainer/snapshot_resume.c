@@ -103,7 +103,7 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
     if (!rc) rc = snapshot_memory_use(s, c, e);
     if (!rc) rc = model_load(s->model, c, false, e);
     struct op_rounding how = optim_rounding(s->rank->config);
-    if (!rc && how.stochastic) rc = model_round(s->model, &how, state->step, 0, s->params->elems, e);
+    if (!rc && how.stochastic) rc = model_round(s->model, &how, state->step, NULL, 0, s->params->elems, e);
     if (!rc) rc = load_optimiser(s, c, e);
     ckpt_close(c);
     if (rc == -ERR_DATA)

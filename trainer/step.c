@@ -73,14 +73,14 @@ static void lap(struct step *s, struct step_report *out, enum step_part part) {
 static void enter(struct step *s, int64_t number, enum blackbox_phase phase) {
     blackbox_set_phase(s->rank->box, phase, NULL);
     enum fault_action action = s->fault ? fault_at(s->fault, number, phase) : FAULT_NONE;
-    if (action == FAULT_NAN) s->losses[s->lo * s->set->n] = NAN;
+    if (action == FAULT_NAN) s->poisoned = true;
     rank_slip(s->rank, action);
 }
 
-// ---- noise
+// ---- the numbers of a step
 
 static void draw_sequence(struct step *s, const struct batch *b, int64_t i) {
-    struct step_levels *l = &s->levels;
+    struct step_numbers *l = &s->host;
     int n = s->set->n;
     float hide[OPS_MODALITIES_MAX];
     struct regime_draw draw = {.tau = l->tau + i * s->frames * n,
@@ -118,97 +118,101 @@ static int64_t first_of(const struct step *s, int64_t shard) {
     return (shard - s->lo) * s->micro;
 }
 
-static int copy_levels(struct step *s, int64_t shard, struct err *e) {
+static void fill_numbers(struct step *s, const struct batch *b, int64_t number, double rate) {
+    struct step_numbers *n = &s->host;
+    size_t frames = (size_t)(b->count * s->frames);
+    *n->update = optim_numbers(s->config, rate, number + 1);
+    for (int i = 0; i < s->set->n; i++) {
+        n->frames[i] = (double)s->counts[i];
+        n->scale[i] = s->counts[i] > 0 ? (float)(n->weight[i] / n->frames[i]) : 0;
+        memcpy(n->valid + (size_t)i * frames, b->valid[i], frames);
+    }
+}
+
+static size_t loss_bytes(const struct step *s) {
+    return (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double);
+}
+
+// This rank's losses in `told`.
+static double *own_losses(const struct step *s) {
+    return s->told + s->told_at[s->rank->number + 1] / 2 - (s->hi - s->lo) * s->set->n;
+}
+
+// Everything that the device's work reads of the host. What is queued behind it needs the host no more.
+static int bring_in(struct step *s, const struct batch *b, struct err *e) {
     struct device *d = s->rank->device;
-    const struct step_levels *l = &s->levels;
-    int64_t from = first_of(s, shard) * s->frames, frames = s->micro * s->frames;
-    size_t bytes = (size_t)frames * sizeof(float);
-    int rc = d->vtable->copy_in(d, s->tau, l->tau + from * s->set->n, bytes * (size_t)s->set->n, e);
-    if (!rc) rc = d->vtable->copy_in(d, s->past, l->past + from, bytes, e);
-    if (!rc) rc = d->vtable->copy_in(d, s->tau_history, l->tau_history + from, bytes, e);
+    int rc = d->vtable->zero(d, own_losses(s), loss_bytes(s), e);
+    if (rc || d->host_memory) return rc;
+    rc = d->vtable->copy_in(d, s->device_block, s->host_block, s->block_bytes, e);
+    for (int i = 0; !rc && i < s->set->n; i++) {
+        int64_t elems = b->count * s->frames * s->set->spec[i].frame_elems;
+        rc = d->vtable->copy_in(d, s->x[i], b->x[i], (size_t)elems * sizeof(float), e);
+    }
     return rc;
 }
 
-// What is not there carries nothing, no noise either: the frame's action reaches every token of it.
-static int clear_missing(struct step *s, const struct batch *b, int64_t shard, int i, float *to,
-                         struct err *e) {
-    struct device *d = s->rank->device;
-    const unsigned char *valid = b->valid[i] + first_of(s, shard) * s->frames;
-    int64_t width = s->set->spec[i].frame_elems;
-    int rc = 0;
-    for (int64_t f = 0; !rc && f < s->micro * s->frames; f++)
-        if (!valid[f]) rc = d->vtable->zero(d, to + f * width, (size_t)width * sizeof *to, e);
-    return rc;
-}
+// ---- noise
 
 // The frames of sense i of a shard where the device reads them: the batch itself, or its copy there.
 static float *frames_of(const struct step *s, const struct batch *b, int64_t shard, int i) {
     int64_t width = s->frames * s->set->spec[i].frame_elems;
-    return s->x[i] ? s->x[i] : b->x[i] + first_of(s, shard) * width;
+    return (s->x[i] ? s->x[i] : b->x[i]) + first_of(s, shard) * width;
 }
 
-static int copy_frames(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
-    struct device *d = s->rank->device;
-    int64_t width = s->frames * s->set->spec[i].frame_elems;
-    if (!s->x[i]) return 0;
-    return d->vtable->copy_in(d, s->x[i], b->x[i] + first_of(s, shard) * width,
-                              (size_t)(s->micro * width) * sizeof(float), e);
-}
-
+// What is not there carries nothing, no noise either: the frame's action reaches every token of it.
 static int add_noise(struct step *s, const struct batch *b, int64_t shard, int i, struct err *e) {
     struct device *d = s->rank->device;
-    int64_t first = first_of(s, shard), width = s->frames * s->set->spec[i].frame_elems;
+    const struct step_numbers *n = &s->device;
+    int64_t first = first_of(s, shard), frame = first * s->frames,
+            width = s->frames * s->set->spec[i].frame_elems;
     struct op_noise_args a = {.x = tensor_2d(frames_of(s, b, shard, i), s->micro, width),
                               .z = tensor_2d(s->z[i], s->micro, width),
-                              .tau = tensor_1d(s->tau + i, s->micro * s->frames),
+                              .tau = tensor_1d(n->tau + frame * s->set->n + i, s->micro * s->frames),
                               .tau_stride = s->set->n,
                               .frames = s->frames,
                               .key = rng_key((uint64_t)s->config->run_seed, RNG_NOISE, (uint32_t)i),
-                              .sample = s->levels.sample + first};
+                              .sample = n->sample + first,
+                              .valid = n->valid + i * b->count * s->frames + frame};
     int rc = d->ops->noise(d, &a, e);
-    if (!rc) rc = clear_missing(s, b, shard, i, s->z[i], e);
     if (rc || s->set->spec[i].seen_width == 0) return rc;
     a.z = tensor_2d(s->history[i], s->micro, width);
-    a.tau = tensor_1d(s->past, s->micro * s->frames);
+    a.tau = tensor_1d(n->past + frame, s->micro * s->frames);
     a.tau_stride = 1;
     a.key = rng_key((uint64_t)s->config->run_seed, RNG_HISTORY_NOISE, (uint32_t)i);
-    a.hide = s->levels.hide + i * b->count + first;
-    rc = d->ops->noise(d, &a, e);
-    return rc ? rc : clear_missing(s, b, shard, i, s->history[i], e);
+    a.hide = n->hide + i * b->count + first;
+    return d->ops->noise(d, &a, e);
 }
 
 static int noise_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
-    int rc = copy_levels(s, shard, e);
-    for (int i = 0; !rc && i < s->set->n; i++) {
-        rc = copy_frames(s, b, shard, i, e);
-        if (!rc) rc = add_noise(s, b, shard, i, e);
-    }
+    int rc = 0;
+    for (int i = 0; !rc && i < s->set->n; i++) rc = add_noise(s, b, shard, i, e);
     return rc;
 }
 
 // ---- one shard
 
 static int forward_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
-    struct model_input in = {
-        .sequences = s->micro, .frames = s->frames, .tau = s->tau, .tau_history = s->tau_history};
+    int64_t frame = first_of(s, shard) * s->frames;
+    struct model_input in = {.sequences = s->micro,
+                             .frames = s->frames,
+                             .tau = s->device.tau + frame * s->set->n,
+                             .tau_history = s->device.tau_history + frame};
     for (int i = 0; i < s->set->n; i++) {
         in.z[i] = s->z[i];
         in.history[i] = s->history[i];
-        in.valid[i] = b->valid[i] + first_of(s, shard) * s->frames;
+        in.valid[i] = b->valid[i] + frame;
     }
     return model_forward(s->model, &in, e);
 }
 
 static int loss_shard(struct step *s, const struct batch *b, int64_t shard, struct err *e) {
-    struct model_target t = {.tau = s->tau};
-    int64_t first = first_of(s, shard);
+    int64_t frame = first_of(s, shard) * s->frames;
+    struct model_target t = {.tau = s->device.tau + frame * s->set->n, .scale = s->device.scale};
     for (int i = 0; i < s->set->n; i++) {
-        const struct modality_spec *spec = &s->set->spec[i];
         t.x[i] = frames_of(s, b, shard, i);
-        t.active[i] = s->levels.active + (i * b->count + first) * s->frames;
-        t.scale[i] = s->counts[i] > 0 ? spec->loss_weight / (double)s->counts[i] : 0;
+        t.active[i] = s->device.active + i * b->count * s->frames + frame;
     }
-    return model_loss(s->model, &t, s->shard_losses + (shard - s->lo) * s->set->n, e);
+    return model_loss(s->model, &t, own_losses(s) + (shard - s->lo) * s->set->n, e);
 }
 
 static int backward_shard(struct step *s, int64_t shard, struct err *e) {
@@ -235,15 +239,9 @@ static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64
 
 // ---- over all ranks
 
-static size_t loss_bytes(const struct step *s) {
-    return (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double);
-}
-
-static int clear_sums(struct step *s, struct err *e) {
+static int clear_gradients(struct step *s, struct err *e) {
     struct device *d = s->rank->device;
-    memset(s->squares, 0, (size_t)s->n_told * sizeof *s->squares);
-    int rc = d->vtable->zero(d, s->shard_losses, loss_bytes(s), e);
-    if (rc || s->exact) return rc;
+    if (s->exact) return 0;
     return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
 }
 
@@ -258,28 +256,40 @@ static int reduce_gradients(struct step *s, float **own, struct err *e) {
     return rc ? rc : coll_wait(s->rank->coll, op, e);
 }
 
-// Own shards' losses from the device; one that the fault injection made a NaN stays one.
-static int fetch_losses(struct step *s, struct err *e) {
-    struct device *d = s->rank->device;
-    double *own = s->losses + s->lo * s->set->n;
-    bool injected = isnan(own[0]);
-    int rc = d->vtable->copy_out(d, own, s->shard_losses, loss_bytes(s), e);
-    if (injected) own[0] = NAN;
-    return rc;
+static int poison(struct step *s, struct err *e) {
+    const double bad = NAN;
+    if (!s->poisoned) return 0;
+    s->poisoned = false;
+    return s->rank->device->vtable->copy_in(s->rank->device, own_losses(s), &bad, sizeof bad, e);
 }
 
-static int tell(struct step *s, const float *own, int64_t *nonfinite, struct err *e) {
-    int64_t bad = 0;
-    int rc = optim_squares(s->optim, own, s->squares, &bad, e);
-    if (!rc) rc = fetch_losses(s, e);
-    if (rc) return rc;
-    int last = s->n_told - 1;
-    memcpy(s->told, s->squares, (size_t)last * sizeof *s->told);
-    s->told[last] = bad;
-    rc = coll_sum_i64(s->rank->coll, "losses and norms", s->told, s->n_told, e);
-    memcpy(s->squares, s->told, (size_t)last * sizeof *s->told);
-    *nonfinite = s->told[last];
-    return rc;
+// What all ranks know of their gradients and losses goes to all, and is judged where the update will read it:
+// no rank waits to be told.
+static int judge(struct step *s, const float *own, struct err *e) {
+    struct device *d = s->rank->device;
+    const struct config *c = s->config;
+    double *squares = s->told + s->told_at[s->rank->number] / 2;
+    int lo, hi;
+    optim_owned(s->optim, &lo, &hi);
+    int rc = optim_squares(s->optim, own, squares, (int64_t *)(void *)(squares + hi - lo), e);
+    if (!rc) rc = poison(s, e);
+    struct coll_op *op = NULL;
+    if (!rc)
+        rc = coll_all_gather(s->rank->coll, &op, "losses and norms", (float *)(void *)s->told, s->told_at, e);
+    if (!rc) rc = coll_wait(s->rank->coll, op, e);
+    struct op_judge_args a = {.told = s->told,
+                              .at = s->judge_at,
+                              .squares = s->n_clipped,
+                              .counts = model_params(s->model)->n,
+                              .senses = s->set->n,
+                              .shards = (int32_t)c->comm_shards,
+                              .frames = s->device.frames,
+                              .weight = s->device.weight,
+                              .clip = c->optim_clip,
+                              .spike = c->train_spike,
+                              .update = s->device.update,
+                              .verdict = s->verdict};
+    return rc ? rc : d->ops->judge(d, &a, e);
 }
 
 // Shards in order, so that the sum does not depend on who had them.
@@ -314,16 +324,33 @@ static void find_suspects(const struct step *s, int64_t number, struct step_repo
     out->suspects = (last - first + 1) * micro;
 }
 
-// Sums over all ranks are judged, so all ranks come to the same end.
-static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
-                 struct err *e) {
-    bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
-    bool spike = sound && s->config->train_spike > 0 && out->grad_norm > s->config->train_spike;
-    out->skipped = !sound || spike;
+// Losses and verdict, when all is queued: the one thing that the host waits for. All ranks hear the same.
+static int hear(struct step *s, struct step_report *out, struct op_verdict *verdict, struct err *e) {
+    struct device *d = s->rank->device;
+    int rc = d->vtable->copy_out(d, s->host_told, s->told, s->told_bytes, e);
+    if (rc) return rc;
+    for (int r = 0; r < s->rank->world; r++) {
+        int64_t lo, hi;
+        grid_split(s->config->comm_shards, s->rank->world, r, &lo, &hi);
+        int64_t n = (hi - lo) * s->set->n;
+        memcpy(s->losses + lo * s->set->n, s->host_told + s->told_at[r + 1] / 2 - n,
+               (size_t)n * sizeof(double));
+    }
+    memcpy(verdict, (char *)s->host_told + s->told_bytes - sizeof *verdict, sizeof *verdict);
+    sum_losses(s, out);
+    out->grad_norm = verdict->norm;
+    out->skipped = verdict->skip != 0;
+    return 0;
+}
+
+// A step that was skipped stops the training, or is reported.
+static int report(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
+                  struct err *e) {
     if (!out->skipped) return 0;
     find_suspects(s, number, out);
     if (s->config->train_on_nan != ON_NAN_STOP) return 0;
-    const char *what = spike                 ? "the gradient's norm is above train.spike"
+    bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
+    const char *what = sound                 ? "the gradient's norm is above train.spike"
                        : isfinite(out->loss) ? "the gradient is not finite"
                                              : "the loss is not finite";
     return err_set(
@@ -336,52 +363,57 @@ static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct
 }
 
 // The copy that products read: the update has brought the own part along, others' follow here. A step that
-// was skipped rounds all of it anew, as a resume after that step does.
-static int refresh(struct step *s, int64_t number, bool skipped, struct err *e) {
-    struct op_rounding how = optim_rounding(s->config);
+// was skipped rounds all of it anew too, as a resume after that step does.
+static int refresh(struct step *s, struct err *e) {
+    const struct op_rounding how = optim_rounding(s->config);
+    const struct op_update *now = s->device.update;
     int64_t all = model_params(s->model)->elems, lo = optim_offsets(s->optim)[s->rank->number],
             hi = optim_offsets(s->optim)[s->rank->number + 1];
-    if (skipped) return model_round(s->model, &how, number + 1, 0, all, e);
-    int rc = model_round(s->model, &how, number + 1, 0, lo, e);
-    return rc ? rc : model_round(s->model, &how, number + 1, hi, all, e);
+    int rc = model_round(s->model, &how, 0, now, 0, lo, e);
+    return rc ? rc : model_round(s->model, &how, 0, now, hi, all, e);
 }
 
-static int gather_weights(struct step *s, int64_t number, bool skipped, struct err *e) {
+static int gather_weights(struct step *s, struct err *e) {
     struct coll_op *op = NULL;
     int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
                              optim_offsets(s->optim), e);
     if (!rc) rc = coll_wait(s->rank->coll, op, e);
-    return rc ? rc : refresh(s, number, skipped, e);
+    return rc ? rc : refresh(s, e);
 }
 
-static int update(struct step *s, const float *own, int64_t number, struct step_report *out, struct err *e) {
-    out->rate = schedule_rate(s->config, number);
-    if (out->skipped) return 0;
-    return optim_update(s->optim, model_weights(s->model), model_low(s->model), own, out->rate,
-                        out->grad_norm, number + 1, e);
-}
-
-int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
-             struct step_report *out, struct err *e) {
-    s->lap_at = clock_seconds();
+// Forward, backward, sums, verdict and update of one step, queued one behind another.
+static int queue_step(struct step *s, const struct batch *batch, int64_t number, struct step_report *out,
+                      struct err *e) {
     float *own = NULL;
-    int64_t nonfinite = 0;
-    int rc = clear_sums(s, e);
-    if (!rc) rc = agree(s, batch, votes, e);
+    int rc = clear_gradients(s, e);
     for (int64_t shard = s->lo; !rc && shard < s->hi; shard++)
         rc = run_shard(s, batch, shard, number, out, e);
     enter(s, number, PHASE_COLLECTIVE);
     if (!rc) rc = reduce_gradients(s, &own, e);
-    if (!rc) rc = tell(s, own, &nonfinite, e);
+    if (!rc) rc = judge(s, own, e);
     lap(s, out, STEP_REDUCE);
-    if (rc) return rc;
-    sum_losses(s, out);
-    out->grad_norm = optim_norm(s->optim, s->squares);
     enter(s, number, PHASE_OPTIMISER);
-    rc = judge(s, number, nonfinite, out, e);
-    if (!rc) rc = update(s, own, number, out, e);
+    if (!rc)
+        rc = optim_update(s->optim, model_weights(s->model), model_low(s->model), own, s->device.update, e);
     lap(s, out, STEP_UPDATE);
-    if (!rc) rc = gather_weights(s, number, out->skipped, e);
+    if (!rc) rc = gather_weights(s, e);
     lap(s, out, STEP_GATHER);
     return rc;
+}
+
+int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
+             struct step_report *out, struct err *e) {
+    struct op_verdict verdict = {0};
+    s->lap_at = clock_seconds();
+    s->poisoned = false;
+    out->rate = schedule_rate(s->config, number);
+    int rc = agree(s, batch, votes, e);
+    if (!rc) {
+        fill_numbers(s, batch, number, out->rate);
+        rc = bring_in(s, batch, e);
+    }
+    if (!rc) rc = queue_step(s, batch, number, out, e);
+    if (!rc) rc = hear(s, out, &verdict, e);
+    lap(s, out, STEP_GATHER);
+    return rc ? rc : report(s, number, verdict.nonfinite, out, e);
 }

@@ -9,11 +9,16 @@
 enum step_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
 enum step_on_nan { ON_NAN_STOP };               // of train.on_nan
 
-// Noise levels of all of this rank's sequences, on the host. S sequences, F frames, M modalities.
-struct step_levels {
+// What a step's work reads beside frames and weights: one block that the host fills before anything is
+// queued. S sequences of this rank, F frames, M modalities.
+struct step_numbers {
+    struct op_update *update;
+    double *frames, *weight;         // [M] active frames of the whole global batch; the loss weights
+    float *scale;                    // [M] weight / frames
     float *tau, *past, *tau_history; // [S, F, M], [S, F], [S, F]
     float *hide, *active;            // [M, S], [M, S, F]
     uint64_t *sample;                // [S] global sample numbers
+    unsigned char *valid;            // [M, S, F]
 };
 
 struct step {
@@ -26,21 +31,27 @@ struct step {
     int64_t micro, frames; // sequences of a shard, frames of a sequence
     int64_t lo, hi;        // this rank's shards
 
-    struct arena arena;                                         // one shard's inputs on the device
+    struct arena arena;                                         // on the device
     float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX]; // [micro, F, E]
-    float *x[OPS_MODALITIES_MAX];    // [micro, F, E]: a copy on a device with memory of its own, else NULL
-    double *shard_losses;            // on the device: [own shards, M]
-    float *tau, *tau_history, *past; // [micro, F, M], [micro, F], [micro, F]
-    float *grads;                    // sums: the own segment (exact), or all tensors (fast)
-    struct exact *exact;             // NULL with comm.reduce fast
-    struct step_levels levels;
+    float *x[OPS_MODALITIES_MAX]; // [S, F, E]: the batch on a device with memory of its own, else NULL
+    float *grads;                 // sums: the own segment (exact), or all tensors (fast)
+    struct exact *exact;          // NULL with comm.reduce fast
+    struct step_numbers host, device;
+    void *host_block, *device_block; // of these; the same one where device memory is the host's
+    size_t block_bytes;
     int64_t counts[OPS_MODALITIES_MAX]; // active frames of the whole global batch
 
-    // What ranks tell each other after the backward. Doubles travel as their bits: each has one owner and
-    // zeros elsewhere, so the integer sum is that very double.
-    double *squares, *losses; // [tensors], [shards, M]; both lie in `told`
-    int64_t *told;
-    int n_told, n_squares;
+    // What ranks tell each other after the backward, rank by rank: [own tensors] sums of squares, as many
+    // counts of bad numbers (int64_t), [own shards, M] losses; behind them the verdict. In device memory: it
+    // is judged there.
+    double *told, *host_told; // host_told: the host's copy
+    int64_t *told_at;         // [world + 1]: where a rank's part starts, in floats
+    size_t told_bytes;        // with the verdict
+    struct op_verdict *verdict;
+    int32_t *judge_at; // device: op_judge_args.at
+    int n_clipped;     // tensors whose squares count for the norm
+    double *losses;    // [shards, M], host: of the last step
+    bool poisoned;     // a rehearsed NaN is due
     double lap_at;
 };
 

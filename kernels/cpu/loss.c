@@ -34,7 +34,7 @@ static void loss_task(void *arg, int64_t frame) {
     int64_t line = (int64_t)g->patch * g->channels, elems = (int64_t)g->height * g->width * g->channels;
     bool active = a->active[frame] != 0;
     float w = loss_weight(a->weighting, tensor_f32(&a->tau)[frame * a->tau_stride]);
-    float slope = a->scale * w * 2.0f / (float)elems;
+    float slope = *a->scale * w * 2.0f / (float)elems;
     double total = 0;
     for (int32_t t = 0; t < n; t++) {
         const float *pred = cpu_row(&a->pred, frame * n + t);
@@ -63,7 +63,7 @@ int CPU_FN(loss)(struct device *d, const struct op_loss_args *a, struct err *e) 
             value = (int64_t)g->patch * g->patch * g->channels;
     CPU_REQUIRE(cpu_is_rows(&a->target, frames, elems) && cpu_is_rows(&a->pred, frames * n, value));
     CPU_REQUIRE(a->dpred.data == NULL || cpu_is_rows(&a->dpred, frames * n, value));
-    CPU_REQUIRE(a->active != NULL && a->tau.data != NULL && a->loss_sum != NULL);
+    CPU_REQUIRE(a->active != NULL && a->tau.data != NULL && a->loss_sum != NULL && a->scale != NULL);
     CPU_REQUIRE(a->weighting >= 0 && a->weighting <= 2);
     struct loss_job job = {.a = a};
     int rc = cpu_scratch(d, (void **)&job.frame, (size_t)frames * sizeof(double), e);

@@ -98,5 +98,9 @@ int CPU_FN(noise)(struct device *d, const struct op_noise_args *a, struct err *e
     if (n == 0) return 0;
     struct noise_job job = {a, n / a->frames, cpu_blocks(n, NOISE_TASK)};
     cpu_run(d, sequences * job.tasks, noise_task, &job);
+    for (int64_t f = 0; a->valid != NULL && f < sequences * a->frames; f++) {
+        float *to = cpu_row(&a->z, f / a->frames) + f % a->frames * job.per_frame;
+        if (!a->valid[f]) memset(to, 0, (size_t)job.per_frame * sizeof *to);
+    }
     return 0;
 }

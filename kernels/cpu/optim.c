@@ -21,10 +21,9 @@ struct follow {
 };
 
 static struct follow follow_of(const struct tensor *average, const struct tensor *low,
-                               const struct op_rounding *rounding, const struct op_update_now *now,
+                               const struct op_rounding *rounding, const struct op_update *now,
                                int64_t first) {
-    return (struct follow){tensor_f32(average), low->data,       *rounding,
-                           now->step,           (uint64_t)first, now->average_rest};
+    return (struct follow){tensor_f32(average), low->data, *rounding, now->step, (uint64_t)first, now->rest};
 }
 
 static void lower(const struct follow *f, const float *w, int64_t lo, int64_t hi) {
@@ -49,12 +48,12 @@ SIMD_INLINE void put_weights(const struct follow *f, float *w, int64_t i, int64_
 
 static void adamw_range(const struct op_adamw_args *a, const struct op_adamw_part *p, int64_t lo,
                         int64_t hi) {
-    const struct op_update_now *now = &a->now;
+    const struct op_update *now = a->now;
     float *w = tensor_f32(&a->w), *m = tensor_f32(&a->m), *v = tensor_f32(&a->v) + p->v - p->at;
     const float *g = tensor_f32(&a->g);
     struct follow f = follow_of(&a->average, &a->low, &a->rounding, now, a->first);
     float keep = 1.0f - now->rate * p->weight_decay;
-    for (int64_t i = lo; i < hi; i += VW) {
+    for (int64_t i = lo; i < hi && !now->skip; i += VW) {
         int64_t left = hi - i;
         vf grad = vf_load_n(g + i, left) * now->grad_scale;
         vf m1 = vf_load_n(m + i, left) * a->beta1 + grad * (1.0f - a->beta1);
@@ -87,7 +86,7 @@ int CPU_FN(adamw)(struct device *d, const struct op_adamw_args *a, struct err *e
     CPU_REQUIRE(a->w.rank == 1 && cpu_is_vector(&a->w, n) && cpu_is_vector(&a->g, n) &&
                 cpu_is_vector(&a->m, n));
     CPU_REQUIRE(cpu_is_vector(&a->v, room) && can_follow(&a->average, &a->low, n));
-    CPU_REQUIRE(a->now.step >= 1 && a->first % ROUNDING_GROUP == 0);
+    CPU_REQUIRE(a->now != NULL && a->now->step >= 1 && a->first % ROUNDING_GROUP == 0);
     for (int i = 0; i < a->parts; i++) {
         const struct op_adamw_part *p = &a->part[i];
         CPU_REQUIRE(p->at >= 0 && p->v >= 0 && p->n >= 0 && p->at + p->n <= n && p->v + p->n <= room);
@@ -102,7 +101,7 @@ int CPU_FN(adamw)(struct device *d, const struct op_adamw_args *a, struct err *e
 static void ema_task(void *arg, int64_t task) {
     const struct op_ema_args *a = arg;
     int64_t n = tensor_elems(&a->w), end = cpu_min(n, (task + 1) * OPTIM_BLOCK);
-    float *average = tensor_f32(&a->average), rest = 1.0f - a->decay;
+    float *average = tensor_f32(&a->average), rest = a->now != NULL ? a->now->rest : 1;
     const float *w = tensor_f32(&a->w);
     for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
         vf v = vf_load_n(average + i, end - i);
@@ -114,6 +113,7 @@ int CPU_FN(ema)(struct device *d, const struct op_ema_args *a, struct err *e) {
     int64_t n = tensor_elems(&a->w);
     CPU_REQUIRE(cpu_is_vector(&a->w, n) && cpu_is_vector(&a->average, n));
     struct op_ema_args job = *a;
+    if (a->now != NULL && a->now->skip) return 0;
     cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), ema_task, &job);
     return 0;
 }
@@ -225,11 +225,11 @@ static void muon_polynomial_task(void *arg, int64_t row) {
 
 static void muon_apply_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    const struct op_update_now *now = &u->a->now;
+    const struct op_update *now = u->a->now;
     float *w = tensor_f32(&u->a->w), keep = 1.0f - now->rate * u->a->weight_decay;
     struct follow f = follow_of(&u->a->average, &u->a->low, &u->a->rounding, now, u->a->first);
     int64_t lo = task * OPTIM_BLOCK, end = cpu_min(u->rows * u->cols, lo + OPTIM_BLOCK);
-    for (int64_t i = lo; i < end; i += VW) {
+    for (int64_t i = lo; i < end && !now->skip; i += VW) {
         vf step = vf_load_n(u->x + i, end - i) * u->scale;
         put_weights(&f, w, i, end - i, vf_load_n(w + i, end - i) * keep - step);
     }
@@ -268,29 +268,35 @@ static int muon_iterate(struct device *d, struct muon *u, struct err *e) {
     return rc;
 }
 
+// x = the orthogonalised momentum.
+static int muon_direction(struct device *d, struct muon *u, struct err *e) {
+    int64_t n = u->rows * u->cols, blocks = cpu_blocks(n, OPTIM_BLOCK);
+    struct squares norm;
+    cpu_run(d, blocks, muon_momentum_task, u);
+    int rc = sum_squares(d, u->x, n, &norm, e);
+    if (rc != 0) return rc;
+    u->scale = (float)(1 / (sqrt(norm.sum) + 1e-7));
+    cpu_run(d, blocks, muon_scale_task, u);
+    for (int i = 0; rc == 0 && i < 5; i++) rc = muon_iterate(d, u, e);
+    return rc;
+}
+
 int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) {
-    int64_t rows = a->w.shape[0], cols = a->w.shape[1], n = rows * cols, blocks = cpu_blocks(n, OPTIM_BLOCK);
+    int64_t rows = a->w.shape[0], cols = a->w.shape[1], n = rows * cols;
     CPU_REQUIRE(cpu_is_rows(&a->w, rows, cols) && cpu_is_rows(&a->g, rows, cols) &&
                 cpu_is_rows(&a->m, rows, cols));
     CPU_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CPU_REQUIRE(can_follow(&a->average, &a->low, n));
     CPU_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
+    CPU_REQUIRE(a->now != NULL);
     struct muon u = {
         .a = a, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
     u.next = u.x + n;
     u.s = u.next + n;
     u.s2 = u.s + u.side * u.side;
-    cpu_run(d, blocks, muon_momentum_task, &u);
-    struct squares norm;
-    int rc = sum_squares(d, u.x, n, &norm, e);
+    int rc = a->now->skip ? 0 : muon_direction(d, &u, e);
     if (rc != 0) return rc;
-    u.scale = (float)(1 / (sqrt(norm.sum) + 1e-7));
-    cpu_run(d, blocks, muon_scale_task, &u);
-    for (int i = 0; i < 5; i++) {
-        rc = muon_iterate(d, &u, e);
-        if (rc != 0) return rc;
-    }
-    u.scale = a->now.rate * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
-    cpu_run(d, blocks, muon_apply_task, &u);
+    u.scale = a->now->rate * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+    cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), muon_apply_task, &u);
     return 0;
 }

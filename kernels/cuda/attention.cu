@@ -249,6 +249,18 @@ static int list_masks(const struct mask *one, const struct mask *const *many, in
     return check_masks(*out, sequences, e);
 }
 
+int attention_views(struct cuda_device *d, const struct mask *one, const struct mask *const *many,
+                    int sequences, const struct mask_view **out, struct err *e) {
+    struct cache_key key = {0, sequences, SM80_ROWS, SM80_COLUMNS, 0};
+    const struct cache_entry *c = NULL;
+    const struct mask **masks = NULL;
+    int rc = list_masks(one, many, sequences, &masks, e);
+    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc == 0) *out = c->view;
+    free(masks);
+    return rc;
+}
+
 static int check_heads(const struct cuda_device *d, int64_t sequences, int heads, int kv_heads, int head_dim,
                        struct err *e) {
     if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0 || sequences < 0 || sequences > 1 << 20)

@@ -127,6 +127,11 @@ static __device__ __forceinline__ void row_bits(const struct mask_interval *inte
     }
 }
 
+// Schedules of a batch's masks on the device, [sequences], made when they are met for the first time; from
+// one mask or one per sequence.
+int attention_views(struct cuda_device *d, const struct mask *one, const struct mask *const *many,
+                    int sequences, const struct mask_view **out, struct err *e);
+
 // The kernels, one launcher each.
 cudaError_t attention_forward_sm80(const struct attention_task *t, int head_dim, cudaStream_t stream);
 cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned,

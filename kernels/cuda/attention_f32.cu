@@ -3,10 +3,8 @@
 // warp per query and head forward and for dq, a warp per key and kv head for dk and dv; every sum runs over
 // the other side in order. o = softmax(q k^T + mask) v; with p = exp(s - lse), D = sum o do: dv = p^T do, ds
 // = p (do v^T - D), dq = ds k, dk = ds^T q. Reads all keys once per query: nothing that should be fast.
-#include <stdlib.h>
-
+#include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/kernel.cuh"
-#include "kernels/cuda/schedule.h"
 
 enum { MOST = 256 / CUDA_WARP, WARPS = CUDA_THREADS / CUDA_WARP }; // numbers of a head that a lane holds
 
@@ -15,8 +13,7 @@ struct f32_task {
     rows_of<const float> q, k, v, o, d_o;
     rows_of<float> out, dq, dk, dv;
     float *lse; // [queries, heads]
-    const struct schedule_row *row;
-    const struct mask_interval *interval;
+    const struct mask_view *view;
     int queries, keys, heads, kv_heads, head_dim;
 };
 
@@ -45,8 +42,8 @@ static __global__ void f32_forward(f32_task t) {
     int kv = head / (t.heads / t.kv_heads) * t.head_dim;
     float q[MOST], x[MOST], o[MOST] = {}, top = -INFINITY, sum = 0;
     take_head(t.q.row(row) + head * t.head_dim, t.head_dim, q);
-    for (int i = t.row[row].first; i < t.row[row].end; i++) {
-        for (int key = t.interval[i].lo; key < t.interval[i].hi; key++) {
+    for (int i = t.view->row[row].first; i < t.view->row[row].end; i++) {
+        for (int key = t.view->interval[i].lo; key < t.view->interval[i].hi; key++) {
             take_head(t.k.row(key) + kv, t.head_dim, x);
             float s = dot_head(q, x), high = fmaxf(top, s), keep = expf(top - high), p = expf(s - high);
             take_head(t.v.row(key) + kv, t.head_dim, x);
@@ -73,8 +70,8 @@ static __global__ void f32_queries(f32_task t) {
     take_head(t.d_o.row(row) + at, t.head_dim, g);
     take_head(t.o.row(row) + at, t.head_dim, x);
     float delta = dot_head(x, g);
-    for (int i = t.row[row].first; i < t.row[row].end; i++) {
-        for (int key = t.interval[i].lo; key < t.interval[i].hi; key++) {
+    for (int i = t.view->row[row].first; i < t.view->row[row].end; i++) {
+        for (int key = t.view->interval[i].lo; key < t.view->interval[i].hi; key++) {
             take_head(t.v.row(key) + kv, t.head_dim, x);
             float dp = dot_head(g, x);
             take_head(t.k.row(key) + kv, t.head_dim, x);
@@ -87,8 +84,8 @@ static __global__ void f32_queries(f32_task t) {
 }
 
 __device__ __forceinline__ bool sees(const f32_task &t, int row, int key) {
-    for (int i = t.row[row].first; i < t.row[row].end; i++)
-        if (t.interval[i].lo <= key && key < t.interval[i].hi) return true;
+    for (int i = t.view->row[row].first; i < t.view->row[row].end; i++)
+        if (t.view->interval[i].lo <= key && key < t.view->interval[i].hi) return true;
     return false;
 }
 
@@ -120,19 +117,6 @@ static __global__ void f32_keys(f32_task t) {
     put_head(t.dv.row(key) + kv * t.head_dim, t.head_dim, dv);
 }
 
-static int stage_mask(struct device *d, const struct mask *m, f32_task *t, struct err *e) {
-    const void *rows = NULL, *intervals = NULL;
-    struct schedule_row *row = (struct schedule_row *)malloc(((size_t)m->queries + 1) * sizeof *row);
-    if (!row) return err_set(e, ERR_MEMORY, "attention: no memory for a mask's rows");
-    schedule_rows(m, row);
-    int rc = cuda_stage(d, &rows, row, (size_t)m->queries * sizeof *row, e);
-    if (!rc) rc = cuda_stage(d, &intervals, m->intervals, (size_t)m->n_intervals * sizeof *m->intervals, e);
-    free(row);
-    t->row = (const struct schedule_row *)rows;
-    t->interval = (const struct mask_interval *)intervals;
-    return rc;
-}
-
 static rows_of<const float> in_rows(const struct tensor *t, int64_t first) {
     rows_of<const float> r = cuda_rows<const float>(t);
     return rows_of<const float>{r.at + first * r.ld, r.ld};
@@ -159,7 +143,8 @@ int cuda_attention_f32(struct device *d, const struct op_attention_args *a, stru
     CUDA_REQUIRE(is_whole(&a->q, &a->k, &a->v, a->sequences, a->heads, a->kv_heads, a->head_dim));
     CUDA_REQUIRE(cuda_is_f32(&a->o, a->q.shape[0], a->q.shape[1]) &&
                  cuda_is_vector(&a->lse, a->q.shape[0] * a->heads));
-    int rc = 0;
+    const struct mask_view *view = NULL;
+    int rc = attention_views(cuda_of(d), a->mask, a->masks, (int)a->sequences, &view, e);
     for (int64_t b = 0; !rc && b < a->sequences; b++) {
         f32_task t = {};
         t.q = in_rows(&a->q, b * sq), t.k = in_rows(&a->k, b * sk), t.v = in_rows(&a->v, b * sk);
@@ -167,8 +152,8 @@ int cuda_attention_f32(struct device *d, const struct op_attention_args *a, stru
         t.lse = tensor_f32(&a->lse) + b * sq * a->heads;
         t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads,
         t.head_dim = a->head_dim;
-        rc = stage_mask(d, a->masks ? a->masks[b] : a->mask, &t, e);
-        if (!rc) rc = CUDA_RUN(d, f32_forward, units(sq, a->heads), CUDA_THREADS, 0, t);
+        t.view = view + b;
+        rc = CUDA_RUN(d, f32_forward, units(sq, a->heads), CUDA_THREADS, 0, t);
     }
     return rc;
 }
@@ -180,7 +165,8 @@ int cuda_attention_backward_f32(struct device *d, const struct op_attention_back
     CUDA_REQUIRE(is_whole(&a->o, &a->k, &a->v, a->sequences, a->heads, a->kv_heads, a->head_dim));
     CUDA_REQUIRE(is_whole(&a->dq, &a->k, &a->v, a->sequences, a->heads, a->kv_heads, a->head_dim));
     CUDA_REQUIRE(cuda_is_vector(&a->lse, a->q.shape[0] * a->heads));
-    int rc = 0;
+    const struct mask_view *view = NULL;
+    int rc = attention_views(cuda_of(d), a->mask, a->masks, (int)a->sequences, &view, e);
     for (int64_t b = 0; !rc && b < a->sequences; b++) {
         f32_task t = {};
         t.q = in_rows(&a->q, b * sq), t.k = in_rows(&a->k, b * sk), t.v = in_rows(&a->v, b * sk);
@@ -189,8 +175,8 @@ int cuda_attention_backward_f32(struct device *d, const struct op_attention_back
         t.lse = tensor_f32(&a->lse) + b * sq * a->heads;
         t.queries = (int)sq, t.keys = (int)sk, t.heads = a->heads, t.kv_heads = a->kv_heads,
         t.head_dim = a->head_dim;
-        rc = stage_mask(d, a->masks ? a->masks[b] : a->mask, &t, e);
-        if (!rc) rc = CUDA_RUN(d, f32_queries, units(sq, a->heads), CUDA_THREADS, 0, t);
+        t.view = view + b;
+        rc = CUDA_RUN(d, f32_queries, units(sq, a->heads), CUDA_THREADS, 0, t);
         if (!rc) rc = CUDA_RUN(d, f32_keys, units(sk, a->kv_heads), CUDA_THREADS, 0, t);
     }
     return rc;

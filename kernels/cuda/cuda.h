@@ -16,7 +16,7 @@ struct attention_cache; // tile schedules on the device, attention.cu's
 struct gemm_cache;      // cuBLASLt's handle, workspace and chosen algorithms, gemm.cu's
 
 // Pinned host memory that copies go through, in halves: one fills while the other's copy runs.
-enum { STAGE_BYTES = 8 << 20, RING_BYTES = 1 << 20, CUDA_HALVES = 2 };
+enum { STAGE_BYTES = 8 << 20, CUDA_HALVES = 2 };
 struct cuda_pinned {
     char *host;
     cudaEvent_t free[CUDA_HALVES]; // the last copy out of that half has ended
@@ -38,8 +38,6 @@ struct cuda_device {
     void *scratch;
     size_t scratch_bytes;
     struct cuda_pinned stage; // of copy_in and copy_out
-    struct cuda_pinned ring;  // of the ops' small host arrays
-    char *ring_device;        // RING_BYTES of device memory under it
 };
 
 static inline struct cuda_device *cuda_of(struct device *d) {
@@ -51,9 +49,6 @@ int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
 // The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
 // Ops run in order on one stream, so each may use all of it.
 int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
-// A small host array (at most RING_BYTES / 2) on the device, valid for what is queued before the ring comes
-// round: for the op at hand.
-int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) ERR_CHECK;
 
 extern "C" {
 #define OP(name, doc) int cuda_##name(struct device *d, const struct op_##name##_args *a, struct err *e);

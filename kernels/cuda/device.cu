@@ -156,8 +156,6 @@ static void gpu_close(struct device *d) {
     cuda_attention_close(d);
     cuda_gemm_close(c);
     close_pinned(&c->stage);
-    close_pinned(&c->ring);
-    if (c->ring_device) (void)cudaFree(c->ring_device);
     if (c->result) (void)cudaFree(c->result);
     if (c->scratch) (void)cudaFree(c->scratch);
     if (c->stream) (void)cudaStreamDestroy(c->stream);
@@ -179,25 +177,6 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
     }
     *out = c->scratch;
     return 0;
-}
-
-// The ring's device half is written and read in stream order; only its host half waits for an event.
-int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) {
-    struct cuda_device *c = cuda_of(d);
-    const size_t half = RING_BYTES / CUDA_HALVES, whole = (bytes + 255) / 256 * 256;
-    if (whole > half)
-        return err_set(e, ERR_CONFIG,
-                       "%zu bytes of numbers per op are more than the GPU's ring of %zu: lower train.batch",
-                       bytes, half);
-    int rc = c->ring.used + whole > half ? turn_pinned(c, &c->ring, e) : 0;
-    if (rc) return rc;
-    size_t at = (size_t)c->ring.half * half + c->ring.used;
-    memcpy(c->ring.host + at, host, bytes);
-    c->ring.used += whole;
-    *out = c->ring_device + at;
-    return cuda_check(
-        cudaMemcpyAsync(c->ring_device + at, c->ring.host + at, bytes, cudaMemcpyHostToDevice, c->stream),
-        "copy of an op's numbers", e);
 }
 
 // ---- queues of the collectives
@@ -304,8 +283,6 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     if (!rc)
         rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
     if (!rc) rc = open_pinned(&c->stage, STAGE_BYTES, e);
-    if (!rc) rc = open_pinned(&c->ring, RING_BYTES, e);
-    if (!rc) rc = cuda_check(cudaMalloc((void **)&c->ring_device, RING_BYTES), "the ring", e);
     if (!rc) rc = cuda_check(cudaMalloc((void **)&c->result, 2 * sizeof *c->result), "the results", e);
     return rc;
 }

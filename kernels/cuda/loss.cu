@@ -7,7 +7,6 @@
 struct loss_shape {
     struct patch_grid grid;
     int64_t tau_stride;
-    float scale;
     int weighting, tokens, across;
 };
 
@@ -20,12 +19,13 @@ __device__ __forceinline__ float loss_weight(int weighting, float tau) {
 
 template <class T>
 static __global__ void loss_kernel(rows_of<const float> pred, rows_of<const float> target, const float *tau,
-                                   const float *active, rows_of<T> dpred, double *frame_loss, loss_shape s) {
+                                   const float *active, const float *scale, rows_of<T> dpred,
+                                   double *frame_loss, loss_shape s) {
     __shared__ double part[CUDA_THREADS / CUDA_WARP];
     int64_t frame = blockIdx.x;
     int value = s.grid.patch * s.grid.patch * s.grid.channels, elems = s.tokens * value;
     bool on = active[frame] != 0;
-    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]), slope = s.scale * w * 2.0f / (float)elems,
+    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]), slope = *scale * w * 2.0f / (float)elems,
           sum = 0;
     for (int i = (int)threadIdx.x; i < elems; i += (int)blockDim.x) {
         int token = i / value, k = i % value, line = s.grid.patch * s.grid.channels;
@@ -52,20 +52,15 @@ static __global__ void loss_end_kernel(const double *frame_loss, int64_t frames,
 }
 
 template <class T>
-static int run_loss(struct device *d, const struct op_loss_args *a, const float *active, double *frame_loss,
-                    struct err *e) {
+static int run_loss(struct device *d, const struct op_loss_args *a, double *frame_loss, struct err *e) {
     const struct patch_grid *g = &a->grid;
-    loss_shape s = {*g,
-                    a->tau_stride,
-                    a->scale,
-                    a->weighting,
-                    (g->height / g->patch) * (g->width / g->patch),
+    loss_shape s = {*g, a->tau_stride, a->weighting, (g->height / g->patch) * (g->width / g->patch),
                     g->width / g->patch};
     rows_of<T> dpred = a->dpred.data ? cuda_rows<T>(&a->dpred) : rows_of<T>{NULL, 0};
     int64_t frames = a->target.shape[0];
     int rc = CUDA_RUN(d, loss_kernel<T>, frames, CUDA_THREADS, 0, cuda_rows<const float>(&a->pred),
-                      cuda_rows<const float>(&a->target), (const float *)a->tau.data, active, dpred,
-                      frame_loss, s);
+                      cuda_rows<const float>(&a->target), (const float *)a->tau.data, a->active, a->scale,
+                      dpred, frame_loss, s);
     if (rc) return rc;
     return CUDA_RUN(d, loss_end_kernel, 1, CUDA_WARP, 0, (const double *)frame_loss, frames, a->loss_sum);
 }
@@ -79,15 +74,12 @@ int cuda_loss(struct device *d, const struct op_loss_args *a, struct err *e) {
     CUDA_REQUIRE(elems < INT32_MAX && cuda_is_f32(&a->target, frames, elems) &&
                  cuda_is_f32(&a->pred, frames * n, value));
     CUDA_REQUIRE(a->dpred.data == NULL || cuda_is_rows(&a->dpred, frames * n, value));
-    CUDA_REQUIRE(a->active != NULL && a->tau.data != NULL && a->loss_sum != NULL);
+    CUDA_REQUIRE(a->active != NULL && a->scale != NULL && a->tau.data != NULL && a->loss_sum != NULL);
     CUDA_REQUIRE(a->weighting >= 0 && a->weighting <= 2);
     if (frames == 0) return 0;
-    const void *active = NULL;
     void *scratch = NULL;
     int rc = cuda_scratch(d, &scratch, (size_t)frames * sizeof(double), e);
-    if (!rc) rc = cuda_stage(d, &active, a->active, (size_t)frames * sizeof(float), e);
     if (rc) return rc;
-    if (a->dpred.data && a->dpred.dtype == DTYPE_BF16)
-        return run_loss<bf16>(d, a, (const float *)active, (double *)scratch, e);
-    return run_loss<float>(d, a, (const float *)active, (double *)scratch, e);
+    if (a->dpred.data && a->dpred.dtype == DTYPE_BF16) return run_loss<bf16>(d, a, (double *)scratch, e);
+    return run_loss<float>(d, a, (double *)scratch, e);
 }

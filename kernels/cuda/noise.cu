@@ -21,7 +21,8 @@ struct noise_shape {
 };
 
 static __global__ void noise_kernel(rows_of<const float> x, rows_of<float> z, const float *tau,
-                                    const uint64_t *sample, const float *hide, noise_shape s) {
+                                    const uint64_t *sample, const float *hide, const unsigned char *valid,
+                                    noise_shape s) {
     int64_t blocks = (s.n + 3) / 4;
     for (int64_t i = thread_number(); i < s.sequences * blocks; i += thread_count()) {
         int64_t b = i / blocks, first = i % blocks * 4;
@@ -42,8 +43,12 @@ static __global__ void noise_kernel(rows_of<const float> x, rows_of<float> z, co
                 for (int k = 0; k < n; k++) v[k] = from[k];
             }
             for (int k = 0; k < n; k++) {
-                float t = tau[(b * s.frames + (first + k) / s.per_frame) * s.tau_stride];
-                if (t != 1.0f) v[k] = fmaf(v[k], t, eps[k] * (1.0f - t));
+                int64_t frame = b * s.frames + (first + k) / s.per_frame;
+                float t = tau[frame * s.tau_stride];
+                if (valid && !valid[frame])
+                    v[k] = 0;
+                else if (t != 1.0f)
+                    v[k] = fmaf(v[k], t, eps[k] * (1.0f - t));
             }
         }
         if (whole) {
@@ -61,11 +66,7 @@ int cuda_noise(struct device *d, const struct op_noise_args *a, struct err *e) {
                  a->sample != NULL);
     if (s.n == 0 || s.sequences == 0) return 0;
     s.per_frame = s.n / s.frames;
-    const void *sample = NULL, *hide = NULL;
-    int rc = cuda_stage(d, &sample, a->sample, (size_t)s.sequences * sizeof *a->sample, e);
-    if (!rc && a->hide) rc = cuda_stage(d, &hide, a->hide, (size_t)s.sequences * sizeof *a->hide, e);
-    if (rc) return rc;
     return CUDA_RUN(d, noise_kernel, cuda_grid(s.sequences * ((s.n + 3) / 4), CUDA_THREADS), CUDA_THREADS, 0,
                     cuda_rows<const float>(&a->x), cuda_rows<float>(&a->z), (const float *)a->tau.data,
-                    (const uint64_t *)sample, (const float *)hide, s);
+                    a->sample, a->hide, a->valid, s);
 }

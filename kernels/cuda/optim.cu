@@ -36,16 +36,16 @@ __device__ __forceinline__ void put_low(const follow &f, int64_t i, const float 
 
 template <int V>
 __device__ __forceinline__ void put_weights(const follow &f, float *to, int64_t i, const float *w,
-                                            const struct op_update_now &now) {
+                                            const struct op_update *now) {
     store_pack<V>(to + i, w);
     if (f.average) {
-        float v[V];
+        float v[V], rest = now->rest;
         load_pack<V>(f.average + i, v);
 #pragma unroll
-        for (int k = 0; k < V; k++) v[k] = fmaf(w[k] - v[k], now.average_rest, v[k]);
+        for (int k = 0; k < V; k++) v[k] = fmaf(w[k] - v[k], rest, v[k]);
         store_pack<V>(f.average + i, v);
     }
-    if (f.low) put_low<V>(f, i, w, now.step);
+    if (f.low) put_low<V>(f, i, w, now->step);
 }
 
 // A launch's tensors are its argument: nothing is copied to the device, and a graph keeps them.
@@ -56,7 +56,7 @@ struct adamw_walk {
     const float *g;
     struct follow follow;
     float beta1, beta2, eps;
-    struct op_update_now now;
+    const struct op_update *now;
     int parts;
     struct op_adamw_part part[PARTS];
     int64_t first_chunk[PARTS + 1];
@@ -64,18 +64,24 @@ struct adamw_walk {
 
 template <int V>
 __device__ __forceinline__ void adamw_pack(const adamw_walk &k, const op_adamw_part &p, int64_t i) {
-    float w[V], g[V], m[V], v[V], keep = 1.0f - k.now.rate * p.weight_decay;
+    float w[V], g[V], m[V], v[V];
+    const struct op_update now = *k.now;
+    float keep = 1.0f - now.rate * p.weight_decay;
     int64_t at = p.at + i, v_at = p.v + i;
     load_pack<V>(k.w + at, w);
+    if (now.skip) {
+        if (k.follow.low) put_low<V>(k.follow, at, w, now.step);
+        return;
+    }
     load_pack<V>(k.g + at, g);
     load_pack<V>(k.m + at, m);
     load_pack<V>(k.v + v_at, v);
 #pragma unroll
     for (int j = 0; j < V; j++) {
-        g[j] *= k.now.grad_scale;
+        g[j] *= now.grad_scale;
         m[j] = m[j] * k.beta1 + g[j] * (1.0f - k.beta1);
         v[j] = v[j] * k.beta2 + g[j] * g[j] * (1.0f - k.beta2);
-        w[j] = w[j] * keep - m[j] * k.now.step_size / (sqrtf(v[j] * k.now.v_scale) + k.eps);
+        w[j] = w[j] * keep - m[j] * now.step_size / (sqrtf(v[j] * now.v_scale) + k.eps);
     }
     store_pack<V>(k.m + at, m);
     store_pack<V>(k.v + v_at, v);
@@ -125,7 +131,7 @@ static int check_adamw(const struct op_adamw_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_vector(&a->v, room) && can_follow(&a->average, &a->low, n));
     CUDA_REQUIRE(is_aligned(&a->w) && is_aligned(&a->g) && is_aligned(&a->m) && is_aligned(&a->v) &&
                  is_aligned(&a->average) && is_aligned(&a->low));
-    CUDA_REQUIRE(a->now.step >= 1 && a->first % ROUNDING_GROUP == 0);
+    CUDA_REQUIRE(a->now != NULL && a->first % ROUNDING_GROUP == 0);
     for (int i = 0; i < a->parts; i++) {
         const struct op_adamw_part *p = &a->part[i];
         CUDA_REQUIRE(p->at >= 0 && p->v >= 0 && p->n >= 0 && p->at + p->n <= n && p->v + p->n <= room);
@@ -158,7 +164,9 @@ int cuda_adamw(struct device *d, const struct op_adamw_args *a, struct err *e) {
     return rc;
 }
 
-static __global__ void ema_kernel(float *average, const float *w, int64_t n, float rest) {
+static __global__ void ema_kernel(float *average, const float *w, int64_t n, const struct op_update *now) {
+    if (now && now->skip) return;
+    float rest = now ? now->rest : 1.0f;
     for (int64_t i = thread_number(); i < n; i += thread_count())
         average[i] = fmaf(w[i] - average[i], rest, average[i]);
 }
@@ -168,10 +176,12 @@ int cuda_ema(struct device *d, const struct op_ema_args *a, struct err *e) {
     CUDA_REQUIRE(cuda_is_vector(&a->w, n) && cuda_is_vector(&a->average, n));
     if (n == 0) return 0;
     return CUDA_RUN(d, ema_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0, tensor_f32(&a->average),
-                    (const float *)a->w.data, n, 1.0f - a->decay);
+                    (const float *)a->w.data, n, a->now);
 }
 
-static __global__ void momentum_kernel(const float *g, float *m, float *u, int64_t n, float momentum) {
+static __global__ void momentum_kernel(const float *g, float *m, float *u, int64_t n, float momentum,
+                                       const struct op_update *now) {
+    if (now->skip) return;
     for (int64_t i = thread_number(); i < n; i += thread_count()) {
         float now = fmaf(m[i], momentum, g[i]);
         m[i] = now;
@@ -196,15 +206,20 @@ template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, i
 
 struct muon_apply {
     struct follow follow;
-    struct op_update_now now;
+    const struct op_update *now;
     float weight_decay, longer_root; // sqrt(max(rows, cols))
 };
 
 template <class T, int V> static __global__ void apply_kernel(float *w, const T *x, int64_t n, muon_apply k) {
-    float keep = 1.0f - k.now.rate * k.weight_decay, scale = k.now.rate * 0.2f * k.longer_root;
+    float keep = 1.0f - k.now->rate * k.weight_decay, scale = k.now->rate * 0.2f * k.longer_root;
+    bool skip = k.now->skip;
     for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
         float a[V], u[V];
         load_pack<V>(w + i, a);
+        if (skip) {
+            if (k.follow.low) put_low<V>(k.follow, i, a, k.now->step);
+            continue;
+        }
         load_pack<V>(x + i, u);
 #pragma unroll
         for (int j = 0; j < V; j++) a[j] = a[j] * keep - u[j] * scale;
@@ -289,7 +304,7 @@ static int run_muon(struct device *d, const struct op_muon_args *a, struct muon 
     struct op_sum_squares_args squares = {};
     squares.x = tensor_1d(direction, n);
     int rc = CUDA_RUN(d, momentum_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
-                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum);
+                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum, a->now);
     double *norm2 = cuda_of(d)->result;
     squares.sum = norm2;
     squares.nonfinite = (int64_t *)(norm2 + 1);
@@ -308,6 +323,7 @@ int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
     CUDA_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
     CUDA_REQUIRE(can_follow(&a->average, &a->low, rows * cols));
     CUDA_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
+    CUDA_REQUIRE(a->now != NULL);
     struct muon u = lay_muon(a, d->compute);
     return d->compute == DTYPE_BF16 ? run_muon<bf16>(d, a, &u, e) : run_muon<float>(d, a, &u, e);
 }

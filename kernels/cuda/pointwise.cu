@@ -150,7 +150,9 @@ static __global__ void cast_kernel(rows_of<const X> x, rows_of<Y> y, int64_t row
 // fp32 to bf16 at random; `first` is the number of element 0.
 template <int V>
 static __global__ void cast_random_kernel(rows_of<const float> x, rows_of<bf16> y, int64_t rows, int64_t cols,
-                                          struct rng_key key, uint32_t step, int64_t first) {
+                                          struct rng_key key, uint32_t step, const struct op_update *now,
+                                          int64_t first) {
+    if (now) step = now->step;
     for (int64_t i = thread_number() * V; i < rows * cols; i += thread_count() * V) {
         float v[V];
         uint32_t words[4];
@@ -165,7 +167,7 @@ template <int V> static int run_cast_random(struct device *d, const struct op_ca
     int64_t rows = a->x.shape[0], cols = a->x.shape[1];
     return CUDA_RUN(d, cast_random_kernel<V>, cuda_grid(rows * cols / V, CUDA_THREADS), CUDA_THREADS, 0,
                     cuda_rows<const float>(&a->x), cuda_rows<bf16>(&a->y), rows, cols, a->rounding.key,
-                    a->step, a->first);
+                    a->step, a->now, a->first);
 }
 
 template <class X, class Y, int V>

@@ -261,14 +261,18 @@ static void bench_frames(struct bench *b, const struct token_map *map) {
     struct op_cond_features_args cond = {rows_of(B * F, M), tau, rows_of(G, 24 + M), 0};
     row(b, "cond_features", "120x28", SHARDS, 0, 4.0 * G * 28, run_cond_features, &cond);
     double loss_sum = 0;
-    struct op_loss_args loss = {rows_of(ROWS, VALUE), x, tau, 1,    active,
-                                rows_of(ROWS, VALUE), 1, 0,   grid, &loss_sum};
+    const float scale = 1;
+    struct op_loss_args loss = {rows_of(ROWS, VALUE), x,      tau, 1,    active,
+                                rows_of(ROWS, VALUE), &scale, 0,   grid, &loss_sum};
     row(b, "loss", "480x128", SHARDS, 0, 12.0 * ROWS * VALUE, run_loss, &loss);
 }
 
+static const struct op_update numbers_now = {
+    .rate = 1e-6f, .step_size = 1e-5f, .v_scale = 2, .rest = 0.01f, .step = 10, .grad_scale = 1};
+
 static void bench_muon(struct bench *b, double calls, int64_t rows, int64_t cols) {
-    struct op_muon_args a = {.w = rows_of(rows, cols), .g = rows_of(rows, cols), .m = rows_of(rows, cols)};
-    a.now = op_update_now(1e-5f, 1, .9f, .95f, .99f, 10);
+    struct op_muon_args a = {
+        .w = rows_of(rows, cols), .g = rows_of(rows, cols), .m = rows_of(rows, cols), .now = &numbers_now};
     int64_t work = op_muon_work_elems(rows, cols), r = rows < cols ? rows : cols,
             c = rows < cols ? cols : rows;
     a.work = tensor_1d(numbers(work), work);
@@ -282,12 +286,8 @@ static void bench_muon(struct bench *b, double calls, int64_t rows, int64_t cols
 static void bench_optim(struct bench *b) {
     enum { REST = 170000, ALL = 501000 };
     struct op_adamw_part whole = {.n = REST};
-    struct op_adamw_args adamw = {.part = &whole,
-                                  .parts = 1,
-                                  .beta1 = .9f,
-                                  .beta2 = .95f,
-                                  .eps = 1e-8f,
-                                  .now = op_update_now(1e-6f, 1, .9f, .95f, .99f, 10)};
+    struct op_adamw_args adamw = {
+        .part = &whole, .parts = 1, .beta1 = .9f, .beta2 = .95f, .eps = 1e-8f, .now = &numbers_now};
     adamw.w = tensor_1d(numbers(REST), REST);
     adamw.g = tensor_1d(numbers(REST), REST);
     adamw.m = tensor_1d(numbers(REST), REST);
@@ -296,7 +296,7 @@ static void bench_optim(struct bench *b) {
     bench_muon(b, 4 * LAYERS, D, D);
     bench_muon(b, 2 * LAYERS, HIDDEN, D);
     bench_muon(b, LAYERS, D, HIDDEN);
-    struct op_ema_args ema = {tensor_1d(numbers(ALL), ALL), tensor_1d(numbers(ALL), ALL), .99f};
+    struct op_ema_args ema = {tensor_1d(numbers(ALL), ALL), tensor_1d(numbers(ALL), ALL), &numbers_now};
     row(b, "ema", "501000", 1, 0, 12.0 * ALL, run_ema, &ema);
     double sum;
     int64_t bad;

@@ -108,6 +108,8 @@ static int compute(struct dump *d, float *losses, struct err *e) {
         .sequences = d->sequences, .frames = d->frames, .tau = d->tau, .tau_history = d->tau_history};
     struct model_target t = {.tau = d->tau};
     double loss[4] = {0};
+    float scale[4];
+    t.scale = scale;
     for (int i = 0; i < 4; i++) {
         in.z[i] = d->z[i];
         in.history[i] = d->history[i];
@@ -115,13 +117,13 @@ static int compute(struct dump *d, float *losses, struct err *e) {
         t.active[i] = d->active[i];
         double count = 0;
         for (int64_t f = 0; f < d->sequences * d->frames; f++) count += (double)d->active[i][f];
-        t.scale[i] = count > 0 ? d->set.spec[i].loss_weight / count : 0;
+        scale[i] = count > 0 ? (float)(d->set.spec[i].loss_weight / count) : 0;
     }
     int rc = model_reserve(d->model, d->sequences, d->frames, e);
     if (!rc) rc = model_forward(d->model, &in, e);
     if (!rc) rc = model_loss(d->model, &t, loss, e);
     if (!rc) rc = model_backward(d->model, d->grads, e);
-    for (int i = 0; i < 4; i++) losses[i] = (float)(loss[i] * t.scale[i]);
+    for (int i = 0; i < 4; i++) losses[i] = (float)(loss[i] * (double)scale[i]);
     return rc;
 }
 

@@ -39,12 +39,15 @@ void check_noise(struct trial *t) {
     fill_tau(t, a.tau);
     uint64_t *sample = trial_alloc(t, (size_t)sequences * sizeof *sample);
     float *hide = trial_alloc(t, (size_t)sequences * sizeof *hide);
+    unsigned char *valid = trial_alloc(t, (size_t)(sequences * frames));
     for (int64_t b = 0; b < sequences; b++) {
         sample[b] = rng_mix64((uint64_t)b + t->seed);
         hide[b] = (float)trial_below(t, 2);
     }
-    a.sample = sample;
-    a.hide = trial_below(t, 2) ? hide : NULL;
+    for (int64_t f = 0; f < sequences * frames; f++) valid[f] = trial_below(t, 4) > 0;
+    a.sample = trial_device_in(t, sample, (size_t)sequences * sizeof *sample);
+    if (trial_below(t, 2)) a.hide = trial_device_in(t, hide, (size_t)sequences * sizeof *hide);
+    if (trial_below(t, 2)) a.valid = trial_device_in(t, valid, (size_t)(sequences * frames));
     TRIAL_RUN(t, noise, a);
     double *x = trial_double(t, a.x), *z = trial_double(t, a.z);
     for (int64_t i = 0; i < sequences * n; i++) {
@@ -56,11 +59,11 @@ void check_noise(struct trial *t) {
         double r = sqrt(-2 * log((double)rng_unit(w[pair]))),
                angle = 2 * M_PI * (double)rng_unit(w[pair + 1]);
         z[i] = tau * x[i] + (1 - tau) * r * (element % 2 == 0 ? cos(angle) : sin(angle));
-        if (tau == 1 && (a.hide == NULL || hide[b] != 0) &&
-            tensor_f32(&a.z)[b * a.z.stride[0] + element] != (float)x[i]) {
+        bool gone = (a.hide && hide[b] == 0) || (a.valid && !valid[b * frames + element / per_frame]);
+        if (tau == 1 && !gone && tensor_f32(&a.z)[b * a.z.stride[0] + element] != (float)x[i]) {
             trial_fail(t, "tau = 1 did not copy");
         }
-        if (a.hide != NULL && hide[b] == 0) z[i] = 0;
+        if (gone) z[i] = 0;
     }
     trial_compare(t, "z", a.z, z, 4e-6);
 }

@@ -8,6 +8,7 @@
 struct loss_view {
     const struct op_loss_args *a;
     double *pred, *target;
+    const float *active;
     int64_t frames;
 };
 
@@ -32,7 +33,7 @@ static double plain_loss(void *arg) {
     double total = 0;
     for (int64_t f = 0; f < l->frames; f++) {
         double sum = 0;
-        if (l->a->active[f] == 0) continue;
+        if (l->active[f] == 0) continue;
         for (int64_t i = 0; i < elems; i++) {
             int64_t y = i / (g->width * g->channels), x = i / g->channels % g->width;
             double diff = pred_at(l, f, y, x, i % g->channels) - l->target[f * elems + i];
@@ -46,7 +47,7 @@ static double plain_loss(void *arg) {
 
 static double scaled_loss(void *arg) {
     const struct loss_view *l = arg;
-    return (double)l->a->scale * plain_loss(arg);
+    return (double)*l->a->scale * plain_loss(arg);
 }
 
 void check_loss(struct trial *t) {
@@ -56,21 +57,22 @@ void check_loss(struct trial *t) {
                            1 + (int32_t)trial_below(t, 3), patch, 0};
     int64_t n = (int64_t)(g.height / patch) * (g.width / patch),
             elems = (int64_t)g.height * g.width * g.channels;
-    struct op_loss_args a = {
-        .grid = g, .tau_stride = 1 + trial_below(t, 4), .scale = 0.3f, .weighting = t->round % 3};
+    struct op_loss_args a = {.grid = g, .tau_stride = 1 + trial_below(t, 4), .weighting = t->round % 3};
+    const float scale = 0.3f;
+    a.scale = trial_device_in(t, &scale, sizeof scale);
     a.pred = trial_rows(t, TRIAL_IN, frames * n, elems / n);
     a.target = trial_rows(t, TRIAL_IN, frames, elems);
     a.tau = trial_vector(t, TRIAL_IN, frames * a.tau_stride);
     for (int64_t i = 0; i < frames * a.tau_stride; i++) tensor_f32(&a.tau)[i] = (float)trial_unit(t);
     float *active = trial_alloc(t, (size_t)frames * sizeof *active);
     for (int64_t i = 0; i < frames; i++) active[i] = (float)(trial_below(t, 3) > 0);
-    a.active = active;
+    a.active = trial_device_in(t, active, (size_t)frames * sizeof *active);
     trial_refilled(t);
     if (trial_below(t, 4) > 0) a.dpred = trial_low(t, TRIAL_OUT, frames * n, elems / n);
     double before = 7;
     a.loss_sum = trial_device_out(t, &before, sizeof before);
     TRIAL_RUN(t, loss, a);
-    struct loss_view l = {&a, trial_double(t, a.pred), trial_double(t, a.target), frames};
+    struct loss_view l = {&a, trial_double(t, a.pred), trial_double(t, a.target), active, frames};
     double want = before + plain_loss(&l);
     if (!(fabs(*a.loss_sum - want) <= 1e-5 * want)) trial_fail(t, "loss is %g, not %g", *a.loss_sum, want);
     if (a.dpred.data != NULL) trial_gradient(t, "dpred", a.dpred, false, l.pred, scaled_loss, &l, 2e-5);
@@ -140,17 +142,17 @@ static int64_t lay_parts(struct trial *t, struct op_adamw_part *part, int parts,
     return n + 8 * trial_below(t, 2) + 8;
 }
 
-static void expect_adamw(struct trial *t, const struct op_adamw_args *a, const struct op_adamw_part *p,
-                         double step, double *const x[5]) {
-    double b1 = (double)a->beta1, b2 = (double)a->beta2, lr = (double)a->now.rate;
+static void expect_adamw(struct trial *t, const struct op_adamw_args *a, const struct op_update *now,
+                         const struct op_adamw_part *p, double *const x[5]) {
+    double b1 = (double)a->beta1, b2 = (double)a->beta2, lr = (double)now->rate, step = now->step;
     double *w = x[0] + p->at, *g = x[1] + p->at, *m = x[2] + p->at, *v = x[3] + p->v;
     for (int64_t i = 0; i < p->n; i++) {
-        double grad = g[i] * (double)a->now.grad_scale;
+        double grad = g[i] * (double)now->grad_scale;
         m[i] = b1 * m[i] + (1 - b1) * grad;
         v[i] = b2 * v[i] + (1 - b2) * grad * grad;
         double m_hat = m[i] / (1 - pow(b1, step)), v_hat = v[i] / (1 - pow(b2, step));
         w[i] = w[i] * (1 - lr * (double)p->weight_decay) - lr * m_hat / (sqrt(v_hat) + (double)a->eps);
-        if (x[4]) x[4][p->at + i] += (double)a->now.average_rest * (w[i] - x[4][p->at + i]);
+        if (x[4]) x[4][p->at + i] += (double)now->rest * (w[i] - x[4][p->at + i]);
     }
 }
 
@@ -165,7 +167,10 @@ void check_adamw(struct trial *t) {
                               .beta2 = 0.95f,
                               .eps = 1e-8f,
                               .first = 8 * trial_below(t, 99)};
-    a.now = op_update_now(1e-2f, 0.7f, a.beta1, a.beta2, 0.98f, step);
+    struct op_update now = op_update(1e-2f, a.beta1, a.beta2, 0.98f, step);
+    now.grad_scale = 0.7f;
+    now.skip = t->round == 2 || t->round == 5;
+    a.now = trial_device_in(t, &now, sizeof now);
     a.rounding = draw_rounding(t);
     a.w = trial_vector(t, TRIAL_INOUT, n);
     a.g = trial_vector(t, TRIAL_IN, n);
@@ -181,12 +186,12 @@ void check_adamw(struct trial *t) {
     struct bias bias = {0};
     for (int i = 0; i < parts; i++) {
         int64_t at = part[i].at;
-        expect_adamw(t, &a, &part[i], (double)step, x);
+        if (!now.skip) expect_adamw(t, &a, &now, &part[i], x);
         if (!a.low.data) continue;
         struct tensor low = tensor_1d((uint16_t *)a.low.data + at, part[i].n);
         low.dtype = DTYPE_BF16;
-        compare_low(t, low, tensor_1d(tensor_f32(&a.w) + at, part[i].n), &a.rounding, a.now.step,
-                    a.first + at, &bias);
+        compare_low(t, low, tensor_1d(tensor_f32(&a.w) + at, part[i].n), &a.rounding, now.step, a.first + at,
+                    &bias);
     }
     trial_compare(t, "m", a.m, x[2], 4e-6);
     trial_compare(t, "v", a.v, x[3], 4e-6);
@@ -229,7 +234,9 @@ void check_muon(struct trial *t) {
     if (t->round == 2) rows = 256, cols = 96;
     n = rows * cols;
     struct op_muon_args a = {.momentum = 0.95f, .weight_decay = 0.01f, .first = trial_below(t, 99)};
-    a.now = op_update_now(0.02f, 1, 0.9f, 0.95f, 0.98f, 1 + trial_below(t, 1000));
+    struct op_update now = op_update(0.02f, 0.9f, 0.95f, 0.98f, 1 + trial_below(t, 1000));
+    now.skip = t->round == 3;
+    a.now = trial_device_in(t, &now, sizeof now);
     a.rounding = draw_rounding(t);
     if (t->round % 3) a.average = trial_dense(t, TRIAL_INOUT, rows, cols);
     if (t->round % 4) a.low = vector_low(t, n);
@@ -240,33 +247,97 @@ void check_muon(struct trial *t) {
     TRIAL_RUN(t, muon, a);
     double *w = trial_double(t, a.w), *g = trial_double(t, a.g), *m = trial_double(t, a.m);
     double *u = trial_alloc(t, (size_t)n * sizeof *u);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && !now.skip; i++) {
         m[i] = (double)a.momentum * m[i] + g[i];
         u[i] = g[i] + (double)a.momentum * m[i];
     }
-    orthogonalise(t, u, rows, cols);
-    double rate = (double)a.now.rate, scale = rate * 0.2 * sqrt((double)(rows > cols ? rows : cols));
+    if (!now.skip) orthogonalise(t, u, rows, cols);
+    double rate = now.skip ? 0 : (double)now.rate,
+           scale = rate * 0.2 * sqrt((double)(rows > cols ? rows : cols));
     for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - rate * (double)a.weight_decay) - scale * u[i];
     trial_compare(t, "m", a.m, m, 2e-6);
     trial_compare(t, "w", a.w, w, t->low == DTYPE_BF16 ? 3e-2 : 2e-5); // the iteration is in the compute type
     if (a.average.data) {
         double *average = trial_double(t, a.average);
         for (int64_t i = 0; i < n; i++)
-            average[i] += (double)a.now.average_rest * (trial_get(a.w, i) - average[i]);
+            average[i] += (now.skip ? 0 : (double)now.rest) * (trial_get(a.w, i) - average[i]);
         trial_compare(t, "average", a.average, average, 4e-6);
     }
     struct bias bias = {0};
-    if (a.low.data) compare_low(t, a.low, tensor_1d(a.w.data, n), &a.rounding, a.now.step, a.first, &bias);
+    if (a.low.data) compare_low(t, a.low, tensor_1d(a.w.data, n), &a.rounding, now.step, a.first, &bias);
     if (a.rounding.stochastic) check_bias(t, &bias);
+}
+
+struct judged {
+    double told[200];
+    int32_t at[200];
+    double frames[4], weight[4], squares, loss;
+    int64_t bad;
+};
+
+// Numbers in a random order, and what they add up to.
+static void fill_judged(struct trial *t, struct op_judge_args *a, struct judged *j) {
+    int n = a->squares + a->counts + a->senses * a->shards;
+    int first = (int)trial_below(t, 200);
+    for (int i = 0; i < n; i++) j->at[i] = (first + 77 * i) % 200; // 77 and 200 have no common factor
+    for (int i = 0; i < a->squares; i++) j->squares += j->told[j->at[i]] = trial_unit(t);
+    for (int i = a->squares; i < a->squares + a->counts; i++) {
+        int64_t bad = t->round == 5 && i == a->squares ? 3 : 0;
+        memcpy(&j->told[j->at[i]], &bad, sizeof bad);
+        j->bad += bad;
+    }
+    for (int m = 0; m < a->senses; m++) {
+        double sum = 0;
+        j->frames[m] = m == 0 ? 0 : 1 + (double)trial_below(t, 9);
+        j->weight[m] = trial_unit(t);
+        for (int k = 0; k < a->shards; k++)
+            sum += j->told[j->at[a->squares + a->counts + m * a->shards + k]] =
+                t->round == 6 && m == a->senses - 1 && k == 1 ? NAN : trial_unit(t);
+        if (m > 0) j->loss += j->weight[m] * sum / j->frames[m];
+    }
+}
+
+void check_judge(struct trial *t) {
+    struct op_judge_args a = {.senses = 1 + (int32_t)trial_below(t, 4),
+                              .shards = 2 + (int32_t)trial_below(t, 8)};
+    struct judged j = {.bad = 0};
+    a.squares = 1 + (int32_t)trial_below(t, 80);
+    a.counts = 1 + (int32_t)trial_below(t, 80);
+    fill_judged(t, &a, &j);
+    double norm = sqrt(j.squares);
+    a.clip = t->round % 2 == 0 ? 0.5 * norm : 0;
+    a.spike = t->round == 4 ? 0.9 * norm : t->round == 3 ? 1.1 * norm : 0;
+    struct op_update update = {.rate = 3, .step_size = 4, .skip = 7};
+    struct op_verdict verdict = {.norm = -1};
+    a.told = trial_device_in(t, j.told, sizeof j.told);
+    a.at = trial_device_in(t, j.at, sizeof j.at);
+    a.frames = trial_device_in(t, j.frames, sizeof j.frames);
+    a.weight = trial_device_in(t, j.weight, sizeof j.weight);
+    a.update = trial_device_out(t, &update, sizeof update);
+    a.verdict = trial_device_out(t, &verdict, sizeof verdict);
+    TRIAL_RUN(t, judge, a);
+    bool skip = j.bad > 0 || t->round == 4 || !isfinite(j.loss);
+    double scale = a.clip > 0 ? 0.5 * norm / (norm + 1e-6) : 1;
+    if (!(a.verdict->norm == norm) || a.verdict->nonfinite != j.bad || a.verdict->skip != skip)
+        trial_fail(t, "verdict %.17g, %lld bad, skip %lld; not %.17g, %lld, %d", a.verdict->norm,
+                   (long long)a.verdict->nonfinite, (long long)a.verdict->skip, norm, (long long)j.bad, skip);
+    if (a.update->skip != skip || !(fabs((double)a.update->grad_scale - scale) <= 1e-6) ||
+        !(a.update->rate == 3 && a.update->step_size == 4))
+        trial_fail(t, "skip %d, scale %g; not %d, %g", a.update->skip, (double)a.update->grad_scale, skip,
+                   scale);
 }
 
 void check_ema(struct trial *t) {
     int64_t n = trial_size(t, 40000);
-    struct op_ema_args a = {
-        .average = trial_vector(t, TRIAL_INOUT, n), .w = trial_vector(t, TRIAL_IN, n), .decay = 0.98f};
+    const struct op_update now = {.rest = 0.02f, .skip = t->round == 2};
+    struct op_ema_args a = {.average = trial_vector(t, TRIAL_INOUT, n), .w = trial_vector(t, TRIAL_IN, n)};
+    if (t->round != 3) a.now = trial_device_in(t, &now, sizeof now);
     TRIAL_RUN(t, ema, a);
     double *average = trial_double(t, a.average), *w = trial_double(t, a.w);
-    for (int64_t i = 0; i < n; i++) average[i] += (1 - (double)a.decay) * (w[i] - average[i]);
+    for (int64_t i = 0; i < n; i++) {
+        double rest = !a.now ? 1 : now.skip ? 0 : (double)now.rest;
+        average[i] += rest * (w[i] - average[i]);
+    }
     trial_compare(t, "average", a.average, average, 4e-6);
 }
 

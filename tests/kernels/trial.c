@@ -150,6 +150,13 @@ void *trial_device_out(struct trial *t, const void *initial, size_t bytes) {
     return b->at;
 }
 
+void *trial_device_in(struct trial *t, const void *data, size_t bytes) {
+    struct trial_buffer *b = new_buffer(t, TRIAL_IN, bytes);
+    memcpy(b->at, data, bytes);
+    memcpy(b->before, data, bytes);
+    return b->at;
+}
+
 void *trial_alloc(struct trial *t, size_t bytes) {
     struct trial_buffer *b = new_buffer(t, TRIAL_IN, bytes);
     b->host = true;

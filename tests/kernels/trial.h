@@ -54,6 +54,7 @@ double trial_get(struct tensor x, int64_t i);
 void trial_put(struct tensor x, int64_t i, double value);
 // Device memory that the op writes; compared between thread counts like tensors.
 void *trial_device_out(struct trial *t, const void *initial, size_t bytes);
+void *trial_device_in(struct trial *t, const void *data, size_t bytes); // device memory that it reads
 void *trial_alloc(struct trial *t, size_t bytes); // the host's, cleared; freed with the trial
 // The same tensor in double, dense, as it was before the run (or is now, for inputs filled by hand).
 double *trial_double(struct trial *t, struct tensor x);

@@ -28,7 +28,7 @@ struct fixture {
     struct model *model;
     struct model_input in;
     struct model_target target;
-    float *z[4], *history[4], *x[4], *active[4], *tau, *tau_history;
+    float *z[4], *history[4], *x[4], *active[4], *tau, *tau_history, scale[4];
 };
 
 static float *random_floats(int64_t n, double lo, double hi, uint32_t stream) {
@@ -49,8 +49,9 @@ static void fill(struct fixture *f) {
         f->target.x[i] = f->x[i] = random_floats(n, -1, 1, 30 + (uint32_t)i);
         f->target.active[i] = f->active[i] = random_floats(frames, 0, 1, 40 + (uint32_t)i);
         for (int64_t k = 0; k < frames; k++) f->active[i][k] = f->active[i][k] > 0.4f ? 1 : 0;
-        f->target.scale[i] = 0.3 + i;
+        f->scale[i] = 0.25f + (float)i;
     }
+    f->target.scale = f->scale;
     f->in.tau = f->target.tau = f->tau = random_floats(frames * 4, 0, 1, 50);
     f->in.tau_history = f->tau_history = random_floats(frames, 0.5, 1, 51);
 }
@@ -130,7 +131,7 @@ static double loss_of(struct fixture *f) {
     double loss[4] = {0}, sum = 0;
     if (model_forward(f->model, &f->in, &e) || model_loss(f->model, &f->target, loss, &e))
         fail_msg("%s", e.text);
-    for (int i = 0; i < 4; i++) sum += f->target.scale[i] * loss[i];
+    for (int i = 0; i < 4; i++) sum += (double)f->scale[i] * loss[i];
     return sum;
 }
 

@@ -93,24 +93,37 @@ static void shares_are_balanced(void **state) {
     close_fixture(&f);
 }
 
+// The norm over what is clipped, from all ranks' squares.
+static double norm_of(const struct optim *o, const double *squares, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        if (optim_clips(o, i)) sum += squares[i];
+    return sqrt(sum);
+}
+
 static void run_updates(struct fixture *f, int size, float *weights) {
     struct err e = {0};
     struct optim *o[4] = {0};
     for (int r = 0; r < size; r++)
         assert_int_equal(optim_create(&o[r], f->c, &f->params, f->device, size, r, weights, &e), 0);
     double *squares = calloc((size_t)f->params.n, sizeof *squares);
+    int64_t *bad = calloc((size_t)f->params.n, sizeof *bad);
     for (int64_t step = 1; step <= 3; step++) {
-        int64_t bad = 0;
+        struct op_update now = optim_numbers(f->c, 0.01, step);
+        for (int r = 0; r < size; r++) {
+            int lo, hi;
+            optim_owned(o[r], &lo, &hi);
+            const float *own = f->grads + optim_offsets(o[r])[r];
+            assert_int_equal(optim_squares(o[r], own, squares + lo, bad + lo, &e), 0);
+        }
+        now.grad_scale = (float)(1 / norm_of(o[0], squares, f->params.n));
         for (int r = 0; r < size; r++)
-            assert_int_equal(optim_squares(o[r], f->grads + optim_offsets(o[r])[r], squares, &bad, &e), 0);
-        double norm = optim_norm(o[0], squares);
-        for (int r = 0; r < size; r++)
-            assert_int_equal(
-                optim_update(o[r], weights, NULL, f->grads + optim_offsets(o[r])[r], 0.01, norm, step, &e),
-                0);
+            assert_int_equal(optim_update(o[r], weights, NULL, f->grads + optim_offsets(o[r])[r], &now, &e),
+                             0);
     }
     for (int r = 0; r < size; r++) optim_destroy(o[r]);
     free(squares);
+    free(bad);
 }
 
 static void ranks_make_the_same_bits(void **state) {
@@ -141,7 +154,8 @@ static void adamw_follows_its_formula(void **state) {
     float *w = malloc((size_t)f.params.elems * sizeof *w);
     memcpy(w, f.weights, (size_t)f.params.elems * sizeof *w);
     assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, w, &e), 0);
-    assert_int_equal(optim_update(o, w, NULL, f.grads, 0.01, 1e9, 1, &e), 0);
+    const struct op_update now = optim_numbers(f.c, 0.01, 1);
+    assert_int_equal(optim_update(o, w, NULL, f.grads, &now, &e), 0);
     for (int i = 0; i < f.params.n; i++) {
         const struct param *t = &f.params.list[i];
         double decay = t->group == PARAM_MATRIX ? 0.1 : 0;
@@ -162,7 +176,9 @@ static void clipping_scales_the_gradient(void **state) {
     struct err e = {0};
     struct optim *o = NULL;
     assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, f.weights, &e), 0);
-    assert_int_equal(optim_update(o, f.weights, NULL, f.grads, 0, 50, 1, &e), 0);
+    struct op_update now = optim_numbers(f.c, 0, 1);
+    now.grad_scale = 1.0f / 50;
+    assert_int_equal(optim_update(o, f.weights, NULL, f.grads, &now, &e), 0);
     int slot = (int)(params_find(&f.params, "slot") - f.params.list);
     const float *m = optim_state_of(o, slot, OPTIM_M), *g = f.grads + f.params.list[slot].offset;
     for (int k = 0; k < 50; k++) assert_true(fabsf(m[k] - 0.1f * g[k] / 50) <= 1e-6f);
@@ -182,22 +198,51 @@ static void squares_count_what_is_not_finite(void **state) {
     struct err e = {0};
     struct optim *o = NULL;
     double *squares = calloc((size_t)f.params.n, sizeof *squares), want = 0;
-    int64_t bad = 0;
+    int64_t *bad = calloc((size_t)f.params.n, sizeof *bad);
     assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, f.weights, &e), 0);
-    assert_int_equal(optim_squares(o, f.grads, squares, &bad, &e), 0);
-    assert_int_equal(bad, 0);
+    assert_int_equal(optim_squares(o, f.grads, squares, bad, &e), 0);
+    for (int i = 0; i < f.params.n; i++) assert_int_equal(bad[i], 0);
     for (int i = 0; i < f.params.n; i++) {
         const struct param *t = &f.params.list[i];
         if (t->group == PARAM_MATRIX) continue;
         for (int64_t k = 0; k < t->elems; k++) want += pow((double)f.grads[t->offset + k], 2);
     }
-    assert_true(fabs(optim_norm(o, squares) - sqrt(want)) <= 1e-9 * sqrt(want));
+    assert_true(fabs(norm_of(o, squares, f.params.n) - sqrt(want)) <= 1e-9 * sqrt(want));
     f.grads[f.params.list[3].offset + 1] = NAN;
     f.grads[f.params.list[5].offset] = INFINITY;
-    assert_int_equal(optim_squares(o, f.grads, squares, &bad, &e), 0);
-    assert_int_equal(bad, 2);
+    assert_int_equal(optim_squares(o, f.grads, squares, bad, &e), 0);
+    for (int i = 0; i < f.params.n; i++) assert_int_equal(bad[i], i == 3 || i == 5);
     optim_destroy(o);
     free(squares);
+    free(bad);
+    close_fixture(&f);
+}
+
+// Whatever the gradients are: not one bit of weights and state changes.
+static void a_skipped_update_writes_nothing(void **state) {
+    struct fixture f;
+    open_fixture(&f, fake_config("model.layers=1", "optim.ema=0.9"));
+    struct err e = {0};
+    struct optim *o = NULL;
+    size_t bytes = (size_t)f.params.elems * sizeof(float);
+    float *kept = malloc(bytes);
+    struct op_update now = optim_numbers(f.c, 0.01, 1);
+    assert_int_equal(optim_create(&o, f.c, &f.params, f.device, 1, 0, f.weights, &e), 0);
+    now.skip = 1;
+    memcpy(kept, f.weights, bytes);
+    for (int i = 0; i < f.params.n; i++) f.grads[f.params.list[i].offset] = NAN;
+    assert_int_equal(optim_update(o, f.weights, NULL, f.grads, &now, &e), 0);
+    assert_memory_equal(kept, f.weights, bytes);
+    for (int i = 0; i < f.params.n; i++) {
+        const float *m = optim_state_of(o, i, OPTIM_M), *v = optim_state_of(o, i, OPTIM_V);
+        const float *average = optim_state_of(o, i, OPTIM_AVERAGE);
+        for (int64_t k = 0; k < f.params.list[i].elems; k++) {
+            assert_true(m[k] == 0 && (!v || v[k] == 0));
+            assert_true(average[k] == kept[f.params.list[i].offset + k]);
+        }
+    }
+    optim_destroy(o);
+    free(kept);
     close_fixture(&f);
 }
 
@@ -209,6 +254,7 @@ int main(void) {
         cmocka_unit_test(adamw_follows_its_formula),
         cmocka_unit_test(clipping_scales_the_gradient),
         cmocka_unit_test(squares_count_what_is_not_finite),
+        cmocka_unit_test(a_skipped_update_writes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
