@@ -459,25 +459,27 @@ static int count_survivors(const struct supervisor *s, bool bury) {
     if (job_is_far(s->o->job)) return 0;
     for (int r = 0; r < crew_world(s->crew); r++) {
         const struct crew_rank *rank = crew_rank(s->crew, r);
-        bool guard = proc_alive(rank->guard_pid);
-        bool child = rank->state != CREW_ENDED && proc_alive(rank->pid);
-        // The rank of a guard that vanished is dead by its death signal, what it had started may not be.
-        if (rank->state == CREW_LOST && rank->pid > 0) kill(-rank->pid, SIGKILL);
+        bool guard = proc_alive(rank->guard_pid), ended = rank->state == CREW_ENDED;
         if (guard && bury) kill(rank->guard_pid, SIGKILL);
-        if (child && bury) kill(rank->pid, SIGKILL);
-        n += guard + child;
+        // A rank without its guard is dead by its death signal; what it had started may not be.
+        if (!ended && rank->pid > 0 && (bury || !guard)) kill(-rank->pid, SIGKILL);
+        n += guard + (!ended && proc_alive(rank->pid));
     }
     return n;
 }
 
 static void tear_down(struct supervisor *s, bool orderly) {
+    struct err ignored = {0};
     crew_tell_all(s->crew, orderly ? WIRE_BYE : WIRE_KILL);
     if (!wait_for_launcher(s, orderly ? FAREWELL_MS : TEARDOWN_MS)) {
         kill(-s->launcher, SIGKILL);
         kill(s->launcher, SIGKILL);
         wait_for_launcher(s, GRAVE_MS);
     }
-    for (int ms = 0; ms < GRAVE_MS && count_survivors(s, ms >= TEARDOWN_MS); ms += 10) {
+    for (int ms = 0; ms < GRAVE_MS; ms += 10) {
+        // A guard's last words: its rank's pid, its end.
+        if (crew_process(s->crew, &ignored)) err_clear(&ignored);
+        if (!count_survivors(s, ms >= TEARDOWN_MS)) break;
         clock_sleep_ms(10);
         reap(s);
     }

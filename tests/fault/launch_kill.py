@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Kills rank, guard, mpirun and supervisor at random moments: no process is left, nothing stays in /dev/shm, the
-supervisor (where it lives) ends with a verdict, and the same command goes on. ORRERY_KILLS: rounds per target."""
+supervisor (where it lives) ends with a verdict, and the same command goes on. ORRERY_KILLS: rounds per target.
+With TARGET SEED: that one kill (kill_campaign.py makes a thousand)."""
 import os
 import pathlib
 import random
@@ -12,32 +13,43 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import (alive, box_folders, config, fake_environment, family, output, settings, wait_dead,  # noqa: E402
                       wait_for, wait_step)
-from orrery_run import check, folder, orrery, start  # noqa: E402
+from orrery_run import check, descendants, folder, orrery, start  # noqa: E402
 
 ROUNDS = int(os.environ.get("ORRERY_KILLS", "3"))
 TARGETS = ("rank", "guard", "mpirun", "supervisor")
 
 
-def one(tmp, rng, target, times):
-    run = f"{tmp}/run"
+def strays(run):
+    """Living processes that were started for this run, wherever they hang now."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"ORRERY_RUN_DIR={run}\0".encode() in (entry / "environ").read_bytes() + b"\0":
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return alive(found)
+
+
+def one(tmp, rng, target):
+    """The time until the last process was gone."""
+    run = f"{os.path.realpath(tmp)}/run"
     ranks = rng.choice([2, 3, 4])
     env = fake_environment(FAKE_STEP_MS=5, FAKE_CHILD=1)
     words = ["run", config(tmp), "-n", ranks, *settings(tmp, steps=100000, launch__attempts=1)]
     child = start(*words, env=env)
-    tree = wait_for(lambda: (lambda f: f if len(f["rank"]) == ranks else None)(family(child.pid)))
+    tree = wait_for(lambda: (lambda f: f if len(f["rank"]) == ranks else None)(family(child.pid)), 60)
     check(tree is not None, f"{ranks} ranks came up")
     time.sleep(rng.uniform(0, 0.3))
     tree = family(child.pid)
-    everybody = [p for pids in tree.values() for p in pids]
-    from orrery_run import descendants
-    everybody = sorted(set(everybody) | {p for p, _ in descendants(child.pid)})
+    everybody = sorted({p for pids in tree.values() for p in pids} | {p for p, _ in descendants(child.pid)})
     victim = rng.choice(tree[target])
     os.kill(victim, signal.SIGKILL)
     others = [p for p in everybody if p != child.pid]
     took = wait_dead(others, 10)
-    check(took is not None, f"{target} {victim} killed: {len(others)} processes gone after {took or -1:.3f} s {alive(others)}")
+    left = sorted(set(alive(others)) | set(strays(run)))
+    check(took is not None and not left, f"{target} {victim} killed: {len(others)} processes gone after {took or -1:.3f} s; survivors: {left}")
     child.wait(20)
-    times.append(took)
     check(wait_for(lambda: not box_folders(run), 5), "nothing of it in /dev/shm")
     if target == "supervisor":
         check(child.returncode == -signal.SIGKILL, "the supervisor was killed")
@@ -50,6 +62,7 @@ def one(tmp, rng, target, times):
         if target != "mpirun":
             check(f"pid {victim}" in text or f"(pid {victim})" in text, "the verdict names the pid")
     child.output.close()
+    return took
 
 
 def goes_on(tmp):
@@ -68,7 +81,27 @@ def killed_supervisor_frees_the_lock(tmp):
     check(len(boxes) == 2, "black boxes are saved")
 
 
+def buried_guard(tmp):
+    """A guard that cannot act any more is buried: what its rank had started goes too."""
+    run = f"{os.path.realpath(tmp)}/run"
+    child = start("run", config(tmp), "-n", 2, *settings(tmp, steps=100000, launch__attempts=1), env=fake_environment(FAKE_CHILD=1))
+    check(wait_step(run, 5), "it runs")
+    tree = family(child.pid)
+    os.kill(tree["guard"][0], signal.SIGSTOP)
+    os.kill(tree["mpirun"][0], signal.SIGKILL)
+    child.wait(20)
+    check(wait_for(lambda: not strays(run), 2), f"a stopped guard: nothing is left {strays(run)}")
+
+
+def only(target, seed):
+    """One kill for the campaign; the last line is its time."""
+    with folder() as tmp:
+        print(one(tmp, random.Random(seed), target))
+
+
 def main():
+    if len(sys.argv) == 3:
+        return only(sys.argv[1], sys.argv[2])
     seed = int(os.environ.get("ORRERY_SEED", time.time_ns() % 1000000))
     print("seed", seed)
     rng = random.Random(seed)
@@ -76,9 +109,10 @@ def main():
     for round_number in range(ROUNDS):
         for target in TARGETS:
             with folder() as tmp:
-                one(tmp, rng, target, times)
-    with folder() as tmp:
-        killed_supervisor_frees_the_lock(tmp)
+                times.append(one(tmp, rng, target))
+    for test in (killed_supervisor_frees_the_lock, buried_guard):
+        with folder() as tmp:
+            test(tmp)
     times.sort()
     print(f"{len(times)} kills; all gone after {times[len(times) // 2]:.3f} s (median), {times[-1]:.3f} s (worst)")
 

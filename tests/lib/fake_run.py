@@ -63,7 +63,7 @@ def family(supervisor):
     for pid, command in descendants(supervisor):
         words = command.split(" ")
         name = pathlib.Path(words[0]).name
-        if name == "fake_rank":
+        if name in ("fake_rank", "orrery-rank"):
             kinds["rank"].append(pid)
         elif name in ("mpirun", "prterun"):  # the one becomes the other in Open MPI 5
             kinds["mpirun"].append(pid)
