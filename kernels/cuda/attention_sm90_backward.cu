@@ -14,9 +14,9 @@
 //
 // Per step at D = 128: 10.5 MFLOP, 1.4 us at the datasheet's 990 TFLOP/s; Q and dO 32 KB in, dq 32 KB added
 // in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32 and the
-// next s 32), p and ds as bf16 32: 224 at the most crowded point, of 232 or 240.
-// Shared memory at D = 128: k, v 64 KB (also dk, dv on their way out), two stages of q, dO 64 KB, ds 32 KB,
-// dq 32 KB.
+// next s 32), p and ds as bf16 32: 224 at the most crowded point, of 240. While the exponentials run, dO v^T
+// is under way; while the slopes run, dv's product is. Shared memory at D = 128: k, v 64 KB (also dk, dv on
+// their way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
