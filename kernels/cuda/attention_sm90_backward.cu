@@ -14,9 +14,9 @@
 //
 // Per step at D = 128: 10.5 MFLOP, 1.4 us at the datasheet's 990 TFLOP/s; Q and dO 32 KB in, dq 32 KB added
 // in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32 and the
-// next s 32), p and ds as bf16 32: 224 at the most crowded point, of 232 or 240.
-// Shared memory at D = 128: k, v 64 KB (also dk, dv on their way out), two stages of q, dO 64 KB, ds 32 KB,
-// dq 32 KB.
+// next s 32), p and ds as bf16 32: 224 at the most crowded point, of 240. While the exponentials run, dO v^T
+// is under way; while the slopes run, dv's product is. Shared memory at D = 128: k, v 64 KB (also dk, dv on
+// their way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
@@ -332,11 +332,12 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 s[4 * j + 2] = exp2_fast(s[4 * j + 2] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 3] = exp2_fast(s[4 * j + 3] * ATTENTION_LOG2E - l.y);
             }
-            uint32_t signs = 0; // of the weights: none is negative
-#pragma unroll
-            for (int i = 0; i < 16; i++) signs |= weights[i] = pack_bf16(s[2 * i], s[2 * i + 1]);
-            done_by_now(base + P::G_FULL + 8 * at, step >> 1 & 1, (signs & 0x80008000u) != 0);
-            wgmma_wait<0>();
+            to_bf16<QUERIES>(weights, s);
+            wgmma_hold(dv); // dv's product is queued behind dp's: it runs while the slopes are worked out
+            wgmma_begin();
+            issue_gradient<D>(dv, weights, g);
+            wgmma_commit();
+            wgmma_wait<1>();
             wgmma_hold(dp);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
@@ -348,10 +349,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 store_pair(shared + ds_at, swizzled<128>(row + 8, j, lane % 4), slopes[2 * j + 1]);
             }
             fence_async();
-            wgmma_hold(dv);
             wgmma_hold(dk);
             wgmma_begin();
-            issue_gradient<D>(dv, weights, g);
             issue_gradient<D>(dk, slopes, q);
             wgmma_commit();
             bar_sync(BAR_BOTH, 256);
