@@ -90,11 +90,11 @@ static int skip(const struct coll_request *q, struct coll_op **op, struct err *e
 }
 
 static int start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
-    enum coll_slip slip = c->slip;
+    enum coll_slip slip = q->verb == VERB_LAUNCHED ? COLL_SLIP_NONE : c->slip;
     const struct coll_request other = {
         .verb = VERB_SUM, .name = "mismatched", .bytes = 8, .values = &c->slip_value, .count = 1};
     *op = NULL;
-    c->slip = COLL_SLIP_NONE;
+    if (q->verb != VERB_LAUNCHED) c->slip = COLL_SLIP_NONE;
     if (c->broken) return err_set(e, ERR_PEER, "%s: not started, an earlier collective failed", q->name);
     if (slip == COLL_SLIP_SKIP) return skip(q, op, e);
     if (slip == COLL_SLIP_MISMATCH) q = &other;
@@ -158,6 +158,57 @@ int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
     else
         c->vtable->release(op, rc == 0);
     if (!rc) tell(c, COLL_ENDS, "", 0, -1, 0);
+    return rc;
+}
+
+static void remember(struct coll *c, struct coll_op *op) {
+    op->next = NULL;
+    if (c->joined)
+        c->last_joined->next = op;
+    else
+        c->joined = op;
+    c->last_joined = op;
+}
+
+int coll_join(struct coll *c, struct coll_op *op, struct err *e) {
+    if (!op || op->skipped || op->staged || c->broken || !c->vtable->join) return coll_wait(c, op, e);
+    int rc = c->vtable->join(c, op, e);
+    if (rc) c->broken = true;
+    if (rc || c->recording)
+        c->vtable->release(op, rc == 0);
+    else
+        remember(c, op);
+    return rc;
+}
+
+int coll_settle(struct coll *c, struct err *e) {
+    int rc = 0;
+    while (c->joined) {
+        struct coll_op *op = c->joined;
+        c->joined = op->next;
+        if (rc)
+            c->vtable->release(op, false);
+        else
+            rc = coll_wait(c, op, e);
+    }
+    return rc;
+}
+
+bool coll_is_queued(const struct coll *c) {
+    return c->vtable->join != NULL;
+}
+
+void coll_record(struct coll *c, bool on) {
+    c->recording = on;
+    if (!on) tell(c, COLL_ENDS, "", 0, -1, 0);
+}
+
+int coll_launched(struct coll *c, const char *name, struct err *e) {
+    struct coll_request q = {.verb = VERB_LAUNCHED, .name = name};
+    struct coll_op *op;
+    if (!c->vtable->join) return 0;
+    int rc = start(c, &q, &op, e);
+    if (!rc) remember(c, op);
     return rc;
 }
 

@@ -74,6 +74,20 @@ int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *
 // fails too.
 int coll_wait(struct coll *c, struct coll_op *op, struct err *e) ERR_CHECK;
 
+// Like coll_wait, but it is the device's queue that waits: the host goes on, and the operation keeps its
+// buffers until coll_settle. Where operations run on the host: coll_wait.
+int coll_join(struct coll *c, struct coll_op *op, struct err *e) ERR_CHECK;
+// Waits, with the deadline, for all that was joined or launched, in order.
+int coll_settle(struct coll *c, struct err *e) ERR_CHECK;
+
+// ---- operations inside recorded work (struct device_graphs): all ranks record the same and launch the same.
+// Do operations run in the device's queues, so that they are recorded with the kernels around them?
+bool coll_is_queued(const struct coll *c);
+// Until it is called again with false, operations are started and joined, but recorded.
+void coll_record(struct coll *c, bool on);
+// Work with recorded operations was launched: coll_settle is to wait for it.
+int coll_launched(struct coll *c, const char *name, struct err *e) ERR_CHECK;
+
 // ---- small and blocking, host memory; integer and bitwise-exact on any number of ranks.
 int coll_barrier(struct coll *c, const char *name, struct err *e) ERR_CHECK;
 int coll_sum_i64(struct coll *c, const char *name, int64_t *v, int n, struct err *e) ERR_CHECK;

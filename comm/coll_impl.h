@@ -15,6 +15,7 @@ enum coll_verb {
     VERB_SUM,
     VERB_MAX,
     VERB_GATHER_ALL,
+    VERB_LAUNCHED, // nothing but a mark behind what the device's queue holds
 };
 
 // The arguments of one operation; which fields count depends on the verb.
@@ -42,8 +43,9 @@ struct coll_request {
 struct coll_op {
     const char *name;
     int64_t seq, bytes;
-    bool skipped; // nothing was started
-    bool staged;  // coll_stage.c's
+    bool skipped;         // nothing was started
+    bool staged;          // coll_stage.c's
+    struct coll_op *next; // joined after this one
 };
 
 struct coll_vtable {
@@ -53,6 +55,8 @@ struct coll_vtable {
     int (*start)(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e);
     // Makes progress; *done when it has ended and its results lie in the request's buffers.
     int (*test)(struct coll *c, struct coll_op *op, bool *done, struct err *e);
+    // The device's queue waits for the operation. NULL: operations run on the host.
+    int (*join)(struct coll *c, struct coll_op *op, struct err *e);
     void (*release)(struct coll_op *op, bool ended);
     void (*close)(struct coll *c, bool abort); // frees c
 };
@@ -62,7 +66,9 @@ struct coll {
     const struct coll_vtable *vtable;
     int rank, size, local_rank, local_size;
     int64_t deadline_ms, seq;
-    bool broken; // an operation failed: the ranks no longer agree on what comes next
+    bool broken;    // an operation failed: the ranks no longer agree on what comes next
+    bool recording; // what is started is recorded
+    struct coll_op *joined, *last_joined;
     struct device *device;
     coll_notify_fn *notify;
     void *notify_arg;

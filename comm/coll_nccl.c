@@ -109,10 +109,11 @@ static int poll_ready(struct nccl_coll *n, const char *name, int64_t deadline_ms
     }
 }
 
-// The operation is in the queue now: what it leaves there is marked.
+// The operation is in the queue now: what it leaves there is marked, unless it is only recorded.
 static int settle(struct nccl_coll *n, struct nccl_op *op, struct err *e) {
     struct device *d = n->base.device;
     n->starting = NULL;
+    if (n->base.recording) return 0;
     return d->vtable->queues->mark(d, n->queue, &op->mark, e);
 }
 
@@ -181,14 +182,23 @@ static int host_start(struct nccl_coll *n, const struct coll_request *q, struct 
     return 0;
 }
 
+static int start_one(struct nccl_coll *n, const struct coll_request *q, struct nccl_op *op, struct err *e) {
+    switch (q->verb) {
+    case VERB_REDUCE_SCATTER:
+    case VERB_ALL_GATHER:
+    case VERB_EXCHANGE: return issue(n, q, op, e);
+    case VERB_LAUNCHED: return n->base.device->vtable->queues->mark(n->base.device, NULL, &op->mark, e);
+    default: return host_start(n, q, op, e);
+    }
+}
+
 static int nccl_start(struct coll *c, const struct coll_request *q, struct coll_op **out, struct err *e) {
     struct nccl_coll *n = nccl_of(c);
-    bool on_device = q->verb == VERB_REDUCE_SCATTER || q->verb == VERB_ALL_GATHER || q->verb == VERB_EXCHANGE;
     struct nccl_op *op = calloc(1, sizeof *op);
     if (!op) return err_set(e, ERR_MEMORY, "%s: no memory for an operation", q->name);
     op->base.name = q->name;
     op->owner = n;
-    int rc = on_device ? issue(n, q, op, e) : host_start(n, q, op, e);
+    int rc = start_one(n, q, op, e);
     if (rc)
         free(op);
     else
@@ -205,6 +215,13 @@ static int nccl_test(struct coll *c, struct coll_op *base, bool *done, struct er
     if (!rc && ready && n->starting == op) rc = settle(n, op, e);
     if (rc || !op->mark) return rc;
     return c->device->vtable->queues->reached(c->device, op->mark, done, e);
+}
+
+// NCCL's own thread may still be putting it into the queue: what follows must come behind it.
+static int nccl_join(struct coll *c, struct coll_op *base, struct err *e) {
+    struct nccl_coll *n = nccl_of(c);
+    int rc = n->starting == (struct nccl_op *)base ? settle_last(n, e) : 0;
+    return rc ? rc : c->device->vtable->queues->join(c->device, n->queue, e);
 }
 
 // The library knows the buffers, not the operation: this may go even when it was given up.
@@ -239,6 +256,7 @@ static const struct coll_vtable nccl_vtable = {
     .device_memory = true,
     .start = nccl_start,
     .test = nccl_test,
+    .join = nccl_join,
     .release = nccl_release,
     .close = nccl_close,
 };

@@ -276,8 +276,8 @@ static int exchange_roots(struct exact *x, struct err *e) {
     for (; started < x->rounds && !rc; started += !rc)
         rc = start_round(x, started, nothing, &ops[started], e);
     for (int i = 0; i < started; i++) {
-        int waited = coll_wait(x->coll, ops[i], e);
-        if (!rc) rc = waited;
+        int joined = coll_join(x->coll, ops[i], e);
+        if (!rc) rc = joined;
     }
     free(nothing);
     return rc;

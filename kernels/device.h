@@ -21,9 +21,22 @@ struct device_queues {
     void (*close)(struct device *d, void *queue);
     // What is put into `queue` from now on waits for what the device's first queue holds now.
     int (*follow)(struct device *d, void *queue, struct err *e);
-    int (*mark)(struct device *d, void *queue, void **mark, struct err *e); // behind all that it holds now
+    // What is put into the first queue from now on waits for what `queue` holds now.
+    int (*join)(struct device *d, void *queue, struct err *e);
+    // Behind all that the queue holds now; NULL: the first one.
+    int (*mark)(struct device *d, void *queue, void **mark, struct err *e);
     int (*reached)(struct device *d, void *mark, bool *yes, struct err *e);
     void (*unmark)(struct device *d, void *mark);
+};
+
+// Work that is recorded once and repeated with one call. Recorded work reads and writes the memory that it
+// was recorded with, and no host memory.
+struct device_graphs {
+    // From begin to end the first queue, and what follows and joins it, records and does not run.
+    int (*begin)(struct device *d, struct err *e);
+    int (*end)(struct device *d, void **graph, struct err *e);
+    int (*launch)(struct device *d, void *graph, struct err *e); // into the first queue
+    void (*release)(struct device *d, void *graph);              // NULL-safe
 };
 
 struct device_vtable {
@@ -40,6 +53,7 @@ struct device_vtable {
     void (*describe)(const struct device *d, struct device_info *out);
     void (*close)(struct device *d);
     const struct device_queues *queues; // NULL: everything is over when a call returns
+    const struct device_graphs *graphs; // NULL: there is nothing to gain
 };
 
 struct device {
@@ -49,6 +63,7 @@ struct device {
     bool host_memory;      // device memory is the host's: pointers go both ways, nothing needs a copy
     enum dtype compute;    // of activations and of the weights that products read; sums are fp32 everywhere
     uint64_t identity;     // the same number only for the same piece of hardware; 0: shared without harm
+    uint64_t generation;   // counts up when memory of the device's own went that recorded work may refer to
 };
 
 struct device_info {

@@ -51,6 +51,7 @@ int step_open(struct step **out, struct rank *r, struct model *m, struct optim *
     s->frames = c->data_frames;
     grid_split(c->comm_shards, r->world, r->number, &s->lo, &s->hi);
     rc = step_memory_take(s, e);
+    if (!rc) rc = step_graph_open(s, e);
     if (rc)
         step_close(s);
     else
@@ -60,19 +61,22 @@ int step_open(struct step **out, struct rank *r, struct model *m, struct optim *
 
 void step_close(struct step *s) {
     if (!s) return;
+    step_graph_close(s);
     step_memory_release(s);
     free(s);
 }
 
-static void lap(struct step *s, struct step_report *out, enum step_part part) {
+static void lap(struct step *s, enum step_part part) {
     double now = clock_seconds();
-    out->seconds[part] += now - s->lap_at;
+    s->out->seconds[part] += now - s->lap_at;
     s->lap_at = now;
 }
 
-static void enter(struct step *s, int64_t number, enum blackbox_phase phase) {
+// A recorded step has entered its phases before.
+static void enter(struct step *s, enum blackbox_phase phase) {
+    if (s->graphs.recording) return;
     blackbox_set_phase(s->rank->box, phase, NULL);
-    enum fault_action action = s->fault ? fault_at(s->fault, number, phase) : FAULT_NONE;
+    enum fault_action action = s->fault ? fault_at(s->fault, s->number, phase) : FAULT_NONE;
     if (action == FAULT_NAN) s->poisoned = true;
     rank_slip(s->rank, action);
 }
@@ -100,16 +104,18 @@ static void draw_sequence(struct step *s, const struct batch *b, int64_t i) {
 }
 
 // Which sequences have what noise, and how many frames count in the whole global batch; the ranks' votes ride
-// along.
+// along, and whether the step is like an earlier one.
 static int agree(struct step *s, const struct batch *b, int64_t *votes, struct err *e) {
-    int64_t sums[OPS_MODALITIES_MAX + STEP_VOTES];
+    int64_t sums[OPS_MODALITIES_MAX + STEP_VOTES + STEP_GRAPH_WORDS];
     memset(s->counts, 0, sizeof s->counts);
     for (int64_t i = 0; i < b->count; i++) draw_sequence(s, b, i);
     memcpy(sums, s->counts, sizeof s->counts);
     memcpy(sums + OPS_MODALITIES_MAX, votes, STEP_VOTES * sizeof *votes);
-    int rc = coll_sum_i64(s->rank->coll, "agree", sums, OPS_MODALITIES_MAX + STEP_VOTES, e);
+    step_graph_say(s, b, sums + OPS_MODALITIES_MAX + STEP_VOTES);
+    int rc = coll_sum_i64(s->rank->coll, "agree", sums, sizeof sums / sizeof *sums, e);
     memcpy(s->counts, sums, sizeof s->counts);
     memcpy(votes, sums + OPS_MODALITIES_MAX, STEP_VOTES * sizeof *votes);
+    if (!rc) step_graph_hear(s, sums + OPS_MODALITIES_MAX + STEP_VOTES);
     return rc;
 }
 
@@ -118,10 +124,10 @@ static int64_t first_of(const struct step *s, int64_t shard) {
     return (shard - s->lo) * s->micro;
 }
 
-static void fill_numbers(struct step *s, const struct batch *b, int64_t number, double rate) {
+static void fill_numbers(struct step *s, const struct batch *b) {
     struct step_numbers *n = &s->host;
     size_t frames = (size_t)(b->count * s->frames);
-    *n->update = optim_numbers(s->config, rate, number + 1);
+    *n->update = optim_numbers(s->config, s->out->rate, s->number + 1);
     for (int i = 0; i < s->set->n; i++) {
         n->frames[i] = (double)s->counts[i];
         n->scale[i] = s->counts[i] > 0 ? (float)(n->weight[i] / n->frames[i]) : 0;
@@ -215,25 +221,31 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
     return model_loss(s->model, &t, own_losses(s) + (shard - s->lo) * s->set->n, e);
 }
 
-static int backward_shard(struct step *s, int64_t shard, struct err *e) {
-    if (!s->exact) return model_backward(s->model, s->grads, e);
-    float *leaf = NULL;
-    int rc = exact_leaf(s->exact, shard, &leaf, e);
-    if (!rc) rc = model_backward(s->model, leaf, e);
-    return rc ? rc : exact_leaf_done(s->exact, shard, e);
+// Work of the shard alone: its gradients are added to s->leaf.
+static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
+    int64_t shard = s->lo + stretch - STRETCH_SHARD;
+    int rc = noise_shard(s, s->batch, shard, e);
+    lap(s, STEP_NOISE);
+    enter(s, PHASE_FORWARD);
+    if (!rc) rc = forward_shard(s, s->batch, shard, e);
+    if (!rc) rc = loss_shard(s, s->batch, shard, e);
+    lap(s, STEP_FORWARD);
+    enter(s, PHASE_BACKWARD);
+    return rc ? rc : model_backward(s->model, s->leaf, e);
 }
 
-static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64_t number,
-                     struct step_report *out, struct err *e) {
-    int rc = noise_shard(s, b, shard, e);
-    lap(s, out, STEP_NOISE);
-    enter(s, number, PHASE_FORWARD);
-    if (!rc) rc = forward_shard(s, b, shard, e);
-    if (!rc) rc = loss_shard(s, b, shard, e);
-    lap(s, out, STEP_FORWARD);
-    enter(s, number, PHASE_BACKWARD);
-    if (!rc) rc = backward_shard(s, shard, e);
-    lap(s, out, STEP_BACKWARD);
+// The exact tree takes the same buffer for the same leaf in each step, so a recorded shard finds its own.
+static int run_shard(struct step *s, int64_t shard, struct err *e) {
+    int rc = 0;
+    s->leaf = s->grads;
+    if (s->exact) rc = exact_leaf(s->exact, shard, &s->leaf, e);
+    if (s->graphs.now) {
+        enter(s, PHASE_FORWARD);
+        enter(s, PHASE_BACKWARD);
+    }
+    if (!rc) rc = step_graph_run(s, STRETCH_SHARD + shard - s->lo, queue_shard, e);
+    if (!rc && s->exact) rc = exact_leaf_done(s->exact, shard, e);
+    lap(s, STEP_BACKWARD);
     return rc;
 }
 
@@ -245,15 +257,15 @@ static int clear_gradients(struct step *s, struct err *e) {
     return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
 }
 
-// Afterwards *own is the sum of this rank's segment.
-static int reduce_gradients(struct step *s, float **own, struct err *e) {
+// Afterwards s->own is the sum of this rank's segment.
+static int reduce_gradients(struct step *s, struct err *e) {
     const int64_t *offset = optim_offsets(s->optim);
-    *own = s->grads;
+    s->own = s->grads;
     if (s->exact) return exact_finish(s->exact, s->grads, e);
-    *own = s->grads + offset[s->rank->number];
+    s->own = s->grads + offset[s->rank->number];
     struct coll_op *op = NULL;
     int rc = coll_reduce_scatter(s->rank->coll, &op, "reduce-scatter gradients", s->grads, offset, e);
-    return rc ? rc : coll_wait(s->rank->coll, op, e);
+    return rc ? rc : coll_join(s->rank->coll, op, e);
 }
 
 static int poison(struct step *s, struct err *e) {
@@ -263,33 +275,45 @@ static int poison(struct step *s, struct err *e) {
     return s->rank->device->vtable->copy_in(s->rank->device, own_losses(s), &bad, sizeof bad, e);
 }
 
-// What all ranks know of their gradients and losses goes to all, and is judged where the update will read it:
-// no rank waits to be told.
-static int judge(struct step *s, const float *own, struct err *e) {
-    struct device *d = s->rank->device;
-    const struct config *c = s->config;
+static int queue_squares(struct step *s, int64_t stretch, struct err *e) {
     double *squares = s->told + s->told_at[s->rank->number] / 2;
     int lo, hi;
     optim_owned(s->optim, &lo, &hi);
-    int rc = optim_squares(s->optim, own, squares, (int64_t *)(void *)(squares + hi - lo), e);
-    if (!rc) rc = poison(s, e);
+    return optim_squares(s->optim, s->own, squares, (int64_t *)(void *)(squares + hi - lo), e);
+}
+
+// What ranks know of their gradients and losses goes to all.
+static int tell(struct step *s, struct err *e) {
     struct coll_op *op = NULL;
+    int rc = step_graph_run(s, STRETCH_SQUARES, queue_squares, e);
+    if (!rc) rc = poison(s, e);
     if (!rc)
         rc = coll_all_gather(s->rank->coll, &op, "losses and norms", (float *)(void *)s->told, s->told_at, e);
-    if (!rc) rc = coll_wait(s->rank->coll, op, e);
+    return rc ? rc : coll_join(s->rank->coll, op, e);
+}
+
+// The step is judged where the update reads the verdict: no rank waits to be told.
+static int judge(struct step *s, struct err *e) {
     struct op_judge_args a = {.told = s->told,
                               .at = s->judge_at,
                               .squares = s->n_clipped,
                               .counts = model_params(s->model)->n,
                               .senses = s->set->n,
-                              .shards = (int32_t)c->comm_shards,
+                              .shards = (int32_t)s->config->comm_shards,
                               .frames = s->device.frames,
                               .weight = s->device.weight,
-                              .clip = c->optim_clip,
-                              .spike = c->train_spike,
+                              .clip = s->config->optim_clip,
+                              .spike = s->config->train_spike,
                               .update = s->device.update,
                               .verdict = s->verdict};
-    return rc ? rc : d->ops->judge(d, &a, e);
+    return s->rank->device->ops->judge(s->rank->device, &a, e);
+}
+
+static int queue_update(struct step *s, int64_t stretch, struct err *e) {
+    int rc = judge(s, e);
+    return rc ? rc
+              : optim_update(s->optim, model_weights(s->model), model_low(s->model), s->own, s->device.update,
+                             e);
 }
 
 // Shards in order, so that the sum does not depend on who had them.
@@ -325,9 +349,10 @@ static void find_suspects(const struct step *s, int64_t number, struct step_repo
 }
 
 // Losses and verdict, when all is queued: the one thing that the host waits for. All ranks hear the same.
-static int hear(struct step *s, struct step_report *out, struct op_verdict *verdict, struct err *e) {
+static int hear(struct step *s, struct op_verdict *verdict, struct err *e) {
     struct device *d = s->rank->device;
-    int rc = d->vtable->copy_out(d, s->host_told, s->told, s->told_bytes, e);
+    int rc = coll_settle(s->rank->coll, e);
+    if (!rc) rc = d->vtable->copy_out(d, s->host_told, s->told, s->told_bytes, e);
     if (rc) return rc;
     for (int r = 0; r < s->rank->world; r++) {
         int64_t lo, hi;
@@ -337,17 +362,17 @@ static int hear(struct step *s, struct step_report *out, struct op_verdict *verd
                (size_t)n * sizeof(double));
     }
     memcpy(verdict, (char *)s->host_told + s->told_bytes - sizeof *verdict, sizeof *verdict);
-    sum_losses(s, out);
-    out->grad_norm = verdict->norm;
-    out->skipped = verdict->skip != 0;
+    sum_losses(s, s->out);
+    s->out->grad_norm = verdict->norm;
+    s->out->skipped = verdict->skip != 0;
     return 0;
 }
 
 // A step that was skipped stops the training, or is reported.
-static int report(const struct step *s, int64_t number, int64_t nonfinite, struct step_report *out,
-                  struct err *e) {
+static int report(const struct step *s, int64_t nonfinite, struct err *e) {
+    struct step_report *out = s->out;
     if (!out->skipped) return 0;
-    find_suspects(s, number, out);
+    find_suspects(s, s->number, out);
     if (s->config->train_on_nan != ON_NAN_STOP) return 0;
     bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
     const char *what = sound                 ? "the gradient's norm is above train.spike"
@@ -358,7 +383,7 @@ static int report(const struct step *s, int64_t number, int64_t nonfinite, struc
         "step %lld: %s (loss %g, norm %g, %lld bad numbers in the gradients), from samples %lld to "
         "%lld; what was saved before is kept; look at the data, lower optim.lr, or set "
         "train.on_nan=skip or rollback",
-        (long long)number, what, out->loss, out->grad_norm, (long long)nonfinite,
+        (long long)s->number, what, out->loss, out->grad_norm, (long long)nonfinite,
         (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 
@@ -377,27 +402,35 @@ static int gather_weights(struct step *s, struct err *e) {
     struct coll_op *op = NULL;
     int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
                              optim_offsets(s->optim), e);
-    if (!rc) rc = coll_wait(s->rank->coll, op, e);
+    if (!rc) rc = coll_join(s->rank->coll, op, e);
     return rc ? rc : refresh(s, e);
 }
 
 // Forward, backward, sums, verdict and update of one step, queued one behind another.
-static int queue_step(struct step *s, const struct batch *batch, int64_t number, struct step_report *out,
-                      struct err *e) {
-    float *own = NULL;
+static int queue_step(struct step *s, int64_t stretch, struct err *e) {
     int rc = clear_gradients(s, e);
-    for (int64_t shard = s->lo; !rc && shard < s->hi; shard++)
-        rc = run_shard(s, batch, shard, number, out, e);
-    enter(s, number, PHASE_COLLECTIVE);
-    if (!rc) rc = reduce_gradients(s, &own, e);
-    if (!rc) rc = judge(s, own, e);
-    lap(s, out, STEP_REDUCE);
-    enter(s, number, PHASE_OPTIMISER);
-    if (!rc)
-        rc = optim_update(s->optim, model_weights(s->model), model_low(s->model), own, s->device.update, e);
-    lap(s, out, STEP_UPDATE);
+    for (int64_t shard = s->lo; !rc && shard < s->hi; shard++) rc = run_shard(s, shard, e);
+    enter(s, PHASE_COLLECTIVE);
+    if (!rc) rc = reduce_gradients(s, e);
+    if (!rc) rc = tell(s, e);
+    lap(s, STEP_REDUCE);
+    enter(s, PHASE_OPTIMISER);
+    if (!rc) rc = step_graph_run(s, STRETCH_UPDATE, queue_update, e);
+    lap(s, STEP_UPDATE);
     if (!rc) rc = gather_weights(s, e);
-    lap(s, out, STEP_GATHER);
+    lap(s, STEP_GATHER);
+    return rc;
+}
+
+// A step like an earlier one, as one piece: its phases pass before it is launched.
+static int launch_step(struct step *s, struct err *e) {
+    enter(s, PHASE_FORWARD);
+    enter(s, PHASE_BACKWARD);
+    enter(s, PHASE_COLLECTIVE);
+    int rc = poison(s, e);
+    if (!rc) rc = step_graph_run(s, STRETCH_WHOLE, queue_step, e);
+    if (!rc) rc = coll_launched(s->rank->coll, "recorded step", e);
+    enter(s, PHASE_OPTIMISER);
     return rc;
 }
 
@@ -405,15 +438,18 @@ int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t 
              struct step_report *out, struct err *e) {
     struct op_verdict verdict = {0};
     s->lap_at = clock_seconds();
+    s->batch = batch;
+    s->number = number;
+    s->out = out;
     s->poisoned = false;
     out->rate = schedule_rate(s->config, number);
     int rc = agree(s, batch, votes, e);
     if (!rc) {
-        fill_numbers(s, batch, number, out->rate);
+        fill_numbers(s, batch);
         rc = bring_in(s, batch, e);
     }
-    if (!rc) rc = queue_step(s, batch, number, out, e);
-    if (!rc) rc = hear(s, out, &verdict, e);
-    lap(s, out, STEP_GATHER);
-    return rc ? rc : report(s, number, verdict.nonfinite, out, e);
+    if (!rc) rc = s->graphs.whole && s->graphs.now ? launch_step(s, e) : queue_step(s, 0, e);
+    if (!rc) rc = hear(s, &verdict, e);
+    lap(s, STEP_GATHER);
+    return rc ? rc : report(s, verdict.nonfinite, e);
 }

@@ -21,6 +21,24 @@ struct step_numbers {
     unsigned char *valid;            // [M, S, F]
 };
 
+// Recorded work of steps that are alike (step_graph.c).
+enum { STEP_BUCKETS = 8, STEP_GRAPH_WORDS = 2 };
+// The whole step, where collectives run in the device's queues; else the stretches between them.
+enum { STRETCH_WHOLE = 0, STRETCH_SQUARES = 0, STRETCH_UPDATE = 1, STRETCH_SHARD = 2 };
+
+struct step_bucket {
+    int64_t key, used; // used: by the clock; 0: empty
+    void **graph;      // [stretches]; NULL until it is recorded
+};
+
+struct step_graphs {
+    bool on, whole, recording;
+    int64_t stretches, clock;
+    uint64_t generation; // the device's, that all graphs are of
+    struct step_bucket bucket[STEP_BUCKETS];
+    struct step_bucket *now; // of the step at hand; NULL: it runs as it is
+};
+
 struct step {
     struct rank *rank;
     const struct config *config;
@@ -53,7 +71,25 @@ struct step {
     double *losses;    // [shards, M], host: of the last step
     bool poisoned;     // a rehearsed NaN is due
     double lap_at;
+
+    // The step at hand.
+    const struct batch *batch;
+    int64_t number;
+    struct step_report *out;
+    float *leaf; // the gradients of the shard at hand
+    float *own;  // this rank's sums
+    struct step_graphs graphs;
 };
+
+// Queues a stretch's work on what the step holds.
+typedef int step_queue_fn(struct step *s, int64_t stretch, struct err *e);
+int step_graph_open(struct step *s, struct err *e) ERR_CHECK;
+void step_graph_close(struct step *s);
+// What each rank says and hears about the step to come, summed over ranks.
+void step_graph_say(const struct step *s, const struct batch *b, int64_t say[STEP_GRAPH_WORDS]);
+void step_graph_hear(struct step *s, const int64_t said[STEP_GRAPH_WORDS]);
+// Runs, records and launches, or launches. Inside a recording: runs.
+int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) ERR_CHECK;
 
 int step_memory_take(struct step *s, struct err *e) ERR_CHECK;
 void step_memory_release(struct step *s);

@@ -40,7 +40,8 @@ static uint64_t mix(uint64_t h, uint64_t v) {
 static uint64_t mask_content(const struct mask *m) {
     uint64_t h = mix(mix(0x2545f4914f6cdd1du, (uint64_t)m->queries), (uint64_t)m->keys);
     for (int32_t r = 0; r < m->n_runs; r++)
-        h = mix(mix(h, (uint64_t)m->runs[r].q_hi), (uint64_t)m->runs[r].count);
+        h = mix(mix(h, (uint64_t)m->runs[r].q_hi),
+                (uint64_t)(uint32_t)m->runs[r].first << 32 | (uint32_t)m->runs[r].count);
     for (int32_t i = 0; i < m->n_intervals; i++)
         h = mix(h, (uint64_t)(uint32_t)m->intervals[i].lo << 32 | (uint32_t)m->intervals[i].hi);
     return h;
@@ -184,6 +185,7 @@ static int schedule_of(struct cuda_device *d, const struct mask *const *masks, s
     if (to->block != NULL) { // kernels in flight may read it
         rc = cuda_check(cudaStreamSynchronize(d->stream), "attention", e);
         cudaFree(to->block);
+        d->base.generation++;
     }
     *to = fresh;
     *out = to;

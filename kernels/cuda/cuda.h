@@ -31,6 +31,7 @@ struct cuda_device {
     int multiprocessors; // of the GPU
     int number;          // of the GPU among those that this process sees
     enum device_precision precision;
+    bool recording;                    // between graphs->begin and end
     struct attention_cache *attention; // NULL until the first attention
     bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
     struct gemm_cache *gemm;           // NULL until the first product

@@ -62,11 +62,16 @@ static int turn_pinned(struct cuda_device *c, struct cuda_pinned *p, struct err 
     return rc ? rc : cuda_check(cudaEventSynchronize(p->free[p->half]), "waiting for a copy", e);
 }
 
+// The copy would be repeated, what it copies not.
+static int refuse_recording(const struct cuda_device *c, const char *what, struct err *e) {
+    return c->recording ? err_set(e, ERR_BUG, "%s cannot be recorded", what) : 0;
+}
+
 static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
     const size_t half = STAGE_BYTES / CUDA_HALVES;
-    int rc = 0;
+    int rc = refuse_recording(c, "a copy to the GPU", e);
     for (size_t done = 0; !rc && done < bytes;) {
         if (p->used == half) rc = turn_pinned(c, p, e);
         if (rc) break;
@@ -86,7 +91,7 @@ static int gpu_copy_out(struct device *d, void *dst, const void *src, size_t byt
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
     const size_t half = STAGE_BYTES / CUDA_HALVES;
-    int rc = 0;
+    int rc = refuse_recording(c, "a copy from the GPU", e);
     for (size_t done = 0; !rc && done < bytes;) {
         size_t n = bytes - done < half ? bytes - done : half;
         rc = turn_pinned(c, p, e);
@@ -169,6 +174,7 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
     if (bytes > c->scratch_bytes) {
         int rc = cuda_check(cudaStreamSynchronize(c->stream), "the queued work", e);
         if (c->scratch) (void)cudaFree(c->scratch);
+        c->base.generation++;
         c->scratch = NULL;
         c->scratch_bytes = 0;
         if (!rc) rc = gpu_alloc(d, &c->scratch, bytes, e);
@@ -190,19 +196,26 @@ static void queue_close(struct device *d, void *queue) {
 }
 static int queue_mark(struct device *d, void *queue, void **mark, struct err *e) {
     cudaEvent_t event = NULL;
+    cudaStream_t stream = queue ? (cudaStream_t)queue : cuda_of(d)->stream;
     int rc = cuda_check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate", e);
-    if (!rc) rc = cuda_check(cudaEventRecord(event, (cudaStream_t)queue), "cudaEventRecord", e);
+    if (!rc) rc = cuda_check(cudaEventRecord(event, stream), "cudaEventRecord", e);
     if (rc && event) (void)cudaEventDestroy(event);
     if (!rc) *mark = event;
     return rc;
 }
-static int queue_follow(struct device *d, void *queue, struct err *e) {
+static int queue_after(struct device *d, cudaStream_t later, cudaStream_t earlier, struct err *e) {
     void *mark = NULL;
-    int rc = queue_mark(d, cuda_of(d)->stream, &mark, e);
+    int rc = queue_mark(d, earlier, &mark, e);
     if (rc) return rc;
-    rc = cuda_check(cudaStreamWaitEvent((cudaStream_t)queue, (cudaEvent_t)mark, 0), "cudaStreamWaitEvent", e);
+    rc = cuda_check(cudaStreamWaitEvent(later, (cudaEvent_t)mark, 0), "cudaStreamWaitEvent", e);
     (void)cudaEventDestroy((cudaEvent_t)mark);
     return rc;
+}
+static int queue_follow(struct device *d, void *queue, struct err *e) {
+    return queue_after(d, (cudaStream_t)queue, cuda_of(d)->stream, e);
+}
+static int queue_join(struct device *d, void *queue, struct err *e) {
+    return queue_after(d, cuda_of(d)->stream, (cudaStream_t)queue, e);
 }
 static int queue_reached(struct device *d, void *mark, bool *yes, struct err *e) {
     cudaError_t rc = cudaEventQuery((cudaEvent_t)mark);
@@ -214,14 +227,43 @@ static void queue_unmark(struct device *d, void *mark) {
 }
 
 static const struct device_queues gpu_queues = {
-    queue_open, queue_close, queue_follow, queue_mark, queue_reached, queue_unmark,
+    queue_open, queue_close, queue_follow, queue_join, queue_mark, queue_reached, queue_unmark,
 };
+
+// ---- recorded work
+
+// Relaxed: NCCL puts its operations into the queue from a thread of its own.
+static int graph_begin(struct device *d, struct err *e) {
+    struct cuda_device *c = cuda_of(d);
+    int rc = cuda_check(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeRelaxed), "recording", e);
+    c->recording = !rc;
+    return rc;
+}
+static int graph_end(struct device *d, void **graph, struct err *e) {
+    struct cuda_device *c = cuda_of(d);
+    cudaGraph_t recorded = NULL;
+    cudaGraphExec_t exec = NULL;
+    c->recording = false;
+    int rc = cuda_check(cudaStreamEndCapture(c->stream, &recorded), "the end of a recording", e);
+    if (!rc) rc = cuda_check(cudaGraphInstantiate(&exec, recorded, 0), "cudaGraphInstantiate", e);
+    if (recorded) (void)cudaGraphDestroy(recorded);
+    if (!rc) *graph = exec;
+    return rc;
+}
+static int graph_launch(struct device *d, void *graph, struct err *e) {
+    return cuda_check(cudaGraphLaunch((cudaGraphExec_t)graph, cuda_of(d)->stream), "cudaGraphLaunch", e);
+}
+static void graph_release(struct device *d, void *graph) {
+    if (graph) (void)cudaGraphExecDestroy((cudaGraphExec_t)graph);
+}
+
+static const struct device_graphs gpu_graphs = {graph_begin, graph_end, graph_launch, graph_release};
 
 // ---- opening
 
 static const struct device_vtable gpu_vtable = {
     "cuda",  gpu_alloc, gpu_release,  gpu_copy_in, gpu_copy_out, gpu_zero,
-    gpu_add, gpu_sync,  gpu_describe, gpu_close,   &gpu_queues,
+    gpu_add, gpu_sync,  gpu_describe, gpu_close,   &gpu_queues,  &gpu_graphs,
 };
 
 #define OP(name, doc) cuda_##name,

@@ -200,7 +200,9 @@ static int push_run(struct mask *out, int64_t *capacity, int32_t lo, int32_t hi,
 
 // Edges of all runs in the order of keys; `change` holds the run.
 static struct edge *edges_by_key(const struct mask *m, int64_t *n) {
-    struct edge *edge = malloc((2 * (size_t)m->n_intervals + 1) * sizeof *edge);
+    size_t seen = 0; // more than there are intervals, where runs share them
+    for (int32_t r = 0; r < m->n_runs; r++) seen += (size_t)m->runs[r].count;
+    struct edge *edge = malloc((2 * seen + 1) * sizeof *edge);
     *n = 0;
     for (int32_t r = 0; edge != NULL && r < m->n_runs; r++) {
         for (int32_t i = 0; i < m->runs[r].count; i++) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Training steps of the real orrery-rank with device=cuda on the emulated GPU: the same bits twice and on two ranks
-that share it, losses beside the CPU's; random rounding of the weights' copy, on two ranks and after a kill too; two ranks on one GPU only when asked; a GPU that is too old; bench."""
+that share it, with recorded steps and without, losses beside the CPU's; random rounding of the weights' copy, on two ranks
+and after a kill too; two ranks on one GPU only when asked; a GPU that is too old; bench."""
 import json
 import os
 import subprocess
@@ -71,6 +72,11 @@ def main():
         check(steps(config, "device=cuda")["weights_sha256"] == bf16["weights_sha256"], "bf16: two runs, the same bits")
         two = steps(config, "device=cuda", "cuda.share=true", ranks=2)
         check(two["weights_sha256"] == bf16["weights_sha256"], "two ranks over MPI and staged memory: the same bits")
+        for n in 1, 2:
+            plain = steps(config, "device=cuda", "cuda.share=true", "cuda.graph=off", ranks=n)
+            check(plain["weights_sha256"] == bf16["weights_sha256"], f"{n} ranks, nothing recorded: the same bits")
+        refused = rank("--config", config, "--task", "step-bench", "device=cpu", "cuda.graph=on", check_exit=False)
+        check(refused.returncode == 78 and "cuda.graph" in refused.stderr, "a CPU records nothing")
         fp32 = steps(config, "device=cuda", "cuda.precision=fp32")
         check(abs(fp32["loss"] - cpu["loss"]) <= 1e-4 * cpu["loss"], f"fp32 {fp32['loss']} beside the CPU's {cpu['loss']}")
         check(abs(bf16["loss"] - cpu["loss"]) <= 2e-2 * cpu["loss"], f"bf16 {bf16['loss']} beside the CPU's {cpu['loss']}")

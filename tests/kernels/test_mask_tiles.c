@@ -121,6 +121,23 @@ static void block_causal_masks(void **state) {
 }
 
 // A long mask of single tokens: the sweep must not take quadratic time, nor the lists quadratic room.
+// As sequences that lack a sense have them: every frame sees a longer stretch of one list, with holes.
+static void runs_share_intervals(void **state) {
+    enum { FRAMES = 23, TOKENS = 7 };
+    struct mask m = {
+        .queries = FRAMES * TOKENS, .keys = FRAMES * TOKENS, .n_runs = FRAMES, .n_intervals = 2 * FRAMES};
+    m.runs = calloc(FRAMES, sizeof *m.runs);
+    m.intervals = calloc(2 * FRAMES, sizeof *m.intervals);
+    for (int32_t f = 0; f < FRAMES; f++) {
+        m.intervals[2 * f] = (struct mask_interval){f * TOKENS, f * TOKENS + 2};
+        m.intervals[2 * f + 1] = (struct mask_interval){f * TOKENS + 3, f * TOKENS + 6};
+        m.runs[f] = (struct mask_run){f * TOKENS, (f + 1) * TOKENS, 0, 2 * (f + 1)};
+    }
+    check_transpose(&m);
+    check_schedule(&m, 16, 8);
+    mask_fini(&m);
+}
+
 static void long_causal_mask(void **state) {
     struct err e = {0};
     struct mask m, t;
@@ -141,6 +158,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_masks),
         cmocka_unit_test(block_causal_masks),
+        cmocka_unit_test(runs_share_intervals),
         cmocka_unit_test(long_causal_mask),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,14 +39,17 @@ static inline void fill_batch(struct fixture *f) {
     }
 }
 
-static inline void open_fixture(struct fixture *f, struct config_file *file) {
+// On the CPU, or on the GPU of the plug-in that ORRERY_CUDA_PLUGIN names.
+static inline void open_fixture_on(struct fixture *f, struct config_file *file, bool gpu) {
     struct err e = {0};
     memset(f, 0, sizeof *f);
     f->rank = (struct rank){.file = file, .config = config_values(file), .world = 1, .signal_fd = -1};
     const struct config *c = f->rank.config;
     fake_set(&f->set, c);
     if (blackbox_create(&f->rank.box, NULL, 0, 1, 1, "train", &e)) fail_msg("%s", e.text);
-    if (device_open_cpu(&f->rank.device, 1, &e)) fail_msg("%s", e.text);
+    struct device_gpu_options gpu_options = {.precision = (enum device_precision)c->cuda_precision};
+    if (gpu ? device_open_gpu(&f->rank.device, &gpu_options, &e) : device_open_cpu(&f->rank.device, 1, &e))
+        fail_msg("%s", e.text);
     struct coll_options options = {.kind = COLL_SELF, .device = f->rank.device};
     if (coll_open(&f->rank.coll, &options, &e)) fail_msg("%s", e.text);
     if (fault_init(&f->fault, c->fault_inject, 0, 1, &e)) fail_msg("%s", e.text);
@@ -55,6 +58,10 @@ static inline void open_fixture(struct fixture *f, struct config_file *file) {
         fail_msg("%s", e.text);
     if (step_open(&f->step, &f->rank, f->model, f->optim, &f->fault, &e)) fail_msg("%s", e.text);
     fill_batch(f);
+}
+
+static inline void open_fixture(struct fixture *f, struct config_file *file) {
+    open_fixture_on(f, file, false);
 }
 
 static inline void close_fixture(struct fixture *f) {

@@ -119,11 +119,37 @@ static void put_at(void *data, const simt_layout *l, int64_t row, int64_t col, f
         ((__nv_bfloat16 *)data)[at] = __float2bfloat16(x);
 }
 
+// Everything of a call, as it was when it was made.
+struct simt_call {
+    simt_product p;
+    simt_layout la, lb, lc, ld;
+    const void *a, *b, *c;
+    void *d;
+    float alpha, beta;
+};
+
+static void multiply(const simt_call &q) {
+    bool ta = q.p.transpose_a == CUBLAS_OP_T, tb = q.p.transpose_b == CUBLAS_OP_T;
+    int64_t m = q.ld.rows, n = q.ld.cols, k = ta ? q.la.rows : q.la.cols;
+    for (int64_t j = 0; j < n; j++) {
+        for (int64_t i = 0; i < m; i++) {
+            float sum = 0;
+            for (int64_t x = 0; x < k; x++)
+                sum += number_at(q.a, &q.la, ta ? x : i, ta ? i : x) *
+                       number_at(q.b, &q.lb, tb ? j : x, tb ? x : j);
+            sum *= q.alpha;
+            if (q.beta != 0) sum += q.beta * number_at(q.c, &q.lc, i, j);
+            if (q.p.epilogue == CUBLASLT_EPILOGUE_BIAS) sum += q.p.bias[i];
+            put_at(q.d, &q.ld, i, j, sum);
+        }
+    }
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb,
                               const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
                               cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *, size_t,
-                              cudaStream_t) {
+                              cudaStream_t stream) {
     bool ta = p->transpose_a == CUBLAS_OP_T, tb = p->transpose_b == CUBLAS_OP_T;
     int64_t m = ld->rows, n = ld->cols, k = ta ? la->rows : la->cols;
     const void *at[4] = {a, b, c, d};
@@ -132,16 +158,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const vo
     if ((ta ? la->cols : la->rows) != m || (tb ? lb->rows : lb->cols) != n ||
         (tb ? lb->cols : lb->rows) != k || lc->rows != m || lc->cols != n)
         return CUBLAS_STATUS_INVALID_VALUE;
-    for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < m; i++) {
-            float sum = 0;
-            for (int64_t x = 0; x < k; x++)
-                sum += number_at(a, la, ta ? x : i, ta ? i : x) * number_at(b, lb, tb ? j : x, tb ? x : j);
-            sum *= *(const float *)alpha;
-            if (*(const float *)beta != 0) sum += *(const float *)beta * number_at(c, lc, i, j);
-            if (p->epilogue == CUBLASLT_EPILOGUE_BIAS) sum += p->bias[i];
-            put_at(d, ld, i, j, sum);
-        }
-    }
-    return CUBLAS_STATUS_SUCCESS;
+    simt_call q = {*p, *la, *lb, *lc, *ld, a, b, c, d, *(const float *)alpha, *(const float *)beta};
+    return simt_enqueue(stream, [=] { multiply(q); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                                     : CUBLAS_STATUS_INVALID_VALUE;
 }

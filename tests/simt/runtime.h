@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The host side of CUDA for the emulator, as far as kernels/cuda/device.cu needs it: one GPU, whose memory is
-// the host's and whose queue is always empty. Included after simt.h.
+// the host's and whose queues are always empty, or captured into a graph. Included after simt.h.
 #ifndef ORRERY_TESTS_SIMT_RUNTIME_H
 #define ORRERY_TESTS_SIMT_RUNTIME_H
 
@@ -14,8 +14,11 @@
 #define cudaStreamNonBlocking       1
 
 typedef struct simt_event {
-    int none;
+    bool captured;       // when it was recorded
+    cudaStream_t stream; // that it was recorded in
 } * cudaEvent_t;
+typedef struct simt_graph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
 
 struct cudaUUID {
     char bytes[16];
@@ -59,34 +62,33 @@ static inline cudaError_t cudaMallocHost(void **p, size_t bytes) {
 static inline cudaError_t cudaFreeHost(void *p) {
     return cudaFree(p);
 }
-static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = (cudaStream_t)malloc(1);
-    return cudaSuccess;
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+// An event of a captured stream brings the stream that waits for it into the capture.
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned);
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+static inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+    return cudaGraphDestroy(graph);
 }
-static inline cudaError_t cudaStreamDestroy(cudaStream_t s) {
-    free((void *)s);
-    return cudaSuccess;
-}
+
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = (cudaEvent_t)malloc(sizeof **e);
+    *e = (cudaEvent_t)calloc(1, sizeof **e);
     return cudaSuccess;
 }
 static inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
     free(e);
     return cudaSuccess;
 }
-static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
-    return cudaSuccess;
+static inline cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    return e->captured ? cudaErrorCapturedEvent : cudaSuccess;
 }
-static inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
-    return cudaSuccess;
-}
-
-static inline cudaError_t cudaEventQuery(cudaEvent_t) {
-    return cudaSuccess;
-}
-static inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) {
-    return cudaSuccess;
+static inline cudaError_t cudaEventQuery(cudaEvent_t e) {
+    return e->captured ? cudaErrorCapturedEvent : cudaSuccess;
 }
 
 static inline void sincospif(float x, float *s, float *c) {

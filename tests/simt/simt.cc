@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine: fibers, meeting places, shared memory between guard pages.
-#include "tests/simt/simt.h"
+#include "tests/simt/runtime.h"
 
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -325,4 +325,103 @@ void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function
             }
         }
     }
+}
+
+// ---- streams and what is captured of them
+
+struct simt_stream {
+    bool captured;
+    bool loose; // captured, and nobody has joined what it did last
+};
+struct simt_graph {
+    std::vector<std::function<void()>> work; // in the order of the capture, which is one that the edges allow
+};
+
+static struct {
+    cudaStream_t origin; // NULL: no capture
+    std::vector<cudaStream_t> streams;
+    simt_graph *graph;
+    bool invalid;
+} capture;
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
+    *s = new simt_stream{false, false};
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+    delete s;
+    return cudaSuccess;
+}
+
+bool simt_captures(cudaStream_t s) {
+    return s != NULL && s->captured;
+}
+
+cudaError_t simt_refuse(cudaStream_t) {
+    capture.invalid = true;
+    return cudaErrorStreamCaptureUnsupported;
+}
+
+cudaError_t simt_enqueue(cudaStream_t s, const std::function<void()> &work) {
+    if (!simt_captures(s)) {
+        work();
+        return cudaSuccess;
+    }
+    s->loose = s != capture.origin;
+    capture.graph->work.push_back(work);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    e->captured = simt_captures(s);
+    e->stream = s;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    if (!e->captured) return simt_captures(s) ? simt_refuse(s) : cudaSuccess;
+    if (!s->captured) capture.streams.push_back(s);
+    s->captured = true;
+    s->loose = s != capture.origin;
+    if (e->stream != s) e->stream->loose = false;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+    if (capture.origin != NULL) return cudaErrorStreamCaptureUnsupported;
+    capture.origin = s;
+    capture.streams = {s};
+    capture.graph = new simt_graph;
+    capture.invalid = false;
+    s->captured = true;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *out) {
+    if (s != capture.origin) return cudaErrorInvalidValue;
+    cudaError_t rc = capture.invalid ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
+    for (cudaStream_t member : capture.streams) {
+        if (member->loose && rc == cudaSuccess) rc = cudaErrorStreamCaptureUnjoined;
+        member->captured = member->loose = false;
+    }
+    capture.origin = NULL;
+    *out = capture.graph;
+    if (rc == cudaSuccess) return rc;
+    delete capture.graph;
+    *out = NULL;
+    return rc;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+    *out = new simt_graph(*graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t s) {
+    if (simt_captures(s)) return simt_refuse(s);
+    for (const std::function<void()> &work : graph->work) work();
+    return cudaSuccess;
 }

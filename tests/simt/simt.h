@@ -14,8 +14,9 @@
 //                                                 aligned
 // What there is: threadIdx blockIdx blockDim gridDim, static __shared__, __syncthreads(_or/_and/_count),
 // __syncwarp, shuffles, votes, float2/4 int2/4 uint2/4, __nv_bfloat16(2) and conversions, the usual math
-// intrinsics, atomics, __ldg & co., cudaMalloc/Free/Memcpy/Memset(Async), streams (everything runs at once).
-// Missing something? Add it here; small models are welcome.
+// intrinsics, atomics, __ldg & co., cudaMalloc/Free/Memcpy/Memset(Async), streams (everything runs at once),
+// capture of streams into graphs: what is recorded is checked for what CUDA refuses there, and runs when it
+// is launched. Missing something? Add it here; small models are welcome.
 //
 // Options for tests: simt_options.seed changes the order of threads; .late_copies and .late_products put off
 // asynchronous copies and wgmma until somebody waits for them (otherwise they are done when issued).
@@ -32,6 +33,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <tuple>
 #include <type_traits>
 
 #define __global__
@@ -130,7 +132,30 @@ enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 };
 
 #define DYNAMIC_SHARED(name) unsigned char *name = simt_block.shared
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
-    ((void)(stream), simt_launch(grid, block, bytes, [&] { kernel(__VA_ARGS__); }), cudaSuccess)
+    simt_queue(stream, grid, block, bytes, kernel, ##__VA_ARGS__)
+
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorInvalidValue,
+    cudaErrorMemoryAllocation,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureUnjoined = 904,
+    cudaErrorCapturedEvent = 907
+};
+typedef struct simt_stream *cudaStream_t;
+// Runs the work, or records it when the stream is being captured.
+cudaError_t simt_enqueue(cudaStream_t stream, const std::function<void()> &work);
+bool simt_captures(cudaStream_t stream);
+cudaError_t simt_refuse(cudaStream_t stream); // what may not be captured; a capture that meets it is void
+
+// Arguments are copied at the launch, as the hardware's are.
+template <class... P, class... A>
+static inline cudaError_t simt_queue(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
+                                     void (*kernel)(P...), A... arguments) {
+    std::tuple<std::decay_t<P>...> copy(arguments...);
+    return simt_enqueue(stream, [=] { simt_launch(grid, block, bytes, [&] { std::apply(kernel, copy); }); });
+}
 
 // Everybody of the warp hands in a T; the last one calls f(T *args[32]).
 template <class T, class F> static inline void simt_warp_all(unsigned mask, const char *what, T *arg, F f) {
@@ -391,8 +416,6 @@ static inline void __nanosleep(unsigned) {}
 
 // ---- the runtime, as far as host code of kernels needs it
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorMemoryAllocation };
-typedef struct simt_stream *cudaStream_t;
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost,
     cudaMemcpyHostToDevice,
@@ -429,20 +452,23 @@ static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, c
     if (bytes > 0) memcpy(to, from, bytes);
     return cudaSuccess;
 }
-static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
-                                          cudaStream_t = NULL) {
-    if (bytes > 0) memcpy(to, from, bytes);
-    return cudaSuccess;
+// The house rule is stricter than CUDA's: recorded work reads no host memory.
+static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                                          cudaStream_t stream = NULL) {
+    if (kind != cudaMemcpyDeviceToDevice && simt_captures(stream)) return simt_refuse(stream);
+    return simt_enqueue(stream, [=] {
+        if (bytes > 0) memcpy(to, from, bytes);
+    });
 }
 static inline cudaError_t cudaMemset(void *to, int value, size_t bytes) {
     if (bytes > 0) memset(to, value, bytes);
     return cudaSuccess;
 }
-static inline cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t = NULL) {
-    return cudaMemset(to, value, bytes);
+static inline cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream = NULL) {
+    return simt_enqueue(stream, [=] { cudaMemset(to, value, bytes); });
 }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-    return cudaSuccess;
+static inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    return simt_captures(stream) ? simt_refuse(stream) : cudaSuccess;
 }
 static inline cudaError_t cudaDeviceSynchronize() {
     return cudaSuccess;

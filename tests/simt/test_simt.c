@@ -61,11 +61,24 @@ static void faults_are_found(void **state) {
     assert_int_not_equal(death_of(simt_test_beyond, -1), 0);
 }
 
+static void captured_work_runs_when_launched(void **state) {
+    float x[3] = {1, 1, 1};
+    assert_int_equal(simt_test_capture(x, 3), 0);
+    assert_true(x[0] == 10 && x[1] == 10 && x[2] == 3); // ((1 + 1) 2 + 1) 2; the last is not doubled
+}
+
+static void what_cannot_be_captured_is_refused(void **state) {
+    static const int wanted[] = {0, 901, 901, 904, 907};
+    for (int i = 0; i < 5; i++) assert_int_equal(simt_test_refused(i), wanted[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_of_blocks),
         cmocka_unit_test(shared_memory_crosses_threads),
         cmocka_unit_test(faults_are_found),
+        cmocka_unit_test(captured_work_runs_when_launched),
+        cmocka_unit_test(what_cannot_be_captured_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

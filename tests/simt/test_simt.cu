@@ -42,6 +42,75 @@ static __global__ void beyond(int at) {
     bytes[at] = 1;
 }
 
+static __global__ void add_one(float *x, int n) {
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) x[i] += 1;
+}
+static __global__ void twice(float *x, int n) {
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) x[i] *= 2;
+}
+
+struct two_streams {
+    cudaStream_t first, side;
+    cudaEvent_t fork, join;
+};
+static void open_two(struct two_streams *s) {
+    cudaStreamCreateWithFlags(&s->first, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&s->side, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&s->fork, cudaEventDisableTiming);
+    cudaEventCreateWithFlags(&s->join, cudaEventDisableTiming);
+}
+static void close_two(struct two_streams *s) {
+    cudaStreamDestroy(s->first);
+    cudaStreamDestroy(s->side);
+    cudaEventDestroy(s->fork);
+    cudaEventDestroy(s->join);
+}
+
+int simt_test_capture(float *x, int n) {
+    struct two_streams s;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t exec = NULL;
+    float before = x[0];
+    open_two(&s);
+    int rc = cudaStreamBeginCapture(s.first, cudaStreamCaptureModeRelaxed);
+    if (!rc) rc = LAUNCH(add_one, dim3(1), dim3(32), 0, s.first, x, n);
+    n = 0; // what was launched keeps its arguments
+    cudaEventRecord(s.fork, s.first);
+    cudaStreamWaitEvent(s.side, s.fork, 0);
+    if (!rc) rc = LAUNCH(twice, dim3(1), dim3(32), 0, s.side, x, 2);
+    cudaEventRecord(s.join, s.side);
+    cudaStreamWaitEvent(s.first, s.join, 0);
+    if (!rc) rc = cudaStreamEndCapture(s.first, &graph);
+    if (!rc && x[0] != before) rc = -1; // it ran
+    if (!rc) rc = cudaGraphInstantiate(&exec, graph, 0);
+    for (int i = 0; i < 2 && !rc; i++) rc = cudaGraphLaunch(exec, s.first);
+    cudaGraphDestroy(graph);
+    cudaGraphExecDestroy(exec);
+    close_two(&s);
+    return rc;
+}
+
+int simt_test_refused(int what) {
+    struct two_streams s;
+    cudaGraph_t graph = NULL;
+    float x[2] = {0, 0};
+    open_two(&s);
+    cudaStreamBeginCapture(s.first, cudaStreamCaptureModeRelaxed);
+    (void)LAUNCH(add_one, dim3(1), dim3(32), 0, s.first, x, 1);
+    cudaEventRecord(s.fork, s.first);
+    cudaStreamWaitEvent(s.side, s.fork, 0);
+    (void)LAUNCH(twice, dim3(1), dim3(32), 0, s.side, x, 1);
+    cudaEventRecord(s.join, s.side);
+    if (what != 3) cudaStreamWaitEvent(s.first, s.join, 0);
+    if (what == 1) (void)cudaStreamSynchronize(s.first);
+    if (what == 2) (void)cudaMemcpyAsync(x, x + 1, 4, cudaMemcpyHostToDevice, s.first);
+    int asked = what == 4 ? cudaEventQuery(s.join) : 0;
+    int rc = cudaStreamEndCapture(s.first, &graph);
+    cudaGraphDestroy(graph);
+    close_two(&s);
+    return rc ? rc : asked;
+}
+
 int simt_test_sums(const float *x, float *out, int n, int blocks) {
     return LAUNCH(block_sums, dim3((unsigned)blocks), dim3(256), 0, (cudaStream_t)NULL, x, out, n);
 }

@@ -45,6 +45,7 @@ static const struct coll_vtable host_vtable = {
     .name = "threads", .start = host_start, .test = host_test, .release = host_release, .close = host_close};
 
 // A device whose queues are empty and whose marks are reached at the second look.
+static int joins, marks, first_marks;
 static int queue_open(struct device *d, void **queue, struct err *e) {
     *queue = d;
     return 0;
@@ -55,7 +56,12 @@ static void queue_close(struct device *d, void *queue) {
 static int queue_follow(struct device *d, void *queue, struct err *e) {
     return 0;
 }
+static int queue_join(struct device *d, void *queue, struct err *e) {
+    __atomic_fetch_add(&joins, 1, __ATOMIC_SEQ_CST);
+    return 0;
+}
 static int queue_mark(struct device *d, void *queue, void **mark, struct err *e) {
+    __atomic_fetch_add(queue ? &marks : &first_marks, 1, __ATOMIC_SEQ_CST);
     *mark = calloc(1, sizeof(int));
     return 0;
 }
@@ -66,7 +72,7 @@ static int queue_reached(struct device *d, void *mark, bool *yes, struct err *e)
 static void queue_unmark(struct device *d, void *mark) {
     free(mark);
 }
-static const struct device_queues queues = {queue_open, queue_close,   queue_follow,
+static const struct device_queues queues = {queue_open, queue_close,   queue_follow, queue_join,
                                             queue_mark, queue_reached, queue_unmark};
 static const struct device_vtable device_vtable = {.name = "stub", .queues = &queues};
 
@@ -78,9 +84,10 @@ struct rank {
     char text[512];
 };
 
+static int (*work)(struct rank *r, struct coll *c, struct err *e);
 static const int64_t cuts[SIZE + 1] = {0, 3, 3, ELEMS}; // an empty segment in the middle
 
-static int work(struct rank *r, struct coll *c, struct err *e) {
+static int wait_for_each(struct rank *r, struct coll *c, struct err *e) {
     struct coll_op *op = NULL, *next = NULL;
     static const int64_t one_each[SIZE + 1] = {0, 1, 2, 3};
     for (int i = 0; i < ELEMS; i++) r->data[i] = (float)(100 * r->number + i);
@@ -92,6 +99,34 @@ static int work(struct rank *r, struct coll *c, struct err *e) {
     if (!rc) rc = coll_wait(c, op, e);
     if (!rc) rc = coll_wait(c, next, e);
     return rc;
+}
+
+// The same, with one wait at the end: as a step does it.
+static int join_and_settle(struct rank *r, struct coll *c, struct err *e) {
+    struct coll_op *op = NULL;
+    static const int64_t one_each[SIZE + 1] = {0, 1, 2, 3};
+    for (int i = 0; i < ELEMS; i++) r->data[i] = (float)(100 * r->number + i);
+    int rc = coll_reduce_scatter(c, &op, "sum", r->data, cuts, e);
+    if (!rc) rc = coll_join(c, op, e);
+    if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);
+    if (!rc) rc = coll_join(c, op, e);
+    if (!rc) rc = coll_exchange(c, &op, "exchange", r->data, one_each, r->out, one_each, e);
+    if (!rc) rc = coll_join(c, op, e);
+    return rc ? rc : coll_settle(c, e);
+}
+
+static int record_and_launch(struct rank *r, struct coll *c, struct err *e) {
+    struct coll_op *op = NULL;
+    for (int i = 0; i < ELEMS; i++) r->data[i] = (float)(100 * r->number + i);
+    coll_record(c, true);
+    int rc = coll_reduce_scatter(c, &op, "sum", r->data, cuts, e);
+    if (!rc) rc = coll_join(c, op, e);
+    if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);
+    if (!rc) rc = coll_join(c, op, e);
+    coll_record(c, false);
+    if (!rc && c->joined) rc = err_set(e, ERR_BUG, "a recorded operation is waited for");
+    if (!rc) rc = coll_launched(c, "recorded", e);
+    return rc ? rc : coll_settle(c, e);
 }
 
 static void *run_rank(void *arg) {
@@ -116,6 +151,7 @@ static void run_all(struct rank *r, int64_t deadline_ms, bool same_gpu) {
     pthread_t threads[SIZE];
     pthread_barrier_init(&barrier, NULL, SIZE);
     memset(r, 0, SIZE * sizeof *r);
+    joins = marks = first_marks = 0;
     stub->aborts = stub->destroys = 0;
     for (int i = 0; i < SIZE; i++) {
         r[i].number = i;
@@ -138,6 +174,46 @@ static void sums_arrive(void **state) {
     }
     assert_int_equal(stub->destroys, SIZE);
     assert_int_equal(stub->aborts, 0);
+}
+
+static void joined_sums_arrive(void **state) {
+    struct rank r[SIZE];
+    stub->polls = 5;
+    work = join_and_settle;
+    run_all(r, 60000, false);
+    for (int k = 0; k < SIZE; k++) {
+        if (r[k].rc) fail_msg("%s", r[k].text);
+        for (int i = 0; i < ELEMS; i++) assert_true(r[k].data[i] == (float)(300 + 3 * i));
+        for (int p = 0; p < SIZE; p++) assert_true(r[k].out[p] == (float)(300 + 3 * k));
+    }
+    assert_int_equal(joins, 3 * SIZE);
+    assert_int_equal(marks, 3 * SIZE);
+    stub->silent_rank = 1; // and a peer that never comes ends the one wait
+    run_all(r, 300, false);
+    stub->silent_rank = -1;
+    for (int k = 0; k < SIZE; k++) assert_int_equal(r[k].code, ERR_TIMEOUT);
+    assert_int_equal(stub->aborts, SIZE);
+    work = wait_for_each;
+}
+
+// Nothing of a recording is marked or waited for; what was launched is, with the same eyes on NCCL's errors.
+static void recorded_operations_are_waited_for_when_launched(void **state) {
+    struct rank r[SIZE];
+    stub->polls = 5;
+    work = record_and_launch;
+    run_all(r, 60000, false);
+    for (int k = 0; k < SIZE; k++) {
+        if (r[k].rc) fail_msg("%s", r[k].text);
+        for (int i = 0; i < ELEMS; i++) assert_true(r[k].data[i] == (float)(300 + 3 * i));
+    }
+    assert_int_equal(joins, 2 * SIZE);
+    assert_int_equal(marks, 0);
+    assert_int_equal(first_marks, SIZE);
+    stub->fail_after = 2;
+    run_all(r, 60000, false);
+    stub->fail_after = 0;
+    for (int k = 0; k < SIZE; k++) assert_int_equal(r[k].code, ERR_PEER);
+    work = wait_for_each;
 }
 
 static void a_silent_peer_ends_in_a_deadline_and_an_abort(void **state) {
@@ -202,6 +278,8 @@ static void a_missing_library_is_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_arrive),
+        cmocka_unit_test(joined_sums_arrive),
+        cmocka_unit_test(recorded_operations_are_waited_for_when_launched),
         cmocka_unit_test(a_silent_peer_ends_in_a_deadline_and_an_abort),
         cmocka_unit_test(a_lost_peer_is_told_and_aborted),
         cmocka_unit_test(two_ranks_on_one_gpu_are_refused),
@@ -211,5 +289,6 @@ int main(void) {
     void *library = dlopen(getenv("ORRERY_NCCL_LIBRARY"), RTLD_NOW);
     stub = library ? dlsym(library, "nccl_stub") : NULL;
     if (!stub) return 1;
+    work = wait_for_each;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
