@@ -42,8 +42,11 @@ struct coll_request {
 struct coll_op {
     const char *name;
     int64_t seq, bytes;
-    bool skipped; // nothing was started
-    bool staged;  // coll_stage.c's
+    bool skipped;         // nothing was started
+    bool staged;          // coll_stage.c's
+    bool timed;           // counts in coll_clock
+    bool ended;           // its results are there
+    struct coll_op *next; // under way, in the order of their start
 };
 
 struct coll_vtable {
@@ -68,6 +71,9 @@ struct coll {
     void *notify_arg;
     enum coll_slip slip;
     int64_t slip_value; // what a rank that slipped sends
+    struct coll_op *under_way;
+    int timed; // operations of coll_clock that have not ended
+    int64_t busy_since_ns, busy_ns, wait_ns;
 };
 
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;

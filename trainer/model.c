@@ -32,12 +32,21 @@ struct tensor model_weight_for(const struct model *m, const struct tensor *other
     return w;
 }
 
-int model_refresh(struct model *m, struct err *e) {
-    if (!m->low) return 0;
-    struct op_cast_args a = {.x = tensor_2d(m->weights, 1, m->params.elems),
-                             .y = tensor_2d(m->low, 1, m->params.elems)};
+int model_refresh_range(struct model *m, int64_t first, int64_t end, struct err *e) {
+    if (!m->low || end <= first) return 0;
+    char *low = (char *)m->low + first * (int64_t)dtype_bytes(m->device->compute);
+    struct op_cast_args a = {.x = tensor_2d(m->weights + first, 1, end - first),
+                             .y = tensor_2d(low, 1, end - first)};
     a.y.dtype = m->device->compute;
     return m->device->ops->cast(m->device, &a, e);
+}
+
+int model_refresh(struct model *m, struct err *e) {
+    return model_refresh_range(m, 0, m->params.elems, e);
+}
+
+void model_set_watch(struct model *m, const struct model_watch *w) {
+    m->watch = w ? *w : (struct model_watch){0};
 }
 
 static int number_of(const struct model *m, const char *format, const char *what) {

@@ -42,6 +42,16 @@ float *model_weights(struct model *m); // flat, params->elems floats
 // After the weights were written: brings the copy in the device's compute type up to date. Nothing to do
 // where that is fp32.
 int model_refresh(struct model *m, struct err *e) ERR_CHECK;
+int model_refresh_range(struct model *m, int64_t first, int64_t end, struct err *e) ERR_CHECK; // of elements
+
+// Told while the model works, so that communication goes on beside it. Stages are those of params.h.
+struct model_watch {
+    void *arg;
+    int (*need)(void *arg, int stage, struct err *e); // the weights of stages 0 .. stage are read next
+    int (*final)(void *arg, int stage,
+                 struct err *e); // the gradients of `stage` and all behind it are complete
+};
+void model_set_watch(struct model *m, const struct model_watch *w); // copied; NULL: nobody watches
 
 // x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Here `in` and `pred` are host memory. Any
 // number of sequences (worked off in chunks), any number of frames: positions are 0 .. F-1. Allocates when it

@@ -73,12 +73,17 @@ struct model {
     int slot, action_map, cond1_weight, cond1_bias, cond2_weight, cond2_bias; // action_map -1: no actions
     struct model_block *blocks;
     struct model_space training, predicting;
+    struct model_watch watch;
 };
 
 // Tensor i of the table in a flat buffer; the weights themselves in the type that a product with `other`
 // needs.
 struct tensor model_param(const struct model *m, float *flat, int i);
 struct tensor model_weight_for(const struct model *m, const struct tensor *other, int i);
+
+// The weights of stages 0 .. stage are read next; the stages of the blocks and what lies around them.
+int model_need(struct model *m, int stage, struct err *e) ERR_CHECK;
+enum { STAGE_EMBED, STAGE_CONDITION, STAGE_BLOCKS };
 
 // Columns [first, first + n) of a matrix.
 struct tensor model_columns(const struct tensor *x, int64_t first, int64_t n);

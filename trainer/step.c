@@ -64,12 +64,6 @@ void step_close(struct step *s) {
     free(s);
 }
 
-static void lap(struct step *s, struct step_report *out, enum step_part part) {
-    double now = clock_seconds();
-    out->seconds[part] += now - s->lap_at;
-    s->lap_at = now;
-}
-
 static void enter(struct step *s, int64_t number, enum blackbox_phase phase) {
     blackbox_set_phase(s->rank->box, phase, NULL);
     enum fault_action action = s->fault ? fault_at(s->fault, number, phase) : FAULT_NONE;
@@ -212,6 +206,7 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
 }
 
 static int backward_shard(struct step *s, int64_t shard, struct err *e) {
+    s->comm.shard = shard;
     if (!s->exact) return model_backward(s->model, s->grads, e);
     float *leaf = NULL;
     int rc = exact_leaf(s->exact, shard, &leaf, e);
@@ -222,14 +217,14 @@ static int backward_shard(struct step *s, int64_t shard, struct err *e) {
 static int run_shard(struct step *s, const struct batch *b, int64_t shard, int64_t number,
                      struct step_report *out, struct err *e) {
     int rc = noise_shard(s, b, shard, e);
-    lap(s, out, STEP_NOISE);
+    step_lap(s, out, STEP_NOISE);
     enter(s, number, PHASE_FORWARD);
     if (!rc) rc = forward_shard(s, b, shard, e);
     if (!rc) rc = loss_shard(s, b, shard, e);
-    lap(s, out, STEP_FORWARD);
+    step_lap(s, out, STEP_FORWARD);
     enter(s, number, PHASE_BACKWARD);
     if (!rc) rc = backward_shard(s, shard, e);
-    lap(s, out, STEP_BACKWARD);
+    step_lap(s, out, STEP_BACKWARD);
     return rc;
 }
 
@@ -245,17 +240,6 @@ static int clear_sums(struct step *s, struct err *e) {
     int rc = d->vtable->zero(d, s->shard_losses, loss_bytes(s), e);
     if (rc || s->exact) return rc;
     return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
-}
-
-// Afterwards *own is the sum of this rank's segment.
-static int reduce_gradients(struct step *s, float **own, struct err *e) {
-    const int64_t *offset = optim_offsets(s->optim);
-    *own = s->grads;
-    if (s->exact) return exact_finish(s->exact, s->grads, e);
-    *own = s->grads + offset[s->rank->number];
-    struct coll_op *op = NULL;
-    int rc = coll_reduce_scatter(s->rank->coll, &op, "reduce-scatter gradients", s->grads, offset, e);
-    return rc ? rc : coll_wait(s->rank->coll, op, e);
 }
 
 // Own shards' losses from the device; one that the fault injection made a NaN stays one.
@@ -335,14 +319,6 @@ static int judge(const struct step *s, int64_t number, int64_t nonfinite, struct
         (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 
-static int gather_weights(struct step *s, struct err *e) {
-    struct coll_op *op = NULL;
-    int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
-                             optim_offsets(s->optim), e);
-    if (!rc) rc = coll_wait(s->rank->coll, op, e);
-    return rc ? rc : model_refresh(s->model, e);
-}
-
 static int update(struct step *s, const float *own, int64_t number, struct step_report *out, struct err *e) {
     out->rate = schedule_rate(s->config, number);
     if (out->skipped) return 0;
@@ -352,6 +328,7 @@ static int update(struct step *s, const float *own, int64_t number, struct step_
 int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
              struct step_report *out, struct err *e) {
     s->lap_at = clock_seconds();
+    step_comm_begin(s, out);
     float *own = NULL;
     int64_t nonfinite = 0;
     int rc = clear_sums(s, e);
@@ -359,17 +336,21 @@ int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t 
     for (int64_t shard = s->lo; !rc && shard < s->hi; shard++)
         rc = run_shard(s, batch, shard, number, out, e);
     enter(s, number, PHASE_COLLECTIVE);
-    if (!rc) rc = reduce_gradients(s, &own, e);
+    if (!rc) rc = s->rank->device->vtable->sync(s->rank->device, e);
+    step_lap(s, out, STEP_BACKWARD);
+    if (!rc) rc = step_reduce(s, &own, e);
     if (!rc) rc = tell(s, own, &nonfinite, e);
-    lap(s, out, STEP_REDUCE);
-    if (rc) return rc;
+    step_lap(s, out, STEP_REDUCE);
+    if (rc) goto out;
     sum_losses(s, out);
     out->grad_norm = optim_norm(s->optim, s->squares);
     enter(s, number, PHASE_OPTIMISER);
     rc = judge(s, number, nonfinite, out, e);
     if (!rc) rc = update(s, own, number, out, e);
-    lap(s, out, STEP_UPDATE);
-    if (!rc) rc = gather_weights(s, e);
-    lap(s, out, STEP_GATHER);
+    step_lap(s, out, STEP_UPDATE);
+    if (!rc) rc = step_gather(s, e);
+    step_lap(s, out, STEP_GATHER);
+out:
+    step_comm_end(s);
     return rc;
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inside of a step, shared by step.c and step_memory.c only.
+// The inside of a step, shared by step.c, step_comm.c and step_memory.c only.
 #ifndef ORRERY_TRAINER_STEP_IMPL_H
 #define ORRERY_TRAINER_STEP_IMPL_H
 
+#include "base/clock.h"
 #include "comm/exact.h"
+#include "trainer/buckets.h"
 #include "trainer/step.h"
 
 enum step_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
@@ -14,6 +16,17 @@ struct step_levels {
     float *tau, *past, *tau_history; // [S, F, M], [S, F], [S, F]
     float *hide, *active;            // [M, S], [M, S, F]
     uint64_t *sample;                // [S] global sample numbers
+};
+
+// What is under way beside the computation (step_comm.c).
+struct step_comm {
+    struct buckets buckets;
+    struct step_bucket *bucket; // [buckets.n]
+    int64_t shard;              // whose backward runs
+    int reduced;                // buckets whose sums over ranks were begun, comm.reduce fast
+    int missing;                // the first so many buckets' weights are on their way; the rest is here
+    struct step_report *report; // of the step under way; NULL between steps
+    struct coll_clock clock;    // at the end of the step before
 };
 
 struct step {
@@ -42,7 +55,23 @@ struct step {
     int64_t *told;
     int n_told, n_squares;
     double lap_at;
+    struct step_comm comm;
 };
+
+static inline void step_lap(struct step *s, struct step_report *out, enum step_part part) {
+    double now = clock_seconds();
+    out->seconds[part] += now - s->lap_at;
+    s->lap_at = now;
+}
+
+int step_comm_open(struct step *s, struct err *e) ERR_CHECK; // watches the model
+void step_comm_close(struct step *s);                        // waits for nobody
+void step_comm_begin(struct step *s, struct step_report *out);
+void step_comm_end(struct step *s);
+// Waits until all buckets are summed; *own is the sum of this rank's segment.
+int step_reduce(struct step *s, float **own, struct err *e) ERR_CHECK;
+// Begins to spread the weights that this rank owns. Without comm.overlap they are everywhere when it returns.
+int step_gather(struct step *s, struct err *e) ERR_CHECK;
 
 int step_memory_take(struct step *s, struct err *e) ERR_CHECK;
 void step_memory_release(struct step *s);
