@@ -73,8 +73,6 @@ int coll_local_size(const struct coll *c) {
     return c->local_size;
 }
 
-// ---- start and wait
-
 static void tell(struct coll *c, enum coll_moment moment, const char *name, int64_t bytes, int64_t shape,
                  int64_t seq) {
     const struct coll_note note = {moment, name, seq, bytes, shape};
@@ -88,6 +86,79 @@ static int skip(const struct coll_request *q, struct coll_op **op, struct err *e
     (*op)->skipped = true;
     return 0;
 }
+
+// ---- what is under way
+
+static bool is_timed(const struct coll_request *q) {
+    return q->verb == VERB_REDUCE_SCATTER || q->verb == VERB_ALL_GATHER || q->verb == VERB_EXCHANGE;
+}
+
+static void enlist(struct coll *c, struct coll_op *op) {
+    struct coll_op **end = &c->under_way;
+    while (*end) end = &(*end)->next;
+    *end = op;
+    if (op->timed && c->timed++ == 0) c->busy_since_ns = clock_monotonic_ns();
+}
+
+static void leave_clock(struct coll *c, struct coll_op *op) {
+    if (op->timed && --c->timed == 0) c->busy_ns += clock_monotonic_ns() - c->busy_since_ns;
+    op->timed = false;
+}
+
+static void delist(struct coll *c, struct coll_op *op) {
+    struct coll_op **at = &c->under_way;
+    while (*at && *at != op) at = &(*at)->next;
+    if (*at) *at = op->next;
+    leave_clock(c, op);
+}
+
+static int test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    *done = op->ended;
+    if (op->ended) return 0;
+    int rc = op->staged ? coll_stage_test(c, op, done, e) : c->vtable->test(c, op, done, e);
+    op->ended = !rc && *done;
+    if (op->ended) leave_clock(c, op);
+    return rc;
+}
+
+static void release(struct coll *c, struct coll_op *op) {
+    delist(c, op);
+    if (op->staged)
+        coll_stage_release(c, op, op->ended);
+    else
+        c->vtable->release(op, op->ended);
+}
+
+// They end in the order of their start, more or less: the first that has not tells enough.
+int coll_progress(struct coll *c, struct err *e) {
+    bool done = true;
+    int rc = 0;
+    if (c->recording) return 0;
+    for (struct coll_op *op = c->under_way; op && !c->broken && !rc && done; op = op->next)
+        rc = test(c, op, &done, e);
+    if (rc) c->broken = true;
+    return rc;
+}
+
+void coll_drop(struct coll *c, struct coll_op *op) {
+    struct err ignored = {0};
+    bool done = false;
+    if (!op) return;
+    if (op->skipped) {
+        free(op);
+        return;
+    }
+    if (!c->broken && test(c, op, &done, &ignored)) c->broken = true;
+    if (!op->ended) c->broken = true;
+    release(c, op);
+}
+
+struct coll_clock coll_clock(const struct coll *c) {
+    int64_t now = clock_monotonic_ns(), busy = c->busy_ns + (c->timed > 0 ? now - c->busy_since_ns : 0);
+    return (struct coll_clock){.busy = 1e-9 * (double)busy, .wait = 1e-9 * (double)c->wait_ns};
+}
+
+// ---- start and wait
 
 static int start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
     enum coll_slip slip = q->verb == VERB_LAUNCHED ? COLL_SLIP_NONE : c->slip;
@@ -108,6 +179,8 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     (*op)->name = q->name;
     (*op)->seq = c->seq;
     (*op)->bytes = q->bytes;
+    (*op)->timed = is_timed(q);
+    enlist(c, *op);
     return 0;
 }
 
@@ -130,7 +203,7 @@ static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
     int64_t until = begun + c->deadline_ms * 1000000;
     for (;;) {
         bool done = false;
-        int rc = op->staged ? coll_stage_test(c, op, &done, e) : c->vtable->test(c, op, &done, e);
+        int rc = test(c, op, &done, e);
         if (rc || done) return rc;
         int64_t now = clock_monotonic_ns();
         if (now >= until)
@@ -150,44 +223,40 @@ int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
         return 0;
     }
     tell(c, COLL_WAITS, op->name, op->bytes, -1, op->seq);
+    int64_t begun = clock_monotonic_ns();
+    bool timed = op->timed;
     int rc = c->broken ? err_set(e, ERR_PEER, "%s: given up, an earlier collective failed", op->name)
                        : poll_until_done(c, op, e);
+    if (timed) c->wait_ns += clock_monotonic_ns() - begun;
     if (rc) c->broken = true;
-    if (op->staged)
-        coll_stage_release(c, op, rc == 0);
-    else
-        c->vtable->release(op, rc == 0);
+    release(c, op);
     if (!rc) tell(c, COLL_ENDS, "", 0, -1, 0);
     return rc;
-}
-
-static void remember(struct coll *c, struct coll_op *op) {
-    op->next = NULL;
-    if (c->joined)
-        c->last_joined->next = op;
-    else
-        c->joined = op;
-    c->last_joined = op;
 }
 
 int coll_join(struct coll *c, struct coll_op *op, struct err *e) {
     if (!op || op->skipped || op->staged || c->broken || !c->vtable->join) return coll_wait(c, op, e);
     int rc = c->vtable->join(c, op, e);
     if (rc) c->broken = true;
-    if (rc || c->recording)
-        c->vtable->release(op, rc == 0);
-    else
-        remember(c, op);
+    op->joined = true;
+    if (rc || c->recording) {
+        op->ended = !rc;
+        release(c, op);
+    }
     return rc;
+}
+
+static struct coll_op *first_joined(const struct coll *c) {
+    struct coll_op *op = c->under_way;
+    while (op && !op->joined) op = op->next;
+    return op;
 }
 
 int coll_settle(struct coll *c, struct err *e) {
     int rc = 0;
-    while (c->joined) {
-        struct coll_op *op = c->joined;
-        c->joined = op->next;
+    for (struct coll_op *op; (op = first_joined(c));) {
         if (rc)
-            c->vtable->release(op, false);
+            release(c, op);
         else
             rc = coll_wait(c, op, e);
     }
@@ -208,7 +277,7 @@ int coll_launched(struct coll *c, const char *name, struct err *e) {
     struct coll_op *op;
     if (!c->vtable->join) return 0;
     int rc = start(c, &q, &op, e);
-    if (!rc) remember(c, op);
+    if (!rc) op->joined = true;
     return rc;
 }
 

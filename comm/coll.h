@@ -73,6 +73,19 @@ int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *
 // library reports a lost peer, BUG when ranks disagree on sizes. After any failure every later operation
 // fails too.
 int coll_wait(struct coll *c, struct coll_op *op, struct err *e) ERR_CHECK;
+// Lets what is under way go on, and returns at once: for the pauses of a long computation. A failure that it
+// meets is told here already.
+int coll_progress(struct coll *c, struct err *e) ERR_CHECK;
+// For an operation whose result nobody wants any more, since this rank has failed: waits for nobody.
+// NULL-safe.
+void coll_drop(struct coll *c, struct coll_op *op);
+
+// Seconds since the start, of reduce-scatter, all-gather and exchange: in which at least one was under way,
+// as far as waits and coll_progress looked, and that this rank spent in waits for them.
+struct coll_clock {
+    double busy, wait;
+};
+struct coll_clock coll_clock(const struct coll *c);
 
 // Like coll_wait, but it is the device's queue that waits: the host goes on, and the operation keeps its
 // buffers until coll_settle. Where operations run on the host: coll_wait.

@@ -45,7 +45,10 @@ struct coll_op {
     int64_t seq, bytes;
     bool skipped;         // nothing was started
     bool staged;          // coll_stage.c's
-    struct coll_op *next; // joined after this one
+    bool timed;           // counts in coll_clock
+    bool ended;           // its results are there
+    bool joined;          // coll_settle waits for it
+    struct coll_op *next; // under way, in the order of their start
 };
 
 struct coll_vtable {
@@ -55,7 +58,7 @@ struct coll_vtable {
     int (*start)(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e);
     // Makes progress; *done when it has ended and its results lie in the request's buffers.
     int (*test)(struct coll *c, struct coll_op *op, bool *done, struct err *e);
-    // The device's queue waits for the operation. NULL: operations run on the host.
+    // The device's first queue waits for the operation. NULL: operations run on the host.
     int (*join)(struct coll *c, struct coll_op *op, struct err *e);
     void (*release)(struct coll_op *op, bool ended);
     void (*close)(struct coll *c, bool abort); // frees c
@@ -68,12 +71,14 @@ struct coll {
     int64_t deadline_ms, seq;
     bool broken;    // an operation failed: the ranks no longer agree on what comes next
     bool recording; // what is started is recorded
-    struct coll_op *joined, *last_joined;
     struct device *device;
     coll_notify_fn *notify;
     void *notify_arg;
     enum coll_slip slip;
     int64_t slip_value; // what a rank that slipped sends
+    struct coll_op *under_way;
+    int timed; // operations of coll_clock that have not ended
+    int64_t busy_since_ns, busy_ns, wait_ns;
 };
 
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;

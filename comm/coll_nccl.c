@@ -109,11 +109,10 @@ static int poll_ready(struct nccl_coll *n, const char *name, int64_t deadline_ms
     }
 }
 
-// The operation is in the queue now: what it leaves there is marked, unless it is only recorded.
+// The operation is in the queue now: what it leaves there is marked.
 static int settle(struct nccl_coll *n, struct nccl_op *op, struct err *e) {
     struct device *d = n->base.device;
     n->starting = NULL;
-    if (n->base.recording) return 0;
     return d->vtable->queues->mark(d, n->queue, &op->mark, e);
 }
 
@@ -220,8 +219,9 @@ static int nccl_test(struct coll *c, struct coll_op *base, bool *done, struct er
 // NCCL's own thread may still be putting it into the queue: what follows must come behind it.
 static int nccl_join(struct coll *c, struct coll_op *base, struct err *e) {
     struct nccl_coll *n = nccl_of(c);
-    int rc = n->starting == (struct nccl_op *)base ? settle_last(n, e) : 0;
-    return rc ? rc : c->device->vtable->queues->join(c->device, n->queue, e);
+    struct nccl_op *op = (struct nccl_op *)base;
+    int rc = n->starting == op ? settle_last(n, e) : 0;
+    return rc || !op->mark ? rc : c->device->vtable->queues->join(c->device, op->mark, e);
 }
 
 // The library knows the buffers, not the operation: this may go even when it was given up.

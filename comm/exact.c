@@ -2,6 +2,7 @@
 #include "comm/exact.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,16 @@ struct live {
     int buffer;
 };
 
+struct bucket {
+    char name[32];
+    int64_t lo, hi;         // of the gradient's elements
+    int64_t own, own_elems; // this rank's share: from its segment's start; 0: none
+    int64_t *send_at;       // [size + 1] every rank's share, from lo
+    int64_t *received_at;   // [round][size + 1]: elements from the start of `received`
+    struct coll_op **ops;   // [round]
+    bool folded;            // of the leaf that is being written
+};
+
 struct exact {
     struct coll *coll;
     struct device *device;
@@ -28,16 +39,18 @@ struct exact {
     int64_t next;                  // the leaf to come
     bool open;                     // leaf `next` is being written
     int rank, size;
-    int64_t *offset; // size + 1
-    int64_t own_elems;
     float **buffers; // of `elems`
     int n_buffers;
     bool *in_use;
     struct live live[MAX_ROOTS]; // finished nodes on this rank, left to right
     int n_live;
-    float *received;      // other ranks' roots, this rank's segment: by round, then by rank
-    int rounds;           // most roots that any rank has: one exchange each
-    int64_t *received_at; // [round][size + 1]: elements from the start of `received`
+    float *received; // other ranks' roots, this rank's segment: by bucket, by round, by rank
+    int rounds;      // most roots that any rank has: one exchange of each bucket for each
+    struct bucket *buckets;
+    int n_buckets;
+    int started;      // exchanges begun in this step: round by round, in each all buckets
+    int64_t *nothing; // [size + 1] zeros
+    int n_roots;
 };
 
 // ---- the tree
@@ -108,10 +121,11 @@ static int count_rounds(int64_t shards, int size) {
     return most;
 }
 
-// Elements that arrive from the other ranks; when at is not NULL, where each piece goes.
-static int64_t plan_received(int64_t shards, int size, int rank, int64_t own_elems, int rounds, int64_t *at) {
+// Elements that arrive from the other ranks when this one owns so many; when at is not NULL, where each piece
+// goes, from `total` on.
+static int64_t plan_received(int64_t shards, int size, int rank, int64_t own_elems, int rounds, int64_t total,
+                             int64_t *at) {
     struct node roots[MAX_ROOTS];
-    int64_t total = 0;
     for (int round = 0; round < rounds; round++) {
         for (int r = 0; r < size; r++) {
             if (at) at[round * (size + 1) + r] = total;
@@ -123,10 +137,9 @@ static int64_t plan_received(int64_t shards, int size, int rank, int64_t own_ele
 }
 
 int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems, const int64_t *offset) {
-    int64_t lo, hi;
+    int64_t lo, hi, own = offset[rank + 1] - offset[rank];
     grid_split(shards, size, rank, &lo, &hi);
-    int64_t received =
-        plan_received(shards, size, rank, offset[rank + 1] - offset[rank], count_rounds(shards, size), NULL);
+    int64_t received = plan_received(shards, size, rank, own, count_rounds(shards, size), 0, NULL);
     return (count_buffers(shards, lo, hi) * elems + received) * (int64_t)sizeof(float);
 }
 
@@ -140,25 +153,64 @@ static int alloc_floats(struct device *d, float **out, int64_t n, struct err *e)
     return rc;
 }
 
-static int alloc_plan(struct exact *x, const int64_t *offset, struct err *e) {
+static int64_t clamp(int64_t at, int64_t lo, int64_t hi) {
+    return at < lo ? lo : at > hi ? hi : at;
+}
+
+static int no_plan(struct err *e) {
+    return err_set(e, ERR_MEMORY, "no memory to plan the exact reduction");
+}
+
+// What arrives for it goes to `received` from element `upto` on; returned is where the next one's goes.
+static int plan_bucket(struct exact *x, struct bucket *b, const int64_t *offset, int64_t *upto,
+                       struct err *e) {
+    size_t entries = (size_t)x->size + 1, rounds = (size_t)x->rounds + 1;
+    b->send_at = calloc(entries, sizeof *b->send_at);
+    b->received_at = calloc(entries * rounds, sizeof *b->received_at);
+    b->ops = calloc(rounds, sizeof(struct coll_op *));
+    if (!b->send_at || !b->received_at || !b->ops) return no_plan(e);
+    for (int r = 0; r <= x->size; r++) b->send_at[r] = clamp(offset[r], b->lo, b->hi) - b->lo;
+    b->own_elems = b->send_at[x->rank + 1] - b->send_at[x->rank];
+    b->own = b->own_elems ? b->lo + b->send_at[x->rank] - offset[x->rank] : 0;
+    *upto = plan_received(x->shards, x->size, x->rank, b->own_elems, x->rounds, *upto, b->received_at);
+    return 0;
+}
+
+static int plan_buckets(struct exact *x, const int64_t *offset, const struct exact_cut *cut,
+                        int64_t *received, struct err *e) {
+    int rc = 0;
+    x->buckets = calloc((size_t)cut->n, sizeof *x->buckets);
+    if (!x->buckets) return no_plan(e);
+    x->n_buckets = cut->n;
+    for (int k = 0; !rc && k < cut->n; k++) {
+        struct bucket *b = &x->buckets[k];
+        b->lo = cut->cut[k + 1];
+        b->hi = cut->cut[k];
+        snprintf(b->name, sizeof b->name, cut->n > 1 ? "exact gradients %d" : "exact gradients", k + 1);
+        rc = plan_bucket(x, b, offset, received, e);
+    }
+    return rc;
+}
+
+static int alloc_plan(struct exact *x, const int64_t *offset, const struct exact_cut *cut, struct err *e) {
+    struct node roots[MAX_ROOTS];
+    int64_t received = 0;
     x->n_buffers = count_buffers(x->shards, x->lo, x->hi);
     x->rounds = x->size > 1 ? count_rounds(x->shards, x->size) : 0;
-    size_t entries = (size_t)x->size + 1;
-    x->offset = calloc(entries, sizeof *x->offset);
-    x->received_at = calloc(entries * ((size_t)x->rounds + 1), sizeof *x->received_at);
+    x->n_roots = roots_of_rank(x->shards, x->size, x->rank, roots);
+    x->nothing = calloc((size_t)x->size + 1, sizeof *x->nothing);
     x->buffers = calloc((size_t)x->n_buffers, sizeof *x->buffers);
     x->in_use = calloc((size_t)x->n_buffers, sizeof *x->in_use);
-    if (!x->offset || !x->received_at || !x->buffers || !x->in_use)
-        return err_set(e, ERR_MEMORY, "no memory to plan the exact reduction");
-    memcpy(x->offset, offset, entries * sizeof *offset);
-    x->own_elems = offset[x->rank + 1] - offset[x->rank];
-    int64_t total = plan_received(x->shards, x->size, x->rank, x->own_elems, x->rounds, x->received_at);
-    int rc = total ? alloc_floats(x->device, &x->received, total, e) : 0;
+    if (!x->nothing || !x->buffers || !x->in_use) return no_plan(e);
+    int rc = plan_buckets(x, offset, cut, &received, e);
+    if (!rc && received) rc = alloc_floats(x->device, &x->received, received, e);
     for (int i = 0; i < x->n_buffers && !rc; i++) rc = alloc_floats(x->device, &x->buffers[i], x->elems, e);
     return rc;
 }
 
-static int check_plan(int64_t shards, int size, int64_t elems, const int64_t *offset, struct err *e) {
+static int check_plan(int64_t shards, int size, const int64_t *offset, const struct exact_cut *cut,
+                      struct err *e) {
+    int64_t elems = cut->cut[0];
     if (shards < size)
         return err_set(e, ERR_CONFIG,
                        "comm.shards is %" PRId64 ", but there are %d ranks: each needs at least one shard",
@@ -171,25 +223,28 @@ static int check_plan(int64_t shards, int size, int64_t elems, const int64_t *of
     for (int r = 0; r < size; r++)
         if (offset[r] > offset[r + 1])
             return err_set(e, ERR_BUG, "the segment of rank %d ends before it starts", r);
+    for (int k = 0; k < cut->n; k++)
+        if (cut->cut[k] < cut->cut[k + 1] || cut->cut[cut->n] != 0)
+            return err_set(e, ERR_BUG, "bucket %d of %d is not where the one before ends", k, cut->n);
     return 0;
 }
 
-int exact_open(struct exact **out, struct coll *c, int64_t shards, int64_t elems, const int64_t *offset,
-               struct device *device, struct err *e) {
+int exact_open(struct exact **out, struct coll *c, int64_t shards, const int64_t *offset,
+               const struct exact_cut *cut, struct device *device, struct err *e) {
     *out = NULL;
-    int rc = check_plan(shards, coll_size(c), elems, offset, e);
+    int rc = check_plan(shards, coll_size(c), offset, cut, e);
     if (rc) return rc;
     struct exact *x = calloc(1, sizeof *x);
     if (!x) return err_set(e, ERR_MEMORY, "no memory to plan the exact reduction");
     x->coll = c;
     x->device = device;
     x->shards = shards;
-    x->elems = elems;
+    x->elems = cut->cut[0];
     x->rank = coll_rank(c);
     x->size = coll_size(c);
     grid_split(shards, x->size, x->rank, &x->lo, &x->hi);
     x->next = x->lo;
-    rc = alloc_plan(x, offset, e);
+    rc = alloc_plan(x, offset, cut, e);
     if (rc)
         exact_close(x);
     else
@@ -197,13 +252,21 @@ int exact_open(struct exact **out, struct coll *c, int64_t shards, int64_t elems
     return rc;
 }
 
+static void drop_bucket(struct exact *x, struct bucket *b) {
+    for (int round = 0; b->ops && round < x->rounds; round++) coll_drop(x->coll, b->ops[round]);
+    free(b->send_at);
+    free(b->received_at);
+    free(b->ops);
+}
+
 void exact_close(struct exact *x) {
     if (!x) return;
+    for (int k = 0; k < x->n_buckets; k++) drop_bucket(x, &x->buckets[k]);
     for (int i = 0; x->buffers && i < x->n_buffers; i++)
         if (x->buffers[i]) x->device->vtable->release(x->device, x->buffers[i]);
     if (x->received) x->device->vtable->release(x->device, x->received);
-    free(x->offset);
-    free(x->received_at);
+    free(x->buckets);
+    free(x->nothing);
     free(x->buffers);
     free(x->in_use);
     free(x);
@@ -236,50 +299,89 @@ int exact_leaf(struct exact *x, int64_t shard, float **out, struct err *e) {
     return 0;
 }
 
-static int fold_top(struct exact *x, struct err *e) {
-    struct live *left = &x->live[x->n_live - 2], *right = &x->live[x->n_live - 1];
-    float *sum = x->buffers[left->buffer];
-    int rc = x->device->vtable->add(x->device, sum, sum, x->buffers[right->buffer], x->elems, e);
-    left->node.hi = right->node.hi;
-    x->in_use[right->buffer] = false;
-    x->n_live--;
+// What becomes of the last `n_live` nodes when the newest one is complete: where the sum stays, and its node.
+static int fold_end(const struct exact *x, struct node *sum) {
+    int at = x->n_live - 1;
+    *sum = x->live[at].node;
+    for (; at > 0 && are_siblings(x->shards, x->live[at - 1].node, *sum); at--)
+        sum->lo = x->live[at - 1].node.lo;
+    return at;
+}
+
+// Adds the newest leaf's part of a bucket, and what that completes, from right to left.
+static int fold_bucket(struct exact *x, struct bucket *b, struct err *e) {
+    struct node sum;
+    int end = fold_end(x, &sum), rc = 0;
+    for (int at = x->n_live - 1; !rc && at > end; at--) {
+        float *left = x->buffers[x->live[at - 1].buffer] + b->lo;
+        const float *right = x->buffers[x->live[at].buffer] + b->lo;
+        rc = x->device->vtable->add(x->device, left, left, right, b->hi - b->lo, e);
+    }
+    b->folded = true;
+    return rc;
+}
+
+static void forget_folded(struct exact *x) {
+    struct node sum;
+    int end = fold_end(x, &sum);
+    for (int at = end + 1; at < x->n_live; at++) x->in_use[x->live[at].buffer] = false;
+    x->live[end].node = sum;
+    x->n_live = end + 1;
+    for (int k = 0; k < x->n_buckets; k++) x->buckets[k].folded = false;
+}
+
+// ---- the exchange: round i carries every rank's i-th root, straight out of its buffer
+
+static int start_exchange(struct exact *x, int round, struct bucket *b, struct err *e) {
+    bool have = round < x->n_roots;
+    const float *send = (have ? x->buffers[x->live[round].buffer] : x->buffers[0]) + b->lo;
+    return coll_exchange(x->coll, &b->ops[round], b->name, send, have ? b->send_at : x->nothing, x->received,
+                         b->received_at + (int64_t)round * (x->size + 1), e);
+}
+
+// All ranks start them in one order, whatever is ready when: those before `end` that are not begun yet.
+static int start_until(struct exact *x, int end, struct err *e) {
+    int rc = 0;
+    for (; !rc && x->started < end; x->started += !rc)
+        rc = start_exchange(x, x->started / x->n_buckets, &x->buckets[x->started % x->n_buckets], e);
+    return rc;
+}
+
+int exact_leaf_ready(struct exact *x, int64_t shard, int64_t from, struct err *e) {
+    struct node roots[MAX_ROOTS], sum;
+    if (shard != x->next || !x->open) return err_set(e, ERR_BUG, "shard %" PRId64 " was not begun", shard);
+    int round = fold_end(x, &sum), rc = 0;
+    roots_of_rank(x->shards, x->size, x->rank, roots);
+    bool leaves =
+        x->rounds > 0 && round < x->n_roots && roots[round].lo == sum.lo && roots[round].hi == sum.hi;
+    for (int k = 0; !rc && k < x->n_buckets && x->buckets[k].lo >= from; k++) {
+        if (x->buckets[k].folded) continue;
+        rc = fold_bucket(x, &x->buckets[k], e);
+        if (!rc && leaves) rc = start_until(x, round * x->n_buckets + k + 1, e);
+    }
     return rc;
 }
 
 int exact_leaf_done(struct exact *x, int64_t shard, struct err *e) {
-    if (shard != x->next || !x->open) return err_set(e, ERR_BUG, "shard %" PRId64 " was not begun", shard);
     int rc = 0;
+    if (shard != x->next || !x->open) return err_set(e, ERR_BUG, "shard %" PRId64 " was not begun", shard);
+    for (int k = 0; !rc && k < x->n_buckets; k++)
+        if (!x->buckets[k].folded) rc = fold_bucket(x, &x->buckets[k], e);
+    if (rc) return rc;
+    forget_folded(x);
     x->open = false;
     x->next++;
-    while (!rc && x->n_live > 1 &&
-           are_siblings(x->shards, x->live[x->n_live - 2].node, x->live[x->n_live - 1].node))
-        rc = fold_top(x, e);
-    return rc;
+    return 0;
 }
 
-// ---- the exchange
-
-// Round k carries every rank's k-th root, straight out of its buffer.
-static int start_round(struct exact *x, int round, const int64_t *nothing, struct coll_op **op,
-                       struct err *e) {
-    bool have = round < x->n_live;
-    const float *send = have ? x->buffers[x->live[round].buffer] : x->buffers[0];
-    return coll_exchange(x->coll, op, "exact gradients", send, have ? x->offset : nothing, x->received,
-                         x->received_at + (int64_t)round * (x->size + 1), e);
-}
-
-static int exchange_roots(struct exact *x, struct err *e) {
-    struct coll_op *ops[MAX_ROOTS];
-    int started = 0, rc = 0;
-    int64_t *nothing = calloc((size_t)x->size + 1, sizeof *nothing);
-    if (!nothing) return err_set(e, ERR_MEMORY, "no memory for the exact reduction");
-    for (; started < x->rounds && !rc; started += !rc)
-        rc = start_round(x, started, nothing, &ops[started], e);
-    for (int i = 0; i < started; i++) {
-        int joined = coll_join(x->coll, ops[i], e);
+static int wait_bucket(struct exact *x, struct bucket *b, struct err *e) {
+    int rc = 0;
+    for (int round = 0; round < x->rounds; round++) {
+        struct coll_op *op = b->ops[round];
+        b->ops[round] = NULL;
+        int joined = op ? coll_join(x->coll, op, e) : 0;
         if (!rc) rc = joined;
     }
-    free(nothing);
     return rc;
 }
 
@@ -291,51 +393,56 @@ static int rank_of_leaf(int64_t shards, int size, int64_t leaf) {
     return (int)(leaf < longer * (each + 1) ? leaf / (each + 1) : (leaf - longer) / each);
 }
 
-// Where the slice of a node that lies on one rank is; NULL when it spans ranks.
-static float *find_slice(struct exact *x, struct node n) {
+// Where this rank's share of a bucket of a node that lies on one rank is; NULL when the node spans ranks.
+static float *find_slice(struct exact *x, const struct bucket *b, struct node n) {
     for (int i = 0; i < x->n_live; i++)
         if (x->live[i].node.lo == n.lo && x->live[i].node.hi == n.hi)
-            return x->buffers[x->live[i].buffer] + x->offset[x->rank];
+            return x->buffers[x->live[i].buffer] + b->lo + b->send_at[x->rank];
     struct node roots[MAX_ROOTS];
     int r = rank_of_leaf(x->shards, x->size, n.lo);
     int count = r == x->rank ? 0 : roots_of_rank(x->shards, x->size, r, roots);
     for (int k = 0; k < count; k++)
         if (roots[k].lo == n.lo && roots[k].hi == n.hi)
-            return x->received + x->received_at[(int64_t)k * (x->size + 1) + r];
+            return x->received + b->received_at[(int64_t)k * (x->size + 1) + r];
     return NULL;
 }
 
 // Sums a node into its left end's slice, which nobody needs any more.
-static int sum_node(struct exact *x, struct node n, float **out, struct err *e) {
-    *out = find_slice(x, n);
+static int sum_node(struct exact *x, const struct bucket *b, struct node n, float **out, struct err *e) {
+    *out = find_slice(x, b, n);
     if (*out) return 0;
     float *right;
-    int rc = sum_node(x, left_of(n), out, e);
-    if (!rc) rc = sum_node(x, right_of(n), &right, e);
-    return rc ? rc : x->device->vtable->add(x->device, *out, *out, right, x->own_elems, e);
+    int rc = sum_node(x, b, left_of(n), out, e);
+    if (!rc) rc = sum_node(x, b, right_of(n), &right, e);
+    return rc ? rc : x->device->vtable->add(x->device, *out, *out, right, b->own_elems, e);
 }
 
-static int sum_whole(struct exact *x, float *out, struct err *e) {
+static int sum_whole(struct exact *x, const struct bucket *b, float *out, struct err *e) {
     struct node whole = {0, x->shards};
     float *left, *right;
-    if (x->own_elems == 0) return 0;
+    if (b->own_elems == 0) return 0;
     if (x->shards == 1) {
-        int rc = x->device->vtable->zero(x->device, out, (size_t)x->own_elems * sizeof(float), e);
-        return rc ? rc : x->device->vtable->add(x->device, out, out, x->buffers[0], x->own_elems, e);
+        int rc = x->device->vtable->zero(x->device, out, (size_t)b->own_elems * sizeof(float), e);
+        return rc ? rc : x->device->vtable->add(x->device, out, out, x->buffers[0] + b->lo, b->own_elems, e);
     }
-    int rc = sum_node(x, left_of(whole), &left, e);
-    if (!rc) rc = sum_node(x, right_of(whole), &right, e);
-    return rc ? rc : x->device->vtable->add(x->device, out, left, right, x->own_elems, e);
+    int rc = sum_node(x, b, left_of(whole), &left, e);
+    if (!rc) rc = sum_node(x, b, right_of(whole), &right, e);
+    return rc ? rc : x->device->vtable->add(x->device, out, left, right, b->own_elems, e);
 }
 
 int exact_finish(struct exact *x, float *out, struct err *e) {
     if (x->next != x->hi || x->open)
         return err_set(e, ERR_BUG, "shards %" PRId64 " .. %" PRId64 " of this rank are not done", x->next,
                        x->hi);
-    int rc = exchange_roots(x, e);
-    if (!rc) rc = sum_whole(x, out, e);
+    int rc = start_until(x, x->rounds * x->n_buckets, e);
+    for (int k = 0; k < x->n_buckets; k++) {
+        struct bucket *b = &x->buckets[k];
+        int joined = wait_bucket(x, b, e);
+        if (!rc) rc = joined;
+        if (!rc) rc = sum_whole(x, b, out + b->own, e);
+    }
     memset(x->in_use, 0, (size_t)x->n_buffers * sizeof *x->in_use);
-    x->n_live = 0;
+    x->n_live = x->started = 0;
     x->next = x->lo;
     return rc;
 }

@@ -2,7 +2,9 @@
 // Fixed-order reduction: gradients are summed over S logical shards of the global batch along one binary tree
 // that depends on S alone, whoever computed the leaves. So any number of ranks 1..S gives the same bits.
 // Tree: sum(lo, hi) = sum(lo, mid) + sum(mid, hi), mid = lo + the largest power of two < hi - lo.
-// Rank r computes the leaves grid_split(S, size, r), in ascending order.
+// Rank r computes the leaves grid_split(S, size, r), in ascending order. Elements are dealt into buckets,
+// each exchanged by itself as soon as a sum that leaves this rank is complete in it; what is added to what,
+// and in which order, is the same for every way to cut.
 #ifndef ORRERY_COMM_EXACT_H
 #define ORRERY_COMM_EXACT_H
 
@@ -12,11 +14,17 @@
 
 struct exact;
 
-// `elems` per gradient; offset[size+1] gives the segment that each rank owns (ZeRO-1). Plans the tree and
+// Bucket k is elements [cut[k + 1], cut[k]): they descend, as a backward pass finishes them.
+struct exact_cut {
+    int n;
+    const int64_t *cut; // [n + 1]: elems, ..., 0
+};
+
+// offset[size+1] gives the segment that each rank owns (ZeRO-1). Plans the tree and
 // takes exact_buffer_count(...) buffers of `elems` floats plus the receive space from device memory.
-int exact_open(struct exact **out, struct coll *c, int64_t shards, int64_t elems, const int64_t *offset,
-               struct device *device, struct err *e) ERR_CHECK;
-void exact_close(struct exact *x);
+int exact_open(struct exact **out, struct coll *c, int64_t shards, const int64_t *offset,
+               const struct exact_cut *cut, struct device *device, struct err *e) ERR_CHECK;
+void exact_close(struct exact *x); // gives up what is under way
 int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems,
                     const int64_t *offset); // planned memory
 // Leaves of this rank: [*lo, *hi).
@@ -24,9 +32,12 @@ void exact_leaves(const struct exact *x, int64_t *lo, int64_t *hi);
 
 // The buffer into which leaf `shard` writes its gradient (zeroed). Leaves come in ascending order.
 int exact_leaf(struct exact *x, int64_t shard, float **out, struct err *e) ERR_CHECK;
-// The leaf is complete: folds finished pairs of the tree that lie wholly on this rank.
+// Elements [from, elems) of the leaf are complete: folds their buckets, and starts to exchange those whose
+// sum is not folded on this rank any more. Does not wait.
+int exact_leaf_ready(struct exact *x, int64_t shard, int64_t from, struct err *e) ERR_CHECK;
+// All of the leaf is complete: folds finished pairs of the tree that lie wholly on this rank.
 int exact_leaf_done(struct exact *x, int64_t shard, struct err *e) ERR_CHECK;
-// Exchanges the remaining roots and finishes the tree for this rank's segment: out[0 .. own segment's
+// Exchanges what is not yet exchanged and finishes the tree for this rank's segment: out[0 .. own segment's
 // length).
 int exact_finish(struct exact *x, float *out, struct err *e) ERR_CHECK;
 

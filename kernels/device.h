@@ -21,8 +21,8 @@ struct device_queues {
     void (*close)(struct device *d, void *queue);
     // What is put into `queue` from now on waits for what the device's first queue holds now.
     int (*follow)(struct device *d, void *queue, struct err *e);
-    // What is put into the first queue from now on waits for what `queue` holds now.
-    int (*join)(struct device *d, void *queue, struct err *e);
+    // What is put into the first queue from now on waits for the mark.
+    int (*join)(struct device *d, void *mark, struct err *e);
     // Behind all that the queue holds now; NULL: the first one.
     int (*mark)(struct device *d, void *queue, void **mark, struct err *e);
     int (*reached)(struct device *d, void *mark, bool *yes, struct err *e);

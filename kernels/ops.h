@@ -318,8 +318,8 @@ struct op_sum_squares_args {
 struct op_cast_args {
     struct tensor x, y;
     struct op_rounding rounding;
-    uint32_t step;               // that random rounding is keyed by
-    const struct op_update *now; // optional, device memory: its step instead
+    uint32_t step;               // that random rounding is keyed by; with `now`: so many before its step
+    const struct op_update *now; // optional, device memory
     int64_t first; // number of x's first element among all parameters; row after row without gaps
 };
 

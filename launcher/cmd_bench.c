@@ -82,6 +82,10 @@ static int step_rows(const struct buf *line, struct buf *rows, struct err *e) {
     for (size_t i = 0; !rc && i < sizeof parts / sizeof *parts; i++)
         rc = buf_appendf(rows, e, "%s,mean,%.4f,,,%.3f\n", parts[i], number(ms, parts[i]),
                          number(ms, parts[i]) / (whole > 0 ? whole : 1));
+    double busy = number(o, "comm_busy_ms"), wait = number(o, "comm_wait_ms");
+    if (!rc)
+        rc = buf_appendf(rows, e, "collectives,under way / waited for,%.4f,%.4f,ms,%.3f\n", busy, wait,
+                         wait / (whole > 0 ? whole : 1));
     json_destroy(doc);
     return rc;
 }

@@ -94,6 +94,8 @@ static void put_numbers(struct json_writer *w, const struct metrics_line *l) {
     }
     json_put_double(w, "samples_per_s", l->samples_per_s);
     json_put_double(w, "data_wait", l->data_wait);
+    json_put_double(w, "comm_busy", l->comm_busy);
+    json_put_double(w, "comm_wait", l->comm_wait);
     json_put_object(w, "seconds");
     for (int i = 0; i < STEP_PARTS; i++) json_put_double(w, step_part_name((enum step_part)i), l->seconds[i]);
     json_close(w, '}');

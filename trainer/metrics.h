@@ -18,6 +18,7 @@ struct metrics_line {
     double samples_per_s;             // since the line before
     double seconds[STEP_PARTS];       // mean of a step since the line before
     double data_wait;                 // share of the time since the line before
+    double comm_busy, comm_wait;      // as in step_report, mean of a step since the line before
 };
 
 // Opens DIR/metrics.jsonl for appending; lines with a step above `keep` go, as does a last line cut short.

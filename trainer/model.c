@@ -59,6 +59,10 @@ void *model_low(struct model *m) {
     return m->low;
 }
 
+void model_set_watch(struct model *m, const struct model_watch *w) {
+    m->watch = w ? *w : (struct model_watch){0};
+}
+
 static int number_of(const struct model *m, const char *format, const char *what) {
     char name[64];
     snprintf(name, sizeof name, format, what);

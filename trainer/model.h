@@ -43,10 +43,19 @@ float *model_weights(struct model *m); // flat, params->elems floats
 // where that is fp32.
 int model_refresh(struct model *m, struct err *e) ERR_CHECK;
 // The same for numbers [first, end) of the flat buffer alone, rounded as training rounds them in its step
-// `step`, or in that of `now` (device memory) where it is not NULL.
+// `step`, or where `now` (device memory) is not NULL, `step` steps before that one.
 int model_round(struct model *m, const struct op_rounding *how, int64_t step, const struct op_update *now,
                 int64_t first, int64_t end, struct err *e) ERR_CHECK;
 void *model_low(struct model *m); // that copy, in the flat layout; NULL where it is the weights themselves
+
+// Told while the model works, so that communication goes on beside it. Stages are those of params.h.
+struct model_watch {
+    void *arg;
+    int (*need)(void *arg, int stage, struct err *e); // the weights of stages 0 .. stage are read next
+    int (*final)(void *arg, int stage,
+                 struct err *e); // the gradients of `stage` and all behind it are complete
+};
+void model_set_watch(struct model *m, const struct model_watch *w); // copied; NULL: nobody watches
 
 // x^ of every modality: pred[i] [B, F, E] (NULL: not wanted). Here `in` and `pred` are host memory. Any
 // number of sequences (worked off in chunks), any number of frames: positions are 0 .. F-1. Allocates when it

@@ -175,6 +175,10 @@ int model_loss(struct model *m, const struct model_target *t, double *loss, stru
     return rc;
 }
 
+static int finished(struct model *m, int stage, struct err *e) {
+    return m->watch.final ? m->watch.final(m->watch.arg, stage, e) : 0;
+}
+
 int model_backward(struct model *m, float *grads, struct err *e) {
     struct model_space *s = &m->training;
     int rc = zero(m, s->dx, e);
@@ -182,10 +186,14 @@ int model_backward(struct model *m, float *grads, struct err *e) {
     for (int i = 0; !rc && i < m->set.n; i++) rc = head_backward(m, s, grads, i, e);
     struct op_norm_mod_backward_args norm = {.x = s->x, .rstd = s->rstd, .dy = s->dy};
     if (!rc) rc = norm_backward(m, s, grads, &norm, -1, e);
+    if (!rc) rc = finished(m, m->params.stages - 1, e);
     for (int64_t i = m->config->model_layers - 1; !rc && i >= 0; i--) {
         rc = mlp_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
         if (!rc) rc = attention_half_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
+        if (!rc) rc = finished(m, STAGE_BLOCKS + (int)i, e);
     }
+    if (!rc) rc = condition_backward(m, s, grads, e);
+    if (!rc) rc = finished(m, STAGE_CONDITION, e);
     if (!rc) rc = embed_backward(m, s, grads, e);
-    return rc ? rc : condition_backward(m, s, grads, e);
+    return rc ? rc : finished(m, STAGE_EMBED, e);
 }

@@ -2,6 +2,10 @@
 // The forward pass. Shape words are those of model_impl.h.
 #include "trainer/model_impl.h"
 
+int model_need(struct model *m, int stage, struct err *e) {
+    return m->watch.need ? m->watch.need(m->watch.arg, stage, e) : 0;
+}
+
 // y = x w^T (+ bias)
 static int linear(struct model *m, struct tensor x, int weight, int bias, struct tensor y, struct err *e) {
     struct op_gemm_args a = {.a = x, .b = model_weight_for(m, &x, weight), .c = y, .trans_b = true};
@@ -145,7 +149,7 @@ static int head(struct model *m, struct model_space *s, int i, struct err *e) {
 
 int model_embed(struct model *m, struct model_space *s, const struct model_input *in, struct tensor x,
                 struct err *e) {
-    int rc = 0;
+    int rc = model_need(m, STAGE_EMBED, e);
     for (int i = 0; !rc && i < m->set.n; i++) rc = embed(m, s, in, i, e);
     if (!rc) rc = map_action(m, s, e);
     return rc ? rc : assemble(m, s, x, e);
@@ -156,13 +160,16 @@ int model_transform(struct model *m, struct model_space *s, const struct model_i
         return err_set(e, ERR_BUG, "the model is laid out for %lld x %lld frames, not %lld x %lld",
                        (long long)s->sequences, (long long)s->frames, (long long)in->sequences,
                        (long long)in->frames);
-    int rc = condition(m, s, in, e);
+    int rc = model_need(m, STAGE_CONDITION, e);
+    if (!rc) rc = condition(m, s, in, e);
     for (int64_t i = 0; !rc && i < m->config->model_layers; i++) {
         struct model_layer *l = &s->layers[i];
         struct tensor out = i + 1 < m->config->model_layers ? s->layers[i + 1].x : s->x;
-        rc = attention_half(m, s, &m->blocks[i], l, e);
+        rc = model_need(m, STAGE_BLOCKS + (int)i, e);
+        if (!rc) rc = attention_half(m, s, &m->blocks[i], l, e);
         if (!rc) rc = mlp_half(m, s, &m->blocks[i], l, out, e);
     }
+    if (!rc) rc = model_need(m, m->params.stages - 1, e);
     struct op_norm_mod_args norm = {.x = s->x, .y = s->normed, .rstd = s->rstd, .map = &s->map};
     if (!rc) rc = m->device->ops->norm_mod(m->device, &norm, e);
     for (int i = 0; !rc && i < m->set.n; i++) rc = head(m, s, i, e);

@@ -73,6 +73,7 @@ struct model {
     int slot, action_map, cond1_weight, cond1_bias, cond2_weight, cond2_bias; // action_map -1: no actions
     struct model_block *blocks;
     struct model_space training, predicting;
+    struct model_watch watch;
 };
 
 // Tensor i of the table in a flat buffer; the weights themselves in the type that a product with `other`
@@ -82,6 +83,10 @@ struct tensor model_weight_for(const struct model *m, const struct tensor *other
 
 int64_t model_kv_width(const struct model *m);                               // K
 struct tensor model_values(const struct model *m, const struct tensor *qkv); // its columns of values [N, K]
+
+// The weights of stages 0 .. stage are read next; the stages of the blocks and what lies around them.
+int model_need(struct model *m, int stage, struct err *e) ERR_CHECK;
+enum { STAGE_EMBED, STAGE_CONDITION, STAGE_BLOCKS };
 
 // Lays the space out for B sequences of F frames; takes a larger arena when it must. Keeps nothing of before.
 int model_space_shape(struct model_space *s, const struct model *m, int64_t sequences, int64_t frames,

@@ -29,6 +29,7 @@ static struct param *add(struct params *p, int64_t rows, int64_t cols, enum para
                          const char *name) {
     struct param *t = &p->list[p->n++];
     *t = (struct param){.rank = cols ? 2 : 1, .shape = {rows, cols ? cols : 1}, .parts = 1, .init = init};
+    t->stage = p->stages;
     t->group = PARAM_OTHER;
     t->offset = p->elems;
     t->elems = rows * (cols ? cols : 1);
@@ -115,9 +116,12 @@ int params_init(struct params *out, const struct config *c, const struct modalit
     out->list = calloc(room, sizeof *out->list);
     if (!out->list) return err_set(e, ERR_MEMORY, "no memory for a table of %zu tensors", room);
     add_embeddings(out, c, m);
+    out->stages++;
     add_condition(out, c, m);
-    for (int i = 0; i < c->model_layers; i++) add_block(out, c, i);
+    out->stages++;
+    for (int i = 0; i < c->model_layers; i++, out->stages++) add_block(out, c, i);
     add_heads(out, c, m);
+    out->stages++;
     if (out->elems > PARAMS_ELEMS_MAX) {
         params_fini(out);
         return err_set(e, ERR_CONFIG, "the model has more than 2^40 parameters: model.width, model.layers");

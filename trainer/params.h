@@ -26,6 +26,7 @@ struct param {
     int parts; // matrices stacked in the rows, each orthogonalised alone: qkv 3, up 2, else 1
     int64_t part_rows[PARAM_PARTS_MAX];
     enum param_init init;
+    int stage; // the forward reads tensors stage by stage, the backward finishes them in the reverse order
     int64_t first_fan,
         next_fan; // PARAM_FAN_IN: columns [0, first_fan), then blocks of next_fan columns (0: none)
 };
@@ -33,6 +34,7 @@ struct param {
 struct params {
     int n;
     struct param *list; // in order of offset
+    int stages;         // ascending along the list: embeddings, condition, a stage per block, heads
     int64_t elems;      // of the flat buffer, gaps included
     int64_t count;      // of numbers, gaps not included
 };

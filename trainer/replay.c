@@ -92,7 +92,7 @@ static int run_steps(struct replay *t, struct err *e) {
     int rc = data_prefetch(t->data, first, count, t->config->train_batch, e);
     blackbox_page(t->rank->box)->total_steps = t->config->replay_step;
     while (!rc && t->done < t->config->replay_step) rc = one_step(t, e);
-    return rc;
+    return rc ? rc : step_settle(t->step, e);
 }
 
 // ---- the weights: a digest, and beside the checkpoint of that step

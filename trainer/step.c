@@ -66,12 +66,6 @@ void step_close(struct step *s) {
     free(s);
 }
 
-static void lap(struct step *s, enum step_part part) {
-    double now = clock_seconds();
-    s->out->seconds[part] += now - s->lap_at;
-    s->lap_at = now;
-}
-
 // A recorded step has entered its phases before.
 static void enter(struct step *s, enum blackbox_phase phase) {
     if (s->graphs.recording) return;
@@ -225,11 +219,11 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
 static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
     int64_t shard = s->lo + stretch - STRETCH_SHARD;
     int rc = noise_shard(s, s->batch, shard, e);
-    lap(s, STEP_NOISE);
+    step_lap(s, STEP_NOISE);
     enter(s, PHASE_FORWARD);
     if (!rc) rc = forward_shard(s, s->batch, shard, e);
     if (!rc) rc = loss_shard(s, s->batch, shard, e);
-    lap(s, STEP_FORWARD);
+    step_lap(s, STEP_FORWARD);
     enter(s, PHASE_BACKWARD);
     return rc ? rc : model_backward(s->model, s->leaf, e);
 }
@@ -237,6 +231,7 @@ static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
 // The exact tree takes the same buffer for the same leaf in each step, so a recorded shard finds its own.
 static int run_shard(struct step *s, int64_t shard, struct err *e) {
     int rc = 0;
+    s->comm.shard = shard;
     s->leaf = s->grads;
     if (s->exact) rc = exact_leaf(s->exact, shard, &s->leaf, e);
     if (s->graphs.now) {
@@ -245,7 +240,7 @@ static int run_shard(struct step *s, int64_t shard, struct err *e) {
     }
     if (!rc) rc = step_graph_run(s, STRETCH_SHARD + shard - s->lo, queue_shard, e);
     if (!rc && s->exact) rc = exact_leaf_done(s->exact, shard, e);
-    lap(s, STEP_BACKWARD);
+    step_lap(s, STEP_BACKWARD);
     return rc;
 }
 
@@ -255,17 +250,6 @@ static int clear_gradients(struct step *s, struct err *e) {
     struct device *d = s->rank->device;
     if (s->exact) return 0;
     return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
-}
-
-// Afterwards s->own is the sum of this rank's segment.
-static int reduce_gradients(struct step *s, struct err *e) {
-    const int64_t *offset = optim_offsets(s->optim);
-    s->own = s->grads;
-    if (s->exact) return exact_finish(s->exact, s->grads, e);
-    s->own = s->grads + offset[s->rank->number];
-    struct coll_op *op = NULL;
-    int rc = coll_reduce_scatter(s->rank->coll, &op, "reduce-scatter gradients", s->grads, offset, e);
-    return rc ? rc : coll_join(s->rank->coll, op, e);
 }
 
 static int poison(struct step *s, struct err *e) {
@@ -387,38 +371,18 @@ static int report(const struct step *s, int64_t nonfinite, struct err *e) {
         (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 
-// The copy that products read: the update has brought the own part along, others' follow here. A step that
-// was skipped rounds all of it anew too, as a resume after that step does.
-static int refresh(struct step *s, struct err *e) {
-    const struct op_rounding how = optim_rounding(s->config);
-    const struct op_update *now = s->device.update;
-    int64_t all = model_params(s->model)->elems, lo = optim_offsets(s->optim)[s->rank->number],
-            hi = optim_offsets(s->optim)[s->rank->number + 1];
-    int rc = model_round(s->model, &how, 0, now, 0, lo, e);
-    return rc ? rc : model_round(s->model, &how, 0, now, hi, all, e);
-}
-
-static int gather_weights(struct step *s, struct err *e) {
-    struct coll_op *op = NULL;
-    int rc = coll_all_gather(s->rank->coll, &op, "all-gather weights", model_weights(s->model),
-                             optim_offsets(s->optim), e);
-    if (!rc) rc = coll_join(s->rank->coll, op, e);
-    return rc ? rc : refresh(s, e);
-}
-
 // Forward, backward, sums, verdict and update of one step, queued one behind another.
 static int queue_step(struct step *s, int64_t stretch, struct err *e) {
-    int rc = clear_gradients(s, e);
+    int rc = step_gather_early(s, e);
+    if (!rc) rc = clear_gradients(s, e);
     for (int64_t shard = s->lo; !rc && shard < s->hi; shard++) rc = run_shard(s, shard, e);
     enter(s, PHASE_COLLECTIVE);
-    if (!rc) rc = reduce_gradients(s, e);
+    if (!rc) rc = step_reduce(s, e);
     if (!rc) rc = tell(s, e);
-    lap(s, STEP_REDUCE);
+    step_lap(s, STEP_REDUCE);
     enter(s, PHASE_OPTIMISER);
     if (!rc) rc = step_graph_run(s, STRETCH_UPDATE, queue_update, e);
-    lap(s, STEP_UPDATE);
-    if (!rc) rc = gather_weights(s, e);
-    lap(s, STEP_GATHER);
+    step_lap(s, STEP_UPDATE);
     return rc;
 }
 
@@ -449,7 +413,11 @@ int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t 
         rc = bring_in(s, batch, e);
     }
     if (!rc) rc = s->graphs.whole && s->graphs.now ? launch_step(s, e) : queue_step(s, 0, e);
+    if (!rc) rc = step_gather_late(s, e);
     if (!rc) rc = hear(s, &verdict, e);
-    lap(s, STEP_GATHER);
-    return rc ? rc : report(s, verdict.nonfinite, e);
+    step_lap(s, STEP_GATHER);
+    if (!rc) rc = report(s, verdict.nonfinite, e);
+    step_comm_end(s);
+    s->out = NULL;
+    return rc;
 }

@@ -35,6 +35,8 @@ struct step_report {
     bool skipped;                    // a NaN or a spike: nothing was updated
     int64_t suspect_first, suspects; // skipped: the global samples it comes from, as narrow as is known
     double seconds[STEP_PARTS];      // of this step; STEP_DATA is the caller's
+    // Seconds in which gradients or weights were on their way, and of those that were spent waiting for them.
+    double comm_busy, comm_wait;
 };
 
 // Things all ranks count together once a step, at no extra cost: how many ranks say so.
@@ -54,6 +56,10 @@ int step_check(const struct config *c, int world, struct err *e) ERR_CHECK;
 // `batch` holds exactly this rank's range. votes[STEP_VOTES]: in, this rank's; out, the sums over ranks.
 int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,
              struct step_report *out, struct err *e) ERR_CHECK;
+
+// The weights of other ranks may still be on their way when a step has ended; the model's own passes wait for
+// what they read. Whoever reads or writes model_weights otherwise calls this first, on all ranks.
+int step_settle(struct step *s, struct err *e) ERR_CHECK;
 
 // Of the last step: what logical shard `shard` adds to the mean loss of sense `i`, on every rank.
 double step_share(const struct step *s, int64_t shard, int i);

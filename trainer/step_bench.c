@@ -21,7 +21,7 @@ struct bench {
     struct optim *optim;
     struct step *step;
     struct batch batch;
-    double seconds[STEP_PARTS], total, loss;
+    double seconds[STEP_PARTS], total, loss, comm_busy, comm_wait;
     double *took; // [steps], seconds
 };
 
@@ -76,6 +76,8 @@ static int time_steps(struct bench *b, int64_t steps, struct err *e) {
         b->took[n - WARM_UP] = clock_seconds() - began;
         b->total += b->took[n - WARM_UP];
         for (int i = 0; i < STEP_PARTS; i++) b->seconds[i] += report.seconds[i];
+        b->comm_busy += report.comm_busy;
+        b->comm_wait += report.comm_wait;
     }
     return 0;
 }
@@ -126,6 +128,8 @@ static int print(struct bench *b, int64_t steps, struct err *e) {
     for (int i = STEP_NOISE; i < STEP_PARTS; i++)
         json_put_double(&w, step_part_name((enum step_part)i), 1e3 * b->seconds[i] / (double)steps);
     json_close(&w, '}');
+    json_put_double(&w, "comm_busy_ms", 1e3 * b->comm_busy / (double)steps);
+    json_put_double(&w, "comm_wait_ms", 1e3 * b->comm_wait / (double)steps);
     json_close(&w, '}');
     rc = json_end(&w, e);
     if (!rc) puts(text.data);
@@ -138,6 +142,7 @@ int task_step_bench(struct rank *r, struct err *e) {
     int64_t steps = r->config->train_steps;
     int rc = open_all(&b, e);
     if (!rc) rc = time_steps(&b, steps, e);
+    if (!rc) rc = step_settle(b.step, e);
     if (!rc && rank_is_root(r)) rc = print(&b, steps, e);
     free(b.took);
     for (int i = 0; i < b.set.n; i++) {

@@ -96,6 +96,10 @@ static int record(struct step *s, int64_t stretch, step_queue_fn *queue, void **
     return rc ? rc : ended;
 }
 
+bool step_graph_in_pieces(const struct step *s) {
+    return s->graphs.now && !s->graphs.whole;
+}
+
 int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) {
     struct device *d = s->rank->device;
     struct step_bucket *b = s->graphs.now;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inside of a step, shared by step.c and step_memory.c only.
+// The inside of a step, shared by step.c, step_comm.c and step_memory.c only.
 #ifndef ORRERY_TRAINER_STEP_IMPL_H
 #define ORRERY_TRAINER_STEP_IMPL_H
 
+#include "base/clock.h"
 #include "comm/exact.h"
+#include "trainer/buckets.h"
 #include "trainer/step.h"
 
 enum step_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
@@ -37,6 +39,18 @@ struct step_graphs {
     uint64_t generation; // the device's, that all graphs are of
     struct step_bucket bucket[STEP_BUCKETS];
     struct step_bucket *now; // of the step at hand; NULL: it runs as it is
+};
+
+// What is under way beside the computation (step_comm.c).
+struct step_comm {
+    struct buckets buckets;
+    struct comm_bucket *bucket; // [buckets.n]
+    int64_t shard;              // whose backward runs
+    int reduced;                // buckets whose sums over ranks were begun, comm.reduce fast
+    bool stale;                 // other ranks have updated weights that are not on their way yet
+    int missing;                // the first so many buckets' weights are on their way; the rest is here
+    int64_t updates;            // that the weights have seen
+    struct coll_clock clock;    // at the end of the step before
 };
 
 struct step {
@@ -75,11 +89,27 @@ struct step {
     // The step at hand.
     const struct batch *batch;
     int64_t number;
-    struct step_report *out;
-    float *leaf; // the gradients of the shard at hand
-    float *own;  // this rank's sums
+    struct step_report *out; // NULL between steps
+    float *leaf;             // the gradients of the shard at hand
+    float *own;              // this rank's sums
     struct step_graphs graphs;
+    struct step_comm comm;
 };
+
+static inline void step_lap(struct step *s, enum step_part part) {
+    double now = clock_seconds();
+    s->out->seconds[part] += now - s->lap_at;
+    s->lap_at = now;
+}
+
+int step_comm_open(struct step *s, struct err *e) ERR_CHECK; // watches the model
+void step_comm_close(struct step *s);                        // waits for nobody
+void step_comm_end(struct step *s);                          // of a step: tells its seconds
+// All buckets are summed behind what is queued; s->own is the sum of this rank's segment.
+int step_reduce(struct step *s, struct err *e) ERR_CHECK;
+// At a step's begin and end: weights that other ranks have updated begin to come.
+int step_gather_early(struct step *s, struct err *e) ERR_CHECK;
+int step_gather_late(struct step *s, struct err *e) ERR_CHECK;
 
 // Queues a stretch's work on what the step holds.
 typedef int step_queue_fn(struct step *s, int64_t stretch, struct err *e);
@@ -88,6 +118,8 @@ void step_graph_close(struct step *s);
 // What each rank says and hears about the step to come, summed over ranks.
 void step_graph_say(const struct step *s, const struct batch *b, int64_t say[STEP_GRAPH_WORDS]);
 void step_graph_hear(struct step *s, const int64_t said[STEP_GRAPH_WORDS]);
+// Is the step at hand recorded in pieces, between which the host calls collectives?
+bool step_graph_in_pieces(const struct step *s);
 // Runs, records and launches, or launches. Inside a recording: runs.
 int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) ERR_CHECK;
 

@@ -174,13 +174,16 @@ static int take_all(struct step *s, struct err *e) {
 int step_memory_take(struct step *s, struct err *e) {
     int rc = take_all(s, e);
     if (!rc) rc = model_reserve(s->model, s->micro, s->frames, e);
+    if (!rc) rc = step_comm_open(s, e);
     if (rc || s->config->comm_reduce == REDUCE_FAST) return rc;
-    return exact_open(&s->exact, s->rank->coll, s->config->comm_shards, model_params(s->model)->elems,
-                      optim_offsets(s->optim), s->rank->device, e);
+    const struct exact_cut cut = {.n = s->comm.buckets.n, .cut = s->comm.buckets.cut};
+    return exact_open(&s->exact, s->rank->coll, s->config->comm_shards, optim_offsets(s->optim), &cut,
+                      s->rank->device, e);
 }
 
 void step_memory_release(struct step *s) {
     exact_close(s->exact);
+    step_comm_close(s);
     if (s->host_block != s->device_block) free(s->host_block);
     arena_fini(&s->arena);
     free(s->host_told);

@@ -38,7 +38,7 @@ struct train {
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
 
     // Since the last line of metrics.
-    double since, seconds[STEP_PARTS];
+    double since, seconds[STEP_PARTS], comm_busy, comm_wait;
     int64_t steps_since;
 };
 
@@ -146,11 +146,14 @@ static int write_line(struct train *t, const struct step_report *r, struct err *
     line.samples_per_s = (double)(t->steps_since * t->config->train_batch) / took;
     line.data_wait = t->seconds[STEP_DATA] / took;
     for (int i = 0; i < STEP_PARTS; i++) line.seconds[i] = t->seconds[i] / (double)t->steps_since;
+    line.comm_busy = t->comm_busy / (double)t->steps_since;
+    line.comm_wait = t->comm_wait / (double)t->steps_since;
     struct blackbox_page *p = blackbox_page(t->rank->box);
     p->samples_per_s = line.samples_per_s;
     p->data_wait_share = line.data_wait;
     t->since = now;
     t->steps_since = 0;
+    t->comm_busy = t->comm_wait = 0;
     memset(t->seconds, 0, sizeof t->seconds);
     if (!t->metrics) return 0;
     log_info(&t->rank->log, "step %lld/%lld  loss %.5f  %.0f samples/s", (long long)t->done,
@@ -192,6 +195,8 @@ static int observe(struct train *t, const struct batch *b, const struct step_rep
     tell_replaced(t, b);
     t->steps_since++;
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
+    t->comm_busy += r->comm_busy;
+    t->comm_wait += r->comm_wait;
     if (r->skipped) tell_skipped(t, r);
     bool due = r->skipped || t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
     return due ? write_line(t, r, e) : 0;
@@ -209,7 +214,8 @@ static int save(struct train *t, struct err *e) {
     state->seed = (uint64_t)t->config->run_seed;
     state->config_hash = config_hash(t->config);
     bytes_hex(t->sample_digest, sizeof t->sample_digest, state->sample_sha256);
-    int rc = config_write(t->rank->file, &yaml, e);
+    int rc = step_settle(t->step, e);
+    if (!rc) rc = config_write(t->rank->file, &yaml, e);
     if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
     if (!rc) rc = snapshot_begin(t->snapshot, state, e);
     buf_fini(&yaml);
@@ -299,6 +305,11 @@ static int take_average(struct train *t, struct err *e) {
     return rc ? rc : model_refresh(t->model, e);
 }
 
+static int measure(struct train *t, struct err *e) {
+    int rc = step_settle(t->step, e);
+    return rc ? rc : eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+}
+
 static int finish(struct train *t, struct err *e) {
     int rc = take_average(t, e);
     return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, t->done, e);
@@ -316,7 +327,8 @@ static int roll_back(struct train *t, struct err *e) {
     int64_t bad = t->done - 1;
     t->rolled_back[t->rollbacks++] = bad;
     t->roll_back = false;
-    int rc = snapshot_finish(t->snapshot, e);
+    int rc = step_settle(t->step, e);
+    if (!rc) rc = snapshot_finish(t->snapshot, e);
     if (rc || snapshot_newest(t->snapshot) < 0) return rc;
     metrics_close(t->metrics);
     t->metrics = NULL;
@@ -342,10 +354,9 @@ static int run_steps(struct train *t, struct err *e) {
         }
         bool due = c->checkpoint_every > 0 && t->done % c->checkpoint_every == 0 && t->done < c->train_steps;
         if (!rc && due && !t->stopped) rc = save(t, e);
-        if (!rc && !t->stopped && evaluation_due(t))
-            rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+        if (!rc && !t->stopped && evaluation_due(t)) rc = measure(t, e);
     }
-    return rc;
+    return rc ? rc : step_settle(t->step, e);
 }
 
 static int run(struct train *t, struct err *e) {

@@ -126,8 +126,8 @@ static void cast_row(const struct op_cast_args *a, int64_t r) {
     for (int64_t i = 0; i < a->x.shape[1]; i++) {
         uint64_t number = (uint64_t)(a->first + r * a->x.shape[1] + i);
         if (a->rounding.stochastic && number / ROUNDING_GROUP != drawn)
-            rounding_draw(a->rounding.key, a->now ? a->now->step : a->step, drawn = number / ROUNDING_GROUP,
-                          words);
+            rounding_draw(a->rounding.key, a->now ? a->now->step - a->step : a->step,
+                          drawn = number / ROUNDING_GROUP, words);
         write_number(&a->y, r, i, read_number(&a->x, r, i), a->rounding.stochastic ? words : NULL, number);
     }
 }

@@ -203,19 +203,17 @@ static int queue_mark(struct device *d, void *queue, void **mark, struct err *e)
     if (!rc) *mark = event;
     return rc;
 }
-static int queue_after(struct device *d, cudaStream_t later, cudaStream_t earlier, struct err *e) {
+static int queue_follow(struct device *d, void *queue, struct err *e) {
     void *mark = NULL;
-    int rc = queue_mark(d, earlier, &mark, e);
+    int rc = queue_mark(d, NULL, &mark, e);
     if (rc) return rc;
-    rc = cuda_check(cudaStreamWaitEvent(later, (cudaEvent_t)mark, 0), "cudaStreamWaitEvent", e);
+    rc = cuda_check(cudaStreamWaitEvent((cudaStream_t)queue, (cudaEvent_t)mark, 0), "cudaStreamWaitEvent", e);
     (void)cudaEventDestroy((cudaEvent_t)mark);
     return rc;
 }
-static int queue_follow(struct device *d, void *queue, struct err *e) {
-    return queue_after(d, (cudaStream_t)queue, cuda_of(d)->stream, e);
-}
-static int queue_join(struct device *d, void *queue, struct err *e) {
-    return queue_after(d, cuda_of(d)->stream, (cudaStream_t)queue, e);
+static int queue_join(struct device *d, void *mark, struct err *e) {
+    return cuda_check(cudaStreamWaitEvent(cuda_of(d)->stream, (cudaEvent_t)mark, 0), "cudaStreamWaitEvent",
+                      e);
 }
 static int queue_reached(struct device *d, void *mark, bool *yes, struct err *e) {
     cudaError_t rc = cudaEventQuery((cudaEvent_t)mark);

@@ -152,7 +152,7 @@ template <int V>
 static __global__ void cast_random_kernel(rows_of<const float> x, rows_of<bf16> y, int64_t rows, int64_t cols,
                                           struct rng_key key, uint32_t step, const struct op_update *now,
                                           int64_t first) {
-    if (now) step = now->step;
+    if (now) step = now->step - step;
     for (int64_t i = thread_number() * V; i < rows * cols; i += thread_count() * V) {
         float v[V];
         uint32_t words[4];

@@ -43,11 +43,15 @@ static int exact_digest(struct world *w, int64_t shards, struct err *e) {
     int64_t lo, hi;
     float *leaf, *sum = calloc(ELEMS, sizeof *sum);
     REQUIRE(sum);
-    REQUIRE(!exact_open(&x, w->coll, shards, ELEMS, w->offset, w->device, e));
+    const int64_t at[] = {ELEMS, 2 * ELEMS / 3, ELEMS / 7, 0};
+    const struct exact_cut cut = {.n = 3, .cut = at};
+    REQUIRE(!exact_open(&x, w->coll, shards, w->offset, &cut, w->device, e));
     exact_leaves(x, &lo, &hi);
     for (int64_t shard = lo; shard < hi; shard++) {
         REQUIRE(!exact_leaf(x, shard, &leaf, e));
         for (int64_t i = 0; i < ELEMS; i++) leaf[i] += leaf_value(shard, i);
+        REQUIRE(!exact_leaf_ready(x, shard, ELEMS / 2, e));
+        REQUIRE(!coll_progress(w->coll, e));
         REQUIRE(!exact_leaf_done(x, shard, e));
     }
     REQUIRE(!exact_finish(x, sum + w->offset[w->rank], e));

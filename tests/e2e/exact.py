@@ -107,7 +107,8 @@ def kills(tmp):
     while code != 0:
         ranks = rng.choice([1, 2, 3, 4])
         print(f"start on {ranks} ranks", flush=True)
-        child = start("run", "configs/tiny.yaml", "-n", ranks, *settings(tmp, run.name, steps), "launch.attempts=100")
+        cut = f"comm.bucket_mb={rng.choice([0, 0.001, 0.02])}"  # of no account for the bits
+        child = start("run", "configs/tiny.yaml", "-n", ranks, *settings(tmp, run.name, steps), "launch.attempts=100", cut)
         family = set()
         storm(rng, child, run, family, targets)
         code = child.wait(timeout=300)

@@ -32,7 +32,7 @@ def words(tmp, name, *more):
 
 def one(tmp, number, kind, phase, rank, step):
     fault = f"{kind}:rank={rank},step={step},phase={phase}"
-    done = orrery(*words(tmp, f"run-{number}", "train.steps=100000", "checkpoint.every=0", f"fault.inject={fault}"), check=False,
+    done = orrery(*words(tmp, f"run-{number}", "train.steps=100000", "checkpoint.every=0", "comm.bucket_mb=0.001", f"fault.inject={fault}"), check=False,
                   timeout=400, env=environment(OMP_NUM_THREADS=1))
     verdicts = events(f"{tmp}/run-{number}", "verdict")
     if not verdicts:

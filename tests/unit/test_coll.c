@@ -130,12 +130,71 @@ static void a_deadline_names_the_operation(void **state) {
     coll_close(&c, false);
 }
 
+// A back end whose operations end at the third look.
+static int slow_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    *op = calloc(1, sizeof **op);
+    return *op ? 0 : err_set(e, ERR_MEMORY, "no memory");
+}
+static int slow_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    assert_false(op->ended); // its results are delivered once
+    if (c->slip_value < 0) return err_set(e, ERR_PEER, "lost");
+    *done = ++c->slip_value % 3 == 0;
+    return 0;
+}
+static int released, unended;
+static void slow_release(struct coll_op *op, bool ended) {
+    released++;
+    unended += !ended;
+    free(op);
+}
+static const struct coll_vtable slow = {
+    .name = "slow", .start = slow_start, .test = slow_test, .release = slow_release};
+
+static void progress_ends_what_is_under_way(void **state) {
+    struct coll c = {.vtable = &slow, .size = 2, .deadline_ms = 1000};
+    struct err e = {0};
+    struct coll_op *first, *second;
+    float v[2] = {0};
+    int64_t offset[] = {0, 1, 2};
+    released = unended = 0;
+    assert_int_equal(coll_progress(&c, &e), 0); // nothing to do
+    assert_int_equal(coll_reduce_scatter(&c, &first, "first", v, offset, &e), 0);
+    assert_int_equal(coll_all_gather(&c, &second, "second", v, offset, &e), 0);
+    for (int i = 0; i < 3; i++) assert_int_equal(coll_progress(&c, &e), 0);
+    assert_true(first->ended && !second->ended); // one look at each of them, in order
+    double before = coll_clock(&c).busy;
+    assert_true(coll_clock(&c).busy > before && before > 0 && coll_clock(&c).wait == 0);
+    assert_int_equal(coll_wait(&c, second, &e), 0);
+    assert_int_equal(coll_wait(&c, first, &e), 0);
+    struct coll_clock after = coll_clock(&c);
+    assert_true(after.wait > 0 && after.wait <= after.busy);
+    assert_true(coll_clock(&c).busy == after.busy); // nothing is under way now
+    assert_int_equal(released, 2);
+    assert_int_equal(unended, 0);
+    assert_null(c.under_way);
+}
+
+static void progress_tells_a_failure(void **state) {
+    struct coll c = {.vtable = &slow, .size = 2, .deadline_ms = 1000};
+    struct err e = {0};
+    struct coll_op *op;
+    float v[2] = {0};
+    int64_t offset[] = {0, 1, 2};
+    released = unended = 0;
+    assert_int_equal(coll_reduce_scatter(&c, &op, "sum", v, offset, &e), 0);
+    c.slip_value = -1;
+    assert_int_equal(coll_progress(&c, &e), -ERR_PEER);
+    assert_true(c.broken);
+    coll_drop(&c, op); // waits for nobody
+    coll_drop(&c, NULL);
+    assert_true(released == 1 && unended == 1 && !c.under_way);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_rank_is_its_own_world),
-        cmocka_unit_test(a_piece_for_itself_must_fit),
-        cmocka_unit_test(nccl_says_what_is_missing),
-        cmocka_unit_test(a_deadline_names_the_operation),
+        cmocka_unit_test(one_rank_is_its_own_world),       cmocka_unit_test(a_piece_for_itself_must_fit),
+        cmocka_unit_test(nccl_says_what_is_missing),       cmocka_unit_test(a_deadline_names_the_operation),
+        cmocka_unit_test(progress_ends_what_is_under_way), cmocka_unit_test(progress_tells_a_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@
 #include "comm/grid.h"
 
 #define MAX_RANKS 8
-#define MAX_OPS   64
+#define MAX_OPS   512
+#define MAX_CUTS  8
 #define ELEMS     37
 
 struct meeting {
@@ -128,10 +129,23 @@ struct run {
     int64_t shards, offset[MAX_RANKS + 1];
     int size, rank;
     float out[2][ELEMS];
+    int64_t cut[MAX_CUTS];
+    int buckets;
+    bool early; // parts of a leaf are ready before its end
     int buffers;
     int64_t planned;
     struct err err;
 };
+
+// From the end to the start, as a backward pass does.
+static int write_leaf(struct exact *x, struct run *r, float *leaf, int64_t shard, int step) {
+    int rc = 0;
+    for (int i = ELEMS - 1; !rc && i >= 0; i--) {
+        leaf[i] += leaf_value(shard, step, i);
+        if (r->early && i % 5 == 0) rc = exact_leaf_ready(x, shard, i, &r->err);
+    }
+    return rc;
+}
 
 static int one_step(struct exact *x, struct run *r, int step) {
     int64_t lo, hi;
@@ -140,8 +154,8 @@ static int one_step(struct exact *x, struct run *r, int step) {
     for (int64_t shard = lo; shard < hi; shard++) {
         int rc = exact_leaf(x, shard, &leaf, &r->err);
         if (rc) return rc;
-        for (int i = 0; i < ELEMS; i++) leaf[i] += leaf_value(shard, step, i);
-        rc = exact_leaf_done(x, shard, &r->err);
+        rc = write_leaf(x, r, leaf, shard, step);
+        if (!rc) rc = exact_leaf_done(x, shard, &r->err);
         if (rc) return rc;
     }
     return exact_finish(x, r->out[step] + r->offset[r->rank], &r->err);
@@ -153,7 +167,8 @@ static void *run_rank(void *arg) {
                      .meeting = r->meeting};
     struct device d = {.vtable = &fake_device};
     struct exact *x = NULL;
-    int rc = exact_open(&x, &c.base, r->shards, ELEMS, r->offset, &d, &r->err);
+    const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
+    int rc = exact_open(&x, &c.base, r->shards, r->offset, &cut, &d, &r->err);
     r->buffers = d.threads;
     r->planned = exact_bytes(r->shards, r->size, r->rank, ELEMS, r->offset);
     for (int step = 0; step < 2 && !rc; step++) rc = one_step(x, r, step);
@@ -179,14 +194,19 @@ static void check_run(const struct run *r) {
         }
 }
 
-static void check_world(int64_t shards, int size) {
+static const int64_t cuts[][MAX_CUTS] = {{ELEMS, 0}, {ELEMS, 16, 0}, {ELEMS, 30, 29, 14, 3, 0}};
+static const int n_cuts[] = {1, 2, 5};
+
+static void check_world(int64_t shards, int size, int way, bool early) {
     struct run *runs = calloc((size_t)size, sizeof *runs);
     struct meeting *m = calloc(1, sizeof *m);
     pthread_t threads[MAX_RANKS];
     assert_true(runs && m);
     pthread_mutex_init(&m->lock, NULL);
     for (int r = 0; r < size; r++) {
-        runs[r] = (struct run){.meeting = m, .shards = shards, .size = size, .rank = r};
+        runs[r] = (struct run){.meeting = m, .shards = shards, .size = size, .rank = r, .early = early};
+        runs[r].buckets = n_cuts[way];
+        memcpy(runs[r].cut, cuts[way], sizeof cuts[way]);
         // Uneven segments, some of them empty.
         for (int s = 1; s <= size; s++) runs[r].offset[s] = s == size ? ELEMS : ELEMS * (s / 2) / size;
         assert_int_equal(pthread_create(&threads[r], NULL, run_rank, &runs[r]), 0);
@@ -201,7 +221,11 @@ static void check_world(int64_t shards, int size) {
 static void every_world_gives_the_tree_s_bits(void **state) {
     static const int64_t shards[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 31, 64};
     for (size_t s = 0; s < sizeof shards / sizeof *shards; s++)
-        for (int size = 1; size <= MAX_RANKS && size <= shards[s]; size++) check_world(shards[s], size);
+        for (int size = 1; size <= MAX_RANKS && size <= shards[s]; size++)
+            for (int way = 0; way < 3; way++) {
+                check_world(shards[s], size, way, false);
+                check_world(shards[s], size, way, true);
+            }
 }
 
 // The test above proves something only if another order gives other bits.
@@ -221,14 +245,19 @@ static void misuse_is_refused(void **state) {
     struct device d = {.vtable = &fake_device};
     struct exact *x;
     float *leaf, out[ELEMS];
-    int64_t offset[] = {0, ELEMS}, gap[] = {0, ELEMS - 1};
+    int64_t offset[] = {0, ELEMS}, gap[] = {0, ELEMS - 1}, at[] = {ELEMS, 0}, crossed[] = {ELEMS, 3, 9, 0};
+    const struct exact_cut cut = {.n = 1, .cut = at}, wrong = {.n = 3, .cut = crossed};
     struct coll_options options = {.kind = COLL_SELF, .device = &d};
     assert_int_equal(coll_open(&c, &options, &e), 0);
-    assert_int_equal(exact_open(&x, c, 0, ELEMS, offset, &d, &e), -ERR_CONFIG);
+    assert_int_equal(exact_open(&x, c, 0, offset, &cut, &d, &e), -ERR_CONFIG);
     err_clear(&e);
-    assert_int_equal(exact_open(&x, c, 4, ELEMS, gap, &d, &e), -ERR_BUG);
+    assert_int_equal(exact_open(&x, c, 4, gap, &cut, &d, &e), -ERR_BUG);
     err_clear(&e);
-    assert_int_equal(exact_open(&x, c, 4, ELEMS, offset, &d, &e), 0);
+    assert_int_equal(exact_open(&x, c, 4, offset, &wrong, &d, &e), -ERR_BUG);
+    err_clear(&e);
+    assert_int_equal(exact_open(&x, c, 4, offset, &cut, &d, &e), 0);
+    assert_int_equal(exact_leaf_ready(x, 0, 0, &e), -ERR_BUG); // not begun
+    err_clear(&e);
     assert_int_equal(exact_leaf(x, 1, &leaf, &e), -ERR_BUG); // out of turn
     err_clear(&e);
     assert_int_equal(exact_leaf_done(x, 0, &e), -ERR_BUG); // not begun

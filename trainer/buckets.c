@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer/buckets.h"
+
+#include <stdlib.h>
+
+#define AUTO_SHARE 16
+#define AUTO_LEAST ((int64_t)1 << 16) // elements
+#define AUTO_MOST  ((int64_t)1 << 24)
+
+int64_t buckets_least(const struct config *c, const struct params *p) {
+    int64_t each = p->elems / AUTO_SHARE;
+    if (!c->comm_overlap) return p->elems;
+    if (c->comm_bucket_mb > 0) return (int64_t)(c->comm_bucket_mb * (1 << 20) / sizeof(float));
+    if (each < AUTO_LEAST) return AUTO_LEAST;
+    return each > AUTO_MOST ? AUTO_MOST : each;
+}
+
+static void close_bucket(struct buckets *b, const struct param *first) {
+    b->stage[b->n++] = first->stage;
+    b->cut[b->n] = first->offset;
+}
+
+int buckets_init(struct buckets *out, const struct params *p, int64_t least_elems, struct err *e) {
+    *out = (struct buckets){.cut = calloc((size_t)p->stages + 1, sizeof *out->cut),
+                            .stage = calloc((size_t)p->stages, sizeof *out->stage)};
+    if (!out->cut || !out->stage) {
+        buckets_fini(out);
+        return err_set(e, ERR_MEMORY, "no memory for a table of %d buckets", p->stages);
+    }
+    out->cut[0] = p->elems;
+    for (int i = p->n - 1; i >= 0; i--) {
+        const struct param *t = &p->list[i];
+        bool first_of_stage = i == 0 || p->list[i - 1].stage != t->stage;
+        bool full = out->cut[out->n] - t->offset >= least_elems;
+        if (i == 0 || (first_of_stage && full)) close_bucket(out, t);
+    }
+    return 0;
+}
+
+void buckets_fini(struct buckets *b) {
+    free(b->cut);
+    free(b->stage);
+    *b = (struct buckets){.n = 0};
+}
+
+void buckets_share(const struct buckets *b, int k, const int64_t *offset, int size, int64_t *share) {
+    int64_t lo = b->cut[k + 1], hi = b->cut[k];
+    for (int r = 0; r <= size; r++) share[r] = (offset[r] < lo ? lo : offset[r] > hi ? hi : offset[r]) - lo;
+}

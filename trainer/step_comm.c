@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a step sends beside its computation, bucket by bucket: gradients while the backward goes on, weights
+// while the next forward does. The model tells when a stage's gradients are complete and when it is about to
+// read a stage's weights.
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "trainer/step_impl.h"
+
+#define REDUCE_NAME "reduce-scatter gradients"
+#define GATHER_NAME "all-gather weights"
+
+struct comm_bucket {
+    char reduce_name[48], gather_name[48];
+    int64_t *share; // [world + 1]: who owns what, from the bucket's start
+    struct coll_op *reducing, *gathering;
+};
+
+// ---- gradients
+
+static int start_reduce(struct step *s, int k, struct err *e) {
+    struct comm_bucket *b = &s->comm.bucket[k];
+    return coll_reduce_scatter(s->rank->coll, &b->reducing, b->reduce_name,
+                               s->grads + s->comm.buckets.cut[k + 1], b->share, e);
+}
+
+static int reduce_until(struct step *s, int64_t from, struct err *e) {
+    const struct buckets *b = &s->comm.buckets;
+    int rc = 0;
+    for (; !rc && s->comm.reduced < b->n && b->cut[s->comm.reduced + 1] >= from; s->comm.reduced += !rc)
+        rc = start_reduce(s, s->comm.reduced, e);
+    return rc;
+}
+
+static int64_t first_element(const struct step *s, int stage) {
+    const struct buckets *b = &s->comm.buckets;
+    for (int k = b->n - 1; k >= 0; k--)
+        if (b->stage[k] >= stage) return b->cut[k + 1];
+    return b->cut[0];
+}
+
+// With fast, the sums over this rank's shards are complete in the last one's backward.
+static int gradients_final(void *arg, int stage, struct err *e) {
+    struct step *s = arg;
+    int64_t from = first_element(s, stage);
+    int rc = 0;
+    if (step_graph_in_pieces(s)) return 0;
+    if (s->exact)
+        rc = exact_leaf_ready(s->exact, s->comm.shard, from, e);
+    else if (s->comm.shard == s->hi - 1)
+        rc = reduce_until(s, from, e);
+    return rc ? rc : coll_progress(s->rank->coll, e);
+}
+
+int step_reduce(struct step *s, struct err *e) {
+    s->own = s->grads;
+    if (s->exact) return exact_finish(s->exact, s->grads, e);
+    s->own = s->grads + optim_offsets(s->optim)[s->rank->number];
+    int rc = reduce_until(s, 0, e);
+    for (int k = 0; k < s->comm.reduced; k++) {
+        struct coll_op *op = s->comm.bucket[k].reducing;
+        s->comm.bucket[k].reducing = NULL;
+        int joined = op ? coll_join(s->rank->coll, op, e) : 0;
+        if (!rc) rc = joined;
+    }
+    s->comm.reduced = 0;
+    return rc;
+}
+
+// ---- weights
+
+// As the forward reads them: the first weights are those of the last bucket.
+static int start_gather(struct step *s, struct err *e) {
+    const struct buckets *b = &s->comm.buckets;
+    int rc = 0;
+    s->comm.stale = false;
+    for (int k = b->n - 1; !rc && k >= 0; k--) {
+        struct comm_bucket *to = &s->comm.bucket[k];
+        rc = coll_all_gather(s->rank->coll, &to->gathering, to->gather_name,
+                             model_weights(s->model) + b->cut[k + 1], to->share, e);
+        if (!rc) s->comm.missing = b->n - k;
+    }
+    return rc;
+}
+
+// The copy that products read: the update has brought the own part along, others' follow here. A step that
+// was skipped rounds all of it anew too, as a resume after that step does.
+static int refresh(struct step *s, int64_t first, int64_t end, struct err *e) {
+    const struct op_rounding how = optim_rounding(s->config);
+    // A recorded step is repeated with other numbers: one before its own is that of the update.
+    const struct op_update *now = s->graphs.recording ? s->device.update : NULL;
+    const int64_t *offset = optim_offsets(s->optim);
+    int64_t lo = offset[s->rank->number], hi = offset[s->rank->number + 1], step = now ? 1 : s->comm.updates;
+    if (lo < first) lo = first < hi ? first : hi;
+    if (hi > end) hi = end > lo ? end : lo;
+    if (hi <= first || lo >= end) return model_round(s->model, &how, step, now, first, end, e);
+    int rc = model_round(s->model, &how, step, now, first, lo, e);
+    return rc ? rc : model_round(s->model, &how, step, now, hi, end, e);
+}
+
+static int receive_weights(struct step *s, int k, struct err *e) {
+    const struct buckets *b = &s->comm.buckets;
+    struct coll_op *op = s->comm.bucket[k].gathering;
+    s->comm.bucket[k].gathering = NULL;
+    s->comm.missing--;
+    int rc = coll_join(s->rank->coll, op, e);
+    return rc ? rc : refresh(s, b->cut[k + 1], b->cut[k], e);
+}
+
+static int receive_all(struct step *s, struct err *e) {
+    int rc = 0;
+    while (!rc && s->comm.missing > 0) rc = receive_weights(s, s->comm.missing - 1, e);
+    return rc;
+}
+
+static int weights_needed(void *arg, int stage, struct err *e) {
+    struct step *s = arg;
+    int rc = 0;
+    if (s->comm.missing == 0) return 0;
+    if (s->out) step_lap(s, STEP_FORWARD);
+    while (!rc && s->comm.missing > 0 && s->comm.buckets.stage[s->comm.missing - 1] <= stage)
+        rc = receive_weights(s, s->comm.missing - 1, e);
+    if (!rc) rc = coll_progress(s->rank->coll, e);
+    if (s->out) step_lap(s, STEP_GATHER);
+    return rc;
+}
+
+// A step that is recorded as a whole begins with what the one before has left: so its graph holds both. One
+// that is recorded in pieces has all weights before it begins.
+int step_gather_early(struct step *s, struct err *e) {
+    int rc = s->comm.stale || s->graphs.recording ? start_gather(s, e) : 0;
+    return rc || !step_graph_in_pieces(s) ? rc : receive_all(s, e);
+}
+
+int step_gather_late(struct step *s, struct err *e) {
+    s->comm.stale = true;
+    s->comm.updates = s->number + 1;
+    if (s->graphs.on && s->graphs.whole && s->config->comm_overlap) return 0;
+    int rc = start_gather(s, e);
+    return rc || s->config->comm_overlap ? rc : receive_all(s, e);
+}
+
+int step_settle(struct step *s, struct err *e) {
+    int rc = s->comm.stale ? start_gather(s, e) : 0;
+    if (!rc) rc = receive_all(s, e);
+    return rc ? rc : coll_settle(s->rank->coll, e);
+}
+
+// ---- for a step
+
+void step_comm_end(struct step *s) {
+    struct coll_clock now = coll_clock(s->rank->coll);
+    s->out->comm_busy = now.busy - s->comm.clock.busy;
+    s->out->comm_wait = now.wait - s->comm.clock.wait;
+    s->comm.clock = now;
+}
+
+static void name_bucket(struct comm_bucket *b, int k, int n) {
+    snprintf(b->reduce_name, sizeof b->reduce_name, n > 1 ? REDUCE_NAME " %d" : REDUCE_NAME, k + 1);
+    snprintf(b->gather_name, sizeof b->gather_name, n > 1 ? GATHER_NAME " %d" : GATHER_NAME, k + 1);
+}
+
+int step_comm_open(struct step *s, struct err *e) {
+    const struct params *p = model_params(s->model);
+    struct step_comm *c = &s->comm;
+    int rc = buckets_init(&c->buckets, p, buckets_least(s->config, p), e);
+    if (rc) return rc;
+    c->bucket = calloc((size_t)c->buckets.n, sizeof *c->bucket);
+    if (!c->bucket) return err_set(e, ERR_MEMORY, "no memory for %d buckets", c->buckets.n);
+    for (int k = 0; k < c->buckets.n; k++) {
+        struct comm_bucket *b = &c->bucket[k];
+        b->share = calloc((size_t)s->rank->world + 1, sizeof *b->share);
+        if (!b->share) return err_set(e, ERR_MEMORY, "no memory for %d shares of a bucket", s->rank->world);
+        buckets_share(&c->buckets, k, optim_offsets(s->optim), s->rank->world, b->share);
+        name_bucket(b, k, c->buckets.n);
+    }
+    c->clock = coll_clock(s->rank->coll);
+    const struct model_watch watch = {
+        .arg = s, .need = weights_needed, .final = s->config->comm_overlap ? gradients_final : NULL};
+    model_set_watch(s->model, &watch);
+    return 0;
+}
+
+void step_comm_close(struct step *s) {
+    model_set_watch(s->model, NULL);
+    for (int k = 0; s->comm.bucket && k < s->comm.buckets.n; k++) {
+        coll_drop(s->rank->coll, s->comm.bucket[k].reducing);
+        coll_drop(s->rank->coll, s->comm.bucket[k].gathering);
+        free(s->comm.bucket[k].share);
+    }
+    free(s->comm.bucket);
+    buckets_fini(&s->comm.buckets);
+}
