@@ -184,8 +184,10 @@ int model_backward(struct model *m, float *grads, struct err *e) {
     struct op_norm_mod_backward_args norm = {.x = s->x, .rstd = s->rstd, .dy = s->dy};
     if (!rc) rc = norm_backward(m, s, grads, &norm, -1, e);
     for (int64_t i = m->config->model_layers - 1; !rc && i >= 0; i--) {
+        device_push(m->device, "layer", i);
         rc = mlp_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
         if (!rc) rc = attention_half_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
+        device_pop(m->device);
     }
     if (!rc) rc = embed_backward(m, s, grads, e);
     return rc ? rc : condition_backward(m, s, grads, e);

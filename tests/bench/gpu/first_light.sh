@@ -57,11 +57,12 @@ step ops_again 400 bash -c 'ops "" 2'
 for device in cpu cuda; do step "steps_$device" 300 bash -c "steps device=$device"; done
 step steps_fp32 300 bash -c 'steps device=cuda cuda.precision=fp32'
 step steps_again 300 bash -c 'steps device=cuda'
+step steps_plain 300 bash -c 'steps device=cuda cuda.graph=off'
 step steps_two_ranks 300 mpirun --oversubscribe -n 2 "$build/bin/orrery-rank" --config "$OUT/steps.yaml" \
   --task step-bench device=cuda cuda.share=true
-for log in steps_cpu steps_cuda steps_fp32 steps_again steps_two_ranks; do
+for log in steps_cpu steps_cuda steps_fp32 steps_again steps_plain steps_two_ranks; do
   echo "$log $(grep -ao '"loss": *[0-9.e-]*' "$OUT/$log.log") $(grep -ao '"weights_sha256": *"[0-9a-f]*"' "$OUT/$log.log")"
-done | tee -a "$OUT/summary.txt" # cuda, again and two_ranks: one digest
+done | tee -a "$OUT/summary.txt" # cuda, again, plain and two_ranks: one digest
 step bench_kernels 300 "$build/bin/orrery" bench kernels "$OUT/one_b.yaml" --csv device=cuda
 step bench_step 300 "$build/bin/orrery" bench step "$OUT/one_b.yaml" device=cuda
 step peers 300 python3 tests/bench/gpu/peers.py
