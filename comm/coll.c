@@ -50,6 +50,10 @@ void coll_close(struct coll *c, bool abort) {
     if (!c) return;
     struct err ignored = {0};
     if (!abort && !c->broken && coll_barrier(c, "closing", &ignored)) abort = true;
+    for (struct coll_op *op = c->joined, *next; op; op = next) { // of a step that failed
+        next = op->next;
+        c->vtable->release(op, false);
+    }
     c->vtable->close(c, abort || c->broken);
 }
 
