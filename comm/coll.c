@@ -46,13 +46,6 @@ int coll_open(struct coll **out, const struct coll_options *options, struct err 
     return 0;
 }
 
-void coll_close(struct coll *c, bool abort) {
-    if (!c) return;
-    struct err ignored = {0};
-    if (!abort && !c->broken && coll_barrier(c, "closing", &ignored)) abort = true;
-    c->vtable->close(c, abort || c->broken);
-}
-
 void coll_slip(struct coll *c, enum coll_slip slip) {
     c->slip = slip;
 }
@@ -261,6 +254,14 @@ int coll_settle(struct coll *c, struct err *e) {
             rc = coll_wait(c, op, e);
     }
     return rc;
+}
+
+void coll_close(struct coll *c, bool abort) {
+    if (!c) return;
+    struct err ignored = {0};
+    if (!abort && !c->broken && coll_barrier(c, "closing", &ignored)) abort = true;
+    for (struct coll_op *op; (op = first_joined(c));) release(c, op); // of a step that failed
+    c->vtable->close(c, abort || c->broken);
 }
 
 bool coll_is_queued(const struct coll *c) {

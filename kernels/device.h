@@ -39,6 +39,13 @@ struct device_graphs {
     void (*release)(struct device *d, void *graph);              // NULL-safe
 };
 
+// Named stretches of the host's work, one inside another, for a profiler's timeline. `name` is static text;
+// number -1: none.
+struct device_ranges {
+    void (*push)(const char *name, int64_t number);
+    void (*pop)(void);
+};
+
 struct device_vtable {
     const char *name;                                                        // "cpu"
     int (*alloc)(struct device *d, void **out, size_t bytes, struct err *e); // 64-byte aligned, not cleared
@@ -54,6 +61,7 @@ struct device_vtable {
     void (*close)(struct device *d);
     const struct device_queues *queues; // NULL: everything is over when a call returns
     const struct device_graphs *graphs; // NULL: there is nothing to gain
+    const struct device_ranges *ranges; // NULL: no profiler would see them
 };
 
 struct device {
@@ -75,6 +83,13 @@ struct device_info {
 // `threads` 0: OMP_NUM_THREADS, else all cores of the affinity mask. Results never depend on it.
 int device_open_cpu(struct device **out, int threads, struct err *e) ERR_CHECK;
 void device_close(struct device *d); // NULL-safe
+
+static inline void device_push(const struct device *d, const char *name, int64_t number) {
+    if (d->vtable->ranges) d->vtable->ranges->push(name, number);
+}
+static inline void device_pop(const struct device *d) {
+    if (d->vtable->ranges) d->vtable->ranges->pop();
+}
 
 enum device_precision { DEVICE_BF16, DEVICE_FP32, DEVICE_TF32 }; // of a GPU's products
 struct device_gpu_options {

@@ -188,9 +188,11 @@ int model_backward(struct model *m, float *grads, struct err *e) {
     if (!rc) rc = norm_backward(m, s, grads, &norm, -1, e);
     if (!rc) rc = finished(m, m->params.stages - 1, e);
     for (int64_t i = m->config->model_layers - 1; !rc && i >= 0; i--) {
+        device_push(m->device, "layer", i);
         rc = mlp_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
         if (!rc) rc = attention_half_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
         if (!rc) rc = finished(m, STAGE_BLOCKS + (int)i, e);
+        device_pop(m->device);
     }
     if (!rc) rc = condition_backward(m, s, grads, e);
     if (!rc) rc = finished(m, STAGE_CONDITION, e);

@@ -165,9 +165,11 @@ int model_transform(struct model *m, struct model_space *s, const struct model_i
     for (int64_t i = 0; !rc && i < m->config->model_layers; i++) {
         struct model_layer *l = &s->layers[i];
         struct tensor out = i + 1 < m->config->model_layers ? s->layers[i + 1].x : s->x;
+        device_push(m->device, "layer", i);
         rc = model_need(m, STAGE_BLOCKS + (int)i, e);
         if (!rc) rc = attention_half(m, s, &m->blocks[i], l, e);
         if (!rc) rc = mlp_half(m, s, &m->blocks[i], l, out, e);
+        device_pop(m->device);
     }
     if (!rc) rc = model_need(m, m->params.stages - 1, e);
     struct op_norm_mod_args norm = {.x = s->x, .y = s->normed, .rstd = s->rstd, .map = &s->map};

@@ -66,6 +66,15 @@ void step_close(struct step *s) {
     free(s);
 }
 
+static void begin(const struct step *s, enum step_part part) {
+    device_push(s->rank->device, part_names[part], -1);
+}
+
+static void end(struct step *s, enum step_part part) {
+    device_pop(s->rank->device);
+    step_lap(s, part);
+}
+
 // A recorded step has entered its phases before.
 static void enter(struct step *s, enum blackbox_phase phase) {
     if (s->graphs.recording) return;
@@ -218,14 +227,19 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
 // Work of the shard alone: its gradients are added to s->leaf.
 static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
     int64_t shard = s->lo + stretch - STRETCH_SHARD;
+    begin(s, STEP_NOISE);
     int rc = noise_shard(s, s->batch, shard, e);
-    step_lap(s, STEP_NOISE);
+    end(s, STEP_NOISE);
     enter(s, PHASE_FORWARD);
+    begin(s, STEP_FORWARD);
     if (!rc) rc = forward_shard(s, s->batch, shard, e);
     if (!rc) rc = loss_shard(s, s->batch, shard, e);
-    step_lap(s, STEP_FORWARD);
+    end(s, STEP_FORWARD);
     enter(s, PHASE_BACKWARD);
-    return rc ? rc : model_backward(s->model, s->leaf, e);
+    begin(s, STEP_BACKWARD);
+    if (!rc) rc = model_backward(s->model, s->leaf, e);
+    end(s, STEP_BACKWARD);
+    return rc;
 }
 
 // The exact tree takes the same buffer for the same leaf in each step, so a recorded shard finds its own.
@@ -373,16 +387,20 @@ static int report(const struct step *s, int64_t nonfinite, struct err *e) {
 
 // Forward, backward, sums, verdict and update of one step, queued one behind another.
 static int queue_step(struct step *s, int64_t stretch, struct err *e) {
+    begin(s, STEP_GATHER);
     int rc = step_gather_early(s, e);
+    end(s, STEP_GATHER);
     if (!rc) rc = clear_gradients(s, e);
     for (int64_t shard = s->lo; !rc && shard < s->hi; shard++) rc = run_shard(s, shard, e);
     enter(s, PHASE_COLLECTIVE);
+    begin(s, STEP_REDUCE);
     if (!rc) rc = step_reduce(s, e);
     if (!rc) rc = tell(s, e);
-    step_lap(s, STEP_REDUCE);
+    end(s, STEP_REDUCE);
     enter(s, PHASE_OPTIMISER);
+    begin(s, STEP_UPDATE);
     if (!rc) rc = step_graph_run(s, STRETCH_UPDATE, queue_update, e);
-    step_lap(s, STEP_UPDATE);
+    end(s, STEP_UPDATE);
     return rc;
 }
 
@@ -392,7 +410,9 @@ static int launch_step(struct step *s, struct err *e) {
     enter(s, PHASE_BACKWARD);
     enter(s, PHASE_COLLECTIVE);
     int rc = poison(s, e);
+    device_push(s->rank->device, "recorded step", -1);
     if (!rc) rc = step_graph_run(s, STRETCH_WHOLE, queue_step, e);
+    device_pop(s->rank->device);
     if (!rc) rc = coll_launched(s->rank->coll, "recorded step", e);
     enter(s, PHASE_OPTIMISER);
     return rc;

@@ -60,6 +60,20 @@ def random_rounding(tmp, config):
     check(digest(tmp / "killed") == digest(tmp / "whole"), "random rounding: after a resume, the same bits")
 
 
+def ranges(config, graph):
+    text = rank("--config", config, "--task", "step-bench", "device=cuda", f"cuda.graph={graph}", ORRERY_SIMT_RANGES="1").stderr
+    return [line[6:] for line in text.splitlines() if line.startswith("range ")]
+
+
+def check_ranges(config):
+    parts = ["noise", "forward", "  layer 0", "backward", "  layer 0"]
+    step = ["gather"] + parts * 2 + ["reduce", "update"]  # two shards
+    check(ranges(config, "off") == step * 6, "a profiler sees each step's parts, and the layers in them")
+    recorded = ["recorded step", *("  " + part for part in step)]
+    want = step * 2 + recorded + ["recorded step"] * 3
+    check(ranges(config, "on") == want, "two steps as they are, one recorded, three launched")
+
+
 def main():
     if not os.path.exists(PLUGIN):
         print("skipped: the emulated GPU is not built")
@@ -77,6 +91,7 @@ def main():
             check(plain["weights_sha256"] == bf16["weights_sha256"], f"{n} ranks, nothing recorded: the same bits")
         refused = rank("--config", config, "--task", "step-bench", "device=cpu", "cuda.graph=on", check_exit=False)
         check(refused.returncode == 78 and "cuda.graph" in refused.stderr, "a CPU records nothing")
+        check_ranges(config)
         fp32 = steps(config, "device=cuda", "cuda.precision=fp32")
         check(abs(fp32["loss"] - cpu["loss"]) <= 1e-4 * cpu["loss"], f"fp32 {fp32['loss']} beside the CPU's {cpu['loss']}")
         check(abs(bf16["loss"] - cpu["loss"]) <= 2e-2 * cpu["loss"], f"bf16 {bf16['loss']} beside the CPU's {cpu['loss']}")

@@ -49,6 +49,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     job.joined = 0;
     job.done = 0;
     memset(job.issued, 0, sizeof job.issued);
+    memset(job.calls, 0, sizeof job.calls); // of a job that was given up
     pthread_mutex_unlock(&job.lock);
     return ncclSuccess;
 }

@@ -144,6 +144,7 @@ if wanted steps; then
   small=("${rank[@]}" --config "$scratch/steps.yaml")
   steps bf16 40 "${small[@]}" device=cuda
   steps "bf16 again: the same digest" 40 "${small[@]}" device=cuda
+  steps "without a graph: the same digest" 40 "${small[@]}" device=cuda cuda.graph=off
   steps "two ranks: the same digest" 60 "${run[@]}" "$mpirun" --oversubscribe -n 2 "$bin/orrery-rank" --task step-bench \
     --config "$scratch/steps.yaml" device=cuda cuda.share=true
   steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
