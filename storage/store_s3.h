@@ -123,7 +123,7 @@ typedef int store_s3_xml_fn(void *arg, const char *path, const char *text, struc
 int store_s3_xml(const struct buf *text, store_s3_xml_fn *each, void *arg, struct err *e) ERR_CHECK;
 
 // ---- the other files' operations.
-int store_s3_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+int store_s3_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page, void *arg,
                   struct err *e);
 int store_s3_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e);
 int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
