@@ -20,7 +20,7 @@
 
 struct store_args {
     const char *from, *to;
-    bool json, recursive, everything, anew, no_verify, quiet;
+    bool json, recursive, everything, uploads, anew, no_verify, quiet;
     int64_t connections, size_mb, requests, deadline_s;
     struct store_options store;
 };
@@ -201,6 +201,25 @@ static int remove_all(struct removal *r, const char *key, struct err *e) {
     return rc;
 }
 
+// Uploads are not objects: whether they lie below a folder, their keys say.
+static bool is_below(void *arg, const char *key) {
+    const char *folder = arg;
+    size_t n = strlen(folder);
+    return !strncmp(key, folder, n) && (!n || folder[n - 1] == '/' || !key[n] || key[n] == '/');
+}
+
+static int remove_uploads(const struct store_args *a, const struct store_place *p, struct err *e) {
+    struct err flaw = {0};
+    size_t n;
+    int rc = store_sweep(p->store, is_below, p->key, &n, e);
+    if (!rc && store_sweep_flaw(p->store, &flaw)) rc = err_set(e, flaw.code, "%s", flaw.text);
+    if (!rc && a->json)
+        printf("{\"uploads_removed\": %zu}\n", n);
+    else if (!rc && !a->quiet)
+        fprintf(stderr, "%zu unfinished upload%s removed\n", n, n == 1 ? "" : "s");
+    return rc;
+}
+
 static int store_rm(const struct store_args *a, struct err *e) {
     struct store_place p;
     char *key = NULL;
@@ -208,6 +227,13 @@ static int store_rm(const struct store_args *a, struct err *e) {
     if (rc) return rc;
     struct removal r = {.store = p.store};
     bool whole = !*p.key && !p.path;
+    if (a->uploads) {
+        rc = whole && !a->everything
+                 ? err_set(e, ERR_USAGE, "%s is a whole store: add --everything if you mean that", a->from)
+                 : remove_uploads(a, &p, e);
+        store_place_close(&p);
+        return rc;
+    }
     if (p.folder && !a->recursive)
         rc = err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store rm -r' to remove all of it", a->from);
     else if (whole && !a->everything)
@@ -382,6 +408,8 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"anew", 0, OPT_FLAG, NULL, "cp: do not go on with a copy that broke off", &a.anew, 0, 0},
         {"no-verify", 0, OPT_FLAG, NULL, "cp: no hash of what was sent and received", &a.no_verify, 0, 0},
         {"everything", 0, OPT_FLAG, NULL, "rm: yes, the whole bucket", &a.everything, 0, 0},
+        {"uploads", 0, OPT_FLAG, NULL, "rm: not objects, but the uploads that were begun and never ended",
+         &a.uploads, 0, 0},
         {"connections", 0, OPT_INT, "N", "at once (16)", &a.connections, 1, 64},
         {"deadline", 0, OPT_INT, "S", "of one request with its retries, in seconds (60)", &a.deadline_s, 1,
          86400},

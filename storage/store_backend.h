@@ -28,8 +28,9 @@ struct store_ops {
     int (*list)(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page, void *arg,
                 struct err *e);
     int (*writer_open)(struct store *s, struct store_writer **out, const char *key, struct err *e);
-    // Optional: see store_sweep.
-    int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e);
+    // Optional: see store_sweep. ABSENT: this store does not do it.
+    int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                 struct err *e);
     // Optional: a faster way to put a large object (parts in parallel).
     int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
     int (*probe)(struct store *s, struct store_caps *out, struct err *e); // optional: all is honoured
@@ -50,6 +51,8 @@ struct store {
     pthread_mutex_t lock; // guards `done` of this store's requests
     pthread_cond_t finished;
     struct store_pool *pool; // of a blocking back end, made by the first store_start
+    struct err sweep_flaw;   // why there are no sweeps here, guarded by the lock
+    bool sweep_flaw_told;
 };
 
 struct store_request {

@@ -213,8 +213,10 @@ static int fault_perform(struct store *s, const struct store_call *c, struct sto
     return rc;
 }
 
-static int fault_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
-    return store_sweep(((struct fault_store *)s)->inner, mine, arg, e);
+static int fault_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                       struct err *e) {
+    struct store *inner = ((struct fault_store *)s)->inner;
+    return inner->ops->sweep ? inner->ops->sweep(inner, mine, arg, removed, e) : 0;
 }
 
 // Faults strike before the listing: pages that were handed over cannot be taken back.

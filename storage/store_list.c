@@ -139,8 +139,39 @@ int store_list(struct store *s, const char *prefix, const char *delimiter, struc
     return rc;
 }
 
-int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
-    return s->ops->sweep ? s->ops->sweep(s, mine, arg, e) : 0;
+// ---- what killed writers have left
+
+static bool sweeps(struct store *s) {
+    pthread_mutex_lock(&s->lock);
+    bool yes = s->ops->sweep && !s->sweep_flaw.code;
+    pthread_mutex_unlock(&s->lock);
+    return yes;
+}
+
+int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                struct err *e) {
+    struct err why = {ERR_OK};
+    size_t n = 0;
+    int rc = sweeps(s) ? s->ops->sweep(s, mine, arg, &n, &why) : 0;
+    if (removed) *removed = n;
+    if (!rc) return 0;
+    if (rc != -ERR_ABSENT) {
+        if (e && !e->code) *e = why;
+        return rc;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->sweep_flaw = why;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+bool store_sweep_flaw(struct store *s, struct err *why) {
+    pthread_mutex_lock(&s->lock);
+    bool fresh = s->sweep_flaw.code && !s->sweep_flaw_told;
+    if (fresh) *why = s->sweep_flaw;
+    s->sweep_flaw_told |= fresh;
+    pthread_mutex_unlock(&s->lock);
+    return fresh;
 }
 
 void store_listing_fini(struct store_listing *l) {

@@ -279,15 +279,16 @@ struct sweep {
     bool (*mine)(void *arg, const char *key);
     void *arg;
     char path[4096];
-    size_t key;
+    size_t key, removed;
 };
 
-static void sweep_file(const char *path) {
+static bool sweep_file(const char *path) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return;
-    if (!fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB)) (void)unlink(path);
+    if (fd < 0) return false;
+    bool gone = !fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB) && !unlink(path);
     close(fd);
+    return gone;
 }
 
 // path[0..length) ends in '/'.
@@ -305,7 +306,7 @@ static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
             continue;
         memcpy(w->path + length, entry->d_name, n + 1);
         if (temp && mine) {
-            sweep_file(w->path);
+            w->removed += sweep_file(w->path);
         } else if (!temp && !lstat(w->path, &st) && S_ISDIR(st.st_mode)) {
             memcpy(w->path + length + n, "/", 2);
             rc = sweep_folder(w, length + n + 1, e);
@@ -317,13 +318,16 @@ static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
     return rc;
 }
 
-static int posix_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
+static int posix_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                       struct err *e) {
     struct posix_store *p = (struct posix_store *)s;
     struct sweep w = {.mine = mine, .arg = arg};
     int n = snprintf(w.path, sizeof w.path, "%s%s", p->root, !strcmp(p->root, "/") ? "" : "/");
     if (n < 0 || (size_t)n >= sizeof w.path) return err_set(e, ERR_USAGE, "the folder's name is too long");
     w.key = (size_t)n;
-    return sweep_folder(&w, w.key, e);
+    int rc = sweep_folder(&w, w.key, e);
+    *removed = w.removed;
+    return rc;
 }
 
 // ---- the writer.

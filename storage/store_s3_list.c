@@ -19,7 +19,7 @@ struct page {
 };
 
 // %XX and '+' (a blank, as HTML forms have it). False: no such encoding, or a NUL.
-static bool decode(char *text) {
+bool store_s3_url_decode(char *text) {
     char *to = text;
     for (const char *p = text; *p; p++) {
         if (*p != '%') {
@@ -39,7 +39,7 @@ static bool decode(char *text) {
 // Relative to the store; NULL: the server answered with a key that was not asked for.
 static const char *relative(struct page *p, char *key) {
     size_t n = strlen(p->s->prefix);
-    if ((p->encoded && !decode(key)) || strncmp(key, p->s->prefix, n)) return NULL;
+    if ((p->encoded && !store_s3_url_decode(key)) || strncmp(key, p->s->prefix, n)) return NULL;
     return key + n;
 }
 

@@ -38,6 +38,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     """A bucket of `count` objects "set/NNNNNNN.bin" and SHARDS tars among them; what is put lies in `put`."""
     protocol_version = "HTTP/1.1"
     count, put, deleted = 0, {}, 0
+    uploads = None  # keys of begun ones; None: this server knows no list of them
     lock = threading.Lock()
 
     def log_message(self, *args):
@@ -77,11 +78,25 @@ class Server(http.server.BaseHTTPRequestHandler):
         token = f"<NextContinuationToken>{last}</NextContinuationToken>" if more else ""
         self.answer(200, f'<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{rows}</ListBucketResult>'.encode())
 
+    def list_uploads(self, query):
+        if self.uploads is None:
+            return self.answer(501, b"<Error><Code>NotImplemented</Code><Message>no uploads here</Message></Error>")
+        marker = (query.get("key-marker", [""])[0], query.get("upload-id-marker", [""])[0])
+        with self.lock:
+            rest = sorted((k, i) for k, i in self.uploads if (k, i) > marker)
+        page = rest[:PAGE]
+        rows = "".join(f"<Upload><Key>{urllib.parse.quote(k)}</Key><UploadId>{i}</UploadId></Upload>" for k, i in page)
+        more = f"<NextKeyMarker>{urllib.parse.quote(page[-1][0])}</NextKeyMarker><NextUploadIdMarker>{page[-1][1]}</NextUploadIdMarker>" if page else ""
+        self.answer(200, f"<ListMultipartUploadsResult><EncodingType>url</EncodingType><IsTruncated>{str(len(rest) > PAGE).lower()}</IsTruncated>"
+                    f"{more}{rows}</ListMultipartUploadsResult>".encode())
+
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
         if "list-type" in query:
             return self.listing(query)
+        if "uploads" in query:
+            return self.list_uploads(query)
         data = self.content(urllib.parse.unquote(url.path).split("/", 2)[2])
         if data is None:
             return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -102,8 +117,12 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.answer(200, ETag='"x"')
 
     def do_DELETE(self):
+        url = urllib.parse.urlsplit(self.path)
+        query = urllib.parse.parse_qs(url.query)
         with self.lock:
             Server.deleted += 1
+            if "uploadId" in query:
+                self.uploads.remove((urllib.parse.unquote(url.path).split("/", 2)[2], query["uploadId"][0]))
         self.answer(204)
 
 
@@ -153,6 +172,20 @@ def far(env):
     same_memory(f"S3, {FEW} and {MANY // 20} objects, store rm", seen[FEW], seen[MANY // 20])
 
 
+def begun(env):
+    """Uploads that were begun: ended over several pages, of one folder alone; and a server that does not list them."""
+    Server.count, Server.uploads = 0, [(f"run/a b+{i % 700}/é", f"id{i}") for i in range(2500)] + [("run2/x", "other")]
+    done = subprocess.run([ORRERY, "store", "rm", "--uploads", "--json", "s3://made-up/run"], capture_output=True, text=True, env=env)
+    check(done.stdout == '{"uploads_removed": 2500}\n', f"2500 uploads are ended: {done.stdout}{done.stderr}")
+    check(Server.uploads == [("run2/x", "other")], "and the one beside them is not")
+    Server.uploads = None
+    done = subprocess.run([ORRERY, "store", "rm", "--uploads", "s3://made-up/run"], capture_output=True, text=True, env=env)
+    check(done.returncode == 69 and "AbortIncompleteMultipartUpload" in done.stderr and "NotImplemented" in done.stderr,
+          f"a server without such a list: {done.returncode} {done.stderr}")
+    whole = subprocess.run([ORRERY, "store", "rm", "--uploads", "s3://made-up"], capture_output=True, text=True, env=env)
+    check(whole.returncode == 64 and "--everything" in whole.stderr, "not those of a whole bucket by mistake")
+
+
 def near(tmp):
     """A folder of as many files, and one of as many shards as one second allows."""
     seen = {}
@@ -180,6 +213,7 @@ def main():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     env = dict(os.environ, AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}")
     env.pop("AWS_SESSION_TOKEN", None)
+    begun(env)
     far(env)
     with folder() as tmp:
         near(tmp)
