@@ -14,7 +14,8 @@
 #include "storage/dataset_schema.h"
 #include "storage/store.h"
 
-#define DRAW_MS 600000
+#define DRAW_MS    600000
+#define JSON_FLUSH ((size_t)64 << 10)
 
 struct data_args {
     const char *url, *number, *schema, *out;
@@ -123,7 +124,7 @@ static int stat_json(const struct dataset *d, struct err *e) {
     struct json_writer w;
     struct buf out;
     int n = dataset_streams(d, &streams);
-    buf_init(&out, (size_t)256 << 20);
+    buf_init(&out, 4 * JSON_FLUSH);
     json_begin(&w, &out);
     json_put_object(&w, NULL);
     json_put_string(&w, "url", dataset_url(d));
@@ -141,6 +142,9 @@ static int stat_json(const struct dataset *d, struct err *e) {
         json_put_int(&w, "frames", s.frames);
         json_put_int(&w, "bytes", s.bytes);
         json_close(&w, '}');
+        if (out.len < JSON_FLUSH) continue;
+        fwrite(out.data, 1, out.len, stdout);
+        buf_clear(&out);
     }
     json_close(&w, ']');
     json_close(&w, '}');

@@ -13,14 +13,14 @@
 #include "launcher/store_copy.h"
 #include "launcher/units.h"
 
-#define JSON_MAX  ((size_t)2 << 30)
-#define CAT_SLOTS 8
-#define CAT_PART  ((size_t)4 << 20)
-#define RM_WIDTH  64
+#define JSON_FLUSH ((size_t)64 << 10)
+#define CAT_SLOTS  8
+#define CAT_PART   ((size_t)4 << 20)
+#define RM_WIDTH   64
 
 struct store_args {
     const char *from, *to;
-    bool json, recursive, everything, anew, no_verify, quiet;
+    bool json, recursive, everything, uploads, anew, no_verify, quiet;
     int64_t connections, size_mb, requests, deadline_s;
     struct store_options store;
 };
@@ -33,138 +33,220 @@ static void print_key(const char *key) {
     putchar('\n');
 }
 
-static void print_listing(const struct store_listing *l) {
-    for (size_t i = 0; i < l->n_prefixes; i++) {
+// What a place names is told entry by entry, as pages of it come: no listing is ever held.
+struct listing {
+    const struct store_args *a;
+    size_t prefixes, objects; // that were met
+    bool json_prefixes;       // this pass tells of prefixes, the other of objects
+    struct json_writer json;
+    struct buf text;
+};
+
+static int print_entry(void *arg, const struct store_entry *o, struct err *e) {
+    struct listing *l = arg;
+    bool prefix = o->bytes < 0;
+    *(prefix ? &l->prefixes : &l->objects) += 1;
+    if (prefix)
         printf("%14s  ", "-");
-        print_key(l->prefixes[i]);
-    }
-    for (size_t i = 0; i < l->n; i++) {
-        printf("%14" PRId64 "  ", l->objects[i].bytes);
-        print_key(l->objects[i].key);
-    }
+    else
+        printf("%14" PRId64 "  ", o->bytes);
+    print_key(o->key);
+    return 0;
 }
 
-static int listing_json(const char *url, const struct store_listing *l, struct err *e) {
-    struct json_writer w;
-    struct buf out;
-    buf_init(&out, JSON_MAX);
-    json_begin(&w, &out);
-    json_put_object(&w, NULL);
-    json_put_string(&w, "url", url);
-    json_put_array(&w, "prefixes");
-    for (size_t i = 0; i < l->n_prefixes; i++) json_put_string(&w, NULL, l->prefixes[i]);
-    json_close(&w, ']');
-    json_put_array(&w, "objects");
-    for (size_t i = 0; i < l->n; i++) {
-        json_put_object(&w, NULL);
-        json_put_string(&w, "key", l->objects[i].key);
-        json_put_int(&w, "bytes", l->objects[i].bytes);
-        json_put_string(&w, "etag", l->objects[i].etag);
-        json_close(&w, '}');
-    }
-    json_close(&w, ']');
-    json_close(&w, '}');
-    int rc = json_end(&w, e);
-    if (!rc) {
-        fwrite(out.data, 1, out.len, stdout);
-        putchar('\n');
-    }
-    buf_fini(&out);
-    return rc;
+static void flush_json(struct listing *l) {
+    fwrite(l->text.data, 1, l->text.len, stdout);
+    buf_clear(&l->text);
 }
 
-// Everything but the object or the folder of exactly this name goes.
-static bool keep_exact(struct store_listing *l, const char *key) {
-    size_t n = strlen(key), kept = 0;
-    bool folder = false;
-    for (size_t i = 0; i < l->n_prefixes; i++)
-        folder |= !strncmp(l->prefixes[i], key, n) && !strcmp(l->prefixes[i] + n, "/");
-    for (size_t i = 0; i < l->n; i++) {
-        if (strcmp(l->objects[i].key, key))
-            free(l->objects[i].key);
-        else
-            l->objects[kept++] = l->objects[i];
+static int json_entry(void *arg, const struct store_entry *o, struct err *e) {
+    struct listing *l = arg;
+    bool prefix = o->bytes < 0;
+    if (prefix != l->json_prefixes) return 0;
+    *(prefix ? &l->prefixes : &l->objects) += 1;
+    if (prefix) {
+        json_put_string(&l->json, NULL, o->key);
+    } else {
+        json_put_object(&l->json, NULL);
+        json_put_string(&l->json, "key", o->key);
+        json_put_int(&l->json, "bytes", o->bytes);
+        json_put_string(&l->json, "etag", o->etag);
+        json_close(&l->json, '}');
     }
-    l->n = kept;
-    for (size_t i = 0; i < l->n_prefixes; i++) free(l->prefixes[i]);
-    l->n_prefixes = 0;
-    return folder;
+    if (l->text.len > JSON_FLUSH) flush_json(l);
+    return 0;
 }
 
-// The objects that a place names: below it when it is a folder, or itself. Not there: MISSING.
-static int find(const struct store_place *p, bool recursive, struct store_listing *out, struct err *e) {
-    char *below;
-    const char *delimiter = recursive ? NULL : "/";
-    if (p->folder) {
-        int rc = store_list(p->store, p->key, delimiter, out, e);
-        return rc || out->n || out->n_prefixes || !*p->key
-                   ? rc
-                   : err_set(e, ERR_MISSING, "%s: nothing there", p->url);
-    }
-    int rc = store_list(p->store, p->key, "/", out, e);
+// Is there an object of exactly this name, or a folder? Keys come in order: the name itself first.
+struct exact {
+    const char *key;
+    bool object, folder;
+};
+
+static int find_exact(void *arg, const struct store_entry *o, struct err *e) {
+    struct exact *x = arg;
+    size_t n = strlen(x->key);
+    x->object |= o->bytes >= 0 && !strcmp(o->key, x->key);
+    x->folder |= o->bytes < 0 && !strcmp(o->key + n, "/");
+    return x->object || x->folder || strncmp(o->key, x->key, n) > 0 || o->key[n] > '/';
+}
+
+// Where to look for what a place names: *key is its prefix (the caller frees it), *one: it is an object, and
+// the key its own. Not there: MISSING.
+static int find(const struct store_place *p, char **key, bool *one, struct err *e) {
+    struct exact x = {.key = p->key};
+    *one = false;
+    *key = NULL;
+    int rc = p->folder ? 0 : store_each(p->store, p->key, "/", find_exact, &x, e);
+    if (!rc && !p->folder && !x.object && !x.folder)
+        rc = err_set(e, ERR_MISSING, "%s: nothing there", p->url);
     if (rc) return rc;
-    bool folder = keep_exact(out, p->key);
-    if (out->n) return 0;
-    store_listing_fini(out);
-    if (!folder) return err_set(e, ERR_MISSING, "%s: nothing there", p->url);
-    if (asprintf(&below, "%s/", p->key) < 0) return err_set(e, ERR_MEMORY, "no memory for a key");
-    rc = store_list(p->store, below, delimiter, out, e);
-    free(below);
-    return rc;
+    *one = x.object;
+    if (asprintf(key, "%s%s", p->key, x.folder && !x.object ? "/" : "") >= 0) return 0;
+    *key = NULL;
+    return err_set(e, ERR_MEMORY, "no memory for a key");
+}
+
+static int only_first(void *arg, const struct store_entry *o, struct err *e) {
+    struct listing *l = arg;
+    int rc = l->a->json ? json_entry(l, o, e) : print_entry(l, o, e);
+    return rc ? rc : l->objects > 0;
+}
+
+// JSON has prefixes and objects apart: two passes, where there can be prefixes.
+static int listing_json(struct listing *l, struct store *s, const char *key, bool one, struct err *e) {
+    const char *delimiter = l->a->recursive && !one ? NULL : "/";
+    store_each_fn *each = one ? only_first : json_entry;
+    int rc = 0;
+    json_begin(&l->json, &l->text);
+    json_put_object(&l->json, NULL);
+    json_put_string(&l->json, "url", l->a->from);
+    json_put_array(&l->json, "prefixes");
+    l->json_prefixes = true;
+    if (delimiter && !one) rc = store_each(s, key, delimiter, each, l, e);
+    l->json_prefixes = false;
+    json_close(&l->json, ']');
+    json_put_array(&l->json, "objects");
+    if (!rc) rc = store_each(s, key, delimiter, each, l, e);
+    json_close(&l->json, ']');
+    json_close(&l->json, '}');
+    int ended = json_end(&l->json, e);
+    if (rc || ended) return rc ? rc : ended;
+    flush_json(l);
+    putchar('\n');
+    return 0;
 }
 
 static int store_ls(const struct store_args *a, struct err *e) {
     struct store_place p;
-    struct store_listing l = {0};
+    struct listing l = {.a = a};
+    char *key = NULL;
+    bool one;
     int rc = store_place_open(&p, a->from, false, &a->store, e);
     if (rc) return rc;
-    rc = find(&p, a->recursive, &l, e);
+    buf_init(&l.text, 4 * JSON_FLUSH);
+    rc = find(&p, &key, &one, e);
     if (!rc && a->json)
-        rc = listing_json(a->from, &l, e);
+        rc = listing_json(&l, p.store, key, one, e);
     else if (!rc)
-        print_listing(&l);
-    store_listing_fini(&l);
+        rc = store_each(p.store, key, a->recursive && !one ? NULL : "/", one ? only_first : print_entry, &l,
+                        e);
+    if (!rc && *key && !l.prefixes && !l.objects) rc = err_set(e, ERR_MISSING, "%s: nothing there", a->from);
+    free(key);
+    buf_fini(&l.text);
     store_place_close(&p);
     return rc;
 }
 
 // ---- rm
 
-static int remove_all(struct store *s, const struct store_listing *l, struct err *e) {
+// DELETEs under way: RM_WIDTH of them while the listing goes on.
+struct removal {
+    struct store *store;
     struct store_request *ring[RM_WIDTH];
-    size_t started = 0;
-    int rc = 0;
-    for (size_t i = 0; i < l->n; i++) {
-        for (; !rc && started < l->n && started < i + RM_WIDTH; started += !rc) {
-            struct store_call c = {.op = STORE_DELETE, .key = l->objects[started].key};
-            rc = store_start(s, &ring[started % RM_WIDTH], &c, e);
-        }
-        if (i >= started) break;
-        int waited = store_wait(s, ring[i % RM_WIDTH], NULL, e);
+    char *keys[RM_WIDTH];
+    size_t started, done;
+    bool one;
+};
+
+static int wait_oldest(struct removal *r, struct err *e) {
+    size_t at = r->done++ % RM_WIDTH;
+    int rc = store_wait(r->store, r->ring[at], NULL, e);
+    free(r->keys[at]);
+    return rc;
+}
+
+static int remove_entry(void *arg, const struct store_entry *o, struct err *e) {
+    struct removal *r = arg;
+    int rc = r->started - r->done == RM_WIDTH ? wait_oldest(r, e) : 0;
+    if (rc) return rc;
+    size_t at = r->started % RM_WIDTH;
+    if (!(r->keys[at] = strdup(o->key))) return err_set(e, ERR_MEMORY, "no memory for a key");
+    struct store_call c = {.op = STORE_DELETE, .key = r->keys[at]};
+    rc = store_start(r->store, &r->ring[at], &c, e);
+    if (rc)
+        free(r->keys[at]);
+    else
+        r->started++;
+    return rc ? rc : r->one;
+}
+
+static int remove_all(struct removal *r, const char *key, struct err *e) {
+    int rc = store_each(r->store, key, NULL, remove_entry, r, e);
+    while (r->done < r->started) {
+        int waited = wait_oldest(r, e);
         if (!rc) rc = waited;
     }
+    if (!rc && *key && !r->done) rc = err_set(e, ERR_MISSING, "%s: nothing there", key);
+    return rc;
+}
+
+// Uploads are not objects: whether they lie below a folder, their keys say.
+static bool is_below(void *arg, const char *key) {
+    const char *folder = arg;
+    size_t n = strlen(folder);
+    return !strncmp(key, folder, n) && (!n || folder[n - 1] == '/' || !key[n] || key[n] == '/');
+}
+
+static int remove_uploads(const struct store_args *a, const struct store_place *p, struct err *e) {
+    struct err flaw = {0};
+    size_t n;
+    int rc = store_sweep(p->store, is_below, p->key, &n, e);
+    if (!rc && store_sweep_flaw(p->store, &flaw)) rc = err_set(e, flaw.code, "%s", flaw.text);
+    if (!rc && a->json)
+        printf("{\"uploads_removed\": %zu}\n", n);
+    else if (!rc && !a->quiet)
+        fprintf(stderr, "%zu unfinished upload%s removed\n", n, n == 1 ? "" : "s");
     return rc;
 }
 
 static int store_rm(const struct store_args *a, struct err *e) {
     struct store_place p;
-    struct store_listing l = {0};
+    char *key = NULL;
     int rc = store_place_open(&p, a->from, false, &a->store, e);
     if (rc) return rc;
+    struct removal r = {.store = p.store};
     bool whole = !*p.key && !p.path;
+    if (a->uploads) {
+        rc = whole && !a->everything
+                 ? err_set(e, ERR_USAGE, "%s is a whole store: add --everything if you mean that", a->from)
+                 : remove_uploads(a, &p, e);
+        store_place_close(&p);
+        return rc;
+    }
     if (p.folder && !a->recursive)
         rc = err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store rm -r' to remove all of it", a->from);
     else if (whole && !a->everything)
         rc = err_set(e, ERR_USAGE, "%s is a whole store: add --everything if you mean that", a->from);
-    if (!rc) rc = find(&p, true, &l, e);
-    if (!rc && !p.folder && !a->recursive && (l.n != 1 || strcmp(l.objects[0].key, p.key) != 0))
+    if (!rc) rc = find(&p, &key, &r.one, e);
+    if (!rc && !p.folder && !a->recursive && !r.one)
         rc = err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store rm -r' to remove all of it", a->from);
-    if (!rc) rc = remove_all(p.store, &l, e);
+    if (!rc) rc = remove_all(&r, key, e);
     if (!rc && a->json)
-        printf("{\"removed\": %zu}\n", l.n);
+        printf("{\"removed\": %zu}\n", r.done);
     else if (!rc && !a->quiet)
-        fprintf(stderr, "%zu object%s removed\n", l.n, l.n == 1 ? "" : "s");
-    store_listing_fini(&l);
+        fprintf(stderr, "%zu object%s removed\n", r.done, r.done == 1 ? "" : "s");
+    free(key);
     store_place_close(&p);
     return rc;
 }
@@ -326,6 +408,8 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"anew", 0, OPT_FLAG, NULL, "cp: do not go on with a copy that broke off", &a.anew, 0, 0},
         {"no-verify", 0, OPT_FLAG, NULL, "cp: no hash of what was sent and received", &a.no_verify, 0, 0},
         {"everything", 0, OPT_FLAG, NULL, "rm: yes, the whole bucket", &a.everything, 0, 0},
+        {"uploads", 0, OPT_FLAG, NULL, "rm: not objects, but the uploads that were begun and never ended",
+         &a.uploads, 0, 0},
         {"connections", 0, OPT_INT, "N", "at once (16)", &a.connections, 1, 64},
         {"deadline", 0, OPT_INT, "S", "of one request with its retries, in seconds (60)", &a.deadline_s, 1,
          86400},

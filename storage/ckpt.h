@@ -52,7 +52,7 @@ int ckpt_write_part(struct store *s, const char *id, int writer, const struct ck
 int ckpt_commit(struct store *s, const char *id, const struct ckpt_state *state, const char *const *parts,
                 size_t n, struct err *e) ERR_CHECK;
 // Deletes all but the `keep` newest complete checkpoints (manifest first; never the newest one) and what
-// unfinished saves of this owner have left. Not while this owner is saving.
+// unfinished saves of this owner have left, its uploads too (store_sweep). Not while this owner is saving.
 int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) ERR_CHECK;
 // Deletes what unfinished saves of any owner have left: for a person who knows that nobody is saving. *n
 // counts the saves.

@@ -122,7 +122,7 @@ struct unfinished {
     const uint32_t *owner; // NULL: of all owners
 };
 
-// Does the folder "STEP-OWNERSAVEID/" belong to a save that no kept manifest names?
+// Does the folder "STEP-OWNERSAVEID/", or a key in it, belong to a save that no kept manifest names?
 static bool is_unfinished(void *arg, const char *key) {
     const struct unfinished *u = arg;
     char name[CKPT_ID_BYTES], id[CKPT_ID_BYTES];
@@ -147,7 +147,7 @@ static int delete_unfinished(struct store *s, struct unfinished *u, size_t *dele
         *deleted += !rc;
     }
     store_listing_fini(&all);
-    return rc ? rc : store_sweep(s, is_unfinished, u, e);
+    return rc ? rc : store_sweep(s, is_unfinished, u, NULL, e);
 }
 
 int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {

@@ -23,6 +23,11 @@ void dataset_manifest_fini(struct dataset_manifest *m) {
     dataset_manifest_init(m);
 }
 
+void dataset_manifest_forget_shards(struct dataset_manifest *m) {
+    for (size_t i = 0; i < m->n_shards; i++) free(m->shards[i].key);
+    m->n_shards = m->n_runs = 0;
+}
+
 // ---- building
 
 static int room_for_shard(struct dataset_manifest *m, struct err *e) {
@@ -150,7 +155,15 @@ static size_t end_run(const struct dataset_manifest *m, size_t shard) {
     return shard + 1 < m->n_shards ? m->shards[shard + 1].first_run : m->n_runs;
 }
 
-static void put_shard(struct json_writer *w, const struct dataset_manifest *m, size_t i) {
+// The sums stand behind the shards: they are known when the last one is.
+void dataset_manifest_put_head(struct json_writer *w) {
+    json_put_object(w, NULL);
+    json_put_string(w, "format", FORMAT);
+    json_put_int(w, "version", 1);
+    json_put_array(w, "shards");
+}
+
+void dataset_manifest_put_shard(struct json_writer *w, const struct dataset_manifest *m, size_t i) {
     const struct manifest_shard *s = &m->shards[i];
     json_put_object(w, NULL);
     json_put_string(w, "key", s->key);
@@ -171,23 +184,24 @@ static void put_shard(struct json_writer *w, const struct dataset_manifest *m, s
     json_close(w, '}');
 }
 
+int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manifest *m, struct err *e) {
+    json_close(w, ']');
+    json_put_int(w, "samples", m->samples);
+    json_put_int(w, "frames", m->frames);
+    json_put_int(w, "bytes", m->bytes);
+    if (m->rate_hz > 0) json_put_double(w, "rate_hz", m->rate_hz);
+    sample_meta_put_streams(w, "streams", m->streams, m->n_streams);
+    json_close(w, '}');
+    int rc = json_end(w, e);
+    return rc ? rc : buf_appends(w->out, "\n", e);
+}
+
 int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, struct err *e) {
     struct json_writer w;
     json_begin(&w, out);
-    json_put_object(&w, NULL);
-    json_put_string(&w, "format", FORMAT);
-    json_put_int(&w, "version", 1);
-    json_put_int(&w, "samples", m->samples);
-    json_put_int(&w, "frames", m->frames);
-    json_put_int(&w, "bytes", m->bytes);
-    if (m->rate_hz > 0) json_put_double(&w, "rate_hz", m->rate_hz);
-    sample_meta_put_streams(&w, "streams", m->streams, m->n_streams);
-    json_put_array(&w, "shards");
-    for (size_t i = 0; i < m->n_shards; i++) put_shard(&w, m, i);
-    json_close(&w, ']');
-    json_close(&w, '}');
-    int rc = json_end(&w, e);
-    return rc ? rc : buf_appends(out, "\n", e);
+    dataset_manifest_put_head(&w);
+    for (size_t i = 0; i < m->n_shards; i++) dataset_manifest_put_shard(&w, m, i);
+    return dataset_manifest_put_tail(&w, m, e);
 }
 
 // ---- reading

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/json.h"
 #include "storage/dataset_index.h"
 #include "storage/sample_meta.h"
 
@@ -49,6 +50,12 @@ int dataset_manifest_add(struct dataset_manifest *m, const char *key, const stru
 int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_manifest *from, int source,
                             const char *what, struct err *e) ERR_CHECK;
 int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, struct err *e) ERR_CHECK;
+// The same piece by piece, for who does not hold all shards: head, each shard, tail.
+void dataset_manifest_put_head(struct json_writer *w);
+void dataset_manifest_put_shard(struct json_writer *w, const struct dataset_manifest *m, size_t i);
+int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manifest *m,
+                              struct err *e) ERR_CHECK;
+void dataset_manifest_forget_shards(struct dataset_manifest *m); // the sums stay
 int dataset_manifest_parse(struct dataset_manifest *m, const char *text, size_t n, const char *what,
                            struct err *e) ERR_CHECK;
 // The shard of sample i; its frames.

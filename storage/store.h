@@ -94,11 +94,26 @@ int store_delete(struct store *s, const char *key, struct err *e) ERR_CHECK; // 
 int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
                struct err *e) ERR_CHECK;
 void store_listing_fini(struct store_listing *l);
-// Removes uploads that killed writers have left unfinished: of those keys that `mine` says yes to. Where the
-// back end knows no more of a key than its folder, it asks for "FOLDER/", or "" for the root; and leaves
-// alone what a living process is still writing.
-int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg,
+// The same without holding it: calls `each` for key after key, sorted bytewise with the common prefixes among
+// them, as pages come. Memory is a page's, however many keys there are. `each` may use the store, and delete
+// what it was given. It returns 0 to go on, more when that was enough, or an error that is passed on. A key
+// that comes into being meanwhile may be there or not.
+struct store_entry { // borrowed for the call
+    const char *key, *etag;
+    int64_t bytes; // -1: a common prefix
+};
+typedef int store_each_fn(void *arg, const struct store_entry *entry, struct err *e);
+int store_each(struct store *s, const char *prefix, const char *delimiter, store_each_fn *each, void *arg,
+               struct err *e) ERR_CHECK;
+// Removes uploads that killed writers have left unfinished: of those keys that `mine` says yes to. *removed
+// (NULL: not asked) counts them. A file system knows no more of a key than its folder and asks for "FOLDER/",
+// or "" for the root; it leaves alone what a living process is still writing. S3 asks for the key, and cannot
+// tell whether its writer lives: `mine` must know. A store that has no list of uploads, or does not show it
+// to us, is left as it is; store_sweep_flaw tells.
+int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
                 struct err *e) ERR_CHECK;
+// Once, after a sweep met it: why uploads cannot be swept here. False: nothing new.
+bool store_sweep_flaw(struct store *s, struct err *why);
 
 // A large object written front to back: parts on S3 (multipart above 8 MiB), a temporary file renamed at the
 // end on a file system. Nothing is visible before commit; abort removes what was sent.

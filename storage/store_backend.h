@@ -12,19 +12,25 @@
 #define STORE_PART_BYTES ((size_t)8 << 20) // of a multipart upload and of parallel ranged GETs
 #define STORE_KEY_MAX    1024              // as S3 has it
 #define STORE_LIST_MAX   4000000           // keys of one listing: a bound on memory, not a feature
+#define STORE_PAGE       1000              // keys of a page, as S3 has it
+
+// Takes what the listing holds, and leaves it empty. Positive: enough.
+typedef int store_page_fn(void *arg, struct store_listing *page, struct err *e);
 
 struct store_ops {
     void (*close)(struct store *s);
     // Exactly one of start and perform. A started request ends with store_finish, from any thread.
     int (*start)(struct store *s, struct store_request *r, struct err *e);
     int (*perform)(struct store *s, const struct store_call *c, struct store_result *out, struct err *e);
-    // Appends every key with this prefix, in any order, with store_listing_add. A back end that groups by
-    // delimiter itself adds prefixes with store_listing_add_prefix; store.c groups what is left.
-    int (*list)(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+    // Hands over every key with this prefix, page by page: those of a page in any order, all of them behind
+    // those of the page before. A back end that groups by delimiter itself adds prefixes too; store_list.c
+    // groups what is left.
+    int (*list)(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page, void *arg,
                 struct err *e);
     int (*writer_open)(struct store *s, struct store_writer **out, const char *key, struct err *e);
-    // Optional: see store_sweep.
-    int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e);
+    // Optional: see store_sweep. ABSENT: this store does not do it.
+    int (*sweep)(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                 struct err *e);
     // Optional: a faster way to put a large object (parts in parallel).
     int (*put_large)(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
     int (*probe)(struct store *s, struct store_caps *out, struct err *e); // optional: all is honoured
@@ -45,6 +51,8 @@ struct store {
     pthread_mutex_t lock; // guards `done` of this store's requests
     pthread_cond_t finished;
     struct store_pool *pool; // of a blocking back end, made by the first store_start
+    struct err sweep_flaw;   // why there are no sweeps here, guarded by the lock
+    bool sweep_flaw_told;
 };
 
 struct store_request {

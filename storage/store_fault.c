@@ -213,23 +213,23 @@ static int fault_perform(struct store *s, const struct store_call *c, struct sto
     return rc;
 }
 
-static int fault_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
-    return store_sweep(((struct fault_store *)s)->inner, mine, arg, e);
+static int fault_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                       struct err *e) {
+    struct store *inner = ((struct fault_store *)s)->inner;
+    return inner->ops->sweep ? inner->ops->sweep(inner, mine, arg, removed, e) : 0;
 }
 
-static int fault_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
-                      struct err *e) {
+// Faults strike before the listing: pages that were handed over cannot be taken back.
+static int fault_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page,
+                      void *arg, struct err *e) {
     struct fault_store *f = (struct fault_store *)s;
     struct retry r = retry_begin(f);
     struct err local = {0};
     int rc;
-    do {
-        rc = before(&r.attempt, false, &local);
-        if (!rc) rc = f->inner->ops->list(f->inner, prefix, delimiter, out, &local);
-        if (rc) store_listing_fini(out);
-    } while (rc && retry_again(&r, rc, &local));
+    do rc = before(&r.attempt, false, &local);
+    while (rc && retry_again(&r, rc, &local));
     if (rc && e && !e->code) *e = local;
-    return rc;
+    return rc ? rc : f->inner->ops->list(f->inner, prefix, delimiter, page, arg, e);
 }
 
 // ---- the writer: delay and ENOSPC strike at each write; the rest is left to the store inside.

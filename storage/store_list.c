@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listings: collecting, sorting, and grouping by a delimiter as ListObjectsV2 does.
+// Listings: page by page or collected, sorted, and grouped by a delimiter as ListObjectsV2 does.
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,38 +76,102 @@ static int group(struct store_listing *l, size_t prefix_bytes, const char *delim
     return rc;
 }
 
-static void drop_repeated_prefixes(struct store_listing *l) {
-    size_t kept = 0;
-    for (size_t i = 0; i < l->n_prefixes; i++) {
-        if (kept && !strcmp(l->prefixes[kept - 1], l->prefixes[i]))
-            free(l->prefixes[i]);
-        else
-            l->prefixes[kept++] = l->prefixes[i];
+// ---- page by page
+
+struct paging {
+    store_each_fn *each;
+    void *arg;
+    const char *delimiter;
+    size_t prefix_bytes;
+    char *last; // the prefix that was handed out last: it may go on in the next page
+};
+
+static int hand_out_prefix(struct paging *p, char **prefix, struct err *e) {
+    if (p->last && !strcmp(p->last, *prefix)) return 0;
+    free(p->last);
+    p->last = *prefix;
+    *prefix = NULL;
+    struct store_entry entry = {.key = p->last, .etag = "", .bytes = -1};
+    return p->each(p->arg, &entry, e);
+}
+
+static int hand_out_object(struct paging *p, const struct store_object *o, struct err *e) {
+    struct store_entry entry = {.key = o->key, .etag = o->etag, .bytes = o->bytes};
+    return p->each(p->arg, &entry, e);
+}
+
+static int hand_out(void *arg, struct store_listing *l, struct err *e) {
+    struct paging *p = arg;
+    size_t i = 0, k = 0;
+    if (l->n) qsort(l->objects, l->n, sizeof *l->objects, by_key);
+    int rc = p->delimiter ? group(l, p->prefix_bytes, p->delimiter, e) : 0;
+    if (l->n_prefixes) qsort(l->prefixes, l->n_prefixes, sizeof *l->prefixes, by_text);
+    while (!rc && (i < l->n || k < l->n_prefixes)) {
+        bool object = k == l->n_prefixes || (i < l->n && strcmp(l->objects[i].key, l->prefixes[k]) < 0);
+        rc = object ? hand_out_object(p, &l->objects[i++], e) : hand_out_prefix(p, &l->prefixes[k++], e);
     }
-    l->n_prefixes = kept;
+    store_listing_fini(l);
+    return rc;
+}
+
+int store_each(struct store *s, const char *prefix, const char *delimiter, store_each_fn *each, void *arg,
+               struct err *e) {
+    if (!prefix) prefix = "";
+    if (delimiter && !*delimiter) delimiter = NULL;
+    struct paging p = {.each = each, .arg = arg, .delimiter = delimiter, .prefix_bytes = strlen(prefix)};
+    int rc = s->ops->list(s, prefix, delimiter, hand_out, &p, e);
+    free(p.last);
+    return rc < 0 ? err_prefix(e, "%s: LIST '%s'", s->url, prefix) : 0;
+}
+
+// ---- collected
+
+static int collect(void *arg, const struct store_entry *entry, struct err *e) {
+    if (entry->bytes < 0) return store_listing_add_prefix(arg, entry->key, e);
+    return store_listing_add(arg, entry->key, entry->bytes, entry->etag, e);
 }
 
 int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
                struct err *e) {
     memset(out, 0, sizeof *out);
-    if (!prefix) prefix = "";
-    if (delimiter && !*delimiter) delimiter = NULL;
-    int rc = s->ops->list(s, prefix, delimiter, out, e);
-    if (!rc && out->n) qsort(out->objects, out->n, sizeof *out->objects, by_key);
-    if (!rc && delimiter) rc = group(out, strlen(prefix), delimiter, e);
-    if (!rc && out->n_prefixes) {
-        qsort(out->prefixes, out->n_prefixes, sizeof *out->prefixes, by_text);
-        drop_repeated_prefixes(out);
-    }
-    if (rc) {
-        err_prefix(e, "%s: LIST '%s'", s->url, prefix);
-        store_listing_fini(out);
-    }
+    int rc = store_each(s, prefix, delimiter, collect, out, e);
+    if (rc) store_listing_fini(out);
     return rc;
 }
 
-int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
-    return s->ops->sweep ? s->ops->sweep(s, mine, arg, e) : 0;
+// ---- what killed writers have left
+
+static bool sweeps(struct store *s) {
+    pthread_mutex_lock(&s->lock);
+    bool yes = s->ops->sweep && !s->sweep_flaw.code;
+    pthread_mutex_unlock(&s->lock);
+    return yes;
+}
+
+int store_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                struct err *e) {
+    struct err why = {ERR_OK};
+    size_t n = 0;
+    int rc = sweeps(s) ? s->ops->sweep(s, mine, arg, &n, &why) : 0;
+    if (removed) *removed = n;
+    if (!rc) return 0;
+    if (rc != -ERR_ABSENT) {
+        if (e && !e->code) *e = why;
+        return rc;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->sweep_flaw = why;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
+bool store_sweep_flaw(struct store *s, struct err *why) {
+    pthread_mutex_lock(&s->lock);
+    bool fresh = s->sweep_flaw.code && !s->sweep_flaw_told;
+    if (fresh) *why = s->sweep_flaw;
+    s->sweep_flaw_told |= fresh;
+    pthread_mutex_unlock(&s->lock);
+    return fresh;
 }
 
 void store_listing_fini(struct store_listing *l) {

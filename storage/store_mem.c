@@ -120,15 +120,35 @@ static int mem_perform(struct store *s, const struct store_call *c, struct store
     return rc;
 }
 
-static int mem_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+// The keys behind `after`, at most a page of them.
+static int mem_page(struct bucket *b, const char *prefix, const char *after, struct store_listing *out,
                     struct err *e) {
-    struct bucket *b = ((struct mem_store *)s)->bucket;
+    bool found;
     int rc = 0;
     pthread_mutex_lock(&registry_lock);
-    for (size_t i = 0; i < b->n && !rc; i++)
+    size_t i = find(b, after, &found);
+    for (i += found && *after; i < b->n && out->n < STORE_PAGE && !rc; i++)
         if (!strncmp(b->objects[i].key, prefix, strlen(prefix)))
             rc = store_listing_add(out, b->objects[i].key, (int64_t)b->objects[i].bytes, "", e);
     pthread_mutex_unlock(&registry_lock);
+    return rc;
+}
+
+static int mem_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page,
+                    void *arg, struct err *e) {
+    struct store_listing l = {0};
+    char *after = strdup("");
+    int rc = after ? 0 : err_set(e, ERR_MEMORY, "no memory for a listing");
+    for (bool more = true; !rc && more;) {
+        rc = mem_page(((struct mem_store *)s)->bucket, prefix, after, &l, e);
+        more = l.n == STORE_PAGE;
+        free(after);
+        after = l.n ? strdup(l.objects[l.n - 1].key) : NULL;
+        if (!rc && more && !after) rc = err_set(e, ERR_MEMORY, "no memory for a listing");
+        if (!rc) rc = page(arg, &l, e);
+    }
+    free(after);
+    store_listing_fini(&l);
     return rc;
 }
 

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "storage/store_backend.h"
+#include "storage/store_posix.h"
 
 #define TEMP_PREFIX ".orrery-tmp."
 #define TEMP_TRIES  16
@@ -27,7 +27,7 @@ struct posix_store {
 
 // ---- names.
 
-static bool component_ok(const char *c, size_t n) {
+bool store_posix_component_ok(const char *c, size_t n) {
     if (!n || n > 255) return false;
     if (c[0] == '.' && (n == 1 || (n == 2 && c[1] == '.'))) return false;
     return strncmp(c, TEMP_PREFIX, strlen(TEMP_PREFIX)) != 0;
@@ -36,7 +36,7 @@ static bool component_ok(const char *c, size_t n) {
 static bool key_ok(const char *key) {
     for (;;) {
         size_t n = strcspn(key, "/");
-        if (!component_ok(key, n)) return false;
+        if (!store_posix_component_ok(key, n)) return false;
         if (!key[n]) return true;
         key += n + 1;
     }
@@ -268,64 +268,9 @@ static int posix_perform(struct store *s, const struct store_call *c, struct sto
 
 // ---- listing.
 
-struct walk {
-    struct store_listing *out;
-    const char *prefix;
-    char path[4096]; // root/key; the key starts at path + key
-    size_t key;
-};
-
-static int walk_folder(struct walk *w, size_t length, struct err *e);
-
-// Could a key below this folder (key ends in '/') start with the prefix?
-static bool may_match(const char *key, const char *prefix) {
-    size_t k = strlen(key), n = strlen(prefix);
-    return !strncmp(key, prefix, k < n ? k : n);
-}
-
-static int walk_entry(struct walk *w, size_t length, struct err *e) {
-    struct stat st;
-    const char *key = w->path + w->key;
-    if (lstat(w->path, &st)) return errno == ENOENT ? 0 : err_errno(e, errno, "%s", w->path);
-    if (S_ISLNK(st.st_mode) && (stat(w->path, &st) || S_ISDIR(st.st_mode)))
-        return 0; // links to folders may loop
-    if (S_ISREG(st.st_mode))
-        return strncmp(key, w->prefix, strlen(w->prefix)) ? 0
-                                                          : store_listing_add(w->out, key, st.st_size, "", e);
-    if (!S_ISDIR(st.st_mode)) return 0;
-    w->path[length++] = '/';
-    w->path[length] = 0;
-    return may_match(key, w->prefix) ? walk_folder(w, length, e) : 0;
-}
-
-// path[0..length) ends in '/'.
-static int walk_folder(struct walk *w, size_t length, struct err *e) {
-    int rc = 0;
-    w->path[length] = 0;
-    DIR *d = opendir(w->path);
-    if (!d) return errno == ENOENT ? 0 : err_errno(e, errno, "%s", w->path);
-    for (struct dirent *entry; !rc && (entry = readdir(d));) {
-        size_t n = strlen(entry->d_name);
-        if (!component_ok(entry->d_name, n)) continue;
-        if (length + n + 2 > sizeof w->path) {
-            rc = err_set(e, ERR_DATA, "%.200s...: a path longer than %zu bytes", w->path, sizeof w->path);
-            break;
-        }
-        memcpy(w->path + length, entry->d_name, n + 1);
-        rc = walk_entry(w, length + n, e);
-    }
-    closedir(d);
-    return rc;
-}
-
-static int posix_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
-                      struct err *e) {
-    struct posix_store *p = (struct posix_store *)s;
-    struct walk w = {.out = out, .prefix = prefix};
-    int n = snprintf(w.path, sizeof w.path, "%s%s", p->root, !strcmp(p->root, "/") ? "" : "/");
-    if (n < 0 || (size_t)n >= sizeof w.path) return err_set(e, ERR_USAGE, "the folder's name is too long");
-    w.key = (size_t)n;
-    return walk_folder(&w, w.key, e);
+static int posix_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page,
+                      void *arg, struct err *e) {
+    return store_posix_walk(((struct posix_store *)s)->root, prefix, page, arg, e);
 }
 
 // ---- sweeping: temporary names whose writers are dead, and folders that hold nothing.
@@ -334,15 +279,16 @@ struct sweep {
     bool (*mine)(void *arg, const char *key);
     void *arg;
     char path[4096];
-    size_t key;
+    size_t key, removed;
 };
 
-static void sweep_file(const char *path) {
+static bool sweep_file(const char *path) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return;
-    if (!fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB)) (void)unlink(path);
+    if (fd < 0) return false;
+    bool gone = !fstat(fd, &st) && S_ISREG(st.st_mode) && !flock(fd, LOCK_EX | LOCK_NB) && !unlink(path);
     close(fd);
+    return gone;
 }
 
 // path[0..length) ends in '/'.
@@ -356,10 +302,11 @@ static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
     for (struct dirent *entry; !rc && (entry = readdir(d));) {
         size_t n = strlen(entry->d_name);
         bool temp = !strncmp(entry->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX));
-        if ((!temp && !component_ok(entry->d_name, n)) || length + n + 2 > sizeof w->path) continue;
+        if ((!temp && !store_posix_component_ok(entry->d_name, n)) || length + n + 2 > sizeof w->path)
+            continue;
         memcpy(w->path + length, entry->d_name, n + 1);
         if (temp && mine) {
-            sweep_file(w->path);
+            w->removed += sweep_file(w->path);
         } else if (!temp && !lstat(w->path, &st) && S_ISDIR(st.st_mode)) {
             memcpy(w->path + length + n, "/", 2);
             rc = sweep_folder(w, length + n + 1, e);
@@ -371,13 +318,16 @@ static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
     return rc;
 }
 
-static int posix_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, struct err *e) {
+static int posix_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                       struct err *e) {
     struct posix_store *p = (struct posix_store *)s;
     struct sweep w = {.mine = mine, .arg = arg};
     int n = snprintf(w.path, sizeof w.path, "%s%s", p->root, !strcmp(p->root, "/") ? "" : "/");
     if (n < 0 || (size_t)n >= sizeof w.path) return err_set(e, ERR_USAGE, "the folder's name is too long");
     w.key = (size_t)n;
-    return sweep_folder(&w, w.key, e);
+    int rc = sweep_folder(&w, w.key, e);
+    *removed = w.removed;
+    return rc;
 }
 
 // ---- the writer.

@@ -296,6 +296,7 @@ static const struct store_ops s3_ops = {
     .close = s3_close,
     .start = s3_start,
     .list = store_s3_list,
+    .sweep = store_s3_sweep,
     .writer_open = store_s3_writer_open,
     .put_large = store_s3_put_large,
     .put_file = store_s3_put_file,

@@ -4,6 +4,7 @@
 //   store_s3_op.c     one signed operation with its retries, start to end
 //   store_s3_error.c  what a reply that is no success means, and what to do
 //   store_s3_list.c   ListObjectsV2
+//   store_s3_sweep.c  ListMultipartUploads, and ending what is found
 //   store_s3_pace.c   how many requests, retries and hedges
 //   store_s3_upload.c multipart uploads, the writer
 //   store_s3_file.c   a file as a multipart upload that can be gone on with
@@ -117,14 +118,18 @@ int store_s3_judge(struct s3_op *op);
 // Is the body of this 2xx an <Error>? Then as above, into e; else 0.
 int store_s3_error_in_body(struct s3_op *op, struct err *e) ERR_CHECK;
 
+bool store_s3_url_decode(char *text); // as a listing encodes keys, in place; false: it is no such encoding
+
 // ---- XML. Calls `each` when an element ends, with its path ("Result/Contents/Key") and text; stops at its
 // first error. A DOCTYPE, more than 16 levels or more than 8 KiB of text in one element are refused.
 typedef int store_s3_xml_fn(void *arg, const char *path, const char *text, struct err *e);
 int store_s3_xml(const struct buf *text, store_s3_xml_fn *each, void *arg, struct err *e) ERR_CHECK;
 
 // ---- the other files' operations.
-int store_s3_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+int store_s3_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page, void *arg,
                   struct err *e);
+int store_s3_sweep(struct store *s, bool (*mine)(void *arg, const char *key), void *arg, size_t *removed,
+                   struct err *e);
 int store_s3_writer_open(struct store *s, struct store_writer **out, const char *key, struct err *e);
 int store_s3_put_large(struct store *s, const char *key, const void *data, size_t bytes, struct err *e);
 int store_s3_probe(struct store *s, struct store_caps *out, struct err *e);

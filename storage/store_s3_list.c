@@ -19,7 +19,7 @@ struct page {
 };
 
 // %XX and '+' (a blank, as HTML forms have it). False: no such encoding, or a NUL.
-static bool decode(char *text) {
+bool store_s3_url_decode(char *text) {
     char *to = text;
     for (const char *p = text; *p; p++) {
         if (*p != '%') {
@@ -39,7 +39,7 @@ static bool decode(char *text) {
 // Relative to the store; NULL: the server answered with a key that was not asked for.
 static const char *relative(struct page *p, char *key) {
     size_t n = strlen(p->s->prefix);
-    if ((p->encoded && !decode(key)) || strncmp(key, p->s->prefix, n)) return NULL;
+    if ((p->encoded && !store_s3_url_decode(key)) || strncmp(key, p->s->prefix, n)) return NULL;
     return key + n;
 }
 
@@ -126,31 +126,34 @@ static int fetch_page(struct page *p, const char *prefix, const char *delimiter,
     return rc;
 }
 
-static int fetch_pages(struct page *p, const char *prefix, const char *delimiter, struct err *e) {
+static int fetch_pages(struct page *p, const char *prefix, const char *delimiter, store_page_fn *page,
+                       void *arg, struct err *e) {
     char token[sizeof p->next] = "";
     int empty = 0, rc;
     do {
-        size_t before = p->out->n + p->out->n_prefixes;
         memcpy(token, p->next, sizeof token);
         rc = fetch_page(p, prefix, delimiter, token, e);
         if (rc) return rc;
-        empty = p->out->n + p->out->n_prefixes > before ? 0 : empty + 1;
+        empty = p->out->n + p->out->n_prefixes ? 0 : empty + 1;
         if (p->truncated && (!strcmp(token, p->next) || empty > EMPTY_PAGES_MAX))
             return err_set(e, ERR_DATA, "the endpoint goes round in circles");
-    } while (p->truncated);
-    return 0;
+        rc = page(arg, p->out, e);
+    } while (p->truncated && !rc);
+    return rc;
 }
 
-int store_s3_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
+int store_s3_list(struct store *s, const char *prefix, const char *delimiter, store_page_fn *page, void *arg,
                   struct err *e) {
     struct buf full;
+    struct store_listing l = {0};
     struct page *p = calloc(1, sizeof *p);
     if (!p) return err_set(e, ERR_MEMORY, "no memory for a listing");
     p->s = (struct s3_store *)s;
-    p->out = out;
+    p->out = &l;
     buf_init(&full, 4 * STORE_KEY_MAX);
     int rc = buf_appendf(&full, e, "%s%s", p->s->prefix, prefix);
-    if (!rc) rc = fetch_pages(p, full.data, delimiter, e);
+    if (!rc) rc = fetch_pages(p, full.data, delimiter, page, arg, e);
+    store_listing_fini(&l);
     buf_fini(&full);
     free(p);
     return rc;

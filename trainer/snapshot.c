@@ -176,8 +176,10 @@ static int start_thread(struct snapshot *s, void *(*run)(void *), struct err *e)
 // Takes the thread's result over; it has ended or is about to.
 static int join(struct snapshot *s, struct err *e) {
     if (!s->running) return 0;
+    struct err flaw = {0};
     pthread_join(s->thread, NULL);
     s->running = false;
+    if (store_sweep_flaw(s->store, &flaw)) log_warn(&s->rank->log, "%s", flaw.text);
     if (!s->thread_rc) return 0;
     err_set_at(e, s->thread_err.code, s->thread_err.file, s->thread_err.line, "%s", s->thread_err.text);
     return err_prefix(e, "checkpoint %s", s->id);

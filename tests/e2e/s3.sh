@@ -15,6 +15,7 @@ export S3_BUCKET=orrery-test
 "$testbed" bucket "$dir" "$S3_BUCKET"
 "$program"
 python3 tests/e2e/store_verbs.py
+python3 tests/e2e/ckpt_uploads.py
 "${ORRERY_BUILD:-build}/tests/test_ckpt_race" "s3://$S3_BUCKET/race"
 
 # Every byte and object counted while replies are refused, cut and lost between client and server.
