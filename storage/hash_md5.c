@@ -32,7 +32,7 @@ static inline __attribute__((always_inline)) void load_block(const unsigned char
         for (int w = 0; w < WORDS; w++, p += 4)
             words[w][l] = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
     }
-    memcpy(m, words, sizeof words);
+    for (int w = 0; w < WORDS; w++) memcpy(&m[w], words[w], sizeof m[w]);
 }
 
 static inline __attribute__((always_inline)) void
