@@ -29,6 +29,7 @@ struct crowd {
     size_t next, done;
     int64_t moved, total;
     int workers, rc;
+    bool size_unknown; // of the one object: nobody asked for it beforehand
     struct err err;
 };
 
@@ -37,6 +38,14 @@ static void on_moved(void *arg, int64_t bytes) {
     pthread_mutex_lock(&w->lock);
     w->moved += bytes;
     pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+// Of a single object that comes from a store, the first reply tells.
+static void on_sized(void *arg, int64_t bytes) {
+    struct crowd *w = arg;
+    pthread_mutex_lock(&w->lock);
+    if (w->size_unknown) w->total = bytes;
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -135,7 +144,7 @@ static void *work(void *arg) {
     struct crowd *w = arg;
     for (;;) {
         struct store_transfer t = {
-            .resume = w->c->resume, .verify = w->c->verify, .moved = on_moved, .arg = w};
+            .resume = w->c->resume, .verify = w->c->verify, .sized = on_sized, .moved = on_moved, .arg = w};
         struct err e = {0};
         pthread_mutex_lock(&w->lock);
         size_t i = w->next;
@@ -230,14 +239,15 @@ static int copy_tree(struct store_copy *c, const struct store_place *from, const
 
 static int copy_single(struct store_copy *c, const struct store_place *from, const struct store_place *to,
                        struct err *e) {
-    struct store_result head;
+    struct store_result head = {0};
     struct store_object object = {.key = from->key};
     struct store_listing list = {.objects = &object, .n = 1};
     const char *name = store_place_name(from->key);
     if (from->folder)
         return err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store cp -r' to copy all of it",
                        from->url);
-    int rc = store_head(from->store, from->key, &head, e);
+    bool fetch = to->path && !from->path;
+    int rc = fetch ? 0 : store_head(from->store, from->key, &head, e);
     if (rc) return rc;
     char *under = NULL;
     bool into = to->folder && !to->path;
@@ -246,6 +256,7 @@ static int copy_single(struct store_copy *c, const struct store_place *from, con
     // A key that is given in full takes the place of the source's name.
     struct crowd w = {
         .c = c, .from = from, .to = to, .list = &list, .total = head.object_bytes, .under = under};
+    w.size_unknown = fetch;
     char *below = strndup(from->key, to->folder || to->path ? (size_t)(name - from->key) : strlen(from->key));
     w.below = below;
     rc = below ? run_crowd(&w, e) : err_set(e, ERR_MEMORY, "no memory for a key");

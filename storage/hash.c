@@ -118,6 +118,24 @@ uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t n) {
     return ~crc_table_bytes(~crc, data, n);
 }
 
+// a * b mod P, both reflected: bit 31 is the coefficient of x^0.
+static uint32_t crc_multiply(uint32_t a, uint32_t b) {
+    uint32_t product = 0;
+    for (; a; a <<= 1) {
+        if (a >> 31) product ^= b;
+        b = b & 1 ? b >> 1 ^ 0x82f63b78u : b >> 1;
+    }
+    return product;
+}
+
+// The first sum moved over the second's bytes: times x^(8 * bytes) mod P.
+uint32_t hash_crc32c_join(uint32_t first, uint32_t second, uint64_t second_bytes) {
+    uint32_t power = 0x00800000; // x^8
+    for (; second_bytes; second_bytes >>= 1, power = crc_multiply(power, power))
+        if (second_bytes & 1) first = crc_multiply(first, power);
+    return first ^ second;
+}
+
 struct hash_sha256 {
     EVP_MD_CTX *ctx;
 };

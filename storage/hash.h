@@ -11,6 +11,9 @@ uint32_t hash_crc32c(uint32_t crc, const void *data, size_t n);
 // The same by table, on any CPU: what hash_crc32c falls back on, and what it is tested against.
 uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t n);
 
+// Of two runs of bytes one after the other, from the sum of each and the length of the second.
+uint32_t hash_crc32c_join(uint32_t first, uint32_t second, uint64_t second_bytes);
+
 struct hash_sha256;                           // a running digest
 struct hash_sha256 *hash_sha256_create(void); // NULL when out of memory
 void hash_sha256_update(struct hash_sha256 *h, const void *data, size_t n);
@@ -24,5 +27,18 @@ struct hash_md5 *hash_md5_create(void); // NULL when out of memory, or where the
 void hash_md5_update(struct hash_md5 *h, const void *data, size_t n);
 void hash_md5_end(struct hash_md5 *h, unsigned char out[16]); // and begins anew
 void hash_md5_destroy(struct hash_md5 *h);                    // NULL-safe
+
+// MD5 of HASH_LANES bodies of one length at once, for the price of two or three (hash_md5.c).
+#define HASH_LANES 16
+struct hash_md5s {
+    uint32_t state[4][HASH_LANES];
+    uint64_t bytes;
+};
+void hash_md5s_begin(struct hash_md5s *h);
+// n more bytes of each; n is a multiple of 64. Lanes may share their bytes.
+void hash_md5s_update(struct hash_md5s *h, const unsigned char *const data[HASH_LANES], size_t n);
+// The last n bytes of each, any number.
+void hash_md5s_end(struct hash_md5s *h, const unsigned char *const data[HASH_LANES], size_t n,
+                   unsigned char out[HASH_LANES][16]);
 
 #endif

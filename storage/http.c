@@ -30,7 +30,7 @@ struct transfer {
     struct curl_slist *headers;
     size_t sent, header_bytes;
     int fd; // of its connection; -1: not known
-    bool headers_too_large, body_too_large, cut;
+    bool headers_too_large, body_too_large, not_kept, not_given, cut;
     char error[CURL_ERROR_SIZE];
     int64_t moved_ns; // when the body last grew
 };
@@ -134,7 +134,12 @@ static size_t on_read(char *into, size_t size, size_t n, void *arg) {
     struct transfer *t = arg;
     size_t room = size * n, left = t->x->body_bytes - t->sent;
     if (left < room) room = left;
-    if (room) memcpy(into, (const char *)t->x->body + t->sent, room);
+    if (room && t->x->give) {
+        t->not_given = !t->x->give(t->x, t->sent, into, room);
+        if (t->not_given) return CURL_READFUNC_ABORT;
+    } else if (room) {
+        memcpy(into, (const char *)t->x->body + t->sent, room);
+    }
     t->sent += room;
     return room;
 }
@@ -163,7 +168,9 @@ static size_t keep_body(struct transfer *t, const char *data, size_t n) {
         t->body_too_large = true;
         return 0;
     }
-    memcpy((char *)x->into + x->got, data, n);
+    t->not_kept = x->take && !x->take(x, data, n);
+    if (t->not_kept) return 0;
+    if (!x->take) memcpy((char *)x->into + x->got, data, n);
     x->got += n;
     t->moved_ns = clock_monotonic_ns();
     return n;
@@ -173,7 +180,8 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg) {
     struct transfer *t = arg;
     size_t bytes = size * n;
     if (t->cut) return 0;
-    if (t->x->into && t->x->status >= 200 && t->x->status < 300) return keep_body(t, data, bytes);
+    if ((t->x->into || t->x->take) && t->x->status >= 200 && t->x->status < 300)
+        return keep_body(t, data, bytes);
     if (!buf_append(t->x->text, data, bytes, NULL)) return bytes;
     t->body_too_large = true;
     return 0;
@@ -384,7 +392,7 @@ static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
     t->x = x;
     t->sent = t->header_bytes = 0;
     t->fd = -1;
-    t->headers_too_large = t->body_too_large = t->cut = false;
+    t->headers_too_large = t->body_too_large = t->not_kept = t->not_given = t->cut = false;
     t->error[0] = 0;
     h->active++;
     x->started_ns = now;
@@ -444,6 +452,10 @@ static void finish(struct http *h, struct transfer *t, CURLcode code) {
         snprintf(x->why, sizeof x->why, "more than %zu bytes of headers", HTTP_HEADER_BYTES_MAX);
     else if (t->body_too_large)
         snprintf(x->why, sizeof x->why, "a longer body than was asked for");
+    else if (t->not_kept)
+        snprintf(x->why, sizeof x->why, "what came could not be kept");
+    else if (t->not_given)
+        snprintf(x->why, sizeof x->why, "what was to be sent could not be read");
     else if (code == CURLE_OUT_OF_MEMORY) // libcurl's word for a header line of more than 100 KB, too
         snprintf(x->why, sizeof x->why, "a header line too long to be read, or no memory");
     else if (code)

@@ -46,6 +46,9 @@ struct http_exchange {
     size_t n_headers;
     const void *body; // of a PUT or POST
     size_t body_bytes;
+    // Instead of `body`: fills n bytes of it, from `at` on, on the client's thread; false: it cannot, and the
+    // exchange ends as FAILED. Asked from 0 on again when libcurl sends a second time.
+    bool (*give)(struct http_exchange *x, size_t at, void *into, size_t n);
     int64_t not_before_ns, deadline_ns; // clock_monotonic_ns
     bool no_proxy;                      // not through the environment's proxy
     // On a new connection: of a request that a kept one swallowed as it died, libcurl sends a second without
@@ -63,8 +66,11 @@ struct http_exchange {
     bool (*wanted)(struct http_exchange *hedge); // NULL: yes
     void *owner;                                 // the caller's own
 
-    // Where the reply's body goes: of a 2xx into memory where `into` is set; any other into `text`, up to its
-    // bound (it is cleared first).
+    // Where the reply's body goes: of a 2xx, up to `capacity`, to `take` where that is set, else into memory
+    // where `into` is; any other into `text`, up to its bound (it is cleared first). `take` is given the body
+    // piece by piece while it is in the cache, from `got` on: a rival or a later attempt begins at 0 again.
+    // It runs on the client's thread; false: not kept, the exchange ends as FAILED.
+    bool (*take)(struct http_exchange *x, const void *data, size_t n);
     void *into;
     size_t capacity;
     struct buf *text;
@@ -73,7 +79,7 @@ struct http_exchange {
     enum http_end end;
     char why[192];          // words for end other than DONE
     int status;             // 0: none came
-    size_t got;             // bytes in `into`
+    size_t got;             // bytes in `into`, or taken
     int64_t content_length; // -1: not given
     char etag[72], content_range[80], date[40],
         region[40],               // x-amz-bucket-region; empty where not given

@@ -53,14 +53,12 @@ int store_init(struct store *s, const struct store_ops *ops, const char *url,
     if (s->connections > CONNECTIONS_MAX) s->connections = CONNECTIONS_MAX;
     s->jitter = rng_mix64(options->seed ^ ((uint64_t)getpid() << 40) ^ (uint64_t)clock_utc_ns());
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->finished, NULL);
     s->url = strdup(url);
     return s->url ? 0 : err_set(e, ERR_MEMORY, "no memory to open store '%s'", url);
 }
 
 void store_fini(struct store *s) {
     store_pool_destroy(s->pool);
-    pthread_cond_destroy(&s->finished);
     pthread_mutex_destroy(&s->lock);
     free(s->url);
 }
@@ -91,9 +89,22 @@ static int check_call(const struct store *s, const struct store_call *c, struct 
     return check_key(s, c->key, e);
 }
 
+// A back end of blocking calls fills memory.
+static int perform_taken(struct store *s, const struct store_call *c, struct store_result *out,
+                         struct err *e) {
+    struct store_call filled = *c;
+    filled.take = NULL;
+    filled.into = malloc(c->capacity + !c->capacity);
+    if (!filled.into) return err_set(e, ERR_MEMORY, "%s: no memory for a request", s->url);
+    int rc = s->ops->perform(s, &filled, out, e);
+    if (!rc && out->bytes) rc = c->take(c->take_arg, 0, filled.into, out->bytes, e);
+    free(filled.into);
+    return rc;
+}
+
 int store_perform(struct store *s, const struct store_call *c, struct store_result *out, struct err *e) {
     memset(out, 0, sizeof *out);
-    return s->ops->perform(s, c, out, e);
+    return c->op == STORE_GET && c->take ? perform_taken(s, c, out, e) : s->ops->perform(s, c, out, e);
 }
 
 static int ensure_pool(struct store *s, struct err *e) {
@@ -117,11 +128,14 @@ int store_start(struct store *s, struct store_request **out, const struct store_
     if (!r) return err_set(e, ERR_MEMORY, "%s: no memory for a request", s->url);
     r->store = s;
     r->call = *call;
+    pthread_cond_init(&r->finished, NULL);
     rc = dispatch(s, r, e);
-    if (rc)
-        free(r);
-    else
+    if (!rc) {
         *out = r;
+        return 0;
+    }
+    pthread_cond_destroy(&r->finished);
+    free(r);
     return rc;
 }
 
@@ -130,7 +144,7 @@ void store_finish(struct store_request *r, int status) {
     pthread_mutex_lock(&s->lock);
     r->status = status;
     r->done = true;
-    pthread_cond_broadcast(&s->finished);
+    pthread_cond_signal(&r->finished);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -144,8 +158,9 @@ bool store_done(struct store_request *r) {
 // The deadline is the back end's: it finishes every request by then.
 int store_wait(struct store *s, struct store_request *r, struct store_result *result, struct err *e) {
     pthread_mutex_lock(&s->lock);
-    while (!r->done) pthread_cond_wait(&s->finished, &s->lock);
+    while (!r->done) pthread_cond_wait(&r->finished, &s->lock);
     pthread_mutex_unlock(&s->lock);
+    pthread_cond_destroy(&r->finished);
     int rc = r->status;
     const struct store_call *c = &r->call;
     if (rc == -ERR_CONFLICT && c->create_only && r->doubtful && store_holds(s, c->key, c->data, c->bytes))

@@ -57,6 +57,11 @@ struct store_call {
     int64_t offset, length; // GET: range; length -1: to the end
     void *into;             // GET: caller memory of `capacity` bytes
     size_t capacity;
+    // GET: instead of `into`, `capacity` still being the most: given the bytes as they come, the first of the
+    // range being at 0, on any thread. An attempt that broke off is followed by one that begins at 0 again;
+    // what was taken counts once the request has succeeded. An error ends the request.
+    int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e);
+    void *take_arg;
     const void *data; // PUT
     size_t bytes;
     bool create_only; // PUT: CONFLICT when the key exists
@@ -67,6 +72,7 @@ struct store_result {
     size_t bytes;         // GET: received
     int64_t object_bytes; // GET, HEAD: the whole object
     char etag[72];
+    bool hashed;  // PUT: the server was told a hash of the body, and would have refused another
     bool opaque;  // the ETag is no checksum of the content (KMS encryption)
     char sum[12]; // CRC32C of the content that its sender left, eight hex digits; "": none
 };
@@ -138,6 +144,7 @@ struct store_transfer {
     bool resume; // go on where an earlier transfer that broke off stopped; what lies there is checked first
     bool verify; // put: leaves the CRC32C of the file beside the object; get: compares it, or the MD5 that
                  // the ETag is, with what came
+    void (*sized)(void *arg, int64_t bytes); // get: of the object, once it is known; NULL: not
     void (*moved)(void *arg, int64_t bytes); // called on the caller's thread as bytes are done; NULL: not
     void *arg;
     // Results.

@@ -48,8 +48,7 @@ struct store {
     int connections;
     uint64_t
         jitter; // seed of the backoff: differs from process to process, or all ranks would come back together
-    pthread_mutex_t lock; // guards `done` of this store's requests
-    pthread_cond_t finished;
+    pthread_mutex_t lock;    // guards `done` of this store's requests
     struct store_pool *pool; // of a blocking back end, made by the first store_start
     struct err sweep_flaw;   // why there are no sweeps here, guarded by the lock
     bool sweep_flaw_told;
@@ -62,6 +61,7 @@ struct store_request {
     struct err err;
     int status;
     bool done;
+    pthread_cond_t finished;    // its waiter's own: one reply wakes one thread
     bool doubtful;              // it may have been carried out before the attempt that status is of
     struct store_request *next; // in the pool's queue
 };

@@ -16,7 +16,8 @@
 #include "storage/store_backend.h"
 
 #define FETCH_PART  ((size_t)2 << 20)
-#define FETCH_SLOTS 16 // parts in memory: 32 MiB at most
+#define FETCH_SLOTS 16
+#define BLOCK       ((size_t)256 << 10) // read at once: stays in the cache
 #define TABLE_HEAD  192
 #define TABLE_ROW   9 // eight digits and a line feed
 #define PART_SUFFIX ".orrery-part"
@@ -150,13 +151,6 @@ static void proof_init(struct proof *p, const struct store_result *object) {
     if (!p->summed) tag_init(&p->tag, object);
 }
 
-static void proof_update(struct proof *p, const char *data, size_t n) {
-    if (p->summed)
-        p->crc = hash_crc32c(p->crc, data, n);
-    else
-        tag_update(&p->tag, data, n);
-}
-
 static int proof_check(struct proof *p, bool *verified, struct err *e) {
     if (!p->summed) return tag_check(&p->tag, verified, e);
     *verified = p->crc == p->want;
@@ -165,7 +159,16 @@ static int proof_check(struct proof *p, bool *verified, struct err *e) {
                    p->want);
 }
 
-// ---- fetching.
+// ---- fetching. Each part goes straight into the file as it comes, summed while it is in the cache.
+
+struct fetch;
+
+struct fetch_slot {
+    struct fetch *f;
+    int64_t part;
+    uint32_t crc; // of what came of it
+    struct store_request *request;
+};
 
 struct fetch {
     struct store *s;
@@ -175,12 +178,13 @@ struct fetch {
     struct proof proof;
     char *path; // of the growing file
     int fd;
+    bool fresh; // nothing lies there from an earlier transfer
     int64_t parts, started;
     int width;
-    char *memory; // width parts
+    char *block; // BLOCK bytes, for what is read back
     uint32_t *crcs;
     bool *have; // by part: lay there at the start
-    struct store_request *requests[FETCH_SLOTS];
+    struct fetch_slot slots[FETCH_SLOTS];
 };
 
 static size_t size_of(const struct fetch *f, int64_t i) {
@@ -188,8 +192,8 @@ static size_t size_of(const struct fetch *f, int64_t i) {
     return left < (int64_t)FETCH_PART ? (size_t)left : FETCH_PART;
 }
 
-static char *slot_of(const struct fetch *f, int64_t i) {
-    return f->memory + (size_t)(i % f->width) * FETCH_PART;
+static struct fetch_slot *slot_of(struct fetch *f, int64_t i) {
+    return &f->slots[i % f->width];
 }
 
 static int64_t row_at(const struct fetch *f, int64_t i) {
@@ -208,10 +212,10 @@ static int read_table(struct fetch *f, struct err *e) {
     struct stat st;
     table_head(f, want);
     if (fstat(f->fd, &st)) return io_error(e, "cannot look at", f->path);
-    bool same = f->t->resume && f->object.etag[0] && st.st_size == row_at(f, f->parts) &&
+    bool same = !f->fresh && f->object.etag[0] && st.st_size == row_at(f, f->parts) &&
                 !read_at(f->fd, got, sizeof got, f->object.object_bytes, f->path, NULL) &&
                 !memcmp(want, got, sizeof got);
-    if (!same && (ftruncate(f->fd, 0) || ftruncate(f->fd, row_at(f, f->parts))))
+    if (!same && ((!f->fresh && ftruncate(f->fd, 0)) || ftruncate(f->fd, row_at(f, f->parts))))
         return io_error(e, "cannot make room for", f->path);
     if (!same) return write_at(f->fd, want, sizeof want, f->object.object_bytes, f->path, e);
     for (int64_t i = 0; i < f->parts; i++) {
@@ -222,14 +226,26 @@ static int read_table(struct fetch *f, struct err *e) {
     return 0;
 }
 
+static int take(void *arg, size_t at, const void *data, size_t n, struct err *e) {
+    struct fetch_slot *p = arg;
+    const struct fetch *f = p->f;
+    p->crc = hash_crc32c(at ? p->crc : 0, data, n);
+    return write_at(f->fd, data, n, p->part * (int64_t)FETCH_PART + (int64_t)at, f->path, e);
+}
+
 static int start_part(struct fetch *f, int64_t i, struct err *e) {
+    struct fetch_slot *p = slot_of(f, i);
+    p->f = f;
+    p->part = i;
+    p->crc = 0;
     struct store_call c = {.op = STORE_GET,
                            .key = f->key,
                            .offset = i * (int64_t)FETCH_PART,
                            .length = (int64_t)size_of(f, i),
-                           .into = slot_of(f, i),
-                           .capacity = size_of(f, i)};
-    return store_start(f->s, &f->requests[i % f->width], &c, e);
+                           .capacity = size_of(f, i),
+                           .take = take,
+                           .take_arg = p};
+    return store_start(f->s, &p->request, &c, e);
 }
 
 static int start_parts(struct fetch *f, int64_t before, struct err *e) {
@@ -241,8 +257,8 @@ static int start_parts(struct fetch *f, int64_t before, struct err *e) {
 
 static int wait_part(struct fetch *f, int64_t i, struct err *e) {
     struct store_result got;
-    struct store_request *r = f->requests[i % f->width];
-    f->requests[i % f->width] = NULL;
+    struct store_request *r = slot_of(f, i)->request;
+    slot_of(f, i)->request = NULL;
     int rc = store_wait(f->s, r, &got, e);
     if (rc) return rc;
     if (got.bytes != size_of(f, i) || strcmp(got.etag, f->object.etag))
@@ -252,29 +268,58 @@ static int wait_part(struct fetch *f, int64_t i, struct err *e) {
 
 static int keep_part(struct fetch *f, int64_t i, struct err *e) {
     char row[TABLE_ROW + 1];
-    snprintf(row, sizeof row, "%08" PRIx32 "\n", hash_crc32c(0, slot_of(f, i), size_of(f, i)));
-    int rc = write_at(f->fd, slot_of(f, i), size_of(f, i), i * (int64_t)FETCH_PART, f->path, e);
-    return rc ? rc : write_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, e);
+    f->crcs[i] = slot_of(f, i)->crc;
+    snprintf(row, sizeof row, "%08" PRIx32 "\n", f->crcs[i]);
+    return write_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, e);
+}
+
+// Reads a part back, to `each` block by block.
+static int read_back(struct fetch *f, int64_t i, void (*each)(void *arg, const char *data, size_t n),
+                     void *arg, struct err *e) {
+    size_t size = size_of(f, i);
+    int rc = 0;
+    for (size_t at = 0; at < size && !rc; at += BLOCK) {
+        size_t n = size - at < BLOCK ? size - at : BLOCK;
+        rc = read_at(f->fd, f->block, n, i * (int64_t)FETCH_PART + (int64_t)at, f->path, e);
+        if (!rc) each(arg, f->block, n);
+    }
+    return rc;
+}
+
+static void add_sum(void *arg, const char *data, size_t n) {
+    uint32_t *crc = arg;
+    *crc = hash_crc32c(*crc, data, n);
 }
 
 static bool lies_there(struct fetch *f, int64_t i) {
-    if (!f->have[i] || read_at(f->fd, slot_of(f, i), size_of(f, i), i * (int64_t)FETCH_PART, f->path, NULL) ||
-        hash_crc32c(0, slot_of(f, i), size_of(f, i)) != f->crcs[i])
-        return false;
+    uint32_t crc = 0;
+    if (!f->have[i] || read_back(f, i, add_sum, &crc, NULL) || crc != f->crcs[i]) return false;
     f->t->resumed_bytes += (int64_t)size_of(f, i);
     return true;
 }
 
+static void add_tag(void *arg, const char *data, size_t n) {
+    tag_update(arg, data, n);
+}
+
+// The parts' sums join to the object's; an MD5 needs the bytes in their order.
+static int prove_part(struct fetch *f, int64_t i, struct err *e) {
+    if (!f->proof.summed) return f->proof.tag.inner ? read_back(f, i, add_tag, &f->proof.tag, e) : 0;
+    f->proof.crc = hash_crc32c_join(f->proof.crc, f->crcs[i], size_of(f, i));
+    return 0;
+}
+
 static int fetch_part(struct fetch *f, int64_t i, struct err *e) {
-    if (!lies_there(f, i)) {
-        int rc = f->have[i] ? start_part(f, i, e) : 0;
+    int rc = 0;
+    bool came_first = f->fresh && !i;
+    if (!came_first && !lies_there(f, i)) {
+        rc = f->have[i] ? start_part(f, i, e) : 0;
         if (!rc) rc = wait_part(f, i, e);
         if (!rc) rc = keep_part(f, i, e);
-        if (rc) return rc;
     }
-    if (f->t->verify) proof_update(&f->proof, slot_of(f, i), size_of(f, i));
-    tell(f->t, size_of(f, i));
-    return 0;
+    if (!rc && f->t->verify) rc = prove_part(f, i, e);
+    if (!rc) tell(f->t, size_of(f, i));
+    return rc;
 }
 
 static int fetch_parts(struct fetch *f, struct err *e) {
@@ -284,25 +329,55 @@ static int fetch_parts(struct fetch *f, struct err *e) {
         if (!rc) rc = fetch_part(f, i, e);
     }
     for (int i = 0; i < f->width; i++)
-        if (f->requests[i] && store_wait(f->s, f->requests[i], NULL, NULL)) continue;
+        if (f->slots[i].request && store_wait(f->s, f->slots[i].request, NULL, NULL)) continue;
     return rc;
 }
 
 static int fetch_open(struct fetch *f, const char *path, struct err *e) {
+    struct stat st;
     if (asprintf(&f->path, "%s" PART_SUFFIX, path) < 0) f->path = NULL;
     if (!f->path) return err_set(e, ERR_MEMORY, "no memory for a path");
     f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (f->fd < 0) return io_error(e, "cannot write", f->path);
     if (flock(f->fd, LOCK_EX | LOCK_NB))
         return err_set(e, ERR_CONFLICT, "%s is being written by another process", f->path);
+    if (fstat(f->fd, &st)) return io_error(e, "cannot look at", f->path);
+    f->fresh = !st.st_size || !f->t->resume;
+    if (f->fresh && ftruncate(f->fd, 0)) return io_error(e, "cannot make room for", f->path);
+    f->block = malloc(BLOCK);
+    return f->block ? 0 : err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
+}
+
+// What the object is: with its first part where there is nothing to go on with, so that a small one costs one
+// request.
+static int fetch_first(struct fetch *f, struct err *e) {
+    struct fetch_slot *p = &f->slots[0];
+    *p = (struct fetch_slot){.f = f};
+    struct store_call c = {.op = STORE_GET,
+                           .key = f->key,
+                           .length = (int64_t)FETCH_PART,
+                           .capacity = FETCH_PART,
+                           .take = take,
+                           .take_arg = p};
+    if (!f->fresh) return store_head(f->s, f->key, &f->object, e);
+    int rc = store_call_blocking(f->s, &c, &f->object, e);
+    if (rc) (void)unlink(f->path);
+    return rc;
+}
+
+static int fetch_plan(struct fetch *f, struct err *e) {
     f->parts = (f->object.object_bytes + (int64_t)FETCH_PART - 1) / (int64_t)FETCH_PART;
     f->width = f->s->connections < FETCH_SLOTS ? f->s->connections : FETCH_SLOTS;
     if (f->parts < f->width) f->width = f->parts ? (int)f->parts : 1;
-    f->memory = malloc((size_t)f->width * FETCH_PART);
     f->crcs = calloc((size_t)f->parts + 1, sizeof *f->crcs);
     f->have = calloc((size_t)f->parts + 1, sizeof *f->have);
-    if (!f->memory || !f->crcs || !f->have) return err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
-    return read_table(f, e);
+    if (!f->crcs || !f->have) return err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
+    proof_init(&f->proof, &f->object);
+    if (f->t->sized) f->t->sized(f->t->arg, f->object.object_bytes);
+    int rc = read_table(f, e);
+    if (rc || !f->fresh || !f->parts) return rc;
+    f->started = 1;
+    return keep_part(f, 0, e);
 }
 
 static int fetch_end(struct fetch *f, const char *path, struct err *e) {
@@ -320,17 +395,16 @@ int store_get_file(struct store *s, const char *key, const char *path, struct st
     struct fetch f = {.s = s, .key = key, .t = t, .fd = -1};
     t->bytes = t->resumed_bytes = 0;
     t->verified = false;
-    int rc = store_head(s, key, &f.object, e);
-    if (rc) return rc;
-    proof_init(&f.proof, &f.object);
-    rc = fetch_open(&f, path, e);
+    int rc = fetch_open(&f, path, e);
+    if (!rc) rc = fetch_first(&f, e);
+    if (!rc) rc = fetch_plan(&f, e);
     if (!rc) rc = fetch_parts(&f, e);
     if (!rc) rc = fetch_end(&f, path, e);
     if (!rc) t->bytes = f.object.object_bytes;
     tag_fini(&f.proof.tag);
     if (f.fd >= 0) close(f.fd);
     free(f.path);
-    free(f.memory);
+    free(f.block);
     free(f.crcs);
     free(f.have);
     return rc;
@@ -338,16 +412,42 @@ int store_get_file(struct store *s, const char *key, const char *path, struct st
 
 // ---- sending.
 
+static bool is_md5(const char *etag, const unsigned char digest[16]) {
+    char hex[33], quoted[36];
+    bytes_hex(digest, 16, hex);
+    snprintf(quoted, sizeof quoted, "\"%s\"", hex);
+    return !strcmp(etag, quoted) || !strcmp(etag, hex);
+}
+
+// The MD5 is taken while the body is under way.
+static int put_and_compare(struct store *s, const struct store_call *c, bool *same, struct err *e) {
+    struct hash_md5 *md5 = hash_md5_create();
+    struct store_request *request;
+    struct store_result put = {0};
+    unsigned char digest[16];
+    int rc = store_start(s, &request, c, e);
+    if (!rc && md5) hash_md5_update(md5, c->data, c->bytes);
+    if (!rc && md5) hash_md5_end(md5, digest);
+    if (!rc) rc = store_wait(s, request, &put, e);
+    *same = !rc && (put.hashed || (md5 && is_md5(put.etag, digest)));
+    hash_md5_destroy(md5);
+    return rc;
+}
+
+// Where the ETag is not the body's MD5, the body was damaged or the ETags are no MD5: sent again with its
+// hash, which the server checks.
 static int put_at_once(struct store *s, const char *key, int fd, size_t bytes, struct store_transfer *t,
                        const char *path, struct err *e) {
-    struct store_result put;
+    bool same = false, checks = t->verify && s->ops->put_file;
     char *data = malloc(bytes + !bytes);
     if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
     int rc = read_at(fd, data, bytes, 0, path, e);
     if (t->verify) snprintf(t->sum, sizeof t->sum, "%08" PRIx32, hash_crc32c(0, data, rc ? 0 : bytes));
-    struct store_call c = {.op = STORE_PUT, .key = key, .data = data, .bytes = bytes, .hashed = t->verify};
+    struct store_call c = {.op = STORE_PUT, .key = key, .data = data, .bytes = bytes};
     c.sum = t->verify ? t->sum : NULL;
-    if (!rc) rc = store_call_blocking(s, &c, &put, e);
+    if (!rc && checks) rc = put_and_compare(s, &c, &same, e);
+    c.hashed = checks;
+    if (!rc && !same) rc = store_call_blocking(s, &c, NULL, e);
     if (!rc) tell(t, bytes);
     free(data);
     return rc;
@@ -375,28 +475,6 @@ static int put_through_writer(struct store *s, const char *key, int fd, int64_t 
     return rc;
 }
 
-// The sum has to be known before the first part is sent.
-static int sum_file(int fd, int64_t bytes, struct store_transfer *t, const char *path, struct err *e) {
-    size_t block = (size_t)1 << 20;
-    uint32_t crc = 0;
-    char *data = malloc(block);
-    int rc = data ? 0 : err_set(e, ERR_MEMORY, "no memory to read %s", path);
-    for (int64_t at = 0; at < bytes && !rc; at += (int64_t)block) {
-        size_t n = bytes - at < (int64_t)block ? (size_t)(bytes - at) : block;
-        rc = read_at(fd, data, n, at, path, e);
-        if (!rc) crc = hash_crc32c(crc, data, n);
-    }
-    free(data);
-    snprintf(t->sum, sizeof t->sum, "%08" PRIx32, crc);
-    return rc;
-}
-
-static int put_in_parts(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
-                        const char *path, struct err *e) {
-    int rc = t->verify ? sum_file(fd, bytes, t, path, e) : 0;
-    return rc ? rc : s->ops->put_file(s, key, fd, bytes, t, e);
-}
-
 int store_put_file(struct store *s, const char *key, const char *path, struct store_transfer *t,
                    struct err *e) {
     struct stat st;
@@ -408,7 +486,7 @@ int store_put_file(struct store *s, const char *key, const char *path, struct st
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         rc = err_set(e, ERR_USAGE, "%s is no plain file", path);
     else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES && s->ops->put_file)
-        rc = put_in_parts(s, key, fd, st.st_size, t, path, e);
+        rc = s->ops->put_file(s, key, fd, st.st_size, t, e);
     else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES)
         rc = put_through_writer(s, key, fd, st.st_size, t, path, e);
     else

@@ -94,8 +94,10 @@ static int accept_delete(struct s3_op *op, struct err *e) {
 
 static void set_get(struct s3_op *op, const struct store_call *c) {
     op->verb = op->method = "GET";
-    op->into = c->capacity ? c->into : op; // an address, never written to
+    op->into = c->capacity && !c->take ? c->into : op; // an address, never written to
     op->capacity = c->capacity;
+    op->take = c->take;
+    op->take_arg = c->take_arg;
     op->also_ok = 416;
     op->accept = accept_get;
     if (c->length >= 0)
@@ -120,12 +122,20 @@ void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t 
     op->headers[op->n_headers++] = (struct sigv4_field){v->crc_header, op->crc};
 }
 
+static int accept_put(struct s3_op *op, struct err *e) {
+    struct store_request *r = request_of(op);
+    memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
+    r->result.hashed = op->hashed || op->s->sign_payload;
+    return 0;
+}
+
 static void set_put(struct s3_op *op, const struct s3_store *s, const struct store_call *c) {
     op->verb = op->method = "PUT";
     op->body = c->data;
     op->body_bytes = c->bytes;
     op->hashed = c->hashed;
     op->once = c->create_only;
+    op->accept = accept_put;
     if (c->create_only) op->headers[op->n_headers++] = s->vendor->create_only;
     if (c->sum) op->headers[op->n_headers++] = (struct sigv4_field){store_s3_sum_header(s), c->sum};
     // A body that is hashed into its signature needs no second sum.

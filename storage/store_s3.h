@@ -70,10 +70,16 @@ struct s3_op {
     size_t n_query, n_headers;
     const void *body;
     size_t body_bytes;
+    // Instead of `body`: fills n bytes of it from `at` on; any error is final. Not with a body that is
+    // hashed.
+    int (*give)(void *give_arg, size_t at, void *into, size_t n, struct err *e);
+    void *give_arg;
     bool once;   // conditional: that an attempt may have been carried out must not go unnoticed
     bool hashed; // the body's hash is signed, whatever the store's payload is
     void *into;  // for the body of a success; NULL: `text`
     size_t capacity;
+    int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e); // as a store_call's
+    void *take_arg;
     size_t text_max; // bound of `text`; 0: S3_ERROR_BODY_MAX
     // Looks at a 2xx reply: 0, or an error. UNAVAILABLE: a failure in disguise, tried again until the
     // deadline. PEER: the reply makes no sense, tried again twice, DATA in the end. Also called for
@@ -91,9 +97,10 @@ struct s3_op {
     struct http_exchange x; // the last reply
     struct buf text;
     int rc;
-    struct err err, unmade; // unmade: why an attempt could not be signed
+    struct err err, unmade; // unmade: why an attempt could not be signed, or a body not be given or taken
     bool done;              // for store_s3_op_wait; guarded by the store's lock
-    bool doubtful;          // an attempt may have been carried out without our knowing
+    pthread_cond_t woken;
+    bool doubtful; // an attempt may have been carried out without our knowing
     bool clock_corrected;
     uint64_t generation;    // of the credentials of the last attempt
     int expired;            // attempts that met expired ones

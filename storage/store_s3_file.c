@@ -2,15 +2,17 @@
 // A file as a multipart upload. The server knows which parts of an upload that broke off are there: they are
 // looked up, their MD5 is compared with the file's, and only the rest is sent. No state is kept on this
 // machine.
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "storage/file_sums.h"
 #include "storage/hash.h"
 #include "storage/store_s3_upload.h"
 
-#define FILE_SLOTS   6 // parts in memory
+#define FILE_SLOTS   6 // parts under way
 #define LISTED_BYTES ((size_t)4 << 20)
 
 // What the server has of an earlier upload.
@@ -115,34 +117,31 @@ static void look_up(struct earlier *g, struct s3_upload *u, int64_t bytes, size_
     free(full);
 }
 
-static bool is_same(const struct earlier *g, int i, const char *data, size_t n) {
-    unsigned char digest[16];
+static bool is_tag(const char *etag, const unsigned char md5[16]) {
     char hex[33], quoted[36];
-    if (!g->etags || !g->etags[i][0] || g->bytes[i] != (int64_t)n) return false;
-    struct hash_md5 *md5 = hash_md5_create();
-    if (!md5) return false;
-    hash_md5_update(md5, data, n);
-    hash_md5_end(md5, digest);
-    hash_md5_destroy(md5);
-    bytes_hex(digest, sizeof digest, hex);
+    bytes_hex(md5, 16, hex);
     snprintf(quoted, sizeof quoted, "\"%s\"", hex);
-    return !strcmp(g->etags[i], quoted) || !strcmp(g->etags[i], hex);
+    return !strcmp(etag, quoted) || !strcmp(etag, hex);
 }
 
 struct sending {
     struct s3_upload u;
     struct s3_slot slots[FILE_SLOTS];
+    struct file_read {
+        struct sending *g;
+        int64_t at;
+    } reads[FILE_SLOTS];
     struct earlier earlier;
+    struct file_sums sums; // without MD5s where the transfer is not verified
     struct store_transfer *t;
     int fd;
     size_t part;
+    bool hashed; // parts are signed with their hash, which the server checks
 };
 
-static int read_part(const struct sending *g, struct s3_slot *p, size_t n, int64_t at, struct err *e) {
-    if (!p->memory && !(p->memory = malloc(g->part)))
-        return err_set(e, ERR_MEMORY, "no memory for a part of '%s'", g->u.key);
+static int read_file(const struct sending *g, void *into, size_t n, int64_t at, struct err *e) {
     for (size_t done = 0; done < n;) {
-        ssize_t got = pread(g->fd, p->memory + done, n - done, at + (int64_t)done);
+        ssize_t got = pread(g->fd, (char *)into + done, n - done, at + (int64_t)done);
         if (got <= 0)
             return err_set(e, ERR_IO, "the file for '%s' cannot be read, or became shorter", g->u.key);
         done += (size_t)got;
@@ -150,21 +149,72 @@ static int read_part(const struct sending *g, struct s3_slot *p, size_t n, int64
     return 0;
 }
 
+static int give(void *arg, size_t at, void *into, size_t n, struct err *e) {
+    const struct file_read *r = arg;
+    return read_file(r->g, into, n, r->at + (int64_t)at, e);
+}
+
+static int read_part(const struct sending *g, struct s3_slot *p, size_t n, int64_t at, struct err *e) {
+    if (!p->memory && !(p->memory = malloc(g->part)))
+        return err_set(e, ERR_MEMORY, "no memory for a part of '%s'", g->u.key);
+    return read_file(g, p->memory, n, at, e);
+}
+
+// Straight out of the file, or out of memory where a hash of the part goes before it.
+static int start_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
+    struct file_read *r = &g->reads[p - g->slots];
+    *r = (struct file_read){.g = g, .at = (int64_t)number * (int64_t)g->part};
+    bool in_memory = g->hashed || g->u.s->sign_payload;
+    int rc = in_memory ? read_part(g, p, n, r->at, e) : 0;
+    struct s3_part part = {.number = number, .bytes = n, .hashed = g->hashed};
+    if (in_memory)
+        part.data = p->memory;
+    else {
+        part.give = give;
+        part.give_arg = r;
+    }
+    return rc ? rc : store_s3_part_start(p, &g->u, &part, e);
+}
+
+// The server's ETag of a part is not the file's MD5: the file was changed, or the part damaged, or the ETags
+// are no MD5. The part is sent once more with its hash, and so are all that follow.
+static int send_hashed(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
+    unsigned char digest[16];
+    int rc = read_part(g, p, n, (int64_t)number * (int64_t)g->part, e);
+    struct hash_md5 *md5 = rc ? NULL : hash_md5_create();
+    if (md5) {
+        hash_md5_update(md5, p->memory, n);
+        hash_md5_end(md5, digest);
+        if (memcmp(digest, g->sums.md5s[number], sizeof digest) != 0)
+            rc = err_set(e, ERR_DATA, "the file for '%s' changed while it was sent", g->u.key);
+    }
+    hash_md5_destroy(md5);
+    g->hashed = true;
+    if (!rc) rc = start_part(g, p, number, n, e);
+    return rc ? rc : store_s3_part_wait(p, e);
+}
+
 static int wait_slot(struct sending *g, struct s3_slot *p, struct err *e) {
-    size_t bytes = p->busy ? p->op.body_bytes : 0;
-    int rc = store_s3_part_wait(p, e);
-    if (!rc && bytes && g->t->moved) g->t->moved(g->t->arg, (int64_t)bytes);
+    if (!p->busy) return 0;
+    size_t bytes = p->op.body_bytes;
+    bool hashed = p->op.hashed || g->u.s->sign_payload;
+    int rc = store_s3_part_wait(p, e), number = p->part;
+    if (!rc && g->t->verify && !hashed && !is_tag(g->u.etags[number], g->sums.md5s[number]))
+        rc = send_hashed(g, p, number, bytes, e);
+    if (!rc && g->t->moved) g->t->moved(g->t->arg, (int64_t)bytes);
     return rc;
 }
 
-static int send_part(struct sending *g, struct s3_slot *p, size_t n, int64_t at, struct err *e) {
+static bool is_there(const struct sending *g, int number, size_t n) {
+    const struct earlier *had = &g->earlier;
+    return had->etags && had->etags[number][0] && had->bytes[number] == (int64_t)n && g->sums.md5s &&
+           is_tag(had->etags[number], g->sums.md5s[number]);
+}
+
+static int send_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
     int rc = wait_slot(g, p, e);
-    if (!rc) rc = read_part(g, p, n, at, e);
-    if (rc) return rc;
-    p->op.hashed = g->t->verify;
-    if (!is_same(&g->earlier, g->u.parts, p->memory, n))
-        return store_s3_part_start(p, &g->u, p->memory, n, e);
-    memcpy(g->u.etags[g->u.parts], g->earlier.etags[g->u.parts], sizeof g->u.etags[0]);
+    if (rc || !is_there(g, number, n)) return rc ? rc : start_part(g, p, number, n, e);
+    memcpy(g->u.etags[number], g->earlier.etags[number], sizeof g->u.etags[0]);
     g->u.parts++;
     g->u.bytes += (int64_t)n;
     g->t->resumed_bytes += (int64_t)n;
@@ -174,10 +224,10 @@ static int send_part(struct sending *g, struct s3_slot *p, size_t n, int64_t at,
 
 static int send_all(struct sending *g, int64_t bytes, struct err *e) {
     int rc = store_s3_upload_create(&g->u, e);
-    int next = 0;
-    for (int64_t at = 0; at < bytes && !rc; at += (int64_t)g->part, next = (next + 1) % FILE_SLOTS) {
+    int number = 0;
+    for (int64_t at = 0; at < bytes && !rc; at += (int64_t)g->part, number++) {
         size_t n = bytes - at < (int64_t)g->part ? (size_t)(bytes - at) : g->part;
-        rc = send_part(g, &g->slots[next], n, at, e);
+        rc = send_part(g, &g->slots[number % FILE_SLOTS], number, n, e);
     }
     for (int i = 0; i < FILE_SLOTS; i++) {
         int waited = wait_slot(g, &g->slots[i], e);
@@ -186,18 +236,32 @@ static int send_all(struct sending *g, int64_t bytes, struct err *e) {
     return rc ? rc : store_s3_upload_complete(&g->u, 0, e);
 }
 
+// The sum of the file goes with the upload's creation, so it has to be known before the first part is sent.
+static int sum_file(struct sending *g, int64_t bytes, struct err *e) {
+    bool wanted = g->t->verify || g->earlier.id[0];
+    int rc = wanted ? file_sums_make(&g->sums, g->fd, bytes, g->part, e) : 0;
+    if (rc) return err_prefix(e, "'%s'", g->u.key);
+    if (!g->t->verify) return 0;
+    snprintf(g->t->sum, sizeof g->t->sum, "%08" PRIx32, g->sums.crc);
+    g->u.sum = g->t->sum;
+    g->hashed = !g->sums.md5s;
+    return 0;
+}
+
 static int send_file(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,
                      struct store_transfer *t, struct err *e) {
     struct sending *g = calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
-    g->u = (struct s3_upload){.s = s, .key = key, .sum = t->sum[0] ? t->sum : NULL};
+    g->u = (struct s3_upload){.s = s, .key = key};
     g->t = t;
     g->fd = fd;
     g->part = store_s3_part_bytes((size_t)bytes);
     if (resume) look_up(&g->earlier, &g->u, bytes, g->part);
-    int rc = send_all(g, bytes, e);
+    int rc = sum_file(g, bytes, e);
+    if (!rc) rc = send_all(g, bytes, e);
     if (rc && !t->resume) store_s3_upload_abort(&g->u);
     for (int i = 0; i < FILE_SLOTS; i++) free(g->slots[i].memory);
+    file_sums_fini(&g->sums);
     free(g->earlier.etags);
     free(g->earlier.bytes);
     free(g->u.etags);

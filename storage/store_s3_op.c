@@ -217,6 +217,16 @@ static bool prepare(struct http_exchange *x) {
     return !build_attempt(op, x, &op->unmade);
 }
 
+static bool give(struct http_exchange *x, size_t at, void *into, size_t n) {
+    struct s3_op *op = x->owner;
+    return !op->give(op->give_arg, at, into, n, &op->unmade);
+}
+
+static bool take(struct http_exchange *x, const void *data, size_t n) {
+    struct s3_op *op = x->owner;
+    return !op->take(op->take_arg, x->got, data, n, &op->unmade);
+}
+
 static void attempt(struct s3_op *op, int64_t not_before_ns) {
     op->attempts++;
     op->x.not_before_ns = not_before_ns;
@@ -329,12 +339,14 @@ void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
     op->x = (struct http_exchange){.method = op->method,
                                    .body = op->body,
                                    .body_bytes = op->body_bytes,
+                                   .give = op->give ? give : NULL,
                                    .deadline_ns = deadline_of(op),
                                    .no_proxy = s->loopback,
                                    .fresh = op->once,
                                    .done = on_reply,
                                    .prepare = prepare,
                                    .owner = op,
+                                   .take = op->take ? take : NULL,
                                    .into = op->into,
                                    .capacity = op->capacity,
                                    .text = &op->text};
@@ -346,21 +358,23 @@ static void wake(struct s3_op *op) {
     struct store *s = &op->s->store;
     pthread_mutex_lock(&s->lock);
     op->done = true;
-    pthread_cond_broadcast(&s->finished);
+    pthread_cond_signal(&op->woken);
     pthread_mutex_unlock(&s->lock);
 }
 
 void store_s3_op_begin(struct s3_op *op, struct s3_store *s) {
     op->finished = wake;
     op->done = false;
+    pthread_cond_init(&op->woken, NULL);
     store_s3_op_start(op, s);
 }
 
 int store_s3_op_wait(struct s3_op *op, struct err *e) {
     struct store *s = &op->s->store;
     pthread_mutex_lock(&s->lock);
-    while (!op->done) pthread_cond_wait(&s->finished, &s->lock);
+    while (!op->done) pthread_cond_wait(&op->woken, &s->lock);
     pthread_mutex_unlock(&s->lock);
+    pthread_cond_destroy(&op->woken);
     if (op->rc && e && !e->code) *e = op->err;
     return op->rc;
 }

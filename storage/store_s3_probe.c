@@ -71,10 +71,11 @@ static int complete_again(struct s3_upload *u, bool *honoured, struct err *e) {
 
 static int probe_complete(struct s3_store *s, const char *key, bool *honoured, struct err *e) {
     struct s3_upload u = {.s = s, .key = key};
+    const struct s3_part probe = {.data = "probe", .bytes = 5};
     struct s3_slot *part = calloc(1, sizeof *part);
     if (!part) return err_set(e, ERR_MEMORY, "no memory for an upload");
     int rc = store_s3_upload_create(&u, e);
-    if (!rc) rc = store_s3_part_start(part, &u, "probe", 5, e);
+    if (!rc) rc = store_s3_part_start(part, &u, &probe, e);
     if (!rc) rc = store_s3_part_wait(part, e);
     if (!rc) rc = complete_again(&u, honoured, e);
     store_s3_upload_abort(&u);

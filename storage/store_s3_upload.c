@@ -57,22 +57,25 @@ static int accept_part(struct s3_op *op, struct err *e) {
     return err_set(e, ERR_PEER, "a part without a proper ETag");
 }
 
-int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const void *data, size_t bytes,
-                        struct err *e) {
-    if (u->parts == S3_PARTS_MAX)
+int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const struct s3_part *part, struct err *e) {
+    if (part->number >= S3_PARTS_MAX)
         return err_set(e, ERR_DATA, "%s: '%s' is too large: more than %d parts", u->s->store.url, u->key,
                        S3_PARTS_MAX);
     p->u = u;
-    p->part = u->parts++;
-    u->bytes += (int64_t)bytes;
+    p->part = part->number;
+    if (part->number == u->parts) {
+        u->parts++;
+        u->bytes += (int64_t)part->bytes;
+    }
     snprintf(p->number, sizeof p->number, "%d", p->part + 1);
-    bool hashed = p->op.hashed;
     p->op = (struct s3_op){.verb = "UPLOAD PART",
                            .method = "PUT",
                            .key = u->key,
-                           .body = data,
-                           .body_bytes = bytes,
-                           .hashed = hashed,
+                           .body = part->data,
+                           .give = part->give,
+                           .give_arg = part->give_arg,
+                           .body_bytes = part->bytes,
+                           .hashed = part->hashed,
                            .accept = accept_part};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"partNumber", p->number};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"uploadId", u->id};
@@ -225,8 +228,9 @@ static int upload_all(struct s3_upload *u, struct s3_slot *slots, const char *da
     int rc = 0, next = 0;
     for (size_t at = 0; at < bytes && !rc; at += part, next = (next + 1) % LARGE_SLOTS) {
         rc = store_s3_part_wait(&slots[next], e);
-        if (!rc)
-            rc = store_s3_part_start(&slots[next], u, data + at, bytes - at < part ? bytes - at : part, e);
+        struct s3_part p = {
+            .number = u->parts, .data = data + at, .bytes = bytes - at < part ? bytes - at : part};
+        if (!rc) rc = store_s3_part_start(&slots[next], u, &p, e);
     }
     int waited = store_s3_parts_wait(slots, LARGE_SLOTS, e);
     return rc ? rc : waited;
@@ -288,7 +292,8 @@ static int slot_ready(struct s3_slot *p, const struct s3_upload *u, struct err *
 static int send_slot(struct s3_writer *w, struct err *e) {
     struct s3_slot *p = &w->slots[w->next];
     int rc = store_s3_upload_create(&w->u, e);
-    if (!rc) rc = store_s3_part_start(p, &w->u, p->memory, p->fill, e);
+    struct s3_part part = {.number = w->u.parts, .data = p->memory, .bytes = p->fill};
+    if (!rc) rc = store_s3_part_start(p, &w->u, &part, e);
     w->next = (w->next + 1) % WRITER_SLOTS;
     return rc;
 }

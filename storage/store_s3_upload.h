@@ -30,7 +30,17 @@ struct s3_slot {
 };
 
 int store_s3_upload_create(struct s3_upload *u, struct err *e) ERR_CHECK; // at once when there is an id
-int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const void *data, size_t bytes,
+
+// What a part is: from 0 on, `parts` being the next, or one that was sent before.
+struct s3_part {
+    int number;
+    const void *data; // or `give`, as an s3_op's
+    int (*give)(void *give_arg, size_t at, void *into, size_t n, struct err *e);
+    void *give_arg;
+    size_t bytes;
+    bool hashed; // as an s3_op's
+};
+int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const struct s3_part *part,
                         struct err *e) ERR_CHECK;
 int store_s3_part_wait(struct s3_slot *p, struct err *e) ERR_CHECK;
 int store_s3_parts_wait(struct s3_slot *slots, int n,

@@ -58,7 +58,7 @@ orrery_script(data_verbs e2e tests/e2e/data_verbs.py)
 orrery_script(ckpt_verbs e2e tests/e2e/ckpt_verbs.py)
 
 # tests/bench/storage/bars.py prints the table of bars with these.
-foreach(name noop_http bench_store)
+foreach(name noop_http bench_store bench_loader)
   add_executable(${name} bench/storage/${name}.c)
   target_link_libraries(${name} PRIVATE orrery_storage)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

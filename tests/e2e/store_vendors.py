@@ -35,6 +35,27 @@ def case(name, vendor, want, ends=0):
     check(not server.problems, f"{name}: every request in its way: {server.problems}")
 
 
+def verified(md5_tags, parts):
+    """cp compares ETags with MD5s; where they are none, the server is given the SHA-256 of every body."""
+    server = aws.bucket("careless", md5_tags=md5_tags)
+    with folder() as tmp:
+        content = os.urandom(parts * (8 << 20) - 4096 if parts > 1 else 100000)
+        (tmp / "x").write_bytes(content)
+        done = store(server, "other", "cp", "--json", tmp / "x", "s3://bucket/x")
+        what = f"{parts} parts, ETags {'as' if md5_tags else 'not'} MD5"
+        check(done.returncode == 0 and json.loads(done.stdout)["verified"] == 1, f"{what}: copied {done.stderr}")
+    unhashed = [b for b in server.bodies if b[1] == "UNSIGNED-PAYLOAD"]
+    last = dict((query, (told, true)) for query, told, true in server.bodies)
+    check(len(last) == parts, f"{what}: {len(last)} bodies")
+    if md5_tags:
+        check(len(unhashed) == len(server.bodies) == parts, f"{what}: each was sent once, without a hash")
+    else:
+        check(unhashed and all(told == true for told, true in last.values()), f"{what}: each was sent with its hash in the end")
+
+
+for tags in (True, False):
+    verified(tags, 1)
+    verified(tags, 4)
 case("aws", "aws", [True, True, True])
 case("oss", "oss", [True, True, False])
 case("gcs", "gcs", [True, True, True])

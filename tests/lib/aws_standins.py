@@ -176,10 +176,10 @@ def imds(keys, seconds):
     return Server(answer)
 
 
-def bucket(vendor, access="AK", secret="secret"):
+def bucket(vendor, access="AK", secret="secret", md5_tags=True):
     """A small store with one vendor's ways: aws, oss, gcs, or careless (which honours no condition). Everything under one key
-    space; .problems says what it was asked in the wrong way."""
-    objects, problems, lock = {}, [], threading.Lock()
+    space; .problems says what it was asked in the wrong way; .bodies has of each PUT its query, hash as signed, and SHA-256."""
+    objects, problems, bodies, lock = {}, [], [], threading.Lock()
     dialect = "GOOG4" if vendor == "gcs" else "AWS4"
     conditions = {"aws": ("if-none-match", "*"), "oss": ("x-oss-forbid-overwrite", "true"),
                   "gcs": ("x-goog-if-generation-match", "0"), "careless": ("if-none-match", "never")}
@@ -208,10 +208,13 @@ def bucket(vendor, access="AK", secret="secret"):
         path, _, query = h.path.partition("?")
         with lock:
             taken = h.headers[name] == value and path in objects
+            if h.command == "PUT":
+                told = h.headers["x-amz-content-sha256"] or h.headers["x-goog-content-sha256"]
+                bodies.append((query, told, hashlib.sha256(data).hexdigest()))
             if h.command == "POST" and "uploads" in query:
                 return h.send(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
             if "uploadId" in query and h.command == "PUT":
-                return h.send(200, ETag=f'"{hashlib.md5(data).hexdigest()}"')
+                return h.send(200, ETag=f'"{hashlib.md5(data if md5_tags else b"-" + data).hexdigest()}"')
             if "uploadId" in query and h.command == "POST":
                 return error(h, *refusal) if taken else h.send(200, "<CompleteMultipartUploadResult/>")
             if "uploadId" in query:
@@ -223,7 +226,7 @@ def bucket(vendor, access="AK", secret="secret"):
                 if sum_ and vendor != "careless" and vendor != "oss" and sum_ != crc32c(data):
                     return error(h, 400, "BadDigest")
                 objects[path] = data
-                return h.send(200, ETag='"x"')
+                return h.send(200, ETag=f'"{hashlib.md5(data).hexdigest()}"' if md5_tags else '"x"')
             if h.command == "DELETE":
                 objects.pop(path, None)
                 return h.send(204)
@@ -237,7 +240,7 @@ def bucket(vendor, access="AK", secret="secret"):
             h.send(206, content[first:last + 1], ETag='"x"', Content_Range=f"bytes {first}-{last}/{len(content)}")
 
     server = Server(answer)
-    server.objects, server.problems = objects, problems
+    server.objects, server.problems, server.bodies = objects, problems, bodies
     return server
 
 
