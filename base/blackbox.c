@@ -120,6 +120,7 @@ static int read_page(int fd, struct blackbox_page *out) {
 static int open_file(struct blackbox *b, const char *path, struct err *e) {
     struct stat st;
     b->fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (b->fd < 0 && errno == ELOOP) return err_set(e, ERR_DATA, "%s is a symbolic link, no black box", path);
     if (b->fd < 0) return err_errno(e, errno, "cannot open the black box %s", path);
     if (fstat(b->fd, &st)) return err_errno(e, errno, "cannot stat the black box %s", path);
     if (!S_ISREG(st.st_mode) || st.st_size != (off_t)sizeof *b->page)

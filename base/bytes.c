@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <float.h>
 #include <math.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+
+#define PIPE_WAIT_MS 5000
 
 bool bytes_add(size_t a, size_t b, size_t *out) {
     size_t sum;
@@ -201,12 +204,25 @@ bool bytes_is_utf8(const void *data, size_t n) {
 
 // ---- files
 
+void bytes_defuse(char *text) {
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
+}
+
+// Of a descriptor that does not block: true when there is something to read.
+static bool wait_readable(int fd) {
+    struct pollfd p = {fd, POLLIN, 0};
+    return poll(&p, 1, PIPE_WAIT_MS) > 0;
+}
+
 static int read_all(int fd, const char *path, size_t max_bytes, struct buf *out, struct err *e) {
     size_t got = 0;
     for (;;) {
         char block[65536];
         ssize_t n = read(fd, block, sizeof block);
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EINTR || (errno == EAGAIN && wait_readable(fd)))) continue;
+        if (n < 0 && errno == EAGAIN)
+            return err_set(e, ERR_TIMEOUT, "%s is a pipe that nobody writes into", path);
         if (n < 0) return err_errno(e, errno, "cannot read %s", path);
         if (n == 0) return 0;
         if ((size_t)n > max_bytes - got)
@@ -221,7 +237,7 @@ int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct 
     int rc = 0;
     size_t before = out->len;
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); // a pipe: no wait for its other end
     if (fd < 0) return err_errno(e, errno, "cannot open %s", path);
     if (fstat(fd, &st))
         rc = err_errno(e, errno, "cannot stat %s", path);

@@ -51,7 +51,11 @@ const char *bytes_format_f64(double v, char *out);
 // Well-formed UTF-8: no overlong forms, no surrogates.
 bool bytes_is_utf8(const void *data, size_t n);
 
+// Control characters become '?': text of others, before a terminal shows it.
+void bytes_defuse(char *text);
+
 // Reads a whole file of at most max_bytes into *out (appended; as before on failure). DATA when it is larger.
+// Of a pipe what comes with no pause longer than five seconds; TIMEOUT.
 int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;
 // Temporary name beside it, fsync file, rename, fsync folder. Old content survives any failure.
 int bytes_write_file(const char *path, const void *data, size_t n, struct err *e) ERR_CHECK;

@@ -139,12 +139,13 @@ int boxdir_save_boxes(const char *path, const char *to, struct err *e) {
     const struct dirent *entry;
     if (!dir) return err_errno(e, errno, "cannot read %s", path);
     int rc = bytes_make_dirs(to, e);
-    while (!rc && (entry = readdir(dir))) {
+    while ((entry = readdir(dir))) {
         char from_path[4096], to_path[4096];
         if (!is_box(entry->d_name)) continue;
         snprintf(from_path, sizeof from_path, "%s/%s", path, entry->d_name);
         if ((size_t)snprintf(to_path, sizeof to_path, "%s/%s", to, entry->d_name) >= sizeof to_path) continue;
-        rc = save_box(from_path, to_path, e);
+        struct err bad = {0};
+        if (save_box(from_path, to_path, &bad) && !rc) rc = err_set(e, bad.code, "%s", bad.text);
     }
     closedir(dir);
     return rc;

@@ -22,6 +22,12 @@ static const char *text_of(const struct json_value *o, const char *key) {
     return text;
 }
 
+// For a terminal.
+static void take_text(const struct json_value *o, const char *key, char *out, size_t out_bytes) {
+    snprintf(out, out_bytes, "%s", text_of(o, key));
+    bytes_defuse(out);
+}
+
 static int64_t int_of(const struct json_value *o, const char *key) {
     int64_t value = 0;
     json_as_int(json_get(o, key), &value);
@@ -39,9 +45,13 @@ static void show_job(struct listing *l, const struct json_value *o) {
         json_close(&l->json, '}');
         return;
     }
+    char task[32], started[32], run[4096];
+    take_text(o, "task", task, sizeof task);
+    take_text(o, "started", started, sizeof started);
+    take_text(o, "run", run, sizeof run);
     if (!l->shown++) printf("%8s  %-10s %5s  %-24s  %s\n", "PID", "TASK", "RANKS", "STARTED", "RUN");
-    printf("%8lld  %-10s %5lld  %-24s  %s\n", (long long)int_of(o, "pid"), text_of(o, "task"),
-           (long long)int_of(o, "ranks"), text_of(o, "started"), text_of(o, "run"));
+    printf("%8lld  %-10s %5lld  %-24s  %s\n", (long long)int_of(o, "pid"), task,
+           (long long)int_of(o, "ranks"), started, run);
 }
 
 static void show_folder(void *arg, const char *path, bool alive) {

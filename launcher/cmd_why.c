@@ -32,6 +32,7 @@ static int print_people(const struct why *w, const struct rundir *run, struct er
     printf("%s (%s): %s, attempt %lld, %lld ranks\n", run->given, w->record.id, state,
            (long long)w->record.attempt, (long long)w->record.ranks);
     if (w->n) print_ranks(w);
+    if (w->unread[0]) printf("not read: %s\n", w->unread);
     bool ended_well = !w->live && (!strcmp(w->record.state, "done") || !strcmp(w->record.state, "saved"));
     buf_init(&text, TEXT_BYTES);
     if (w->has_verdict && !ended_well) rc = verdict_text(&w->verdict, &text, e);
@@ -76,6 +77,7 @@ static int print_json(const struct why *w, struct err *e) {
     json_put_bool(&j, "live", w->live);
     json_put_int(&j, "attempt", w->record.attempt);
     json_put_string(&j, "comparison", w->comparison);
+    json_put_string(&j, "unread", w->unread);
     json_put_array(&j, "ranks");
     for (int i = 0; i < w->n; i++) put_rank(&j, w, &w->pages[i]);
     json_close(&j, ']');

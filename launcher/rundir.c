@@ -106,6 +106,13 @@ int rundir_append(const struct rundir *r, const char *name, int *fd, struct err 
     return err_set(e, ERR_DATA, "%s is no regular file", path);
 }
 
+static void take_text(const struct json_value *root, const char *key, char *out, size_t out_bytes) {
+    const char *text = "";
+    json_as_string(json_get(root, key), &text);
+    snprintf(out, out_bytes, "%s", text);
+    bytes_defuse(out);
+}
+
 // ---- the lock
 
 static int refuse(const struct rundir *r, const char *path, bool *holder_gone, struct err *e) {
@@ -113,24 +120,26 @@ static int refuse(const struct rundir *r, const char *path, bool *holder_gone, s
     struct json *doc = NULL;
     struct err bad = {0};
     int64_t pid = 0;
-    const char *host = "?", *since = "?";
-    char here[64] = "";
+    char host[64] = "", since[40] = "", here[64] = "";
     buf_init(&text, RECORD_BYTES_MAX);
     if (!bytes_read_file(path, RECORD_BYTES_MAX, &text, &bad) &&
         !json_parse(&doc, text.data, text.len, path, &bad)) {
         json_as_int(json_get(json_root(doc), "pid"), &pid);
-        json_as_string(json_get(json_root(doc), "host"), &host);
-        json_as_string(json_get(json_root(doc), "since"), &since);
+        take_text(json_root(doc), "host", host, sizeof host);
+        take_text(json_root(doc), "since", since, sizeof since);
     }
+    json_destroy(doc);
+    buf_fini(&text);
     if (gethostname(here, sizeof here - 1)) here[0] = 0;
     *holder_gone = pid > 0 && !strcmp(here, host) && !proc_alive((pid_t)pid);
-    int rc = err_set(
+    if (pid <= 1 || pid > INT_MAX || !*host)
+        return err_set(e, ERR_CONFLICT,
+                       "%s is in use, and its lock does not say by whom; find out with: fuser -v %s",
+                       r->given, path);
+    return err_set(
         e, ERR_CONFLICT,
         "%s is in use by process %lld on host %s since %s; wait for it, or stop it there with: kill %lld",
         r->given, (long long)pid, host, since, (long long)pid);
-    json_destroy(doc);
-    buf_fini(&text);
-    return rc;
 }
 
 static int sign_lock(struct rundir *r, struct err *e) {
@@ -172,14 +181,6 @@ int rundir_lock(struct rundir *r, struct err *e) {
 }
 
 // ---- run.json
-
-static void take_text(const struct json_value *root, const char *key, char *out, size_t out_bytes) {
-    const char *text = "";
-    json_as_string(json_get(root, key), &text);
-    snprintf(out, out_bytes, "%s", text);
-    for (char *at = out; *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
-}
 
 int rundir_read_record(const struct rundir *r, struct rundir_record *out, struct err *e) {
     char path[RUNDIR_PATH_BYTES + 16];

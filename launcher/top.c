@@ -154,6 +154,7 @@ static int put_head(const struct top *t, struct buf *out, struct err *e) {
                         "step %" PRId64 "/%" PRId64
                         "  loss %.5g  grad norm %.4g  %.1f samples/s  checkpoint %" PRId64 "\n",
                         p->step, p->total_steps, p->loss, p->grad_norm, p->samples_per_s, p->checkpoint_step);
+    if (!rc && w->unread[0]) rc = buf_appendf(out, e, "not read: %s\n", w->unread);
     return rc;
 }
 

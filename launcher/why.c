@@ -60,30 +60,28 @@ static void read_events(struct why *w, const struct rundir *run) {
     free(text);
 }
 
+// What a rank is at; false when there is no box of it, or none that can be read, which is noted.
+static bool read_box(struct why *w, const char *folder, int rank, struct blackbox_page *out) {
+    char path[RUNDIR_PATH_BYTES + 64];
+    struct blackbox *box = NULL;
+    struct err bad = {0};
+    snprintf(path, sizeof path, "%s/rank-%d.box", folder, rank);
+    int rc = blackbox_open(&box, path, &bad);
+    if (!rc) blackbox_read(box, out);
+    if (!rc && out->rank != rank)
+        rc = err_set(&bad, ERR_DATA, "%s says that it is of rank %d", path, out->rank);
+    blackbox_close(box);
+    if (rc && bad.code != ERR_MISSING && !w->unread[0]) snprintf(w->unread, sizeof w->unread, "%s", bad.text);
+    return !rc;
+}
+
 static int read_boxes(struct why *w, const char *folder, struct err *e) {
-    int world = 1;
-    for (int r = 0; r < world && r < RANKS_MAX; r++) {
-        char path[RUNDIR_PATH_BYTES + 64];
-        struct blackbox *box = NULL;
-        struct err none = {0};
-        snprintf(path, sizeof path, "%s/rank-%d.box", folder, r);
-        if (blackbox_open(&box, path, &none)) {
-            if (none.code == ERR_MISSING) continue;
-            return err_set(e, none.code, "%s", none.text);
-        }
-        struct blackbox_page *pages = realloc(w->pages, (size_t)(w->n + 1) * sizeof *pages);
-        if (!pages) {
-            blackbox_close(box);
-            return err_set(e, ERR_MEMORY, "no memory for %d black boxes", w->n + 1);
-        }
-        w->pages = pages;
-        blackbox_read(box, &pages[w->n]);
-        blackbox_close(box);
-        if (pages[w->n].rank != r)
-            return err_set(e, ERR_DATA, "%s says that it is of rank %d", path, pages[w->n].rank);
-        if (w->n == 0) world = pages[0].world;
-        w->n++;
-    }
+    int64_t ranks = w->record.ranks;
+    int world = ranks < 1 ? 1 : ranks > RANKS_MAX ? RANKS_MAX : (int)ranks;
+    w->pages = calloc((size_t)world, sizeof *w->pages);
+    if (!w->pages) return err_set(e, ERR_MEMORY, "no memory for %d black boxes", world);
+    for (int r = 0; r < world; r++)
+        if (read_box(w, folder, r, &w->pages[w->n])) w->n++;
     return 0;
 }
 

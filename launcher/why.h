@@ -18,8 +18,9 @@ struct why {
     struct verdict verdict;      // the newest in events.jsonl
     struct blackbox_page *pages; // [n], by rank
     int n;
-    int64_t now_ns;       // live: now; else the last sign of life of any rank
-    char comparison[512]; // "rank 0 waits in ...; rank 1 is in forward for 9.1 s"
+    char unread[ERR_TEXT_BYTES]; // why a box could not be read, the first one; empty: none
+    int64_t now_ns;              // live: now; else the last sign of life of any rank
+    char comparison[512];        // "rank 0 waits in ...; rank 1 is in forward for 9.1 s"
 };
 
 int why_read(struct why *w, const struct rundir *run, struct err *e) ERR_CHECK;

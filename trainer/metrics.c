@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -49,6 +50,17 @@ static int cut(const struct metrics *m, int64_t keep, struct err *e) {
     return rc;
 }
 
+// It will be cut and written: never what a link of others points to.
+static int open_file(struct metrics *m, struct err *e) {
+    struct stat st;
+    m->fd = open(m->path, O_CREAT | O_RDWR | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+    if (m->fd < 0 && errno == ELOOP)
+        return err_set(e, ERR_DATA, "%s is a symbolic link; remove it, or name another run.dir", m->path);
+    if (m->fd < 0) return err_errno(e, errno, "cannot open %s", m->path);
+    if (!fstat(m->fd, &st) && S_ISREG(st.st_mode)) return 0;
+    return err_set(e, ERR_DATA, "%s is no regular file; remove it, or name another run.dir", m->path);
+}
+
 int metrics_open(struct metrics **out, const char *dir, int64_t keep, struct err *e) {
     struct metrics *m = calloc(1, sizeof *m);
     if (!m) return err_set(e, ERR_MEMORY, "no memory for metrics");
@@ -58,11 +70,8 @@ int metrics_open(struct metrics **out, const char *dir, int64_t keep, struct err
     int rc =
         n < (int)sizeof m->path ? bytes_make_dirs(dir, e) : err_set(e, ERR_CONFIG, "run.dir is too long");
     if (rc) goto out;
-    m->fd = open(m->path, O_CREAT | O_RDWR | O_APPEND | O_CLOEXEC, 0666);
-    if (m->fd < 0)
-        rc = err_errno(e, errno, "%s", m->path);
-    else
-        rc = cut(m, keep, e);
+    rc = open_file(m, e);
+    if (!rc) rc = cut(m, keep, e);
 out:
     if (rc)
         metrics_close(m);

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 
@@ -142,10 +143,44 @@ def hostile_k8s(tmp, values):
             replicas = job["spec"]["mpiReplicaSpecs"]
             check_quiet(set(job) == set(normal) and set(replicas) == set(normal["spec"]["mpiReplicaSpecs"]), f"{word!r}: the same keys")
             launcher = replicas["Launcher"]["template"]["spec"]
-            check_quiet(launcher["containers"][0]["command"] == ["orrery", "run", f"{tmp}/c.yaml", *base, word], f"{word!r} arrives")
+            check_quiet(launcher["containers"][0]["command"] == ["orrery", "run", f"{tmp}/c.yaml", *base, word.replace("$", "$$")],
+                        f"{word!r} arrives, and Kubernetes sees no variable in it")
             check_quiet(keys(launcher) | {"containers": 0} == keys(normal["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]) | {"containers": 0},
                         f"{word!r}: no key more")
     return kept
+
+
+def k8s_names(tmp):
+    """What Kubernetes itself would refuse is refused here."""
+    for key, bad in (("namespace", ("Lab", "-a", "a-", "a.b", "a" * 64)), ("claim", ("Work", "a_b", ".a", "a" * 254)),
+                     ("cpu", ("abc", "-1", "4.", ".", "4 cores", "4x")), ("memory", ("16GB", "Gi", "1e", "1.5.2Gi"))):
+        for value in bad:
+            done = orrery("submit", f"{tmp}/c.yaml", "--k8s", "--dry-run", "k8s.image=x/y:1", f"k8s.{key}={value}", check=False)
+            check_quiet(done.returncode == 78 and f"k8s.{key}" in done.stderr and not done.stdout, f"k8s.{key}={value}: {done.stderr}")
+    for word in ("namespace=lab-2", "claim=work.a-b", "cpu=500m", "cpu=0.5", "memory=16Gi", "memory=1000M"):
+        check_quiet(dry_run(tmp, "k8s", "k8s.image=x/y:1", f"k8s.{word}") is not None, f"k8s.{word} is fine")
+    long = dry_run(tmp, "k8s", "k8s.image=x/y:1", "k8s.workers=4096", f"run.dir={tmp}/{'A.' * 60}")
+    name = next(line for line in long.splitlines() if line.startswith("  name: ")).split('"')[1]
+    check(re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", name) and len(f"{name}-worker-4095") <= 63, f"a long run's name: {name}")
+
+
+def k8s_farewell(tmp):
+    """A pod that must go asks its ranks to stop, and no other process; it waits for them."""
+    try:
+        import yaml
+    except ImportError:
+        return print("no python3-yaml: the farewell is not tried")
+    if subprocess.run(["unshare", "-pf", "--mount-proc", "true"], capture_output=True).returncode:
+        return print("not tried: this machine allows no namespaces")
+    spec = yaml.safe_load(dry_run(tmp, "k8s", "k8s.image=x/y:1", "k8s.grace_s=300"))["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]
+    command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    check(spec["terminationGracePeriodSeconds"] == 300 and command[:2] == ["sh", "-c"], "the pod has its time")
+    rank = pathlib.Path(tmp) / "orrery-rank"
+    rank.write_text("#!/bin/sh\ntrap 'sleep 1; echo saved >>\"$0.saved\"; exit 75' TERM\nwhile :; do sleep 0.1; done\n")
+    rank.chmod(0o755)
+    pod = f'{rank} & {rank} & sleep 600 & other=$!; sleep 0.5; "$@"; cat {rank}.saved; kill -0 $other && echo other lives; kill $other'
+    done = subprocess.run(["unshare", "-pf", "--mount-proc", "sh", "-c", pod, "sh", *command], text=True, capture_output=True, timeout=60)
+    check(done.stdout.split("\n")[:3] == ["saved", "saved", "other lives"], f"both ranks have saved: {done.stdout!r} {done.stderr[-200:]}")
 
 
 def the_script(tmp):
@@ -212,6 +247,8 @@ def main():
         print(f"ok: {len(values)} hostile values, {hostile_slurm(tmp, values)} kept for Slurm's keys")
         print(f"ok: {hostile_words(tmp, values)} kept as overrides")
         print(f"ok: {hostile_k8s(tmp, values)} kept in MPIJobs")
+        k8s_names(tmp)
+        k8s_farewell(tmp)
         signals(tmp)
     ready_scripts()
 

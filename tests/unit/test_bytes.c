@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <float.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,6 +197,37 @@ static void files_are_read_within_bounds(void **state) {
     remove_folder(dir);
 }
 
+static void *write_late(void *arg) {
+    const int *fd = arg;
+    usleep(50000);
+    assert_int_equal(write(*fd, "late", 4), 4);
+    close(*fd);
+    return NULL;
+}
+
+// A pipe whose other end is slow is read to its end; one that nobody has open does not keep us waiting.
+static void pipes_are_read_but_not_waited_for(void **state) {
+    struct err e = {0};
+    struct buf b;
+    pthread_t writer;
+    int ends[2];
+    char *dir = folder(), path[300];
+    buf_init(&b, 100);
+    assert_int_equal(pipe(ends), 0);
+    snprintf(path, sizeof path, "/dev/fd/%d", ends[0]);
+    assert_int_equal(pthread_create(&writer, NULL, write_late, &ends[1]), 0);
+    assert_int_equal(bytes_read_file(path, 100, &b, &e), 0);
+    assert_string_equal(b.data, "late");
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    close(ends[0]);
+    snprintf(path, sizeof path, "%s/pipe", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(bytes_read_file(path, 100, &b, &e), 0);
+    assert_string_equal(b.data, "late");
+    buf_fini(&b);
+    remove_folder(dir);
+}
+
 static void a_failed_write_leaves_the_old_file(void **state) {
     struct err e = {0};
     struct buf b;
@@ -277,6 +309,7 @@ int main(void) {
         cmocka_unit_test(doubles_keep_their_bits),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(files_are_read_within_bounds),
+        cmocka_unit_test(pipes_are_read_but_not_waited_for),
         cmocka_unit_test(a_failed_write_leaves_the_old_file),
         cmocka_unit_test(a_write_cut_short_is_told),
         cmocka_unit_test(folders_are_made_with_their_parents),
