@@ -414,6 +414,10 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
     uint32_t base = shared_address(shared);
     volatile int *items = (volatile int *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
+        tma_prefetch_map(&f.k);
+        tma_prefetch_map(&f.v);
+        tma_prefetch_map(&f.q);
+        tma_prefetch_map(&f.d_o);
         mbar_init(base + P::KV_FULL, 1);
         mbar_init(base + P::KV_EMPTY, 2);
         mbar_init(base + P::DQ_FULL, 8);

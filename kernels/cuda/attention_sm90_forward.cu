@@ -285,6 +285,9 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
     uint32_t base = shared_address(shared);
     int *items = (int *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
+        tma_prefetch_map(&f.q);
+        tma_prefetch_map(&f.k);
+        tma_prefetch_map(&f.v);
         for (int i = 0; i < 2; i++) {
             mbar_init(base + P::Q_FULL + 8 * i, 1);
             mbar_init(base + P::Q_EMPTY + 8 * i, 2);

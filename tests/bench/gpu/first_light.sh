@@ -36,7 +36,7 @@ step() { # step FILE NAME SECONDS COMMAND...: output at the end of $OUT/FILE, a 
   echo "# $name: $*" >>"$file"
   timeout -k 5 "$most" "$@" 2>&1 | head -c 8000000 >>"$file"
   rc=${PIPESTATUS[0]}
-  case $rc in 77) say "$name: skipped: $(tail -n 1 "$file")" ;; 124 | 137) say "$name: cut off after $most s" ;;
+  case $rc in 77) say "$name: $(tail -n 1 "$file")" ;; 124 | 137) say "$name: cut off after $most s" ;;
     *) say "$name: exit $rc, $((SECONDS - at)) s" ;; esac
   return "$rc"
 }

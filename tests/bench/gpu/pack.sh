@@ -33,7 +33,7 @@ if [ -n "$pmix" ]; then
     if [ -d "$folder" ]; then cp "$folder"/*.so "$to/lib/pmix"; break; fi
   done
 fi
-cp -r "$(ompi_info --path pkgdatadir --parsable | sed -n 's/^path:pkgdatadir://p')" "$to/share/openmpi"
+cp -rL "$(ompi_info --path pkgdatadir --parsable | sed -n 's/^path:pkgdatadir://p')" "$to/share/openmpi"
 
 # What all of that needs.
 find "$to" -type f \( -name '*.so*' -o -perm -u+x \) ! -name '*.sh' ! -name '*.py' -print0 | xargs -0 -n 1 ldd 2>/dev/null |
