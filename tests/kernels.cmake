@@ -34,6 +34,7 @@ if(CMAKE_CXX_COMPILER AND NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   target_link_options(orrery_simt PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
   add_dependencies(orrery_simt orrery_kernels orrery_base)
   orrery_script(simt_train simt python3 tests/e2e/simt_train.py)
+  orrery_script(simt_memory simt python3 tests/e2e/simt_memory.py)
   add_test(NAME simt.ops COMMAND test_ops)
   set_tests_properties(simt.ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
     "ORRERY_TEST_DEVICE=cuda;ORRERY_TEST_LARGEST=80;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")

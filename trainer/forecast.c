@@ -20,8 +20,10 @@ static int decode(void *arg, int64_t window, int64_t at, const struct model_inpu
 }
 
 struct predictor forecast_predictor(struct forecast *f) {
-    return (struct predictor){
-        .predict = predict, .model = f, .decode = decode, .history = model_history(f->model)};
+    return (struct predictor){.predict = predict,
+                              .model = f,
+                              .decode = model_can_decode(f->model) ? decode : NULL,
+                              .history = model_history(f->model)};
 }
 
 void forecast_fini(struct forecast *f) {

@@ -19,6 +19,10 @@ struct model_cache {
     struct mask_interval seen;
 };
 
+bool model_can_decode(const struct model *m) {
+    return m->device->host_memory;
+}
+
 int64_t model_history(const struct model *m) {
     int64_t most = 0;
     for (int i = 0; i < m->set.n; i++) {

@@ -78,15 +78,42 @@ static struct sizes sizes_of(const struct config *c, const struct params *p, int
     return s;
 }
 
-int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+// Sums of squares and counts, of own tensors.
+static size_t sums_bytes(int64_t own) {
+    return ((size_t)own + 1) * (sizeof(double) + sizeof(int64_t));
+}
+
+static int share_of(const struct config *c, const struct params *p, int size, int rank, struct sizes *out,
+                    int *own) {
     int64_t *offset = malloc(((size_t)size + 1) * sizeof *offset);
     if (!offset) return -1;
     int lo, hi;
     optim_split(c, p, size, offset);
     own_range(p, offset, rank, &lo, &hi);
-    struct sizes s = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
+    *out = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
+    *own = hi - lo;
     free(offset);
-    return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float);
+    return 0;
+}
+
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    struct sizes s;
+    int own;
+    if (share_of(c, p, size, rank, &s, &own)) return -1;
+    return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float) + (int64_t)sums_bytes(own);
+}
+
+int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    struct sizes s;
+    int own;
+    return share_of(c, p, size, rank, &s, &own) ? -1 : s.average * (int64_t)sizeof(float);
+}
+
+int64_t optim_largest(const struct params *p) {
+    int64_t largest = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->list[i].elems > largest) largest = p->list[i].elems;
+    return largest;
 }
 
 // Where tensor i starts within this rank's segment.
@@ -132,8 +159,7 @@ static int take_state(struct optim *o, const float *weights, struct err *e) {
 static int take_sums(struct optim *o, struct err *e) {
     size_t own = (size_t)(o->hi - o->lo);
     void *block = NULL;
-    int rc =
-        o->device->vtable->alloc(o->device, &block, (own + 1) * (sizeof *o->sums + sizeof *o->strange), e);
+    int rc = o->device->vtable->alloc(o->device, &block, sums_bytes((int64_t)own), e);
     o->sums = block;
     o->strange = (int64_t *)(void *)(o->sums + own);
     return rc;

@@ -76,6 +76,11 @@ static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
     return has_peers() ? COLL_MPI : COLL_SELF;
 }
 
+bool rank_talks_by_nccl(const struct config *c, int world) {
+    bool wanted = c->comm_backend == BACKEND_NCCL || (c->comm_backend == BACKEND_AUTO && !c->cuda_share);
+    return world > 1 && wanted;
+}
+
 static void fill_paths(struct rank *r) {
     const struct config *c = r->config;
     snprintf(r->run_dir, sizeof r->run_dir, "%s", c->run_dir);

@@ -46,6 +46,9 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
 // `failed`: tears the job down without waiting for peers.
 void rank_close(struct rank *r, bool failed);
 
+// Would ranks on GPUs, so many of them, move their gradients through NCCL?
+bool rank_talks_by_nccl(const struct config *c, int world);
+
 static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
 }

@@ -58,8 +58,11 @@ int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t 
 // Of the last step: what logical shard `shard` adds to the mean loss of sense `i`, on every rank.
 double step_share(const struct step *s, int64_t shard, int i);
 
-// Device memory of the step's own buffers for a rank of a world, reduction included.
+// Memory of the step's own buffers for a rank of a world, reduction included, on a device with memory like
+// d's; of these, one micro-batch's inputs.
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
-                   int rank);
+                   int rank, const struct device *d);
+int64_t step_input_bytes(const struct config *c, const struct modality_set *set, int world, int rank,
+                         const struct device *d);
 
 #endif

@@ -20,6 +20,10 @@ static size_t input_bytes(const struct modality_set *set, int64_t micro, int64_t
     return bytes;
 }
 
+static size_t copies_on(const struct device *d) {
+    return d->host_memory ? 2 : 3;
+}
+
 static size_t grads_elems(const struct config *c, const struct params *p, const int64_t *offset, int rank) {
     return (size_t)(c->comm_reduce == REDUCE_FAST ? p->elems : offset[rank + 1] - offset[rank]);
 }
@@ -36,7 +40,7 @@ static int take_inputs(struct step *s, struct err *e) {
     const struct params *p = model_params(s->model);
     size_t sums = grads_elems(s->config, p, optim_offsets(s->optim), s->rank->number) * sizeof(float);
     bool host = s->rank->device->host_memory;
-    size_t inputs = input_bytes(s->set, s->micro, s->frames, s->hi - s->lo, host ? 2 : 3);
+    size_t inputs = input_bytes(s->set, s->micro, s->frames, s->hi - s->lo, copies_on(s->rank->device));
     void *losses = NULL;
     int rc = arena_init(&s->arena, s->rank->device, inputs + sums + SLACK_BYTES, e);
     if (!rc) rc = arena_take(&s->arena, &losses, (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double), e);
@@ -100,17 +104,21 @@ void step_memory_release(struct step *s) {
     free(s->squares);
 }
 
+int64_t step_input_bytes(const struct config *c, const struct modality_set *set, int world, int rank,
+                         const struct device *d) {
+    int64_t lo, hi;
+    grid_split(c->comm_shards, world, rank, &lo, &hi);
+    return (int64_t)input_bytes(set, c->train_batch / c->comm_shards, c->data_frames, hi - lo, copies_on(d));
+}
+
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
-                   int rank) {
+                   int rank, const struct device *d) {
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
     if (!offset) return -1;
     optim_split(c, p, world, offset);
-    int64_t lo, hi;
-    grid_split(c->comm_shards, world, rank, &lo, &hi);
-    size_t bytes = input_bytes(set, c->train_batch / c->comm_shards, c->data_frames, hi - lo, 2);
-    bytes += grads_elems(c, p, offset, rank) * sizeof(float);
-    if (c->comm_reduce == REDUCE_EXACT)
-        bytes += (size_t)exact_bytes(c->comm_shards, world, rank, p->elems, offset);
+    int64_t bytes = step_input_bytes(c, set, world, rank, d);
+    bytes += (int64_t)(grads_elems(c, p, offset, rank) * sizeof(float));
+    if (c->comm_reduce == REDUCE_EXACT) bytes += exact_bytes(c->comm_shards, world, rank, p->elems, offset);
     free(offset);
-    return (int64_t)bytes;
+    return bytes;
 }

@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "base/err.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 }
@@ -16,7 +17,7 @@ struct attention_cache; // tile schedules on the device, attention.cu's
 struct gemm_cache;      // cuBLASLt's handle, workspace and chosen algorithms, gemm.cu's
 
 // Pinned host memory that copies go through, in halves: one fills while the other's copy runs.
-enum { STAGE_BYTES = 8 << 20, RING_BYTES = 1 << 20, CUDA_HALVES = 2 };
+enum { CUDA_HALVES = 2 };
 struct cuda_pinned {
     char *host;
     cudaEvent_t free[CUDA_HALVES]; // the last copy out of that half has ended
@@ -39,7 +40,7 @@ struct cuda_device {
     size_t scratch_bytes;
     struct cuda_pinned stage; // of copy_in and copy_out
     struct cuda_pinned ring;  // of the ops' small host arrays
-    char *ring_device;        // RING_BYTES of device memory under it
+    char *ring_device;        // GPU_RING_BYTES of device memory under it
 };
 
 static inline struct cuda_device *cuda_of(struct device *d) {
@@ -51,16 +52,14 @@ int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
 // The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
 // Ops run in order on one stream, so each may use all of it.
 int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
-// A small host array (at most RING_BYTES / 2) on the device, valid for what is queued before the ring comes
-// round: for the op at hand.
+// A small host array (at most GPU_RING_BYTES / 2) on the device, valid for what is queued before the ring
+// comes round: for the op at hand.
 int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) ERR_CHECK;
 
 extern "C" {
 #define OP(name, doc) int cuda_##name(struct device *d, const struct op_##name##_args *a, struct err *e);
 #include "kernels/ops.def"
 #undef OP
-// At plan time: 0, or CONFIG with what is supported.
-int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) ERR_CHECK;
 int cuda_attention_f32(struct device *d, const struct op_attention_args *a, struct err *e);
 int cuda_attention_backward_f32(struct device *d, const struct op_attention_backward_args *a, struct err *e);
 void cuda_attention_close(struct device *d); // frees the schedules; NULL-safe

@@ -7,8 +7,6 @@
 
 #include "kernels/cuda/kernel.cuh"
 
-enum { LEAST_COMPUTE = 80, LEAST_DRIVER = 12000 };
-
 // An error of a kernel sticks: every later call reports it, so the process must end, and the launcher starts
 // it elsewhere (class RANK).
 int cuda_check(cudaError_t rc, const char *what, struct err *e) {
@@ -65,7 +63,7 @@ static int turn_pinned(struct cuda_device *c, struct cuda_pinned *p, struct err 
 static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
-    const size_t half = STAGE_BYTES / CUDA_HALVES;
+    const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
     int rc = 0;
     for (size_t done = 0; !rc && done < bytes;) {
         if (p->used == half) rc = turn_pinned(c, p, e);
@@ -85,7 +83,7 @@ static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t byte
 static int gpu_copy_out(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
-    const size_t half = STAGE_BYTES / CUDA_HALVES;
+    const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
     int rc = 0;
     for (size_t done = 0; !rc && done < bytes;) {
         size_t n = bytes - done < half ? bytes - done : half;
@@ -146,6 +144,7 @@ static void gpu_describe(const struct device *d, struct device_info *out) {
     snprintf(out->model, sizeof out->model, "%.80s (sm_%d, %d multiprocessors), %s", prop.name, c->compute,
              c->multiprocessors, words[c->precision]);
     out->threads = 0;
+    out->compute = c->compute;
     out->memory_bytes = (int64_t)total;
     out->free_bytes = (int64_t)free_bytes;
 }
@@ -184,7 +183,7 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
 // The ring's device half is written and read in stream order; only its host half waits for an event.
 int cuda_stage(struct device *d, const void **out, const void *host, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
-    const size_t half = RING_BYTES / CUDA_HALVES, whole = (bytes + 255) / 256 * 256;
+    const size_t half = GPU_RING_BYTES / CUDA_HALVES, whole = (bytes + 255) / 256 * 256;
     if (whole > half)
         return err_set(e, ERR_CONFIG,
                        "%zu bytes of numbers per op are more than the GPU's ring of %zu: lower train.batch",
@@ -287,9 +286,9 @@ static int check_gpu(struct cuda_device *c, const cudaDeviceProp *p, struct err 
     c->compute = p->major * 10 + p->minor;
     c->multiprocessors = p->multiProcessorCount;
     c->base.identity = identity_of(p);
-    if (c->compute >= LEAST_COMPUTE) return 0;
+    if (c->compute >= GPU_LEAST_COMPUTE) return 0;
     return err_set(e, ERR_ABSENT, "%s is too old (sm_%d, sm_%d or later is needed): use device=cpu", p->name,
-                   c->compute, LEAST_COMPUTE);
+                   c->compute, GPU_LEAST_COMPUTE);
 }
 
 static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, struct err *e) {
@@ -303,9 +302,9 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     if (!rc) rc = check_gpu(c, &prop, e);
     if (!rc)
         rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
-    if (!rc) rc = open_pinned(&c->stage, STAGE_BYTES, e);
-    if (!rc) rc = open_pinned(&c->ring, RING_BYTES, e);
-    if (!rc) rc = cuda_check(cudaMalloc((void **)&c->ring_device, RING_BYTES), "the ring", e);
+    if (!rc) rc = open_pinned(&c->stage, GPU_STAGE_BYTES, e);
+    if (!rc) rc = open_pinned(&c->ring, GPU_RING_BYTES, e);
+    if (!rc) rc = cuda_check(cudaMalloc((void **)&c->ring_device, GPU_RING_BYTES), "the ring", e);
     if (!rc) rc = cuda_check(cudaMalloc((void **)&c->result, 2 * sizeof *c->result), "the results", e);
     return rc;
 }
