@@ -54,7 +54,7 @@ int memory_gpu_plan(struct memory_gpu *out, const struct config *c, const struct
     b[MEMORY_products] = GPU_WORKSPACE;
     b[MEMORY_ring] = GPU_RING_BYTES;
     if (c->data_eval[0]) b[MEMORY_evaluation] = model_predicting_bytes(c, set, &d, c->data_frames);
-    if (rank_talks_by_nccl(c, world)) b[MEMORY_nccl] = NCCL_BYTES;
+    if (rank_talks_by_nccl(c, world > 1)) b[MEMORY_nccl] = NCCL_BYTES;
     b[MEMORY_context] = CONTEXT_BYTES;
     for (int i = 0; i < MEMORY_PARTS; i++) out->total += b[i];
     return 0;

@@ -46,8 +46,8 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
 // `failed`: tears the job down without waiting for peers.
 void rank_close(struct rank *r, bool failed);
 
-// Would ranks on GPUs, so many of them, move their gradients through NCCL?
-bool rank_talks_by_nccl(const struct config *c, int world);
+// Do ranks on GPUs move their gradients through NCCL? `peers`: there are others.
+bool rank_talks_by_nccl(const struct config *c, bool peers);
 
 static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
