@@ -77,6 +77,7 @@ struct device {
 struct device_info {
     char model[128]; // "AMD EPYC, avx512f" or the GPU's name
     int threads;
+    int compute;                      // of a GPU: 90 for compute capability 9.0; 0: none
     int64_t memory_bytes, free_bytes; // free: -1 not known
 };
 

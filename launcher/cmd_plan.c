@@ -62,6 +62,7 @@ static int show(const struct plan_words *words, const struct config_file *file, 
     if (!rc && job_line(file, words->ranks, &command, &s.threads, &cannot)) s.warning = cannot.text;
     if (!s.warning) s.warning = "";
     s.plan = json_root(doc);
+    if (!rc) rc = plan_show_refusal(&s, e);
     if (!rc) rc = words->as_json ? plan_show_json(&s, e) : plan_show_people(&s, e);
     json_destroy(doc);
     strv_fini(&command);
@@ -92,8 +93,8 @@ int cmd_plan(const struct cmd *self, int argc, char **argv, struct err *e) {
     const struct opt table[] = {
         {"ranks", 'n', OPT_INT, "N", "ranks to plan for (default: as run would start)", &words.ranks, 1,
          1048576},
-        {"gpu", 0, OPT_TEXT, "NAME", "estimate the step's time on this GPU: h200, h100, a100", &words.gpu, 0,
-         0},
+        {"gpu", 0, OPT_TEXT, "NAME",
+         "memory and an estimate of the step's time on this GPU: h200, h100, a100", &words.gpu, 0, 0},
         {"json", 0, OPT_FLAG, NULL, "as JSON", &words.as_json, 0, 0},
     };
     struct opts_rest rest;

@@ -11,8 +11,8 @@
 #define STATE_PASSES 2 // read and written
 
 static const struct estimate_gpu gpus[] = {
-#define GPU(name, model, bf16, tf32, fp32, memory_gb_s, memory_gib, link, net)                               \
-    {#name, model, {bf16, tf32, fp32}, memory_gb_s, memory_gib, link, net},
+#define GPU(name, model, compute, bf16, tf32, fp32, memory_gb_s, memory_gib, link, net)                      \
+    {#name, model, compute, {bf16, tf32, fp32}, memory_gb_s, memory_gib, link, net},
 #include "launcher/gpus.def"
 #undef GPU
 };

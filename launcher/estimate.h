@@ -14,6 +14,7 @@ enum estimate_precision { ESTIMATE_BF16, ESTIMATE_TF32, ESTIMATE_FP32 };
 
 struct estimate_gpu {
     const char *name, *model;
+    int compute;      // capability: 90 for 9.0
     double tflops[3]; // by enum estimate_precision
     double memory_gb_s, memory_gib, link_gb_s, net_gb_s;
 };

@@ -105,6 +105,50 @@ static void show_memory(const struct plan_show *s) {
         printf("             the data set is not asked: its cache is taken as full (data.memory_mb)\n");
 }
 
+// The plan for the named GPU's generation.
+static const struct json_value *gpu_plan(const struct plan_show *s) {
+    const struct json_value *plans = json_get(s->plan, "gpu_memory");
+    for (size_t i = 0; i < json_size(plans); i++)
+        if (int_of(json_at(plans, i), "compute") == s->gpu->compute) return json_at(plans, i);
+    return NULL;
+}
+
+static void show_gpu_row(const struct json_value *row) {
+    const char *key = NULL;
+    const struct json_value *v;
+    int64_t bytes;
+    printf("             rank %" PRId64 ": %.1f in all =", int_of(row, "rank"), mib(int_of(row, "total")));
+    const char *plus = "";
+    while (json_next(row, &key, &v)) {
+        if (!strcmp(key, "rank") || !strcmp(key, "total") || !json_as_int(v, &bytes) || bytes == 0) continue;
+        printf("%s %s %.1f", plus, key, mib(bytes));
+        plus = " +";
+    }
+    printf("\n");
+}
+
+static void show_gpu_memory(const struct plan_show *s) {
+    if (!s->gpu) return;
+    const struct json_value *plan = gpu_plan(s), *rows = json_get(plan, "ranks");
+    const char *advice = "";
+    int64_t most = 0;
+    printf("GPU's, MiB   %s, %.0f GiB; NCCL's and the context's are allowances\n", s->gpu->model,
+           s->gpu->memory_gib);
+    for (size_t i = 0; i < json_size(rows); i++) {
+        show_gpu_row(json_at(rows, i));
+        if (int_of(json_at(rows, i), "total") > most) most = int_of(json_at(rows, i), "total");
+    }
+    json_as_string(json_get(plan, "advice"), &advice);
+    if (mib(most) > 1024 * s->gpu->memory_gib) printf("             too much: %s\n", advice);
+}
+
+// What the kernels of the named GPU do not know is refused here already.
+int plan_show_refusal(const struct plan_show *s, struct err *e) {
+    const char *text = "";
+    if (s->gpu) json_as_string(json_get(gpu_plan(s), "refusal"), &text);
+    return text[0] ? err_set(e, ERR_CONFIG, "%s: %s", s->gpu->model, text) : 0;
+}
+
 static void show_checkpoints(const struct plan_show *s) {
     const struct json_value *p = s->plan;
     char one[UNITS_BYTES], all[UNITS_BYTES];
@@ -155,6 +199,7 @@ int plan_show_people(const struct plan_show *s, struct err *e) {
         show_batch(s);
         show_model(s);
         show_memory(s);
+        show_gpu_memory(s);
         show_checkpoints(s);
         show_estimate(s);
         printf("command      orrery run %s -n %" PRId64 ", which starts here:\n             %s\n",

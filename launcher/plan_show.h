@@ -17,6 +17,8 @@ struct plan_show {
     const char *warning;        // why the command cannot run here; empty: it can
 };
 
+// CONFIG when the kernels of the named GPU do not know a shape of this config.
+int plan_show_refusal(const struct plan_show *s, struct err *e) ERR_CHECK;
 int plan_show_people(const struct plan_show *s, struct err *e) ERR_CHECK;
 int plan_show_json(const struct plan_show *s, struct err *e) ERR_CHECK;
 

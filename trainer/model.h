@@ -68,8 +68,8 @@ struct model_cache;
 int model_cache_create(struct model_cache **out, struct model *m, int64_t sequences, int64_t frames,
                        struct err *e) ERR_CHECK;
 void model_cache_destroy(struct model_cache *c); // NULL-safe
-int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                          int64_t frames);
+int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                          int64_t sequences, int64_t frames);
 // Frames before its own that a frame sees in its history slots.
 int64_t model_history(const struct model *m);
 // Predicts frame `at`: the last one of `in`, which holds min(at, model_history) frames before it too. Frames
@@ -81,10 +81,20 @@ int model_decode(struct model_cache *c, int64_t at, const struct model_input *in
 // ---- training: reserve once, then forward, loss, backward.
 // Plans and takes the memory for steps of exactly this shape.
 int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err *e) ERR_CHECK;
-int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                             int64_t frames);
+// On a device like `d`: its compute type and kind of memory are looked at, nothing else.
+int64_t model_training_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                             int64_t sequences, int64_t frames);
 // What model_predict takes for sequences of this many frames.
-int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, int64_t frames);
+int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                               int64_t frames);
+// What the ops of a step take of a GPU besides: schedules of attention's mask, which stay (those of sequences
+// that lack a sense come on top), and scratch, the most at a time.
+struct model_gpu_bytes {
+    int64_t schedules, scratch;
+};
+int model_gpu_bytes(struct model_gpu_bytes *out, const struct config *c, const struct modality_set *set,
+                    const struct device *d, int compute, int64_t sequences, int64_t frames,
+                    struct err *e) ERR_CHECK;
 int model_forward(struct model *m, const struct model_input *in, struct err *e) ERR_CHECK;
 
 struct model_target {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a model costs, before there is one: memory and arithmetic as functions of the config.
+#include "kernels/cuda/sizes.h"
 #include "trainer/model_impl.h"
 
 // What the sizes of buffers depend on.
-static struct model shape_of(const struct config *c, const struct modality_set *set) {
+static struct model shape_of(const struct config *c, const struct modality_set *set, struct device *d) {
     return (struct model){.config = c,
+                          .device = d,
                           .set = *set,
                           .head_dim = (int)c->model_head_dim,
                           .heads = params_heads(c),
@@ -12,21 +14,57 @@ static struct model shape_of(const struct config *c, const struct modality_set *
                           .hidden = params_hidden(c)};
 }
 
-int64_t model_training_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                             int64_t frames) {
-    struct model m = shape_of(c, set);
+int64_t model_training_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                             int64_t sequences, int64_t frames) {
+    struct model m = shape_of(c, set, d);
     return model_space_bytes(&m, sequences, frames, true);
 }
 
-int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, int64_t frames) {
-    struct model m = shape_of(c, set);
+int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                               int64_t frames) {
+    struct model m = shape_of(c, set, d);
     return model_space_bytes(&m, model_predict_chunk(set, frames), frames, false);
 }
 
-int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, int64_t sequences,
-                          int64_t frames) {
-    struct model m = shape_of(c, set);
+int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                          int64_t sequences, int64_t frames) {
+    struct model m = shape_of(c, set, d);
     return model_past_bytes(&m, sequences, frames) + model_space_bytes(&m, sequences, 1, false);
+}
+
+static void most(int64_t *at, size_t bytes) {
+    if ((int64_t)bytes > *at) *at = (int64_t)bytes;
+}
+
+static int attention_bytes(struct model_gpu_bytes *out, const struct model *m, int compute, int64_t sequences,
+                           int64_t frames, struct err *e) {
+    struct mask mask = {0};
+    struct gpu_attention_bytes att = {0};
+    int rc = mask_block_causal(&mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);
+    struct gpu_attention_shape s = {
+        .sequences = sequences, .heads = m->heads, .head_dim = m->head_dim, .mask = &mask};
+    if (!rc) rc = gpu_attention_plan(&att, compute, &s, e);
+    mask_fini(&mask);
+    out->schedules = (int64_t)att.schedules;
+    most(&out->scratch, att.scratch);
+    return rc;
+}
+
+int model_gpu_bytes(struct model_gpu_bytes *out, const struct config *c, const struct modality_set *set,
+                    const struct device *d, int compute, int64_t sequences, int64_t frames, struct err *e) {
+    struct model m = shape_of(c, set, NULL);
+    int64_t all = sequences * frames, n = all * set->tokens_per_frame, groups = all * set->n, chunks = 0;
+    *out = (struct model_gpu_bytes){0};
+    for (int i = 0; i < set->n; i++) {
+        const struct modality_spec *s = &set->spec[i];
+        chunks += all * ((s->tokens + GPU_CHUNK - 1) / GPU_CHUNK);
+        most(&out->scratch, gpu_col_sum_bytes(all * s->tokens, s->value_width));
+    }
+    most(&out->scratch, gpu_mod_sums_bytes(chunks, groups, 2, c->model_width));
+    most(&out->scratch, gpu_rope_backward_bytes(n, m.heads));
+    most(&out->scratch, gpu_col_sum_bytes(groups, 6 * c->model_width));
+    most(&out->scratch, (size_t)all * sizeof(double)); // of the loss
+    return d->compute == DTYPE_BF16 ? attention_bytes(out, &m, compute, sequences, frames, e) : 0;
 }
 
 // Pairs (query, key) that one sequence attends over.

@@ -81,15 +81,33 @@ static struct sizes sizes_of(const struct config *c, const struct params *p, int
     return s;
 }
 
-int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+static int share_of(const struct config *c, const struct params *p, int size, int rank, struct sizes *out) {
     int64_t *offset = malloc(((size_t)size + 1) * sizeof *offset);
     if (!offset) return -1;
     int lo, hi;
     optim_split(c, p, size, offset);
     own_range(p, offset, rank, &lo, &hi);
-    struct sizes s = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
+    *out = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
     free(offset);
+    return 0;
+}
+
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    struct sizes s;
+    if (share_of(c, p, size, rank, &s)) return -1;
     return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float);
+}
+
+int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    struct sizes s;
+    return share_of(c, p, size, rank, &s) ? -1 : s.average * (int64_t)sizeof(float);
+}
+
+int64_t optim_largest(const struct params *p) {
+    int64_t largest = 0;
+    for (int i = 0; i < p->n; i++)
+        if (p->list[i].elems > largest) largest = p->list[i].elems;
+    return largest;
 }
 
 // Where tensor i starts within this rank's segment.

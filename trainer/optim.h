@@ -19,6 +19,8 @@ struct optim;
 void optim_split(const struct config *c, const struct params *p, int size, int64_t *offset);
 // Device memory that a rank's optimiser takes.
 int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank);
+int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank); // of these
+int64_t optim_largest(const struct params *p); // numbers of the largest tensor: of one sum of squares
 
 // `c` and `p` outlive it. State starts at zero; the average starts as `weights`.
 int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "trainer/evaluate.h"
+#include "trainer/memory.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
@@ -15,6 +16,9 @@
 #define PROGRAM_BYTES  ((int64_t)18 << 20)
 #define PEERS_BYTES    ((int64_t)10 << 20)
 #define PICTURES_BYTES ((int64_t)28 << 20) // rank 0 draws strip and animation
+
+// Compute capabilities whose kernels take different memory: Ampere's and newer ones', Hopper's.
+static const int generations[] = {80, 90};
 
 struct plan {
     const struct config *c;
@@ -52,15 +56,17 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     const struct config *c = p->c;
     int64_t micro = c->train_batch / c->comm_shards;
     struct plan_memory m = {.program = PROGRAM_BYTES};
+    const struct device host = {.host_memory = true};
     m.weights = p->params.elems * (int64_t)sizeof(float);
     m.optimiser = optim_bytes(c, &p->params, p->world, rank);
-    m.activations = model_training_bytes(c, &p->set, micro, c->data_frames);
-    m.step = step_bytes(c, &p->set, &p->params, p->world, rank);
+    m.activations = model_training_bytes(c, &p->set, NULL, micro, c->data_frames);
+    m.step = step_bytes(c, &p->set, &p->params, p->world, rank, &host);
     m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);
     m.data = cache_bytes(c, p->train_cells);
     if (c->data_eval[0]) {
-        m.evaluation = cache_bytes(c, p->eval_cells) + model_predicting_bytes(c, &p->set, c->data_frames) +
-                       model_cache_bytes(c, &p->set, EVALUATE_CHUNK, c->data_frames);
+        m.evaluation = cache_bytes(c, p->eval_cells) +
+                       model_predicting_bytes(c, &p->set, NULL, c->data_frames) +
+                       model_cache_bytes(c, &p->set, NULL, EVALUATE_CHUNK, c->data_frames);
         if (rank == 0) m.evaluation += PICTURES_BYTES;
     }
     if (p->world > 1) m.program += PEERS_BYTES;
@@ -160,6 +166,41 @@ static int fullest(const struct plan *p, const int64_t *offset) {
     return full;
 }
 
+// Many ranks of a large world look alike: the first, the fullest, and the last.
+static bool is_shown(const struct plan *p, int rank, int full) {
+    return rank < 4 || rank == full || rank == p->world - 1;
+}
+
+static void put_gpu_rank(struct json_writer *w, const struct memory_gpu *m, int rank) {
+    json_put_object(w, NULL);
+    json_put_int(w, "rank", rank);
+    for (int i = 0; i < MEMORY_PARTS; i++)
+        json_put_int(w, memory_part_name((enum memory_part)i), m->bytes[i]);
+    json_put_int(w, "total", m->total);
+    json_close(w, '}');
+}
+
+// A GPU's memory, for the kernels of its generation; `refusal` says why it cannot train this, empty: it can.
+static void put_gpu(struct json_writer *w, const struct plan *p, int compute, int full) {
+    struct memory_gpu m = {0}, most = {0};
+    struct err refusal = {0};
+    char advice[MEMORY_ADVICE_BYTES] = "";
+    json_put_object(w, NULL);
+    json_put_int(w, "compute", compute);
+    json_put_array(w, "ranks");
+    for (int r = 0; r < p->world && !refusal.code; r++) {
+        if (!is_shown(p, r, full)) continue;
+        if (memory_gpu_plan(&m, p->c, &p->set, &p->params, p->world, r, compute, &refusal)) continue;
+        if (m.total > most.total) most = m;
+        put_gpu_rank(w, &m, r);
+    }
+    json_close(w, ']');
+    if (!refusal.code) memory_gpu_advice(&most, p->c, advice);
+    json_put_string(w, "advice", advice);
+    json_put_string(w, "refusal", refusal.code ? refusal.text : "");
+    json_close(w, '}');
+}
+
 static int put_ranks(struct json_writer *w, const struct plan *p, struct err *e) {
     int64_t *offset = calloc((size_t)p->world + 1, sizeof *offset), most = 0;
     if (!offset) return err_set(e, ERR_MEMORY, "no memory for a plan of %d ranks", p->world);
@@ -169,11 +210,13 @@ static int put_ranks(struct json_writer *w, const struct plan *p, struct err *e)
         if (sent > most) most = sent;
     }
     json_put_int(w, "bytes_sent_per_step_and_rank", most);
-    // Many ranks of a large world look alike: the first, the fullest, and the last.
     int full = fullest(p, offset);
     json_put_array(w, "memory");
     for (int r = 0; r < p->world; r++)
-        if (r < 4 || r == full || r == p->world - 1) put_memory(w, p, r);
+        if (is_shown(p, r, full)) put_memory(w, p, r);
+    json_close(w, ']');
+    json_put_array(w, "gpu_memory");
+    for (size_t i = 0; i < sizeof generations / sizeof *generations; i++) put_gpu(w, p, generations[i], full);
     json_close(w, ']');
     free(offset);
     return 0;

@@ -69,10 +69,15 @@ static bool has_peers(void) {
 }
 
 // NCCL refuses two ranks on one GPU: with cuda.share they talk through MPI and pinned memory.
+bool rank_talks_by_nccl(const struct config *c, bool peers) {
+    if (c->comm_backend == BACKEND_AUTO) return peers && !c->cuda_share;
+    return c->comm_backend == BACKEND_NCCL;
+}
+
 static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
     if (alone || c->comm_backend == BACKEND_SELF) return COLL_SELF;
     if (c->comm_backend == BACKEND_MPI) return COLL_MPI;
-    if (c->comm_backend == BACKEND_NCCL || (on_gpu && !c->cuda_share && has_peers())) return COLL_NCCL;
+    if (rank_talks_by_nccl(c, on_gpu && has_peers())) return COLL_NCCL;
     return has_peers() ? COLL_MPI : COLL_SELF;
 }
 

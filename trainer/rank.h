@@ -46,6 +46,9 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
 // `failed`: tears the job down without waiting for peers.
 void rank_close(struct rank *r, bool failed);
 
+// Do ranks on GPUs move their gradients through NCCL? `peers`: there are others.
+bool rank_talks_by_nccl(const struct config *c, bool peers);
+
 static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
 }

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "storage/hash.h"
 #include "trainer/data.h"
+#include "trainer/memory.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
@@ -44,6 +45,7 @@ static int open_parts(struct replay *t, struct err *e) {
     int rc = step_check(t->config, r->world, e);
     if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
     if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
+    if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)
         rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,

@@ -64,8 +64,11 @@ int step_settle(struct step *s, struct err *e) ERR_CHECK;
 // Of the last step: what logical shard `shard` adds to the mean loss of sense `i`, on every rank.
 double step_share(const struct step *s, int64_t shard, int i);
 
-// Device memory of the step's own buffers for a rank of a world, reduction included.
+// Memory of the step's own buffers for a rank of a world, reduction included, on a device with memory like
+// d's; of these, all but gradients and reduction.
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
-                   int rank);
+                   int rank, const struct device *d);
+int64_t step_input_bytes(const struct config *c, const struct modality_set *set, const struct params *p,
+                         int world, int rank, const struct device *d);
 
 #endif

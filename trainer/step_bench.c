@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "storage/hash.h"
+#include "trainer/memory.h"
 #include "trainer/step.h"
 #include "trainer/task.h"
 
@@ -54,6 +55,7 @@ static int fill_batch(struct bench *b, struct err *e) {
 static int open_all(struct bench *b, struct err *e) {
     struct rank *r = b->rank;
     int rc = modality_set_init(&b->set, r->config, NULL, 0, e);
+    if (!rc) rc = memory_check(r, &b->set, e);
     if (!rc) rc = model_create(&b->model, r->config, &b->set, r->device, e);
     if (!rc)
         rc = optim_create(&b->optim, r->config, model_params(b->model), r->device, r->world, r->number,

@@ -191,17 +191,21 @@ void step_memory_release(struct step *s) {
     free(s->losses);
 }
 
+int64_t step_input_bytes(const struct config *c, const struct modality_set *set, const struct params *p,
+                         int world, int rank, const struct device *d) {
+    int64_t lo, hi;
+    grid_split(c->comm_shards, world, rank, &lo, &hi);
+    return (int64_t)input_bytes(c, set, p, hi - lo, d->host_memory);
+}
+
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
-                   int rank) {
+                   int rank, const struct device *d) {
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
     if (!offset) return -1;
     optim_split(c, p, world, offset);
-    int64_t lo, hi;
-    grid_split(c->comm_shards, world, rank, &lo, &hi);
-    size_t bytes = input_bytes(c, set, p, hi - lo, true);
-    bytes += grads_elems(c, p, offset, rank) * sizeof(float);
-    if (c->comm_reduce == REDUCE_EXACT)
-        bytes += (size_t)exact_bytes(c->comm_shards, world, rank, p->elems, offset);
+    int64_t bytes = step_input_bytes(c, set, p, world, rank, d);
+    bytes += (int64_t)(grads_elems(c, p, offset, rank) * sizeof(float));
+    if (c->comm_reduce == REDUCE_EXACT) bytes += exact_bytes(c->comm_shards, world, rank, p->elems, offset);
     free(offset);
-    return (int64_t)bytes;
+    return bytes;
 }

@@ -8,6 +8,7 @@
 #include "storage/hash.h"
 #include "trainer/data.h"
 #include "trainer/eval_task.h"
+#include "trainer/memory.h"
 #include "trainer/metrics.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
@@ -66,6 +67,7 @@ static int open_parts(struct train *t, struct err *e) {
     if (!rc) rc = open_data(t, &t->data, t->config->data_train, e);
     // Opened before the first step, so that a wrong URL does not cost a training.
     if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
+    if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)
         rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,

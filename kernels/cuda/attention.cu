@@ -47,32 +47,12 @@ static uint64_t mask_content(const struct mask *m) {
     return h;
 }
 
-// The parts of one mask within a block of memory.
-struct layout {
-    size_t tile, range, order, row, interval;
-};
-
-static size_t place(size_t *end, size_t bytes) {
-    size_t at = *end;
-    *end = (at + bytes + 15) / 16 * 16;
-    return at;
-}
-
-static struct layout layout_of(size_t *end, const struct schedule *s, const struct mask *m) {
-    struct layout l;
-    l.tile = place(end, (size_t)s->n_tiles * sizeof *s->tile);
-    l.range = place(end, (size_t)s->n_ranges * sizeof *s->range);
-    l.order = place(end, (size_t)s->n_tiles * sizeof *s->order);
-    l.row = place(end, (size_t)m->queries * sizeof(struct schedule_row));
-    l.interval = place(end, (size_t)m->n_intervals * sizeof *m->intervals);
-    return l;
-}
-
 static void put(unsigned char *block, size_t at, const void *from, size_t bytes) {
     if (bytes > 0) memcpy(block + at, from, bytes);
 }
 
-static void fill(unsigned char *block, struct layout l, const struct schedule *s, const struct mask *m) {
+static void fill(unsigned char *block, struct schedule_layout l, const struct schedule *s,
+                 const struct mask *m) {
     put(block, l.tile, s->tile, (size_t)s->n_tiles * sizeof *s->tile);
     put(block, l.range, s->range, (size_t)s->n_ranges * sizeof *s->range);
     put(block, l.order, s->order, (size_t)s->n_tiles * sizeof *s->order);
@@ -80,7 +60,7 @@ static void fill(unsigned char *block, struct layout l, const struct schedule *s
     schedule_rows(m, (struct schedule_row *)(block + l.row));
 }
 
-static struct mask_view view_of(unsigned char *device, struct layout l) {
+static struct mask_view view_of(unsigned char *device, struct schedule_layout l) {
     struct mask_view v = {(struct schedule_tile *)(device + l.tile),
                           (struct schedule_range *)(device + l.range), (int32_t *)(device + l.order),
                           (struct schedule_row *)(device + l.row),
@@ -93,7 +73,7 @@ struct part {
     const struct mask *from;
     struct mask turned;
     struct schedule schedule;
-    struct layout layout;
+    struct schedule_layout layout;
 };
 
 static int part_build(struct part *p, const struct mask *m, const struct cache_key *key, size_t *end,
@@ -102,7 +82,7 @@ static int part_build(struct part *p, const struct mask *m, const struct cache_k
     int rc = key->turned ? mask_transpose(&p->turned, m, e) : 0;
     const struct mask *rows = key->turned ? &p->turned : m;
     if (rc == 0) rc = schedule_build(&p->schedule, rows, key->row_tile, key->col_tile, e);
-    if (rc == 0) p->layout = layout_of(end, &p->schedule, rows);
+    if (rc == 0) p->layout = schedule_place(end, &p->schedule, rows);
     return rc;
 }
 
@@ -120,7 +100,8 @@ static int entry_build(struct cuda_device *d, struct cache_entry *c, const struc
     int *which = (int *)calloc((size_t)n, sizeof *which);
     unsigned char *host = NULL;
     if (part == NULL || which == NULL) rc = err_set(e, ERR_MEMORY, "attention: no memory for schedules");
-    place(&end, (size_t)n * sizeof(struct mask_view));
+    static_assert(sizeof(struct mask_view) == GPU_MASK_VIEW_BYTES, "what plans count with");
+    end = schedule_views_bytes(n);
     for (int b = 0; b < n && rc == 0; b++) {
         for (which[b] = 0; which[b] < count && part[which[b]].from != masks[b];) which[b]++;
         if (which[b] == count) rc = part_build(&part[count++], masks[b], &c->key, &end, e);
@@ -202,18 +183,6 @@ void cuda_attention_close(struct device *device) {
 
 // ---- arguments
 
-int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) {
-    if (d->compute < 80) {
-        return err_set(e, ERR_CONFIG,
-                       "attention: this GPU has compute capability %d.%d, needed is 8.0 or later",
-                       d->compute / 10, d->compute % 10);
-    }
-    if (head_dim == 32 || head_dim == 64 || head_dim == 128) return 0;
-    return err_set(e, ERR_CONFIG,
-                   "attention: model.head_dim %d is not supported on a GPU; supported: 32, 64, 128 (bf16)",
-                   head_dim);
-}
-
 static int check_rows(const char *name, const struct tensor *t, int64_t rows, int64_t columns,
                       struct err *e) {
     if (t->dtype != DTYPE_BF16)
@@ -268,7 +237,7 @@ static int check_heads(const struct cuda_device *d, int64_t sequences, int heads
     if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0 || sequences < 0 || sequences > 1 << 20)
         return err_set(e, ERR_BUG, "attention: %d heads on %d, %lld sequences", heads, kv_heads,
                        (long long)sequences);
-    return cuda_attention_supports(d, head_dim, e);
+    return gpu_supports(d->compute, DEVICE_BF16, head_dim, e);
 }
 
 // ---- tensor maps: how the copy engine of sm_90 sees q, k, v and their like
@@ -331,20 +300,11 @@ static __global__ void combine(const struct attention_task t, int head_dim) {
     }
 }
 
-// How many blocks share the keys of a query tile: a function of shapes alone.
-static int splits_of(int64_t tiles, int steps) {
-    enum { WANTED = 256, STEPS = 8, MOST = 64 };
-    if (tiles >= WANTED / 2 || tiles == 0) return 1;
-    int64_t n = (WANTED + tiles - 1) / tiles, most = steps / STEPS;
-    n = n < most ? n : most;
-    return n < 1 ? 1 : n > MOST ? MOST : (int)n;
-}
-
 static int forward_with_splits(struct cuda_device *d, struct attention_task *t, int head_dim, struct err *e) {
     int64_t rows = (int64_t)t->sequences * t->queries * t->heads;
     if (t->splits > 1) {
         int rc = cuda_scratch(&d->base, (void **)&t->part,
-                              (size_t)(t->splits * rows * (head_dim + 1)) * sizeof(float), e);
+                              gpu_attention_split_bytes(t->splits, rows, head_dim), e);
         if (rc != 0) return rc;
         t->weight = t->part + t->splits * rows * head_dim;
     }
@@ -355,7 +315,7 @@ static int forward_with_splits(struct cuda_device *d, struct attention_task *t, 
 }
 
 static bool is_hopper(const struct cuda_device *d, int head_dim) {
-    return d->compute == 90 && (head_dim == 64 || head_dim == 128);
+    return gpu_attention_is_hopper(d->compute, head_dim);
 }
 
 static int at_least_one(int64_t n) {
@@ -392,7 +352,7 @@ static int forward_run(struct cuda_device *d, struct attention_task *t, int head
         if (rc != 0) return rc;
         t->view = c->view;
         t->tiles = c->tiles;
-        if (splits_of((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1)
+        if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1)
             return forward_hopper(d, t, head_dim, e);
     }
     struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_COLUMNS, 0};
@@ -400,7 +360,7 @@ static int forward_run(struct cuda_device *d, struct attention_task *t, int head
     if (rc != 0) return rc;
     t->view = c->view;
     t->tiles = c->tiles;
-    t->splits = splits_of((int64_t)c->tiles * t->heads * t->sequences, c->steps);
+    t->splits = gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, c->steps);
     return forward_with_splits(d, t, head_dim, e);
 }
 
@@ -462,27 +422,20 @@ static int prepare(struct cuda_device *d, const struct attention_task *t, int he
     return cuda_check(LAUNCH(rows_prepare, grid, block, 0, d->stream, *t, head_dim), "attention_backward", e);
 }
 
-static size_t align_256(size_t bytes) {
-    return (bytes + 255) / 256 * 256;
-}
-
 // Scratch: the queue's head and the flags (cleared), lse2 and delta, dq in fp32.
 static int backward_room(struct cuda_device *d, struct sm90_backward *f, int head_dim, struct err *e) {
     struct attention_task *t = &f->t;
-    size_t rows = (size_t)t->sequences * (size_t)t->heads * (size_t)t->padded;
-    size_t tiles = (size_t)t->sequences * (size_t)t->heads * (size_t)t->tiles;
-    size_t flags = align_256((1 + tiles) * sizeof *f->flag), row_bytes = align_256(2 * rows * sizeof(float));
-    size_t dq = tiles * SM90_QUERIES * (size_t)head_dim * sizeof(float);
+    struct gpu_backward90 b = gpu_backward90_bytes(t->sequences, t->heads, t->padded, t->tiles, head_dim);
     unsigned char *block = NULL;
-    int rc = cuda_scratch(&d->base, (void **)&block, flags + row_bytes + dq, e);
+    int rc = cuda_scratch(&d->base, (void **)&block, b.flags + b.rows + b.dq, e);
     if (rc != 0) return rc;
     f->next = (uint32_t *)block;
     f->flag = f->next + 1;
-    t->lse2 = (float *)(block + flags);
-    f->dq = (float *)(block + flags + row_bytes);
-    rc = cuda_check(cudaMemsetAsync(block, 0, flags, d->stream), "attention_backward", e);
+    t->lse2 = (float *)(block + b.flags);
+    f->dq = (float *)(block + b.flags + b.rows);
+    rc = cuda_check(cudaMemsetAsync(block, 0, b.flags, d->stream), "attention_backward", e);
     if (rc == 0 && f->free_order)
-        rc = cuda_check(cudaMemsetAsync(f->dq, 0, dq, d->stream), "attention_backward", e);
+        rc = cuda_check(cudaMemsetAsync(f->dq, 0, b.dq, d->stream), "attention_backward", e);
     return rc;
 }
 
@@ -536,7 +489,7 @@ static int backward_run(struct cuda_device *d, struct attention_task *t, int hea
     t->padded = (t->queries + SM80_ROWS - 1) / SM80_ROWS * SM80_ROWS;
     int64_t rows = (int64_t)t->sequences * t->heads * t->padded;
     if (is_hopper(d, head_dim) && t->keys > 0 && rows > 0) return backward_hopper(d, t, head_dim, masks, e);
-    int rc = cuda_scratch(&d->base, (void **)&t->lse2, (size_t)(2 * rows + 4) * sizeof(float), e);
+    int rc = cuda_scratch(&d->base, (void **)&t->lse2, gpu_backward80_bytes(rows), e);
     if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
     if (rc != 0) return rc;
     t->view = c->view;

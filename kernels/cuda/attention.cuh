@@ -136,6 +136,4 @@ int attention_views(struct cuda_device *d, const struct mask *one, const struct 
 cudaError_t attention_forward_sm80(const struct attention_task *t, int head_dim, cudaStream_t stream);
 cudaError_t attention_backward_sm80(const struct attention_task *t, const struct mask_view *turned,
                                     int key_tiles, int head_dim, cudaStream_t stream);
-enum { SM80_ROWS = 128, SM80_COLUMNS = 64, SM80_BACKWARD_COLUMNS = 32 };
-
 #endif

@@ -13,9 +13,6 @@
 #endif
 
 enum {
-    SM90_ROWS = 128,        // queries of a forward tile
-    SM90_KEYS = 128,        // keys of a tile, both passes
-    SM90_QUERIES = 64,      // queries of a backward tile
     SM90_THREADS = 384,     // a producer warpgroup and two consumers
     SM90_PANEL = 128 * 128, // bytes of 128 rows of 64 bf16
     SM90_WAVE = 16,         // key tiles of a head that follow one another in the backward queue, at least

@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "base/err.h"
+#include "kernels/cuda/sizes.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
 }
@@ -16,7 +17,7 @@ struct attention_cache; // tile schedules on the device, attention.cu's
 struct gemm_cache;      // cuBLASLt's handle, workspace and chosen algorithms, gemm.cu's
 
 // Pinned host memory that copies go through, in halves: one fills while the other's copy runs.
-enum { STAGE_BYTES = 8 << 20, CUDA_HALVES = 2 };
+enum { CUDA_HALVES = 2 };
 struct cuda_pinned {
     char *host;
     cudaEvent_t free[CUDA_HALVES]; // the last copy out of that half has ended
@@ -55,8 +56,6 @@ extern "C" {
 #define OP(name, doc) int cuda_##name(struct device *d, const struct op_##name##_args *a, struct err *e);
 #include "kernels/ops.def"
 #undef OP
-// At plan time: 0, or CONFIG with what is supported.
-int cuda_attention_supports(const struct cuda_device *d, int head_dim, struct err *e) ERR_CHECK;
 int cuda_attention_f32(struct device *d, const struct op_attention_args *a, struct err *e);
 int cuda_attention_backward_f32(struct device *d, const struct op_attention_backward_args *a, struct err *e);
 void cuda_attention_close(struct device *d); // frees the schedules; NULL-safe

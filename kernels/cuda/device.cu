@@ -8,8 +8,6 @@
 
 #include "kernels/cuda/kernel.cuh"
 
-enum { LEAST_COMPUTE = 80, LEAST_DRIVER = 12000 };
-
 // An error of a kernel sticks: every later call reports it, so the process must end, and the launcher starts
 // it elsewhere (class RANK).
 int cuda_check(cudaError_t rc, const char *what, struct err *e) {
@@ -71,7 +69,7 @@ static int refuse_recording(const struct cuda_device *c, const char *what, struc
 static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
-    const size_t half = STAGE_BYTES / CUDA_HALVES;
+    const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
     int rc = refuse_recording(c, "a copy to the GPU", e);
     for (size_t done = 0; !rc && done < bytes;) {
         if (p->used == half) rc = turn_pinned(c, p, e);
@@ -91,7 +89,7 @@ static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t byte
 static int gpu_copy_out(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
-    const size_t half = STAGE_BYTES / CUDA_HALVES;
+    const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
     int rc = refuse_recording(c, "a copy from the GPU", e);
     for (size_t done = 0; !rc && done < bytes;) {
         size_t n = bytes - done < half ? bytes - done : half;
@@ -152,6 +150,7 @@ static void gpu_describe(const struct device *d, struct device_info *out) {
     snprintf(out->model, sizeof out->model, "%.80s (sm_%d, %d multiprocessors), %s", prop.name, c->compute,
              c->multiprocessors, words[c->precision]);
     out->threads = 0;
+    out->compute = c->compute;
     out->memory_bytes = (int64_t)total;
     out->free_bytes = (int64_t)free_bytes;
 }
@@ -325,9 +324,9 @@ static int check_gpu(struct cuda_device *c, const cudaDeviceProp *p, struct err 
     c->compute = p->major * 10 + p->minor;
     c->multiprocessors = p->multiProcessorCount;
     c->base.identity = identity_of(p);
-    if (c->compute >= LEAST_COMPUTE) return 0;
+    if (c->compute >= GPU_LEAST_COMPUTE) return 0;
     return err_set(e, ERR_ABSENT, "%s is too old (sm_%d, sm_%d or later is needed): use device=cpu", p->name,
-                   c->compute, LEAST_COMPUTE);
+                   c->compute, GPU_LEAST_COMPUTE);
 }
 
 static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, struct err *e) {
@@ -341,7 +340,7 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     if (!rc) rc = check_gpu(c, &prop, e);
     if (!rc)
         rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
-    if (!rc) rc = open_pinned(&c->stage, STAGE_BYTES, e);
+    if (!rc) rc = open_pinned(&c->stage, GPU_STAGE_BYTES, e);
     if (!rc) rc = cuda_check(cudaMalloc((void **)&c->result, 2 * sizeof *c->result), "the results", e);
     return rc;
 }

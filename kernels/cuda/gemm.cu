@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/kernel.cuh"
 
-enum { WORKSPACE = 32 << 20, SLOTS = 1024 }; // SLOTS: shapes that are remembered
+enum { SLOTS = 1024 }; // SLOTS: shapes that are remembered
 
 struct gemm_shape {
     int64_t m, n, k, lda, ldb, ldc;
@@ -64,7 +64,7 @@ static int open_cache(struct cuda_device *c, struct err *e) {
     c->gemm = (struct gemm_cache *)calloc(1, sizeof *c->gemm);
     if (!c->gemm) return err_set(e, ERR_MEMORY, "gemm: no memory for a table of shapes");
     int rc = lt_check(cublasLtCreate(&c->gemm->handle), "cublasLtCreate", &none, e);
-    return rc ? rc : cuda_check(cudaMalloc(&c->gemm->workspace, WORKSPACE), "gemm's workspace", e);
+    return rc ? rc : cuda_check(cudaMalloc(&c->gemm->workspace, GPU_WORKSPACE), "gemm's workspace", e);
 }
 
 static int32_t align_of(const void *p) {
@@ -109,7 +109,7 @@ static cublasStatus_t make_product(struct gemm_choice *g, const void *bias) {
 }
 
 static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct gemm_shape *s) {
-    size_t workspace = WORKSPACE;
+    size_t workspace = GPU_WORKSPACE;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE; // no split k: a fixed order
     uint32_t a = (uint32_t)s->align_b, b = (uint32_t)s->align_a, c = (uint32_t)s->align_c;
     cublasStatus_t rc = cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -198,7 +198,7 @@ static int run_product(struct cuda_device *c, const struct gemm_choice *g, const
                                                 sizeof a->bias.data);
     if (!status)
         status = cublasLtMatmul(c->gemm->handle, g->product, &alpha, a->b.data, g->a, a->a.data, g->b, &beta,
-                                a->c.data, g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, WORKSPACE,
+                                a->c.data, g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, GPU_WORKSPACE,
                                 c->stream);
     return lt_check(status, "cublasLtMatmul", &g->shape, e);
 }

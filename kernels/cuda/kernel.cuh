@@ -186,8 +186,7 @@ struct slot_table {
 // False when the map is no map: slots out of order or out of range.
 bool cuda_slots(const struct token_map *map, struct slot_table *out);
 
-// out[n] (+)= sum over rows of x, in fp32; scratch_cols_bytes(rows, cols) of scratch.
-size_t cuda_col_sum_bytes(int64_t rows, int64_t cols);
+// out[n] (+)= sum over rows of x, in fp32; gpu_col_sum_bytes(rows, cols) of scratch.
 int cuda_col_sum_f32(struct device *d, const float *x, int64_t ld, int64_t rows, int64_t cols, float *out,
                      bool accumulate, void *scratch, struct err *e) ERR_CHECK;
 

@@ -10,7 +10,7 @@
 #include "kernels/cuda/kernel.cuh"
 
 #define NORM_EPS 1e-6f
-enum { CHUNK = 32, WARPS = CUDA_THREADS / CUDA_WARP };
+enum { CHUNK = GPU_CHUNK, WARPS = CUDA_THREADS / CUDA_WARP };
 
 // The vectors of one group: columns [part*D, (part+1)*D) of c[group] + mod; c.at NULL: none.
 struct mod_view {
@@ -195,11 +195,12 @@ struct mod_sums {
     void *columns;
 };
 
-static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t groups, int64_t n,
-                     struct err *e) {
+static int take_sums(struct device *d, mod_sums *out, int64_t chunks, int64_t groups, int64_t vectors,
+                     int64_t width, struct err *e) {
+    int64_t n = vectors * width;
     size_t bytes = (size_t)((chunks + groups) * n) * sizeof(float), align = 256;
     void *base = NULL;
-    int rc = cuda_scratch(d, &base, (bytes + align - 1) / align * align + cuda_col_sum_bytes(groups, n), e);
+    int rc = cuda_scratch(d, &base, gpu_mod_sums_bytes(chunks, groups, vectors, width), e);
     out->part = (float *)base;
     out->groups = out->part + chunks * n;
     out->columns = (char *)base + (bytes + align - 1) / align * align;
@@ -247,7 +248,7 @@ static int run_norm_backward(struct device *d, const struct op_norm_mod_backward
     int64_t n = a->map->frames * chunks.per_frame, groups = a->map->frames * s.slots.modalities;
     size_t shared = a->c.data ? 2 * (size_t)s.width * sizeof(float) : 0;
     mod_sums sums = {};
-    int rc = a->c.data ? take_sums(d, &sums, n, groups, 2 * s.width, e) : 0;
+    int rc = a->c.data ? take_sums(d, &sums, n, groups, 2, s.width, e) : 0;
     if (!rc) rc = cuda_check(launch_room(norm_backward_kernel<T, V>, shared), __func__, e);
     if (!rc)
         rc = CUDA_RUN(d, (norm_backward_kernel<T, V>), n, row_threads(s.width, V), shared,
@@ -339,7 +340,7 @@ static int run_gate_backward(struct device *d, const struct op_gated_add_backwar
     chunk_table chunks = chunks_of(s.slots);
     int64_t n = a->map->frames * chunks.per_frame;
     mod_sums sums = {};
-    int rc = take_sums(d, &sums, n, a->map->frames * s.slots.modalities, s.width, e);
+    int rc = take_sums(d, &sums, n, a->map->frames * s.slots.modalities, 1, s.width, e);
     if (!rc)
         rc = CUDA_RUN(d, (gate_backward_kernel<T, V>), n, row_threads(s.width, V), 0,
                       cuda_rows<const T>(&a->y), cuda_rows<const float>(&a->dx), cuda_rows<T>(&a->dy),

@@ -171,7 +171,7 @@ static int run_rope_backward(struct device *d, const struct op_qk_rope_backward_
     int64_t threads = s.rows * (s.heads + s.kv_heads) * s.lanes;
     size_t terms = ((size_t)(s.rows * s.heads) * sizeof(float) + 255) / 256 * 256;
     void *scratch = NULL;
-    int rc = cuda_scratch(d, &scratch, terms + cuda_col_sum_bytes(s.rows, s.heads), e);
+    int rc = cuda_scratch(d, &scratch, gpu_rope_backward_bytes(s.rows, s.heads), e);
     if (!rc)
         rc = CUDA_RUN(d, (rope_backward_kernel<T, V>), cuda_blocks(threads, CUDA_THREADS), CUDA_THREADS, 0,
                       cuda_rows<const T>(&a->qkv), (const float *)a->rstd.data, cuda_rows<const T>(&a->dq),

@@ -239,3 +239,31 @@ int mask_transpose(struct mask *out, const struct mask *m, struct err *e) {
     if (rc != 0) mask_fini(out);
     return rc;
 }
+
+static size_t place(size_t *end, size_t bytes) {
+    size_t at = *end;
+    *end = (at + bytes + 15) / 16 * 16;
+    return at;
+}
+
+struct schedule_layout schedule_place(size_t *end, const struct schedule *s, const struct mask *m) {
+    struct schedule_layout l;
+    l.tile = place(end, (size_t)s->n_tiles * sizeof *s->tile);
+    l.range = place(end, (size_t)s->n_ranges * sizeof *s->range);
+    l.order = place(end, (size_t)s->n_tiles * sizeof *s->order);
+    l.row = place(end, (size_t)m->queries * sizeof(struct schedule_row));
+    l.interval = place(end, (size_t)m->n_intervals * sizeof *m->intervals);
+    return l;
+}
+
+size_t schedule_bytes(const struct schedule *s, const struct mask *m) {
+    size_t end = 0;
+    schedule_place(&end, s, m);
+    return end;
+}
+
+size_t schedule_views_bytes(int64_t sequences) {
+    size_t end = 0;
+    place(&end, (size_t)sequences * GPU_MASK_VIEW_BYTES);
+    return end;
+}

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/cuda/sizes.h"
 #include "kernels/mask.h"
 
 #ifdef __cplusplus
@@ -43,6 +44,16 @@ struct schedule {
 int schedule_build(struct schedule *out, const struct mask *m, int32_t row_tile, int32_t col_tile,
                    struct err *e) ERR_CHECK;
 void schedule_fini(struct schedule *s); // NULL-safe members
+
+// The parts of one mask and its schedule within a block of device memory, each 16-byte aligned.
+struct schedule_layout {
+    size_t tile, range, order, row, interval;
+};
+// Behind *end, which goes on to their end.
+struct schedule_layout schedule_place(size_t *end, const struct schedule *s, const struct mask *m);
+size_t schedule_bytes(const struct schedule *s, const struct mask *m);
+// What so many sequences' own views take at the front of that block.
+size_t schedule_views_bytes(int64_t sequences);
 
 // Keys see queries: the rows of `out` are m's keys. Work and memory follow the number of intervals of both.
 int mask_transpose(struct mask *out, const struct mask *m, struct err *e) ERR_CHECK;

@@ -5,7 +5,7 @@
 // the order depends on shapes alone. Bytes: x once.
 #include "kernels/cuda/kernel.cuh"
 
-enum { COLUMNS = 32, LANES = 8, ROWS = 512, SQUARES = 4096 };
+enum { COLUMNS = 32, LANES = 8, ROWS = GPU_SUM_ROWS, SQUARES = GPU_SQUARES };
 
 // grid (column blocks, row blocks), block (COLUMNS, LANES); row block b writes out + b out_ld.
 template <class T>
@@ -22,14 +22,6 @@ static __global__ void col_sum_kernel(rows_of<const T> x, int64_t rows, int64_t 
     for (int l = 1; l < LANES; l++) sum += part[l][threadIdx.x];
     float *to = out + (int64_t)blockIdx.y * out_ld + col;
     *to = accumulate ? *to + sum : sum;
-}
-
-// All stages' partial sums: a geometric series.
-size_t cuda_col_sum_bytes(int64_t rows, int64_t cols) {
-    size_t elems = 0;
-    for (int64_t left = cuda_blocks(rows, ROWS); left > 1; left = cuda_blocks(left, ROWS))
-        elems += (size_t)(left * cols);
-    return elems * sizeof(float);
 }
 
 template <class T>
@@ -57,7 +49,7 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
     int64_t rows = a->x.shape[0], cols = a->x.shape[1];
     CUDA_REQUIRE(cuda_is_rows(&a->x, rows, cols) && cuda_is_vector(&a->out, cols));
     void *scratch = NULL;
-    int rc = cuda_scratch(d, &scratch, cuda_col_sum_bytes(rows, cols), e);
+    int rc = cuda_scratch(d, &scratch, gpu_col_sum_bytes(rows, cols), e);
     if (rc) return rc;
     if (a->x.dtype == DTYPE_BF16)
         return col_sum<bf16>(d, cuda_rows<const bf16>(&a->x), rows, cols, tensor_f32(&a->out), a->accumulate,
@@ -69,6 +61,7 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
 struct squares {
     double sum, bad;
 };
+static_assert(sizeof(struct squares) == GPU_SQUARES_BYTES, "what plans count with");
 
 static __global__ void squares_kernel(const float *x, int64_t n, struct squares *out) {
     __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
@@ -104,7 +97,7 @@ int cuda_sum_squares(struct device *d, const struct op_sum_squares_args *a, stru
     CUDA_REQUIRE(n == 0 || cuda_is_vector(&a->x, n));
     CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && blocks < INT32_MAX);
     void *scratch = NULL;
-    int rc = cuda_scratch(d, &scratch, (size_t)(blocks + 1) * sizeof(struct squares), e);
+    int rc = cuda_scratch(d, &scratch, gpu_squares_bytes(n), e);
     if (!rc && blocks > 0)
         rc = CUDA_RUN(d, squares_kernel, blocks, CUDA_THREADS, 0, (const float *)a->x.data, n,
                       (struct squares *)scratch);

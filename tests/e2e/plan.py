@@ -43,6 +43,32 @@ def estimates():
     check(done.returncode == 64 and "h200, h100, a100" in done.stderr, done.stderr.strip())
 
 
+def gpu_memory():
+    """Its parts beside the emulated GPU's allocations: simt_memory.py."""
+    def rows(*words):
+        return {g["compute"]: g for g in plan(DEMO, *words)["gpu_memory"]}
+    one, four = rows("--ranks", "1"), rows("--ranks", "4")
+    for g in (*one.values(), *four.values()):
+        check(g["ranks"] and not g["refusal"], f"sm_{g['compute']} can train it")
+        for row in g["ranks"]:
+            check(row["total"] == sum(v for k, v in row.items() if k not in ("rank", "total")), f"rank {row['rank']}: the parts add up")
+    alone, share = one[90]["ranks"][0], four[90]["ranks"][0]
+    check(alone["copy"] * 2 == alone["weights"], "a copy in bf16 is half of the weights")
+    check(share["optimiser"] < alone["optimiser"] and alone["nccl"] == 0 < share["nccl"], "ranks share the optimiser, and talk")
+    check(rows("--ranks", "1", "cuda.precision=fp32")[90]["ranks"][0]["copy"] == 0, "fp32 needs no copy")
+    check(rows("--ranks", "1", "optim.ema=0.9")[90]["ranks"][0]["average"] == alone["weights"], "the average is as large as the weights")
+    for word, parts in (("train.batch=48", ("activations", "inputs")), ("model.layers=24", ("weights", "gradients", "optimiser"))):
+        more = rows("--ranks", "1", word)[80]["ranks"][0]
+        check(all(more[k] > one[80]["ranks"][0][k] for k in parts), f"{word}: more {', '.join(parts)}")
+    text = orrery("plan", DEMO, "--ranks", "1", "--gpu", "a100", *LARGE, "comm.shards=1", "data.frames=64").stdout
+    check("too much: raise comm.shards (now 1" in text, [line for line in text.splitlines() if "too much" in line])
+    check("too much" not in orrery("plan", DEMO, "--gpu", "a100").stdout, "the demo fits")
+    for word in ("model.head_dim=48", "model.head_dim=16"):
+        done = orrery("plan", DEMO, "--gpu", "h200", "model.width=96", word, check=False)
+        check(done.returncode == 78 and "supported in bf16: 32, 64, 128" in done.stderr, done.stderr.strip())
+    check(orrery("plan", DEMO, "model.width=96", "model.head_dim=48").returncode == 0, "a CPU takes it")
+
+
 def command_line():
     line = plan(DEMO, "--ranks", "3")["command"]
     check(pathlib.Path(line[0]).name in ("mpirun", "srun") and "3" in line, f"{line[:6]}")
@@ -97,7 +123,7 @@ def bad_words():
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (arithmetic, estimates, command_line, many_ranks, bad_words):
+        for test in (arithmetic, estimates, gpu_memory, command_line, many_ranks, bad_words):
             print("--", test.__name__)
             test()
         memory_as_predicted(tmp)

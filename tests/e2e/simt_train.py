@@ -52,7 +52,9 @@ def random_rounding(tmp, config):
                    env=environment(), check=True, capture_output=True)
     words = [f"data.train={tmp}/data", "data.eval=", *three[::2], "train.steps=3", "train.warmup=1", "checkpoint.every=1",
              "video.height=32", "video.width=32", "video.channels=2", "video.patch=16"]
-    rank("--config", config, *words, f"run.dir={tmp}/whole")
+    seen = [f"data.eval={tmp}/data", "eval.context=1", "eval.horizon=1", "eval.samples=1", "eval.sequences=2"]
+    whole = rank("--config", config, *words, *seen, f"run.dir={tmp}/whole")
+    check("evaluated 2 sequences" in whole.stderr, "evaluates on the GPU")
     killed = rank("--config", config, *words, f"run.dir={tmp}/killed", "fault.inject=kill:step=2", check_exit=False)
     check(killed.returncode == -9, f"killed in step 2 ({killed.returncode})")
     again = rank("--config", config, *words, f"run.dir={tmp}/killed")

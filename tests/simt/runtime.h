@@ -29,13 +29,17 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount;
 };
 
-static inline cudaError_t cudaGetDeviceCount(int *n) {
-    *n = 1;
+// ORRERY_SIMT_DRIVER: the CUDA version that the driver claims, 0: there is none.
+static inline cudaError_t cudaDriverGetVersion(int *v) {
+    const char *driver = getenv("ORRERY_SIMT_DRIVER");
+    *v = driver ? (int)strtol(driver, NULL, 10) : CUDART_VERSION;
     return cudaSuccess;
 }
-static inline cudaError_t cudaDriverGetVersion(int *v) {
-    *v = CUDART_VERSION;
-    return cudaSuccess;
+static inline cudaError_t cudaGetDeviceCount(int *n) {
+    int driver;
+    (void)cudaDriverGetVersion(&driver);
+    *n = 1;
+    return driver / 1000 < CUDART_VERSION / 1000 ? cudaErrorInsufficientDriver : cudaSuccess;
 }
 static inline cudaError_t cudaSetDevice(int) {
     return cudaSuccess;
@@ -53,14 +57,17 @@ static inline cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int)
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = *total = (size_t)4 << 30;
+    *total = simt_memory_total();
+    *free_bytes = simt_memory_room();
     return cudaSuccess;
 }
 static inline cudaError_t cudaMallocHost(void **p, size_t bytes) {
-    return cudaMalloc(p, bytes);
+    *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    return *p != NULL ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 static inline cudaError_t cudaFreeHost(void *p) {
-    return cudaFree(p);
+    free(p);
+    return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned);
 cudaError_t cudaStreamDestroy(cudaStream_t s);

@@ -46,6 +46,32 @@ void simt_fail(const char *format, ...) {
     abort();
 }
 
+// ---- device memory
+
+struct simt_memory simt_memory;
+
+static size_t bytes_from(const char *variable, size_t fallback) {
+    const char *text = getenv(variable);
+    return text != NULL ? (size_t)strtoull(text, NULL, 10) : fallback;
+}
+
+size_t simt_memory_total() {
+    return bytes_from("ORRERY_SIMT_MEMORY", (size_t)4 << 30);
+}
+
+size_t simt_memory_room() {
+    size_t total = simt_memory_total(), taken = simt_memory.used + bytes_from("ORRERY_SIMT_HELD", 0);
+    return taken < total ? total - taken : 0;
+}
+
+__attribute__((destructor)) static void tell_peak() {
+    const char *path = getenv("ORRERY_SIMT_PEAK");
+    FILE *f = path != NULL ? fopen(path, "w") : NULL;
+    if (f == NULL) return;
+    fprintf(f, "%zu\n", simt_memory.peak);
+    fclose(f);
+}
+
 // ---- fibers
 
 #if defined(__x86_64__)

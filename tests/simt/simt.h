@@ -424,6 +424,12 @@ enum cudaMemcpyKind {
     cudaMemcpyDefault
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+// Device memory: bytes in use, and the most so far, which go to the file ORRERY_SIMT_PEAK when the program
+// ends.
+extern struct simt_memory { size_t used, peak; } simt_memory;
+size_t simt_memory_total(); // ORRERY_SIMT_MEMORY, 4 GiB without
+size_t simt_memory_room();  // of it, without what is used and what others hold, ORRERY_SIMT_HELD
+
 static inline cudaError_t cudaGetLastError() {
     return cudaSuccess;
 }
@@ -436,16 +442,28 @@ static inline const char *cudaGetErrorString(cudaError_t e) {
 template <class T> static inline cudaError_t cudaFuncSetAttribute(T *, cudaFuncAttribute, int) {
     return cudaSuccess;
 }
+// A block's size stands in front of it, so that what is free can be told.
 static inline cudaError_t cudaMalloc(void **p, size_t bytes) {
-    *p = aligned_alloc(256, (bytes + 511) / 256 * 256);
-    if (*p != NULL) memset(*p, 0xff, bytes);
-    return *p != NULL ? cudaSuccess : cudaErrorMemoryAllocation;
+    *p = NULL;
+    if (bytes > simt_memory_room()) return cudaErrorMemoryAllocation;
+    char *block = (char *)aligned_alloc(256, (bytes + 767) / 256 * 256);
+    if (block == NULL) return cudaErrorMemoryAllocation;
+    memcpy(block, &bytes, sizeof bytes);
+    memset(block + 256, 0xff, bytes);
+    simt_memory.used += bytes;
+    if (simt_memory.used > simt_memory.peak) simt_memory.peak = simt_memory.used;
+    *p = block + 256;
+    return cudaSuccess;
 }
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) {
     return cudaMalloc((void **)p, bytes);
 }
 static inline cudaError_t cudaFree(void *p) {
-    free(p);
+    size_t bytes;
+    if (p == NULL) return cudaSuccess;
+    memcpy(&bytes, (char *)p - 256, sizeof bytes);
+    simt_memory.used -= bytes;
+    free((char *)p - 256);
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {

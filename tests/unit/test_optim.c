@@ -101,7 +101,8 @@ static double norm_of(const struct optim *o, const double *squares, int n) {
     return sqrt(sum);
 }
 
-static void run_updates(struct fixture *f, int size, float *weights) {
+// `low`: the copy in bf16, or NULL.
+static void run_updates(struct fixture *f, int size, float *weights, uint16_t *low) {
     struct err e = {0};
     struct optim *o[4] = {0};
     for (int r = 0; r < size; r++)
@@ -118,7 +119,7 @@ static void run_updates(struct fixture *f, int size, float *weights) {
         }
         now.grad_scale = (float)(1 / norm_of(o[0], squares, f->params.n));
         for (int r = 0; r < size; r++)
-            assert_int_equal(optim_update(o[r], weights, NULL, f->grads + optim_offsets(o[r])[r], &now, &e),
+            assert_int_equal(optim_update(o[r], weights, low, f->grads + optim_offsets(o[r])[r], &now, &e),
                              0);
     }
     for (int r = 0; r < size; r++) optim_destroy(o[r]);
@@ -134,14 +135,47 @@ static void ranks_make_the_same_bits(void **state) {
     for (int size = 2; size <= 4; size++) {
         memcpy(one, f.weights, bytes);
         memcpy(many, f.weights, bytes);
-        run_updates(&f, 1, one);
-        run_updates(&f, size, many);
+        run_updates(&f, 1, one, NULL);
+        run_updates(&f, size, many, NULL);
         assert_memory_equal(one, many, bytes);
         assert_memory_not_equal(one, f.weights, bytes);
     }
     free(one);
     free(many);
     close_fixture(&f);
+}
+
+// The bf16 copy too, rounded at random: every rank writes its own tensors. Each number is at a neighbour of
+// its weight, and with another seed at another one as often as not.
+static void ranks_round_the_same(void **state) {
+    struct fixture f, other;
+    open_fixture(&f, fake_config("model.layers=2", "optim.stochastic_rounding=true"));
+    open_fixture(&other, fake_config("model.layers=2", "optim.stochastic_rounding=true", "run.seed=99"));
+    size_t n = (size_t)f.params.elems, bytes = n * sizeof(float), differ = 0;
+    float *w = malloc(bytes);
+    uint16_t *one = calloc(n, sizeof *one), *many = calloc(n, sizeof *many);
+    memcpy(w, f.weights, bytes);
+    run_updates(&f, 1, w, one);
+    for (int size = 2; size <= 4; size++) {
+        memset(many, 0, n * sizeof *many);
+        memcpy(w, f.weights, bytes);
+        run_updates(&f, size, w, many);
+        assert_memory_equal(one, many, n * sizeof *one);
+    }
+    memcpy(w, f.weights, bytes);
+    run_updates(&other, 1, w, many);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &w[i], sizeof bits);
+        assert_true(one[i] == bits >> 16 || one[i] == (bits >> 16) + 1);
+        differ += one[i] != many[i];
+    }
+    assert_true(differ > n / 4);
+    free(one);
+    free(many);
+    free(w);
+    close_fixture(&f);
+    close_fixture(&other);
 }
 
 // First AdamW step: w - lr g / (|g| + eps), and with clipping the same, since its scale cancels.
@@ -251,6 +285,7 @@ int main(void) {
         cmocka_unit_test(shares_cover_all_at_tensor_borders),
         cmocka_unit_test(shares_are_balanced),
         cmocka_unit_test(ranks_make_the_same_bits),
+        cmocka_unit_test(ranks_round_the_same),
         cmocka_unit_test(adamw_follows_its_formula),
         cmocka_unit_test(clipping_scales_the_gradient),
         cmocka_unit_test(squares_count_what_is_not_finite),
