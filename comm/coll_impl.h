@@ -68,6 +68,7 @@ struct coll {
     bool broken; // an operation failed: the ranks no longer agree on what comes next
     struct device *device;
     coll_notify_fn *notify;
+    coll_say_fn *say;
     void *notify_arg;
     enum coll_slip slip;
     int64_t slip_value; // what a rank that slipped sends

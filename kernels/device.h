@@ -42,6 +42,15 @@ struct device_vtable {
     const struct device_queues *queues; // NULL: everything is over when a call returns
 };
 
+// Memory that peers reach without a copy in between, where a back end of coll.h offers it; it sets this in a
+// device, and takes it away again when it closes.
+struct device_shared {
+    void *arg; // NULL: nobody offers it
+    // `alike`: all ranks take a block of this size now. One that cannot be reached is an ordinary one.
+    int (*alloc)(void *arg, void **out, size_t bytes, bool alike, struct err *e);
+    void (*release)(void *arg, void *p);
+};
+
 struct device {
     const struct device_vtable *vtable;
     const struct ops *ops; // kernels/ops.h
@@ -49,6 +58,7 @@ struct device {
     bool host_memory;      // device memory is the host's: pointers go both ways, nothing needs a copy
     enum dtype compute;    // of activations and of the weights that products read; sums are fp32 everywhere
     uint64_t identity;     // the same number only for the same piece of hardware; 0: shared without harm
+    struct device_shared shared;
 };
 
 struct device_info {
@@ -61,6 +71,11 @@ struct device_info {
 int device_open_cpu(struct device **out, int threads, struct err *e) ERR_CHECK;
 void device_close(struct device *d); // NULL-safe
 
+// For what is reduced, gathered and exchanged: memory as from alloc, and reachable for peers where that is
+// offered. With `alike` all ranks call it together. To be released before the coll is closed.
+int device_alloc_shared(struct device *d, void **out, size_t bytes, bool alike, struct err *e) ERR_CHECK;
+void device_release_shared(struct device *d, void *p);
+
 enum device_precision { DEVICE_BF16, DEVICE_FP32, DEVICE_TF32 }; // of a GPU's products
 struct device_gpu_options {
     int local_rank; // takes GPU number local_rank of those that this process sees, counted round
@@ -71,7 +86,7 @@ struct device_gpu_options {
 int device_open_gpu(struct device **out, const struct device_gpu_options *o, struct err *e) ERR_CHECK;
 
 // What liborrery_cuda.so exports as `orrery_plugin`. Its first words are those of every version.
-#define DEVICE_PLUGIN_ABI 1
+#define DEVICE_PLUGIN_ABI 2
 struct coll;
 struct coll_options;
 struct device_plugin {

@@ -35,10 +35,10 @@ static int take_inputs(struct step *s, struct err *e) {
     int64_t frames = s->micro * s->frames;
     const struct params *p = model_params(s->model);
     size_t sums = grads_elems(s->config, p, optim_offsets(s->optim), s->rank->number) * sizeof(float);
-    bool host = s->rank->device->host_memory;
+    bool host = s->rank->device->host_memory, exact = s->config->comm_reduce == REDUCE_EXACT;
     size_t inputs = input_bytes(s->set, s->micro, s->frames, s->hi - s->lo, host ? 2 : 3);
     void *losses = NULL;
-    int rc = arena_init(&s->arena, s->rank->device, inputs + sums + SLACK_BYTES, e);
+    int rc = arena_init(&s->arena, s->rank->device, inputs + SLACK_BYTES, e);
     if (!rc) rc = arena_take(&s->arena, &losses, (size_t)((s->hi - s->lo) * s->set->n) * sizeof(double), e);
     s->shard_losses = losses;
     for (int i = 0; !rc && i < s->set->n; i++) {
@@ -50,7 +50,9 @@ static int take_inputs(struct step *s, struct err *e) {
     if (!rc) rc = take(s, &s->tau, frames * s->set->n, e);
     if (!rc) rc = take(s, &s->tau_history, frames, e);
     if (!rc) rc = take(s, &s->past, frames, e);
-    if (!rc) rc = take(s, &s->grads, (int64_t)(sums / sizeof(float)), e);
+    void *grads = NULL;
+    if (!rc) rc = device_alloc_shared(s->rank->device, &grads, sums + SLACK_BYTES, !exact, e);
+    s->grads = grads;
     return rc;
 }
 
@@ -92,6 +94,7 @@ int step_memory_take(struct step *s, struct err *e) {
 void step_memory_release(struct step *s) {
     exact_close(s->exact);
     step_comm_close(s);
+    if (s->grads) device_release_shared(s->rank->device, s->grads);
     arena_fini(&s->arena);
     free(s->levels.tau);
     free(s->levels.past);
