@@ -30,8 +30,9 @@ def main():
     p.add_argument("overrides", nargs="*")
     args = p.parse_intermixed_args()
     seen, ratios = {"true": [], "false": []}, []
-    for _ in range(args.rounds):
-        pair = {overlap: step(args, overlap) for overlap in seen}
+    for i in range(args.rounds):
+        order = sorted(seen, reverse=i % 2 == 0)  # each goes first in turn
+        pair = {overlap: step(args, overlap) for overlap in order}
         ratios.append(pair["true"]["ms_median"] / pair["false"]["ms_median"])
         for overlap, line in pair.items():
             seen[overlap].append(line)
