@@ -16,6 +16,7 @@ static void fill(struct coll *c, const struct coll_options *options) {
     c->deadline_ms = options->deadline_ms > 0 ? options->deadline_ms : DEFAULT_DEADLINE_MS;
     c->device = options->device;
     c->notify = options->notify;
+    c->say = options->say;
     c->notify_arg = options->notify_arg;
 }
 
@@ -28,6 +29,12 @@ static int open_nccl(struct coll **out, const struct coll_options *options, stru
     if (rc) return rc;
     fill(host, options);
     rc = plugin->coll_open(out, host, options, e);
+    if (rc == -ERR_ABSENT && options->share && options->or_mpi) {
+        if (options->say) options->say(options->notify_arg, e->text);
+        err_clear(e);
+        *out = host;
+        return 0;
+    }
     if (rc) coll_close(host, true);
     return rc;
 }

@@ -26,6 +26,8 @@ struct coll_note {
     int64_t seq, bytes, shape;
 };
 typedef void coll_notify_fn(void *arg, const struct coll_note *note);
+// A word about how the library is used: what it offers, or why something is done without it.
+typedef void coll_say_fn(void *arg, const char *text);
 
 // A rehearsed fault: what this rank does instead of the next operation.
 enum coll_slip { COLL_SLIP_NONE, COLL_SLIP_SKIP, COLL_SLIP_MISMATCH };
@@ -35,7 +37,12 @@ struct coll_options {
     int64_t deadline_ms;    // for every wait; 0: 120000
     struct device *device;  // where the buffers live
     coll_notify_fn *notify; // optional
-    void *notify_arg;
+    coll_say_fn *say;       // optional
+    void *notify_arg;       // of both
+    // NCCL: several ranks may share a GPU. Where the library at hand refuses that and `or_mpi` is set, all
+    // ranks go through MPI.
+    bool share, or_mpi;
+    bool reach; // NCCL: buffers that peers reach without a copy, where it offers them
 };
 
 // MPI: initialises MPI if nobody has (MPI_THREAD_FUNNELED or better).

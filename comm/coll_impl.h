@@ -73,6 +73,7 @@ struct coll {
     bool recording; // what is started is recorded
     struct device *device;
     coll_notify_fn *notify;
+    coll_say_fn *say;
     void *notify_arg;
     enum coll_slip slip;
     int64_t slip_value; // what a rank that slipped sends

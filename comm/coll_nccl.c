@@ -7,9 +7,14 @@
 //
 // Segments have unequal lengths, so a reduce-scatter is a group of reductions and an all-gather a group of
 // broadcasts, one per rank.
+//
+// What a version offers beyond that is looked up by name: memory that peers reach without a copy (2.19:
+// registered by each rank; 2.27: windows, symmetric over all ranks), several ranks on one GPU (2.30).
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <nccl.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,7 +23,9 @@
 #include "comm/coll_impl.h"
 
 #define LEAST_VERSION 22000 // 2.20.0
+#define SHARE_VERSION 23000 // 2.30.0
 #define POLL_NS       20000
+#define SYMMETRIC     1 // NCCL_WIN_COLL_SYMMETRIC, which older headers lack
 
 // Name in the library, name here, arguments.
 #define NCCL_CALLS(X)                                                                                        \
@@ -38,10 +45,25 @@
     X(ncclSend, send, (const void *, size_t, ncclDataType_t, int, ncclComm_t, cudaStream_t))                 \
     X(ncclRecv, recv, (void *, size_t, ncclDataType_t, int, ncclComm_t, cudaStream_t))
 
+// May be missing. A window's handle is a pointer.
+#define NCCL_OPTIONAL(X)                                                                                     \
+    X(ncclMemAlloc, mem_alloc, (void **, size_t))                                                            \
+    X(ncclMemFree, mem_free, (void *))                                                                       \
+    X(ncclCommRegister, reg, (ncclComm_t, void *, size_t, void **))                                          \
+    X(ncclCommDeregister, unreg, (ncclComm_t, void *))                                                       \
+    X(ncclCommWindowRegister, window, (ncclComm_t, void *, size_t, void **, int))                            \
+    X(ncclCommWindowDeregister, unwindow, (ncclComm_t, void *))
+
 struct nccl_calls {
 #define CALL(name, field, arguments) ncclResult_t(*field) arguments;
     NCCL_CALLS(CALL)
+    NCCL_OPTIONAL(CALL)
 #undef CALL
+};
+
+// A block of the library's own memory.
+struct nccl_block {
+    void *at, *window, *handle; // NULL: not registered that way
 };
 
 struct nccl_coll {
@@ -50,6 +72,11 @@ struct nccl_coll {
     struct nccl_calls call;
     ncclComm_t comm;
     void *queue;
+    int version;
+    bool loaded;
+    bool told; // that something is done without what the library offers
+    struct nccl_block *blocks;
+    int n_blocks;
     struct nccl_op *starting; // issued, but NCCL has not yet put it into the queue
 };
 
@@ -235,6 +262,129 @@ static void nccl_release(struct coll_op *base, bool ended) {
     free(op);
 }
 
+// ---- memory that peers reach without a copy
+
+static int run_on_host(struct coll *host, const struct coll_request *q, struct err *e);
+
+static void __attribute__((format(printf, 2, 3))) say(struct nccl_coll *n, const char *format, ...) {
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (n->base.say) n->base.say(n->base.notify_arg, text);
+}
+
+static void say_once(struct nccl_coll *n, const char *what, ncclResult_t rc) {
+    if (!n->told)
+        say(n, "NCCL %d.%d.%d does not let peers reach this memory (%s: %s): it is copied through buffers",
+            n->version / 10000, n->version % 10000 / 100, n->version % 100, what, words(rc));
+    n->told = true;
+}
+
+// Has it failed on some rank? Then all do without.
+static int agree(struct nccl_coll *n, const char *name, bool *failed, struct err *e) {
+    int64_t value = *failed;
+    struct coll_request q = {
+        .verb = VERB_MAX, .name = name, .bytes = sizeof value, .values = &value, .count = 1};
+    int rc = run_on_host(n->host, &q, e);
+    *failed = value > 0;
+    return rc;
+}
+
+static bool refused(ncclResult_t rc) {
+    return rc != ncclSuccess && rc != ncclInProgress;
+}
+
+// Collective. A NULL window after success: this machine's links do not do it.
+static int open_window(struct nccl_coll *n, struct nccl_block *b, size_t bytes, struct err *e) {
+    ncclResult_t said = n->call.window(n->comm, b->at, bytes, &b->window, SYMMETRIC);
+    bool failed = refused(said);
+    int rc = failed ? 0 : poll_ready(n, "registering a window", n->base.deadline_ms, e);
+    failed = failed || !b->window;
+    if (!rc) rc = agree(n, "window", &failed, e);
+    if (rc || !failed) return rc;
+    if (b->window) (void)n->call.unwindow(n->comm, b->window);
+    b->window = NULL;
+    return poll_ready(n, "giving up a window", n->base.deadline_ms, e);
+}
+
+static int open_handle(struct nccl_coll *n, struct nccl_block *b, size_t bytes, struct err *e) {
+    ncclResult_t said = n->call.reg ? n->call.reg(n->comm, b->at, bytes, &b->handle) : ncclInvalidUsage;
+    if (!refused(said)) return poll_ready(n, "registering a buffer", n->base.deadline_ms, e);
+    b->handle = NULL;
+    say_once(n, "ncclCommRegister", said);
+    return 0;
+}
+
+static void close_block(struct nccl_coll *n, struct nccl_block *b) {
+    struct err ignored = {0};
+    if (b->window) (void)n->call.unwindow(n->comm, b->window);
+    if (b->handle) (void)n->call.unreg(n->comm, b->handle);
+    if (!poll_ready(n, "taking a buffer back", n->base.deadline_ms, &ignored)) (void)n->call.mem_free(b->at);
+}
+
+static int keep_block(struct nccl_coll *n, const struct nccl_block *b, struct err *e) {
+    struct nccl_block *more = realloc(n->blocks, ((size_t)n->n_blocks + 1) * sizeof *more);
+    if (!more) return err_set(e, ERR_MEMORY, "no memory for a table of buffers");
+    n->blocks = more;
+    n->blocks[n->n_blocks++] = *b;
+    return 0;
+}
+
+static int shared_alloc(void *arg, void **out, size_t bytes, bool alike, struct err *e) {
+    struct nccl_coll *n = arg;
+    struct device *d = n->base.device;
+    struct nccl_block b = {0};
+    ncclResult_t said = n->call.mem_alloc(&b.at, bytes);
+    bool failed = refused(said);
+    int rc = alike ? agree(n, "shared memory", &failed, e) : 0;
+    if (failed) {
+        if (b.at) (void)n->call.mem_free(b.at);
+        say_once(n, "ncclMemAlloc", said);
+        return rc ? rc : d->vtable->alloc(d, out, bytes, e);
+    }
+    if (!rc) rc = settle_last(n, e);
+    if (!rc && alike && n->call.window) rc = open_window(n, &b, bytes, e);
+    if (!rc && !b.window) rc = open_handle(n, &b, bytes, e);
+    if (!rc) rc = keep_block(n, &b, e);
+    *out = b.at;
+    return rc;
+}
+
+// After a failure nothing is taken back: the process is about to end.
+static void shared_release(void *arg, void *p) {
+    struct nccl_coll *n = arg;
+    struct err ignored = {0};
+    int i = 0;
+    while (i < n->n_blocks && n->blocks[i].at != p) i++;
+    if (i == n->n_blocks) {
+        n->base.device->vtable->release(n->base.device, p);
+        return;
+    }
+    if (!n->base.broken && !settle_last(n, &ignored)) close_block(n, &n->blocks[i]);
+    n->blocks[i] = n->blocks[--n->n_blocks];
+}
+
+// One rank has no peers to reach, and ranks on one GPU share it without this.
+static void offer_memory(struct nccl_coll *n, bool same_gpu) {
+    if (n->base.size == 1 || same_gpu || !n->call.mem_alloc || !n->call.mem_free) return;
+    if (!n->call.unreg) n->call.reg = NULL;
+    if (!n->call.unwindow) n->call.window = NULL;
+    if (!n->call.reg && !n->call.window) return;
+    n->base.device->shared =
+        (struct device_shared){.arg = n, .alloc = shared_alloc, .release = shared_release};
+    say(n, "NCCL %d.%d.%d: peers reach gradients and weights without a copy (%s)", n->version / 10000,
+        n->version % 10000 / 100, n->version % 100, n->call.window ? "symmetric windows" : "registered");
+}
+
+static void take_memory_back(struct nccl_coll *n, bool abort) {
+    if (n->base.device->shared.arg != n) return;
+    while (!abort && n->n_blocks > 0) shared_release(n, n->blocks[n->n_blocks - 1].at);
+    free(n->blocks);
+    n->base.device->shared = (struct device_shared){0};
+}
+
 static void close_comm(struct nccl_coll *n, bool abort) {
     struct err ignored = {0};
     if (!n->comm) return;
@@ -245,6 +395,7 @@ static void close_comm(struct nccl_coll *n, bool abort) {
 
 static void nccl_close(struct coll *c, bool abort) {
     struct nccl_coll *n = nccl_of(c);
+    take_memory_back(n, abort);
     close_comm(n, abort);
     if (!abort && n->queue) c->device->vtable->queues->close(c->device, n->queue);
     n->host->vtable->close(n->host, abort);
@@ -263,9 +414,13 @@ static const struct coll_vtable nccl_vtable = {
 
 // ---- opening
 
-static int load(struct nccl_calls *c, struct err *e) {
+static int load(struct nccl_coll *n, bool share, struct err *e) {
+    struct nccl_calls *c = &n->call;
     const char *given = getenv("ORRERY_NCCL_LIBRARY"), *path = given && given[0] ? given : "libnccl.so.2";
-    int version = 0;
+    if (share) { // read when it is loaded; older ones do not know it
+        setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
+        setenv("NCCL_NVLS_ENABLE", "0", 0);
+    }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return err_set(e, ERR_ABSENT, "NCCL is not here (%s); install libnccl2, or use comm.backend=mpi",
@@ -275,10 +430,13 @@ static int load(struct nccl_calls *c, struct err *e) {
     if (!c->field) return err_set(e, ERR_ABSENT, "%s has no %s: NCCL 2.20 or later is needed", path, #name);
     NCCL_CALLS(CALL)
 #undef CALL
-    int rc = nccl_check(c->get_version(&version), "ncclGetVersion", e);
-    if (!rc && version < LEAST_VERSION)
+#define CALL(name, field, arguments) *(void **)&c->field = dlsym(library, #name);
+    NCCL_OPTIONAL(CALL)
+#undef CALL
+    int rc = nccl_check(c->get_version(&n->version), "ncclGetVersion", e);
+    if (!rc && n->version < LEAST_VERSION)
         rc = err_set(e, ERR_ABSENT, "NCCL is %d.%d.%d, 2.20 or later is needed; or use comm.backend=mpi",
-                     version / 10000, version % 10000 / 100, version % 100);
+                     n->version / 10000, n->version % 10000 / 100, n->version % 100);
     return rc;
 }
 
@@ -324,9 +482,50 @@ static int spread_id(struct nccl_coll *n, ncclUniqueId *id, struct err *e) {
     return !rc && !message.good ? err_set(e, ERR_PEER, "rank 0 has no NCCL id: its log says why") : rc;
 }
 
-// NCCL would only say that something is wrong with the usage.
-static int compare_gpus(struct nccl_coll *n, struct err *e) {
-    uint64_t mine = n->base.device->identity, *all = calloc((size_t)n->base.size, sizeof *all);
+// What ranks tell each other before they join.
+struct peer {
+    uint64_t gpu;
+    int64_t version; // 0: this rank cannot load NCCL, and says why itself
+};
+
+static int compare_pair(const struct nccl_coll *n, const struct peer *all, int a, int b, bool share,
+                        struct err *e) {
+    int64_t version = all[a].version < all[b].version ? all[a].version : all[b].version;
+    if (share && version >= SHARE_VERSION) return 0;
+    if (share)
+        return err_set(
+            e, ERR_ABSENT,
+            "ranks %d and %d share a GPU, which NCCL does from 2.30 on (here %d.%d.%d): through MPI "
+            "(comm.backend=mpi) it works",
+            a, b, (int)(version / 10000), (int)(version % 10000 / 100), (int)(version % 100));
+    return err_set(e, ERR_CONFIG,
+                   "ranks %d and %d have the same GPU: start one rank per GPU, or allow it with "
+                   "cuda.share=true",
+                   a, b);
+}
+
+static int judge_peers(const struct nccl_coll *n, const struct peer *all, bool share, bool *same_gpu,
+                       struct err *e) {
+    int rc = 0;
+    for (int r = 0; !rc && r < n->base.size; r++) {
+        if (!all[r].version)
+            rc = err_set(e, ERR_ABSENT, "rank %d has no NCCL: its log says why", r);
+        else if (!all[r].gpu)
+            rc = err_set(e, ERR_ABSENT, "rank %d has no GPU: give every rank one, or set device=cpu", r);
+        for (int other = r + 1; !rc && other < n->base.size; other++) {
+            if (all[r].gpu != all[other].gpu) continue;
+            *same_gpu = true;
+            rc = compare_pair(n, all, r, other, share, e);
+        }
+    }
+    return rc;
+}
+
+// NCCL would only say that something is wrong with the usage. All ranks see the same and come to the same
+// end.
+static int compare_peers(struct nccl_coll *n, bool share, bool *same_gpu, struct err *e) {
+    struct peer mine = {.gpu = n->base.device->identity, .version = n->loaded ? n->version : 0};
+    struct peer *all = calloc((size_t)n->base.size, sizeof *all);
     if (!all) return err_set(e, ERR_MEMORY, "no memory to compare %d GPUs", n->base.size);
     struct coll_request q = {.verb = VERB_GATHER_ALL,
                              .name = "GPUs",
@@ -335,15 +534,7 @@ static int compare_gpus(struct nccl_coll *n, struct err *e) {
                              .all = all,
                              .bytes = (int64_t)sizeof mine};
     int rc = run_on_host(n->host, &q, e);
-    for (int r = 0; !rc && r < n->base.size; r++) {
-        if (!all[r])
-            rc = err_set(e, ERR_ABSENT, "rank %d has no GPU: give every rank one, or set device=cpu", r);
-        else if (r != n->base.rank && all[r] == mine)
-            rc = err_set(e, ERR_CONFIG,
-                         "ranks %d and %d have the same GPU: start one rank per GPU, or allow it with "
-                         "cuda.share=true",
-                         n->base.rank < r ? n->base.rank : r, n->base.rank < r ? r : n->base.rank);
-    }
+    if (!rc) rc = judge_peers(n, all, share, same_gpu, e);
     free(all);
     return rc;
 }
@@ -352,20 +543,26 @@ static int join(struct nccl_coll *n, struct err *e) {
     ncclUniqueId id;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    int rc = compare_gpus(n, e);
-    if (!rc) rc = spread_id(n, &id, e);
+    int rc = spread_id(n, &id, e);
     if (rc) return rc;
     rc = nccl_check(n->call.init_rank(&n->comm, n->base.size, id, n->base.rank, &config), "joining NCCL", e);
     return rc ? rc : poll_ready(n, "joining NCCL", n->base.deadline_ms, e);
 }
 
-static int open_parts(struct nccl_coll *n, struct err *e) {
+static int open_parts(struct nccl_coll *n, const struct coll_options *o, struct err *e) {
     struct device *d = n->base.device;
     if (!d || !d->vtable->queues)
         return err_set(e, ERR_CONFIG, "comm.backend nccl moves what is on GPUs, but this rank is on the CPU");
-    int rc = load(&n->call, e);
+    bool same_gpu = false;
+    struct err theirs = {0};
+    int rc = load(n, o->share, e);
+    n->loaded = !rc;
+    int compared = compare_peers(n, o->share, &same_gpu, rc ? &theirs : e);
+    if (!rc) rc = compared;
     if (!rc) rc = d->vtable->queues->open(d, &n->queue, e);
-    return rc ? rc : join(n, e);
+    if (!rc) rc = join(n, e);
+    if (!rc && o->reach) offer_memory(n, same_gpu);
+    return rc;
 }
 
 int coll_nccl_open(struct coll **out, struct coll *host, const struct coll_options *o, struct err *e) {
@@ -378,9 +575,11 @@ int coll_nccl_open(struct coll **out, struct coll *host, const struct coll_optio
                             .local_size = host->local_size,
                             .deadline_ms = host->deadline_ms,
                             .seq = host->seq,
-                            .device = o->device};
+                            .device = o->device,
+                            .say = o->say,
+                            .notify_arg = o->notify_arg};
     n->host = host;
-    int rc = open_parts(n, e);
+    int rc = open_parts(n, o, e);
     if (!rc) {
         *out = &n->base;
         return 0;

@@ -148,7 +148,7 @@ static int alloc_floats(struct device *d, float **out, int64_t n, struct err *e)
     void *p;
     if (n < 0 || !bytes_mul((size_t)n, sizeof(float), &bytes))
         return err_set(e, ERR_BUG, "%" PRId64 " elements cannot be addressed", n);
-    int rc = d->vtable->alloc(d, &p, bytes ? bytes : sizeof(float), e);
+    int rc = device_alloc_shared(d, &p, bytes ? bytes : sizeof(float), false, e);
     if (!rc) *out = p;
     return rc;
 }
@@ -263,8 +263,8 @@ void exact_close(struct exact *x) {
     if (!x) return;
     for (int k = 0; k < x->n_buckets; k++) drop_bucket(x, &x->buckets[k]);
     for (int i = 0; x->buffers && i < x->n_buffers; i++)
-        if (x->buffers[i]) x->device->vtable->release(x->device, x->buffers[i]);
-    if (x->received) x->device->vtable->release(x->device, x->received);
+        if (x->buffers[i]) device_release_shared(x->device, x->buffers[i]);
+    if (x->received) device_release_shared(x->device, x->received);
     free(x->buckets);
     free(x->nothing);
     free(x->buffers);

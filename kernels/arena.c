@@ -9,6 +9,18 @@ void device_close(struct device *d) {
     if (d != NULL) d->vtable->close(d);
 }
 
+int device_alloc_shared(struct device *d, void **out, size_t bytes, bool alike, struct err *e) {
+    if (!d->shared.arg) return d->vtable->alloc(d, out, bytes, e);
+    return d->shared.alloc(d->shared.arg, out, bytes, alike, e);
+}
+
+void device_release_shared(struct device *d, void *p) {
+    if (d->shared.arg)
+        d->shared.release(d->shared.arg, p);
+    else
+        d->vtable->release(d, p);
+}
+
 void device_describe(const struct device *d, struct device_info *out) {
     memset(out, 0, sizeof *out);
     d->vtable->describe(d, out);

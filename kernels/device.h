@@ -64,6 +64,15 @@ struct device_vtable {
     const struct device_ranges *ranges; // NULL: no profiler would see them
 };
 
+// Memory that peers reach without a copy in between, where a back end of coll.h offers it; it sets this in a
+// device, and takes it away again when it closes.
+struct device_shared {
+    void *arg; // NULL: nobody offers it
+    // `alike`: all ranks take a block of this size now. One that cannot be reached is an ordinary one.
+    int (*alloc)(void *arg, void **out, size_t bytes, bool alike, struct err *e);
+    void (*release)(void *arg, void *p);
+};
+
 struct device {
     const struct device_vtable *vtable;
     const struct ops *ops; // kernels/ops.h
@@ -72,6 +81,7 @@ struct device {
     enum dtype compute;    // of activations and of the weights that products read; sums are fp32 everywhere
     uint64_t identity;     // the same number only for the same piece of hardware; 0: shared without harm
     uint64_t generation;   // counts up when memory of the device's own went that recorded work may refer to
+    struct device_shared shared;
 };
 
 struct device_info {
@@ -91,6 +101,11 @@ static inline void device_push(const struct device *d, const char *name, int64_t
 static inline void device_pop(const struct device *d) {
     if (d->vtable->ranges) d->vtable->ranges->pop();
 }
+
+// For what is reduced, gathered and exchanged: memory as from alloc, and reachable for peers where that is
+// offered. With `alike` all ranks call it together. To be released before the coll is closed.
+int device_alloc_shared(struct device *d, void **out, size_t bytes, bool alike, struct err *e) ERR_CHECK;
+void device_release_shared(struct device *d, void *p);
 
 enum device_precision { DEVICE_BF16, DEVICE_FP32, DEVICE_TF32 }; // of a GPU's products
 struct device_gpu_options {

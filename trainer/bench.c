@@ -15,6 +15,7 @@
 
 enum { ROUNDS = 7 };
 #define ROUND_SECONDS 0.02
+#define PRODUCT_ELEMS ((size_t)3 * 2048 * 2048) // of bench_beside
 
 struct bench {
     struct rank *rank;
@@ -266,12 +267,12 @@ int task_bench_kernels(struct rank *r, struct err *e) {
     return rc;
 }
 
-// Bytes that leave and enter a rank per second: (n - 1) / n of the buffer, whatever the algorithm.
-static int bench_collective(struct bench *b, bool reduce, float *buffer, const int64_t *offset,
-                            struct err *e) {
-    double samples[ROUNDS];
+// The median of all ranks starting together.
+static int time_collective(struct bench *b, bool reduce, float *buffer, const int64_t *offset,
+                           double *seconds, struct err *e) {
+    double samples[ROUNDS] = {0};
     struct coll *c = b->rank->coll;
-    int rc = 0, size = coll_size(c);
+    int rc = 0;
     const char *name = reduce ? "reduce_scatter" : "all_gather";
     for (int i = -1; !rc && i < ROUNDS; i++) {
         struct coll_op *op = NULL;
@@ -282,11 +283,70 @@ static int bench_collective(struct bench *b, bool reduce, float *buffer, const i
         if (!rc) rc = coll_wait(c, op, e);
         if (i >= 0) samples[i] = clock_seconds() - begun;
     }
-    if (rc || b->rank->number) return rc;
     qsort(samples, ROUNDS, sizeof *samples, by_value);
-    double bytes = 4.0 * (double)offset[size] * (size - 1) / size, seconds = samples[ROUNDS / 2];
+    *seconds = samples[ROUNDS / 2];
+    return rc;
+}
+
+// Bytes that leave and enter a rank per second: (n - 1) / n of the buffer, whatever the algorithm.
+static int bench_collective(struct bench *b, bool reduce, float *buffer, const int64_t *offset,
+                            struct err *e) {
+    double seconds = 0;
+    struct coll *c = b->rank->coll;
+    int size = coll_size(c), rc = time_collective(b, reduce, buffer, offset, &seconds, e);
+    if (rc || b->rank->number) return rc;
+    const char *name = reduce ? "reduce_scatter" : "all_gather";
+    double bytes = 4.0 * (double)offset[size] * (size - 1) / size;
     printf("%s,%lld MiB on %d ranks (%s),%.4f,%.3f,GB/s,\n", name, (long long)(offset[size] * 4 >> 20), size,
            coll_name(c), 1e3 * seconds, 1e-9 * bytes / seconds);
+    return 0;
+}
+
+// Products with a look at the collective between them, as a backward pass has; then what is left to wait for.
+static int wait_after(struct bench *b, const struct op_gemm_args *product, int calls, float *buffer,
+                      const int64_t *offset, double *waited, struct err *e) {
+    struct coll *c = b->rank->coll;
+    struct coll_op *op = NULL;
+    int rc = coll_barrier(c, "bench", e);
+    if (!rc) rc = coll_reduce_scatter(c, &op, "reduce_scatter beside", buffer, offset, e);
+    for (int i = 0; !rc && i < calls; i++) {
+        rc = b->device->ops->gemm(b->device, product, e);
+        if (!rc) rc = coll_progress(c, e);
+    }
+    if (!rc) rc = b->device->vtable->sync(b->device, e);
+    double begun = clock_seconds();
+    if (rc)
+        coll_drop(c, op);
+    else
+        rc = coll_wait(c, op, e);
+    *waited = clock_seconds() - begun;
+    return rc;
+}
+
+// All ranks take rank 0's number of products, which last about as long as the collective alone.
+static int count_products(struct bench *b, const struct op_gemm_args *product, double alone, int64_t *calls,
+                          struct err *e) {
+    int rc = time_op(b, run_gemm, product, e);
+    *calls = b->rank->number || rc ? 0 : 1 + (int64_t)(alone / b->seconds);
+    return rc ? rc : coll_max_i64(b->rank->coll, "bench", calls, 1, e);
+}
+
+// The share that is still waited for: 1 where nothing goes on beside the computation.
+static int bench_beside(struct bench *b, float *buffer, const int64_t *offset, struct err *e) {
+    double samples[ROUNDS], alone = 0;
+    int64_t calls = 0, edge = b->device->host_memory ? 96 : 2048;
+    struct op_gemm_args a = {.trans_b = true};
+    int rc = take(b, &a.a, b->device->compute, edge, edge, e);
+    if (!rc) rc = take(b, &a.b, b->device->compute, edge, edge, e);
+    if (!rc) rc = take(b, &a.c, b->device->compute, edge, edge, e);
+    if (!rc) rc = time_collective(b, true, buffer, offset, &alone, e);
+    if (!rc) rc = count_products(b, &a, alone, &calls, e);
+    for (int i = 0; !rc && i < ROUNDS; i++)
+        rc = wait_after(b, &a, (int)calls, buffer, offset, &samples[i], e);
+    if (rc || b->rank->number) return rc;
+    qsort(samples, ROUNDS, sizeof *samples, by_value);
+    printf("reduce_scatter,waited for after %lld products,%.4f,,,%.3f\n", (long long)calls,
+           1e3 * samples[ROUNDS / 2], samples[ROUNDS / 2] / alone);
     return 0;
 }
 
@@ -297,7 +357,7 @@ static int bench_sizes(struct bench *b, float *buffer, int64_t *offset, int64_t 
         rc = bench_collective(b, true, buffer, offset, e);
         if (!rc) rc = bench_collective(b, false, buffer, offset, e);
     }
-    return rc;
+    return rc || size == 1 ? rc : bench_beside(b, buffer, offset, e);
 }
 
 int task_bench_comm(struct rank *r, struct err *e) {
@@ -306,7 +366,7 @@ int task_bench_comm(struct rank *r, struct err *e) {
     int64_t *offset = calloc((size_t)r->world + 1, sizeof *offset);
     if (!offset) return err_set(e, ERR_MEMORY, "no memory for a bench of %d ranks", r->world);
     struct tensor buffer;
-    int rc = arena_init(&b.arena, r->device, (size_t)most * sizeof(float), e);
+    int rc = arena_init(&b.arena, r->device, ((size_t)most + PRODUCT_ELEMS) * sizeof(float), e);
     if (!rc) rc = take(&b, &buffer, DTYPE_F32, 1, most, e);
     if (!r->number) print_head();
     if (!rc) rc = bench_sizes(&b, buffer.data, offset, most, e);

@@ -131,7 +131,7 @@ int model_create(struct model **out, const struct config *c, const struct modali
         goto out;
     }
     find_params(m);
-    rc = d->vtable->alloc(d, &weights, (size_t)m->params.elems * sizeof(float), e);
+    rc = device_alloc_shared(d, &weights, (size_t)m->params.elems * sizeof(float), true, e);
     m->weights = weights;
     if (!rc && d->compute != DTYPE_F32)
         rc = d->vtable->alloc(d, &m->low, (size_t)m->params.elems * dtype_bytes(d->compute), e);
@@ -148,7 +148,7 @@ void model_destroy(struct model *m) {
     if (!m) return;
     model_space_fini(&m->training);
     model_space_fini(&m->predicting);
-    if (m->weights) m->device->vtable->release(m->device, m->weights);
+    if (m->weights) device_release_shared(m->device, m->weights);
     if (m->low) m->device->vtable->release(m->device, m->low);
     params_fini(&m->params);
     free(m->blocks);

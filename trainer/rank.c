@@ -68,12 +68,11 @@ static bool has_peers(void) {
     return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK");
 }
 
-// NCCL refuses two ranks on one GPU: with cuda.share they talk through MPI and pinned memory.
 bool rank_talks_by_nccl(const struct config *c, bool peers) {
-    if (c->comm_backend == BACKEND_AUTO) return peers && !c->cuda_share;
-    return c->comm_backend == BACKEND_NCCL;
+    return c->comm_backend == BACKEND_NCCL || (c->comm_backend == BACKEND_AUTO && peers);
 }
 
+// Several ranks on one GPU: NCCL where it can, else MPI and pinned memory (options of coll_open).
 static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
     if (alone || c->comm_backend == BACKEND_SELF) return COLL_SELF;
     if (c->comm_backend == BACKEND_MPI) return COLL_MPI;
@@ -103,6 +102,11 @@ static void notify(void *arg, const struct coll_note *note) {
     case COLL_WAITS: blackbox_coll_wait(r->box, note->name, note->seq, note->bytes); break;
     case COLL_ENDS: blackbox_coll_end(r->box); break;
     }
+}
+
+static void say(void *arg, const char *text) {
+    struct rank *r = arg;
+    if (r->number == 0) log_info(&r->log, "%s", text);
 }
 
 // Cores of this process shared between the ranks that see the same ones.
@@ -176,6 +180,10 @@ static int open_peers(struct rank *r, bool alone, struct err *e) {
                                    .deadline_ms = c->comm_deadline_s * 1000,
                                    .device = r->device,
                                    .notify = notify,
+                                   .say = say,
+                                   .share = c->cuda_share,
+                                   .or_mpi = c->comm_backend == BACKEND_AUTO,
+                                   .reach = c->comm_reach,
                                    .notify_arg = r};
     int rc = coll_open(&r->coll, &options, e);
     if (rc) return rc;

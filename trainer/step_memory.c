@@ -164,11 +164,15 @@ static int take_all(struct step *s, struct err *e) {
     const struct params *p = model_params(s->model);
     size_t sums = grads_elems(s->config, p, optim_offsets(s->optim), s->rank->number) * sizeof(float);
     size_t inputs = input_bytes(s->config, s->set, p, s->hi - s->lo, d->host_memory);
-    int rc = arena_init(&s->arena, d, inputs + sums + SLACK_BYTES, e);
+    bool exact = s->config->comm_reduce == REDUCE_EXACT;
+    void *grads = NULL;
+    int rc = arena_init(&s->arena, d, inputs + SLACK_BYTES, e);
     if (!rc) rc = take_numbers(s, e);
     if (!rc) rc = take_told(s, e);
     if (!rc) rc = take_frames(s, e);
-    return rc ? rc : take(s, &s->grads, (int64_t)(sums / sizeof(float)), e);
+    if (!rc) rc = device_alloc_shared(d, &grads, sums + SLACK_BYTES, !exact, e);
+    s->grads = grads;
+    return rc;
 }
 
 int step_memory_take(struct step *s, struct err *e) {
@@ -185,6 +189,7 @@ void step_memory_release(struct step *s) {
     exact_close(s->exact);
     step_comm_close(s);
     if (s->host_block != s->device_block) free(s->host_block);
+    if (s->grads) device_release_shared(s->rank->device, s->grads);
     arena_fini(&s->arena);
     free(s->host_told);
     free(s->told_at);

@@ -36,6 +36,7 @@ struct ncclComm {
 };
 
 static _Thread_local struct ncclComm *current;
+static _Thread_local int my_rank; // a rank is a thread
 
 ncclResult_t ncclGetVersion(int *version) {
     *version = nccl_stub.version;
@@ -58,7 +59,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
                                     ncclConfig_t *config) {
     if (strcmp(id.internal, "stub") != 0 || config->blocking != 0 || size > RANKS) return ncclInvalidArgument;
     *comm = calloc(1, sizeof **comm);
-    (*comm)->rank = rank;
+    (*comm)->rank = my_rank = rank;
     (*comm)->left = nccl_stub.polls;
     pthread_mutex_lock(&job.lock);
     job.size = size;
@@ -152,6 +153,53 @@ ncclResult_t ncclGroupEnd(void) {
     pthread_mutex_unlock(&job.lock);
     return ncclInProgress;
 }
+
+#ifndef NCCL_STUB_OLD // 2.20 without any of this
+
+static bool refuses(int who) {
+    return who == -1 || who == my_rank + 1;
+}
+
+static void count(int *what, int by) {
+    __atomic_fetch_add(what, by, __ATOMIC_SEQ_CST);
+}
+
+ncclResult_t ncclMemAlloc(void **ptr, size_t bytes) {
+    if (refuses(nccl_stub.refuse_memory)) return ncclUnhandledCudaError;
+    *ptr = malloc(bytes);
+    count(&nccl_stub.allocated, 1);
+    return ncclSuccess;
+}
+ncclResult_t ncclMemFree(void *ptr) {
+    free(ptr);
+    count(&nccl_stub.allocated, -1);
+    return ncclSuccess;
+}
+ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t bytes, void **handle) {
+    if (refuses(nccl_stub.refuse_register)) return ncclInvalidUsage;
+    *handle = buff;
+    count(&nccl_stub.registered, 1);
+    count(&nccl_stub.registrations, 1);
+    return ncclSuccess;
+}
+ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle) {
+    count(&nccl_stub.registered, -1);
+    return ncclSuccess;
+}
+ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t bytes, ncclWindow_t *window,
+                                    int flags) {
+    if (flags != 1) return ncclInvalidArgument;
+    if (refuses(nccl_stub.refuse_window)) return ncclInvalidUsage;
+    *window = nccl_stub.no_window ? NULL : buff;
+    if (*window) count(&nccl_stub.windows, 1);
+    count(&nccl_stub.registrations, 1);
+    return ncclInProgress;
+}
+ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t window) {
+    count(&nccl_stub.windows, -1);
+    return ncclSuccess;
+}
+#endif
 
 ncclResult_t ncclReduce(const void *send, void *recv, size_t n, ncclDataType_t type, ncclRedOp_t op, int root,
                         ncclComm_t comm, cudaStream_t stream) {

@@ -10,6 +10,10 @@ struct nccl_stub {
     int fail_after;  // groups of a rank after which its communicator reports a remote error; 0: never
     int silent_rank; // never issues anything, -1: none
     int aborts, destroys;
+    int refuse_memory, refuse_register, refuse_window; // number + 1 of the rank that is refused; -1: all
+    int no_window;                                     // a window is granted, and is none
+    int registrations;                                 // of either kind, in all
+    int allocated, registered, windows;                // now
 };
 extern struct nccl_stub nccl_stub;
 
