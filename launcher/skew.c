@@ -4,15 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm/grid.h"
+
 #define WINDOW_NS     INT64_C(5000000000)
 #define WINDOW_STEPS  5
 #define LEAST_LATE_MS 1.0
 #define FAR_TIMES     5
 #define FAR_MS        10.0
 
-int skew_init(struct skew *s, int world, double share, struct err *e) {
+int skew_init(struct skew *s, int world, int64_t shards, double share, struct err *e) {
     memset(s, 0, sizeof *s);
     s->share = share;
+    s->shards = shards;
     s->world = world;
     s->last = s->told = s->told_host = -1;
     s->step = -1;
@@ -63,12 +66,20 @@ static bool all_train(const struct skew *s, const struct watch *w) {
     return true;
 }
 
+// A rank with fewer shards of the batch than another waits for it, however fast both are.
+static double dealt_wait_ms(const struct skew *s, int rank, double step_ms) {
+    int64_t lo, hi, most = (s->shards + s->world - 1) / s->world;
+    if (most == 0) return 0;
+    grid_split(s->shards, s->world, rank, &lo, &hi);
+    return step_ms * (double)(most - (hi - lo)) / (double)most;
+}
+
 // The rank that waited least, and for how long per step the others waited more than it.
-static int latest(struct skew *s, const struct watch *w, int64_t steps, double *late_ms) {
+static int latest(struct skew *s, const struct watch *w, int64_t steps, double step_ms, double *late_ms) {
     int least = 0;
     for (int r = 0; r < s->world; r++) {
         int64_t waited_ns = watch_page(w, r)->coll_wait_ns - s->waited_ns[r];
-        s->waits_ms[r] = 1e-6 * (double)waited_ns / (double)steps;
+        s->waits_ms[r] = 1e-6 * (double)waited_ns / (double)steps - dealt_wait_ms(s, r, step_ms);
         if (s->waits_ms[r] < s->waits_ms[least]) least = r;
     }
     *late_ms = median_of_others(s->waits_ms, s->world, least) - s->waits_ms[least];
@@ -85,7 +96,7 @@ bool skew_rank(struct skew *s, const struct watch *w, int64_t now_ns, struct ske
     if (s->step < 0) begin_window(s, w, now_ns, step);
     if (now_ns - s->since_ns < WINDOW_NS || steps < WINDOW_STEPS) return false;
     double late_ms, step_ms = 1e-6 * (double)(now_ns - s->since_ns) / (double)steps;
-    int rank = latest(s, w, steps, &late_ms);
+    int rank = latest(s, w, steps, step_ms, &late_ms);
     bool late = late_ms > LEAST_LATE_MS && late_ms > s->share * step_ms;
     bool twice = late && rank == s->last, named = s->told == rank;
     s->last = late ? rank : -1;

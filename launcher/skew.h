@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stragglers: a rank that the others wait for, by the time each spends waiting at collectives (its peers'
-// wait is its lateness; no two clocks are compared), and a host that is far away on the network. Thread rule:
-// one thread.
+// wait is its lateness; no two clocks are compared; what uneven shards explain does not count), and a host
+// that is far away on the network. Thread rule: one thread.
 #ifndef ORRERY_LAUNCHER_SKEW_H
 #define ORRERY_LAUNCHER_SKEW_H
 
@@ -14,6 +14,7 @@
 
 struct skew {
     double share;    // of a step that the others must wait; 0: never
+    int64_t shards;  // of the batch, dealt to the ranks; 0: not known
     int world, last; // last: who was late in the window before; -1: nobody
     int told;        // who has been named; -1: nobody
     int told_host;
@@ -29,7 +30,7 @@ struct skew_verdict {
     double step_ms;
 };
 
-int skew_init(struct skew *s, int world, double share, struct err *e) ERR_CHECK;
+int skew_init(struct skew *s, int world, int64_t shards, double share, struct err *e) ERR_CHECK;
 void skew_fini(struct skew *s);
 // True when a rank has been late in two windows running and was not named before. A window is five seconds
 // and five steps at least.

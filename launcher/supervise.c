@@ -187,7 +187,7 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
     int rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
     if (!rc) rc = crew_open(&s->crew, &crew, e);
     if (!rc) rc = watch_open(&s->watch, &look, e);
-    if (!rc) rc = skew_init(&s->skew, s->world, j->config->launch_straggler, e);
+    if (!rc) rc = skew_init(&s->skew, s->world, j->config->comm_shards, j->config->launch_straggler, e);
     if (!rc) rc = start_launcher(s, e);
     if (!rc && s->o->record) {
         s->o->record->attempt = s->number;

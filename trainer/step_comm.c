@@ -128,7 +128,8 @@ static int weights_needed(void *arg, int stage, struct err *e) {
 // A step that is recorded as a whole begins with what the one before has left: so its graph holds both. One
 // that is recorded in pieces has all weights before it begins.
 int step_gather_early(struct step *s, struct err *e) {
-    int rc = s->comm.stale || s->graphs.recording ? start_gather(s, e) : 0;
+    bool holds_both = s->graphs.recording && s->config->comm_overlap;
+    int rc = s->comm.stale || holds_both ? start_gather(s, e) : 0;
     return rc || !step_graph_in_pieces(s) ? rc : receive_all(s, e);
 }
 
