@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A data set: tar shards, beside each one its index "SHARD.index.json" (member name, offset, size, CRC32C),
-// and one manifest "dataset.json" (shards, sizes, CRCs, frames of every sample, stream schema). The manifest
-// is enough to open a data set and to count; an index is read when a sample of its shard is first asked for,
-// and kept within a budget. Every byte handed out has been checked against the index's CRC32C. Thread rule:
-// an open dataset may be used from any thread.
+// A data set: tar shards, beside each one its index "SHARD.index.json" (member name, offset, size, CRC32C,
+// table of frames of a film), and one manifest "dataset.json" (shards, sizes, CRCs, frames of every sample,
+// stream schema). The manifest is enough to open a data set and to count; an index is read when a sample of
+// its shard is first asked for, and kept within a budget. Every byte handed out has been checked against the
+// index's CRC32C. Thread rule: an open dataset may be used from any thread.
 #ifndef ORRERY_STORAGE_DATASET_H
 #define ORRERY_STORAGE_DATASET_H
 
