@@ -102,6 +102,31 @@ static void print_streams(const struct dataset *d) {
     }
 }
 
+// "640" or "320 .. 640".
+static const char *range_text(double lo, double hi, char out[48]) {
+    if (lo < hi)
+        snprintf(out, 48, "%.6g .. %.6g", lo, hi);
+    else
+        snprintf(out, 48, "%.6g", lo);
+    return out;
+}
+
+static void print_films(const struct dataset *d) {
+    struct film_sums films;
+    char text[3][48];
+    dataset_films(d, &films);
+    for (int i = 0; i < films.n; i++) {
+        const struct film_sum *s = &films.sum[i];
+        if (!i)
+            printf("\n%-24s %8s %12s %14s %14s %16s %10s\n", "films", "films", "pictures", "width", "height",
+                   "rate Hz", "no table");
+        printf("%-24s %8" PRId64 " %12" PRId64 " %14s %14s %16s %10" PRId64 "\n", s->member, s->films,
+               s->frames, range_text((double)s->width[0], (double)s->width[1], text[0]),
+               range_text((double)s->height[0], (double)s->height[1], text[1]),
+               range_text(s->rate_hz[0], s->rate_hz[1], text[2]), s->left_out);
+    }
+}
+
 static void print_stat(const struct dataset *d) {
     char size[UNITS_BYTES];
     printf("%-32s %10s %12s %12s\n", "shard", "samples", "frames", "size");
@@ -117,10 +142,12 @@ static void print_stat(const struct dataset *d) {
     printf("%-32s %10" PRId64 " %12" PRId64 " %12s\n", shards, dataset_samples(d), dataset_frames(d),
            units_bytes(dataset_bytes(d), size));
     print_streams(d);
+    print_films(d);
 }
 
 static int stat_json(const struct dataset *d, struct err *e) {
     const struct stream_schema *streams;
+    struct film_sums films;
     struct json_writer w;
     struct buf out;
     int n = dataset_streams(d, &streams);
@@ -132,6 +159,8 @@ static int stat_json(const struct dataset *d, struct err *e) {
     json_put_int(&w, "frames", dataset_frames(d));
     json_put_int(&w, "bytes", dataset_bytes(d));
     sample_meta_put_streams(&w, "streams", streams, n);
+    dataset_films(d, &films);
+    film_sums_put(&w, &films);
     json_put_array(&w, "shards");
     for (int64_t i = 0; i < dataset_shards(d); i++) {
         struct dataset_shard s;
@@ -168,6 +197,36 @@ static int data_stat(const struct data_args *a, struct err *e) {
 
 // ---- show
 
+static void print_film(const char *member, const struct film_table *t) {
+    if (!t->frames) {
+        printf("film %s: no table of frames: %s\n", member, t->why);
+        return;
+    }
+    printf("film %s: %s, %d x %d (height x width), %" PRId64 " pictures in %.6g s, ", member, t->codec,
+           t->height, t->width, t->frames, (double)t->duration / (double)t->timescale);
+    printf(t->step ? "one every %.6g s" : "%.6g s apart on average",
+           t->last > 0 ? 1 / film_rate_hz(t) : (double)t->duration / (double)t->timescale);
+    if (t->key_step == 1)
+        printf(", each a key frame\n");
+    else if (t->key_step)
+        printf(", key frame every %" PRId64 " pictures\n", t->key_step);
+    else
+        printf(", %" PRId64 " key frames\n", t->n_keys);
+}
+
+static int print_sample_films(struct dataset *d, const struct sample *s, struct err *e) {
+    int rc = 0, films = 0;
+    for (int i = 0; i < s->n && !rc; i++) {
+        struct film_table t;
+        rc = dataset_film(d, s->number, s->members[i].name, &t, e);
+        if (rc || !(t.frames || *t.why)) continue;
+        if (!films++) putchar('\n');
+        print_film(s->members[i].name, &t);
+        film_fini(&t);
+    }
+    return rc;
+}
+
 static void print_sample(const struct dataset *d, const struct sample *s) {
     struct dataset_sample row;
     dataset_sample(d, s->number, &row);
@@ -177,11 +236,27 @@ static void print_sample(const struct dataset *d, const struct sample *s) {
     for (int i = 0; i < s->n; i++)
         printf("%-24s %12" PRId64 " %12zu  %08" PRIx32 "\n", s->members[i].name, s->members[i].offset,
                s->members[i].bytes, s->members[i].crc32c);
-    const struct sample_member *meta = sample_find(s, "json");
-    if (meta) printf("\n%.*s%s", (int)meta->bytes, (const char *)meta->data, "\n");
 }
 
-static void put_members(struct json_writer *w, const struct sample *s) {
+static int print_all(struct dataset *d, const struct sample *s, struct err *e) {
+    print_sample(d, s);
+    int rc = print_sample_films(d, s, e);
+    const struct sample_member *meta = sample_find(s, "json");
+    if (meta) printf("\n%.*s%s", (int)meta->bytes, (const char *)meta->data, "\n");
+    return rc;
+}
+
+static int put_film(struct json_writer *w, struct dataset *d, int64_t sample, const char *member,
+                    struct err *e) {
+    struct film_table t;
+    int rc = dataset_film(d, sample, member, &t, e);
+    if (!rc && (t.frames || *t.why)) film_put(w, "film", &t);
+    film_fini(&t);
+    return rc;
+}
+
+static int put_members(struct json_writer *w, struct dataset *d, const struct sample *s, struct err *e) {
+    int rc = 0;
     json_put_array(w, "members");
     for (int i = 0; i < s->n; i++) {
         char crc[16];
@@ -191,12 +266,14 @@ static void put_members(struct json_writer *w, const struct sample *s) {
         json_put_int(w, "offset", s->members[i].offset);
         json_put_int(w, "bytes", (int64_t)s->members[i].bytes);
         json_put_string(w, "crc32c", crc);
+        if (!rc) rc = put_film(w, d, s->number, s->members[i].name, e);
         json_close(w, '}');
     }
     json_close(w, ']');
+    return rc;
 }
 
-static int show_json(const struct dataset *d, const struct sample *s, struct err *e) {
+static int show_json(struct dataset *d, const struct sample *s, struct err *e) {
     struct dataset_sample row;
     struct json_writer w;
     struct json *meta = NULL;
@@ -212,7 +289,7 @@ static int show_json(const struct dataset *d, const struct sample *s, struct err
     json_put_string(&w, "shard", dataset_shard_key(d, row.shard));
     json_put_string(&w, "stem", s->stem);
     json_put_int(&w, "frames", row.frames);
-    put_members(&w, s);
+    if ((rc = put_members(&w, d, s, e))) goto out;
     if (m && (rc = buf_appendf(&out, e, ",\"metadata\":%.*s", (int)m->bytes, (const char *)m->data)))
         goto out;
     json_close(&w, '}');
@@ -270,7 +347,7 @@ static int data_show(const struct data_args *a, struct err *e) {
     else if (!rc && a->json)
         rc = show_json(d, &s, e);
     else if (!rc)
-        print_sample(d, &s);
+        rc = print_all(d, &s, e);
     sample_fini(&s);
     dataset_close(d);
     return rc;

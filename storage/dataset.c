@@ -225,6 +225,11 @@ void dataset_source(const struct dataset *d, int i, int64_t *first, int64_t *sam
     *samples = d->sources[i].samples;
     *weight = d->sources[i].weight;
 }
+
+void dataset_films(const struct dataset *d, struct film_sums *out) {
+    *out = d->manifest.films;
+}
+
 const struct dataset_manifest *dataset_manifest_of(const struct dataset *d) {
     return &d->manifest;
 }
@@ -442,6 +447,25 @@ int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e
     rc = read_row(d, s, x, &x->samples[i - s->first], out, e);
     give_back(d, shard);
     if (rc) sample_fini(out);
+    return rc;
+}
+
+int dataset_film(struct dataset *d, int64_t sample, const char *member, struct film_table *out,
+                 struct err *e) {
+    const struct dataset_index *x;
+    memset(out, 0, sizeof *out);
+    if (sample < 0 || sample >= d->manifest.samples)
+        return err_set(e, ERR_BUG, "sample %" PRId64 " of %" PRId64 " is asked for", sample,
+                       d->manifest.samples);
+    size_t shard = dataset_manifest_shard(&d->manifest, sample);
+    int rc = borrow(d, shard, &x, e);
+    if (rc) return rc;
+    const struct index_sample *s = &x->samples[sample - d->manifest.shards[shard].first];
+    for (uint32_t m = s->first; m < s->first + s->n && !rc; m++) {
+        const struct film_table *t = dataset_index_film(x, m);
+        if (t && !strcmp(dataset_index_text(x, x->members[m].name), member)) rc = film_copy(out, t, e);
+    }
+    give_back(d, shard);
     return rc;
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A data set: tar shards, beside each one its index "SHARD.index.json" (member name, offset, size, CRC32C),
-// and one manifest "dataset.json" (shards, sizes, CRCs, frames of every sample, stream schema). The manifest
-// is enough to open a data set and to count; an index is read when a sample of its shard is first asked for,
-// and kept within a budget. Every byte handed out has been checked against the index's CRC32C. Thread rule:
-// an open dataset may be used from any thread.
+// A data set: tar shards, beside each one its index "SHARD.index.json" (member name, offset, size, CRC32C,
+// table of frames of a film), and one manifest "dataset.json" (shards, sizes, CRCs, frames of every sample,
+// stream schema). The manifest is enough to open a data set and to count; an index is read when a sample of
+// its shard is first asked for, and kept within a budget. Every byte handed out has been checked against the
+// index's CRC32C. Thread rule: an open dataset may be used from any thread.
 #ifndef ORRERY_STORAGE_DATASET_H
 #define ORRERY_STORAGE_DATASET_H
 
@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/err.h"
+#include "storage/film_json.h"
 #include "storage/sample_meta.h"
 #include "storage/store.h"
 
@@ -64,6 +65,13 @@ struct dataset_shard {
 };
 void dataset_shard(const struct dataset *d, int64_t shard, struct dataset_shard *out);
 const char *dataset_shard_key(const struct dataset *d, int64_t shard);
+
+// The films of all samples, as the manifest tells of them; none where it was made without.
+void dataset_films(const struct dataset *d, struct film_sums *out);
+// The table of frames of a sample's member, out of the index: a zeroed one where it has none, whatever the
+// reason. The caller frees it.
+int dataset_film(struct dataset *d, int64_t sample, const char *member, struct film_table *out,
+                 struct err *e) ERR_CHECK;
 
 // Samples that were read from the store are kept in this folder, for all processes of the node
 // (storage/cache.h). Before the first read.

@@ -37,13 +37,15 @@ static void problem(struct job *j, const struct err *what) {
     if (buf_append(&j->lines, what->text, strlen(what->text) + 1, &ignored)) err_clear(&ignored);
 }
 
-static int read_crc(struct shard_reader *r, int64_t from, int64_t to, uint32_t *crc, uint32_t *whole,
-                    struct err *e) {
+// `film`: NULL, or what is to see the bytes too.
+static int read_crc(struct shard_reader *r, int64_t from, int64_t to, struct film_scan *film, uint32_t *crc,
+                    uint32_t *whole, struct err *e) {
     char piece[16384];
     *crc = 0;
     while (from < to) {
         size_t n = to - from < (int64_t)sizeof piece ? (size_t)(to - from) : sizeof piece;
         int rc = shard_reader_read(r, from, n, piece, e);
+        if (!rc && film) rc = film_scan_feed(film, piece, n, e);
         if (rc) return rc;
         *crc = hash_crc32c(*crc, piece, n);
         *whole = hash_crc32c(*whole, piece, n);
@@ -52,16 +54,51 @@ static int read_crc(struct shard_reader *r, int64_t from, int64_t to, uint32_t *
     return 0;
 }
 
-static void check_member(struct job *j, const struct dataset_index *x, const struct index_sample *s,
+// The index's lists of steps and keys may have been left out for want of room.
+static void check_film(struct job *j, const struct dataset_index *x, const struct index_sample *s, uint32_t m,
+                       const char *shard, struct film_table *found) {
+    struct err e = {ERR_OK};
+    const struct film_table *told = dataset_index_film(x, m);
+    if (!told || !told->frames) return; // an index from before there were tables, or one without this one
+    if (told->frames && !told->steps && !told->keys) film_forget(found);
+    if (film_same(told, found)) return;
+    int rc =
+        err_set(&e, ERR_DATA,
+                "%s: member '%s.%s' at offset %" PRId64 ": its table of frames is not the index's (%" PRId64
+                " frames, the index says %" PRId64 ")",
+                shard, dataset_index_text(x, s->stem), dataset_index_text(x, x->members[m].name),
+                x->members[m].offset, found->frames, told->frames);
+    if (rc) problem(j, &e);
+}
+
+// True when it is whole.
+static bool check_member(struct job *j, const struct dataset_index *x, const struct index_sample *s,
                          const struct index_member *m, const char *shard, uint32_t crc) {
     struct err e = {ERR_OK};
-    if (crc == m->crc32c) return;
+    if (crc == m->crc32c) return true;
     int rc = err_set(&e, ERR_DATA,
                      "%s: member '%s.%s' at offset %" PRId64 ", %" PRId64 " bytes: CRC32C is %08" PRIx32
                      ", the index says %08" PRIx32,
                      shard, dataset_index_text(x, s->stem), dataset_index_text(x, m->name), m->offset,
                      m->bytes, crc, m->crc32c);
     if (rc) problem(j, &e);
+    return false;
+}
+
+static int read_member(struct job *j, const struct dataset_index *x, const struct index_sample *s, uint32_t m,
+                       struct shard_reader *r, const char *shard, uint32_t *whole, struct err *e) {
+    const struct index_member *at = &x->members[m];
+    struct film_scan scan;
+    struct film_table film;
+    struct err ignored = {ERR_OK};
+    uint32_t crc;
+    film_scan_init(&scan);
+    int rc = read_crc(r, at->offset, at->offset + at->bytes, &scan, &crc, whole, e);
+    int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
+    if (!rc) rc = ended;
+    if (!rc && check_member(j, x, s, at, shard, crc)) check_film(j, x, s, m, shard, &film);
+    film_fini(&film);
+    return rc;
 }
 
 // Walks the members in the order of the tar; headers and padding lie between them.
@@ -74,14 +111,13 @@ static int check_bytes(struct job *j, const struct manifest_shard *shard, const 
         const struct index_sample *s = &x->samples[i];
         for (uint32_t k = 0; k < s->n; k++) {
             const struct index_member *m = &x->members[s->first + k];
-            if ((rc = read_crc(r, at, m->offset, &crc, &whole, e))) return rc;
-            if ((rc = read_crc(r, m->offset, m->offset + m->bytes, &crc, &whole, e))) return rc;
-            check_member(j, x, s, m, shard->key, crc);
+            if ((rc = read_crc(r, at, m->offset, NULL, &crc, &whole, e))) return rc;
+            if ((rc = read_member(j, x, s, s->first + k, r, shard->key, &whole, e))) return rc;
             at = m->offset + m->bytes;
         }
         j->sum.samples++;
     }
-    if ((rc = read_crc(r, at, x->bytes, &crc, &whole, e))) return rc;
+    if ((rc = read_crc(r, at, x->bytes, NULL, &crc, &whole, e))) return rc;
     if (whole == shard->crc32c || j->sum.problems != before) return 0;
     return err_set(
         e, ERR_DATA,

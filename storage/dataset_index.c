@@ -20,6 +20,8 @@ void dataset_index_init(struct dataset_index *x) {
 }
 
 void dataset_index_fini(struct dataset_index *x) {
+    for (size_t i = 0; i < x->n_films; i++) film_fini(&x->films[i].table);
+    free(x->films);
     free(x->samples);
     free(x->members);
     buf_fini(&x->text);
@@ -32,7 +34,19 @@ const char *dataset_index_text(const struct dataset_index *x, uint32_t place) {
 
 size_t dataset_index_memory(const struct dataset_index *x) {
     return sizeof *x + x->cap_samples * sizeof *x->samples + x->cap_members * sizeof *x->members +
-           x->text.cap;
+           x->cap_films * sizeof *x->films + (size_t)x->film_numbers * sizeof(uint32_t) + x->text.cap;
+}
+
+const struct film_table *dataset_index_film(const struct dataset_index *x, uint32_t member) {
+    size_t lo = 0, hi = x->n_films;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (x->films[mid].member < member)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < x->n_films && x->films[lo].member == member ? &x->films[lo].table : NULL;
 }
 
 // ---- building
@@ -84,6 +98,23 @@ static int add_member(struct dataset_index *x, const char *shard, const char *na
     if ((rc = add_text(x, name, n, &m->name, e))) return rc;
     x->n_members++;
     s->n++;
+    return 0;
+}
+
+// Takes the table over, in any case. Lists that an index has no room for are left out: the rest is kept.
+static int add_film(struct dataset_index *x, uint32_t member, struct film_table *t, struct err *e) {
+    int rc = grow((void **)&x->films, &x->cap_films, x->n_films, sizeof *x->films, e);
+    if (rc) {
+        film_fini(t);
+        return rc;
+    }
+    int64_t numbers = (t->steps ? t->frames - 1 : 0) + t->n_keys;
+    if (numbers > DATASET_FILM_NUMBERS_MAX - x->film_numbers) {
+        film_forget(t);
+        numbers = 0;
+    }
+    x->film_numbers += numbers;
+    x->films[x->n_films++] = (struct index_film){member, *t};
     return 0;
 }
 
@@ -156,9 +187,9 @@ static int drain(struct window *w, struct err *e) {
     return rc;
 }
 
-// CRC32C of a member; its bytes too, as many as `keep` has room for, when it is given.
-static int hash_member(struct window *w, const struct tar_member *m, struct buf *keep, uint32_t *crc,
-                       struct err *e) {
+// CRC32C of a member; its bytes too, as many as `keep` has room for, when it is given; its table of frames.
+static int hash_member(struct window *w, const struct tar_member *m, struct buf *keep, struct film_scan *film,
+                       uint32_t *crc, struct err *e) {
     char piece[16384];
     *crc = 0;
     for (int64_t done = 0; done < m->bytes;) {
@@ -166,6 +197,7 @@ static int hash_member(struct window *w, const struct tar_member *m, struct buf 
         int rc = window_read(w, m->offset + done, n, piece, e);
         if (!rc && keep && keep->len < keep->max)
             rc = buf_append(keep, piece, n < keep->max - keep->len ? n : keep->max - keep->len, e);
+        if (!rc) rc = film_scan_feed(film, piece, n, e);
         if (rc) return rc;
         *crc = hash_crc32c(*crc, piece, n);
         done += (int64_t)n;
@@ -183,13 +215,17 @@ static bool split_name(const char *full, size_t *stem, const char **name) {
     return true;
 }
 
+// Its number, or that of no member.
+static uint32_t member_of(const struct dataset_index *x, const struct index_sample *s, const char *name) {
+    for (uint32_t m = s->first; m < s->first + s->n; m++)
+        if (!strcmp(dataset_index_text(x, x->members[m].name), name)) return m;
+    return UINT32_MAX;
+}
+
 static int check_members(const struct dataset_index *x, const struct index_sample *s,
                          const struct stream_schema *streams, int n, const char *what, struct err *e) {
     for (int i = 0; i < n; i++) {
-        bool found = false;
-        for (uint32_t m = 0; m < s->n && !found; m++)
-            found = !strcmp(dataset_index_text(x, x->members[s->first + m].name), streams[i].member);
-        if (!found)
+        if (member_of(x, s, streams[i].member) == UINT32_MAX)
             return err_set(e, ERR_DATA, "%s: stream '%s' names a member '%s' that the sample lacks", what,
                            streams[i].name, streams[i].member);
     }
@@ -236,9 +272,12 @@ static int take_schema(struct scan_state *t, struct err *e) {
              dataset_index_text(x, s->stem));
     int rc = check_members(x, s, y->streams, y->n_streams, what, e);
     if (rc) return rc;
-    s->frames = dataset_schema_frames(y, t->head.data, t->head.len);
+    const struct film_table *film = dataset_index_film(x, member_of(x, s, y->frames_from));
+    s->frames =
+        film ? dataset_schema_film_frames(y, film) : dataset_schema_frames(y, t->head.data, t->head.len);
     if (!s->frames)
-        return err_set(e, ERR_DATA, "%s: member '%s' is no .npy with a frame", what, y->frames_from);
+        return err_set(e, ERR_DATA, "%s: member '%s' is no .npy or .mp4 with a frame%s%s", what,
+                       y->frames_from, film ? ": " : "", film ? film->why : "");
     char why[160];
     if (x->n_streams && !sample_meta_same_streams(x->streams, x->n_streams, y->streams, y->n_streams, why))
         return err_set(e, ERR_DATA, "%s: its streams are not those of the samples before it: %s", what, why);
@@ -257,11 +296,28 @@ static int end_sample(struct scan_state *t, struct err *e) {
     return rc;
 }
 
+// Reads the member's bytes, and adds it with its table of frames, if it is a film.
+static int take_member(struct scan_state *t, const struct tar_member *m, const char *name, struct buf *keep,
+                       struct err *e) {
+    struct dataset_index *x = t->x;
+    struct film_scan scan;
+    struct film_table film;
+    struct err ignored = {ERR_OK};
+    uint32_t crc;
+    film_scan_init(&scan);
+    int rc = hash_member(t->window, m, keep, &scan, &crc, e);
+    int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
+    if (!rc) rc = ended;
+    if (!rc) rc = add_member(x, t->shard, name, strlen(name), m->offset, m->bytes, crc, e);
+    if (!rc && (film.frames || *film.why)) return add_film(x, (uint32_t)x->n_members - 1, &film, e);
+    film_fini(&film);
+    return rc;
+}
+
 static int scan_member(struct scan_state *t, const struct tar_member *m, struct err *e) {
     struct dataset_index *x = t->x;
     size_t stem;
     const char *name;
-    uint32_t crc;
     int rc = 0;
     if (!split_name(m->name, &stem, &name)) return 0;
     const char *last = x->n_samples ? dataset_index_text(x, x->samples[x->n_samples - 1].stem) : NULL;
@@ -271,8 +327,7 @@ static int scan_member(struct scan_state *t, const struct tar_member *m, struct 
     }
     bool keep = !strcmp(name, "json") && m->bytes <= (int64_t)SAMPLE_META_BYTES_MAX;
     bool tells = t->schema && !strcmp(name, t->schema->frames_from);
-    if ((rc = hash_member(t->window, m, keep ? &t->meta : tells ? &t->head : NULL, &crc, e))) return rc;
-    return add_member(x, t->shard, name, strlen(name), m->offset, m->bytes, crc, e);
+    return take_member(t, m, name, keep ? &t->meta : tells ? &t->head : NULL, e);
 }
 
 int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,
@@ -313,6 +368,18 @@ static void put_crc(struct json_writer *w, const char *key, uint32_t crc) {
     json_put_string(w, key, hex);
 }
 
+static void put_films(struct json_writer *w, const struct dataset_index *x, const struct index_sample *s) {
+    bool any = false;
+    for (uint32_t m = s->first; m < s->first + s->n; m++) {
+        const struct film_table *t = dataset_index_film(x, m);
+        if (!t) continue;
+        if (!any) json_put_object(w, "films");
+        any = true;
+        film_put(w, dataset_index_text(x, x->members[m].name), t);
+    }
+    if (any) json_close(w, '}');
+}
+
 static void put_sample(struct json_writer *w, const struct dataset_index *x, const struct index_sample *s) {
     json_put_object(w, NULL);
     json_put_string(w, "stem", dataset_index_text(x, s->stem));
@@ -328,6 +395,7 @@ static void put_sample(struct json_writer *w, const struct dataset_index *x, con
         json_close(w, ']');
     }
     json_close(w, ']');
+    put_films(w, x, s);
     json_close(w, '}');
 }
 
@@ -384,6 +452,28 @@ static int parse_member(struct parse_state *p, const struct json_value *v, struc
     return add_member(p->x, p->what, name, strlen(name), offset, bytes, crc, e);
 }
 
+// Members name their films in their own order; every film has its member.
+static int parse_films(struct parse_state *p, const struct json_value *films, struct err *e) {
+    const struct index_sample *s = &p->x->samples[p->x->n_samples - 1];
+    size_t found = 0;
+    for (uint32_t m = s->first; m < s->first + s->n; m++) {
+        struct film_table t;
+        const struct json_value *v = json_get(films, dataset_index_text(p->x, p->x->members[m].name));
+        if (!v) continue;
+        int rc = film_get(p->doc, v, p->what, &t, e);
+        if (rc) {
+            film_fini(&t);
+            return rc;
+        }
+        if ((rc = add_film(p->x, m, &t, e))) return rc;
+        found++;
+    }
+    if (found != json_size(films))
+        return err_set(e, ERR_DATA, "%s: sample '%.100s' tells of a film that it has no member of", p->what,
+                       dataset_index_text(p->x, s->stem));
+    return 0;
+}
+
 static int parse_sample(struct parse_state *p, const struct json_value *v, struct err *e) {
     const char *stem;
     int64_t frames;
@@ -397,7 +487,10 @@ static int parse_sample(struct parse_state *p, const struct json_value *v, struc
     if (!json_is_array(members) || !n)
         return err_set(e, ERR_DATA, "%s: sample '%.100s' has no members", p->what, stem);
     for (size_t i = 0; i < n && !rc; i++) rc = parse_member(p, json_at(members, i), e);
-    return rc;
+    const struct json_value *films = json_get(v, "films");
+    if (!rc && films && !json_is_object(films))
+        rc = err_set(e, ERR_DATA, "%s: 'films' of sample '%.100s' is no object", p->what, stem);
+    return rc ? rc : parse_films(p, films, e);
 }
 
 static int parse_samples(struct parse_state *p, const struct json_value *root, struct err *e) {

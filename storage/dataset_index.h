@@ -9,10 +9,12 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "storage/dataset_schema.h"
+#include "storage/film_json.h"
 #include "storage/sample_meta.h"
 #include "storage/tar.h"
 
-#define DATASET_INDEX_MAX ((size_t)64 << 20) // bytes of an index object
+#define DATASET_INDEX_MAX        ((size_t)64 << 20) // bytes of an index object
+#define DATASET_FILM_NUMBERS_MAX ((int64_t)1 << 19) // steps and keys that one index lists
 
 struct index_member {
     uint32_t name; // place in `text`
@@ -26,14 +28,22 @@ struct index_sample {
     int64_t frames;
 };
 
+struct index_film {
+    uint32_t member;
+    struct film_table table;
+};
+
 struct dataset_index {
     int64_t bytes; // of the shard
     uint32_t crc32c;
     size_t n_samples, cap_samples, n_members, cap_members;
     struct index_sample *samples;
     struct index_member *members;
-    struct buf text; // names and stems, each NUL-terminated
-    double rate_hz;  // of frames, where a schema has told; else 0
+    size_t n_films, cap_films;
+    struct index_film *films; // in the order of their members
+    int64_t film_numbers;     // in their lists
+    struct buf text;          // names and stems, each NUL-terminated
+    double rate_hz;           // of frames, where a schema has told; else 0
     int n_streams;
     struct stream_schema streams[DATASET_STREAMS_MAX];
 };
@@ -42,6 +52,9 @@ void dataset_index_init(struct dataset_index *x);
 void dataset_index_fini(struct dataset_index *x);
 const char *dataset_index_text(const struct dataset_index *x, uint32_t place);
 size_t dataset_index_memory(const struct dataset_index *x);
+
+// The table of a member; NULL: it is no film, or the index was made without tables.
+const struct film_table *dataset_index_film(const struct dataset_index *x, uint32_t member);
 
 // Scans a tar front to back, once. `schema`: of samples that do not describe themselves, or NULL.
 int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,

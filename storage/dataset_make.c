@@ -188,6 +188,20 @@ static void work(void *arg) {
     }
 }
 
+static void say_made(const struct making *m, const struct job *j) {
+    const struct dataset_index *x = &j->x;
+    size_t without = 0;
+    for (size_t i = 0; i < x->n_films; i++) without += !x->films[i].table.frames;
+    if (without)
+        say(m, "indexed %s: %zu samples, %zu members, %zu films (%zu without a table of frames)", j->key,
+            x->n_samples, x->n_members, x->n_films, without);
+    else if (x->n_films)
+        say(m, "indexed %s: %zu samples, %zu members, %zu films", j->key, x->n_samples, x->n_members,
+            x->n_films);
+    else
+        say(m, "indexed %s: %zu samples, %zu members", j->key, x->n_samples, x->n_members);
+}
+
 static int finish(void *arg, void *job, struct err *e) {
     struct making *m = arg;
     struct job *j = job;
@@ -196,7 +210,7 @@ static int finish(void *arg, void *job, struct err *e) {
         return j->rc;
     }
     if (j->made)
-        say(m, "indexed %s: %zu samples, %zu members", j->key, j->x.n_samples, j->x.n_members);
+        say_made(m, j);
     else if (m->scan)
         say(m, "kept    %s: has its index", j->key);
     return add_to_manifest(m, j->key, &j->x, &j->text, e);

@@ -106,6 +106,9 @@ int dataset_manifest_add(struct dataset_manifest *m, const char *key, const stru
     if (!rc) rc = add_shard(m, key, x->bytes, x->crc32c, e);
     for (size_t i = 0; i < x->n_samples && !rc; i++) rc = add_samples(m, 1, x->samples[i].frames, e);
     if (rc) return rc;
+    for (size_t i = 0; i < x->n_films; i++)
+        film_sums_add(&m->films, dataset_index_text(x, x->members[x->films[i].member].name),
+                      &x->films[i].table);
     m->shards[m->n_shards - 1].index_bytes = (int64_t)n;
     m->shards[m->n_shards - 1].index_crc32c = hash_crc32c(0, index_json, n);
     return 0;
@@ -125,6 +128,7 @@ int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_man
     if (m->rate_hz > 0 && from->rate_hz > 0 && !(m->rate_hz == from->rate_hz))
         return err_set(e, ERR_DATA, "%s: its frames come at %g Hz, those of the data sets before it at %g",
                        what, from->rate_hz, m->rate_hz);
+    film_sums_merge(&m->films, &from->films);
     for (size_t i = 0; i < from->n_shards; i++) {
         const struct manifest_shard *s = &from->shards[i];
         size_t end = i + 1 < from->n_shards ? from->shards[i + 1].first_run : from->n_runs;
@@ -191,6 +195,7 @@ int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manife
     json_put_int(w, "bytes", m->bytes);
     if (m->rate_hz > 0) json_put_double(w, "rate_hz", m->rate_hz);
     sample_meta_put_streams(w, "streams", m->streams, m->n_streams);
+    film_sums_put(w, &m->films);
     json_close(w, '}');
     int rc = json_end(w, e);
     return rc ? rc : buf_appends(w->out, "\n", e);
@@ -266,6 +271,7 @@ int dataset_manifest_parse(struct dataset_manifest *m, const char *text, size_t 
     }
     if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, m->streams, &m->n_streams, e)))
         goto out;
+    if ((rc = film_sums_get(doc, root, what, &m->films, e))) goto out;
     if (!json_is_array(shards)) {
         rc = err_set(e, ERR_DATA, "%s: 'shards' is no array", what);
         goto out;

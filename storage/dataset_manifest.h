@@ -36,6 +36,7 @@ struct dataset_manifest {
     struct manifest_run *runs;
     int64_t samples, frames, bytes;
     double rate_hz; // of frames, where a schema has told; else 0
+    struct film_sums films;
     int n_streams;
     struct stream_schema streams[DATASET_STREAMS_MAX];
 };

@@ -14,6 +14,12 @@ static const struct stream_schema *stream_of(const struct dataset_schema *s, con
     return NULL;
 }
 
+// "mp4" and "cam.mp4", but not "xmp4".
+static bool is_kind(const char *member, const char *kind) {
+    size_t n = strlen(member), k = strlen(kind);
+    return n >= k && !strcmp(member + n - k, kind) && (n == k || member[n - k - 1] == '.');
+}
+
 static int take_frames(struct dataset_schema *s, const struct json *doc, const char *what, struct err *e) {
     const struct json_value *root = json_root(doc);
     const char *from;
@@ -21,9 +27,9 @@ static int take_frames(struct dataset_schema *s, const struct json *doc, const c
     if (!json_as_string(json_get(root, "frames_from"), &from))
         return err_set(e, ERR_DATA, "%s: 'frames' (a number) or 'frames_from' (a member) is missing", what);
     size_t n = strlen(from);
-    if (n < 5 || n >= sizeof s->frames_from || strcmp(from + n - 4, ".npy") || !stream_of(s, from))
-        return err_set(e, ERR_DATA, "%s: 'frames_from' is '%.100s', which is no stream's .npy member", what,
-                       from);
+    if (n >= sizeof s->frames_from || !(is_kind(from, "npy") || is_kind(from, "mp4")) || !stream_of(s, from))
+        return err_set(e, ERR_DATA, "%s: 'frames_from' is '%.100s', which is no stream's .npy or .mp4 member",
+                       what, from);
     memcpy(s->frames_from, from, n + 1);
     return 0;
 }
@@ -59,10 +65,21 @@ static int64_t npy_rows(const char *head, size_t n) {
     return i < n && rows <= FRAMES_MAX ? rows : 0;
 }
 
+static int64_t whole_frames(double frames) {
+    frames = floor(frames + 1e-9);
+    return frames < 1 || frames > (double)FRAMES_MAX ? 0 : (int64_t)frames;
+}
+
+int64_t dataset_schema_film_frames(const struct dataset_schema *s, const struct film_table *film) {
+    const struct stream_schema *stream = stream_of(s, s->frames_from);
+    if (s->frames) return s->frames;
+    if (!stream || !film->frames) return 0;
+    return whole_frames(((double)film->last / (double)film->timescale + 1 / stream->rate_hz) * s->rate_hz);
+}
+
 int64_t dataset_schema_frames(const struct dataset_schema *s, const char *head, size_t n) {
     const struct stream_schema *stream = stream_of(s, s->frames_from);
     if (s->frames) return s->frames;
     if (!stream || !n) return 0;
-    double frames = floor((double)npy_rows(head, n) * s->rate_hz / stream->rate_hz + 1e-9);
-    return frames < 1 || frames > (double)FRAMES_MAX ? 0 : (int64_t)frames;
+    return whole_frames((double)npy_rows(head, n) * s->rate_hz / stream->rate_hz);
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the samples of a data set hold, said once for all of them: for shards of another program's making,
 // whose samples do not describe themselves. The frames of a sample are a fixed number, or follow from the
-// first dimension of one of its .npy members.
+// first dimension of one of its .npy members, or from when one of its .mp4 members shows its pictures.
 #ifndef ORRERY_STORAGE_DATASET_SCHEMA_H
 #define ORRERY_STORAGE_DATASET_SCHEMA_H
 
+#include "storage/film.h"
 #include "storage/sample_meta.h"
 
 #define DATASET_SCHEMA_BYTES_MAX ((size_t)1 << 20)
@@ -24,5 +25,7 @@ int dataset_schema_parse(struct dataset_schema *out, const char *text, size_t n,
                          struct err *e) ERR_CHECK;
 // Frames of a sample whose frames_from member begins with these bytes; 0 when its shape cannot be read.
 int64_t dataset_schema_frames(const struct dataset_schema *s, const char *head, size_t n);
+// The same of a film: from its first picture to a step of the stream behind its last one.
+int64_t dataset_schema_film_frames(const struct dataset_schema *s, const struct film_table *film);
 
 #endif

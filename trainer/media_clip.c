@@ -30,8 +30,14 @@ static int read_strip(const void *bytes, size_t n, const struct media_clip_want 
 
 static int read_film(const void *bytes, size_t n, const struct media_clip_want *want, media_picture_fn *each,
                      void *arg, struct err *e) {
-    struct media_mp4_want film = {want->height,  want->width,          want->channels,
-                                  want->rate_hz, MEDIA_MP4_PIXELS_MAX, MEDIA_MP4_PICTURES_MAX};
+    struct media_mp4_want film = {.height = want->height,
+                                  .width = want->width,
+                                  .channels = want->channels,
+                                  .rate_hz = want->rate_hz,
+                                  .max_pixels = MEDIA_MP4_PIXELS_MAX,
+                                  .max_pictures = MEDIA_MP4_PICTURES_MAX,
+                                  .shown = want->shown,
+                                  .n_shown = want->n_shown};
     return media_mp4_read(bytes, n, &film, each, arg, e);
 }
 

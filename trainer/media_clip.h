@@ -14,6 +14,8 @@ struct media_clip_want {
     int64_t height, width, channels; // of a picture; a film is scaled to it, a strip must have it
     double rate_hz;                  // of the stream; a film has times of its own
     int64_t max_pictures;            // of a strip: more are DATA
+    const unsigned char *shown;      // [n_shown]: which pictures of a film are looked at; NULL: all. The
+    int64_t n_shown;                 // others, and those beyond, come without their pixels being set
 };
 
 // A picture [height][width][channels] `at` steps of 1 / rate_hz after the first one; it stays until the call

@@ -10,13 +10,15 @@
 #define MEDIA_MP4_PIXELS_MAX   ((int64_t)1 << 26) // of one picture as it was coded: 8192 x 8192
 #define MEDIA_MP4_PICTURES_MAX ((int64_t)1 << 20)
 #define MEDIA_MP4_CODECS       "h264, hevc, mpeg4, av1, vp9, mjpeg"
-#define MEDIA_MP4_ABI          1
+#define MEDIA_MP4_ABI          2
 
 struct media_mp4_want {
     int64_t height, width, channels; // of a picture as it is handed over; 1 channel (grey) or 3 (RGB)
     double rate_hz;                  // steps in which times are told
     int64_t max_pixels;              // as coded; checked before a picture's memory is asked for
     int64_t max_pictures;
+    const unsigned char *shown; // as in media_clip_want
+    int64_t n_shown;
 };
 
 typedef int media_mp4_read_fn(const void *bytes, size_t n, const struct media_mp4_want *want,

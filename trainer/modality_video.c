@@ -2,8 +2,10 @@
 // Video: pictures of 8 bits, scaled to 0 .. 2 so that a black background is exactly 0; patch^2 pixels a
 // token. The stream is one strip, picture under picture (PNG, JPEG), a .npy [T, H, W, C], or a film (MP4).
 // Kept as bytes until a window is cut.
+#include <stdlib.h>
 #include <string.h>
 
+#include "storage/film.h"
 #include "trainer/media_clip.h"
 #include "trainer/modality_impl.h"
 
@@ -31,7 +33,20 @@ struct video_cut {
     unsigned char *out, *valid;
     const unsigned char *before; // the latest picture, NULL: none yet
     double before_at;            // its place, in steps of the stream
+    unsigned char *shown;        // NULL, or: picture `number` is marked here, and no frame is filled
+    int64_t number;              // of the latest picture
 };
+
+// Frame `next` shows the latest picture.
+static void video_show(struct video_cut *v) {
+    size_t elems = (size_t)v->spec->frame_elems;
+    if (v->shown) {
+        v->shown[v->number] = 1;
+        return;
+    }
+    v->valid[v->next] = 1;
+    memcpy(v->out + (size_t)v->next * elems, v->before, elems);
+}
 
 // Gives frames up to `until`, in steps of the stream, the latest picture.
 static void video_settle(struct video_cut *v, double until) {
@@ -39,8 +54,7 @@ static void video_settle(struct video_cut *v, double until) {
     for (; v->next < v->frames; v->next++) {
         double at = ((double)v->next / spec->frame_hz - spec->stream.t0) * spec->stream.rate_hz;
         if (at + 0.5 >= until + 0.5) return;
-        v->valid[v->next] = v->before != NULL;
-        if (v->before) memcpy(v->out + v->next * spec->frame_elems, v->before, (size_t)spec->frame_elems);
+        if (v->before) video_show(v);
     }
 }
 
@@ -53,13 +67,83 @@ static int video_picture(void *arg, double at, const unsigned char *pixels, stru
     return v->next == v->frames;
 }
 
+// ---- films: their table of frames tells beforehand which pictures will be shown; the rest are not scaled
+
+struct video_film {
+    struct video_cut cut;
+    struct film_table table;
+    unsigned char *shown;  // [table.frames]
+    int64_t number, ticks; // of the picture that comes next
+    bool astray;           // the decoder's pictures have other times than the table
+};
+
+static double video_film_at(struct video_film *f) {
+    return (double)f->ticks * f->cut.spec->stream.rate_hz / (double)f->table.timescale;
+}
+
+static void video_film_next(struct video_film *f) {
+    if (f->number + 1 < f->table.frames) f->ticks += film_step(&f->table, f->number);
+    f->number++;
+}
+
+// The same cut with marks in place of pixels.
+static int video_film_plan(struct video_film *f, struct err *e) {
+    struct video_cut start = f->cut;
+    static const unsigned char some;
+    int rc = 0;
+    f->shown = calloc(1, (size_t)f->table.frames);
+    if (!f->shown) return err_set(e, ERR_MEMORY, "no memory to plan a film");
+    f->cut.shown = f->shown;
+    for (; f->number < f->table.frames && !rc; video_film_next(f)) {
+        rc = video_picture(&f->cut, video_film_at(f), &some, e);
+        f->cut.number = f->number;
+    }
+    if (!rc) (void)video_picture(&f->cut, f->cut.before_at + 1, NULL, e);
+    f->cut = start;
+    f->number = f->ticks = 0;
+    return 0;
+}
+
+static int video_film_picture(void *arg, double at, const unsigned char *pixels, struct err *e) {
+    struct video_film *f = arg;
+    bool more = f->number < f->table.frames;
+    f->astray = more ? !pixels || !(at == video_film_at(f)) : pixels != NULL;
+    if (f->astray) return 1;
+    video_film_next(f);
+    return video_picture(&f->cut, at, pixels, e);
+}
+
+static int video_decode_film(struct video_film *f, const void *bytes, size_t n, struct media_clip_want *want,
+                             struct err *e) {
+    int rc = video_film_plan(f, e);
+    want->shown = f->shown;
+    want->n_shown = f->table.frames;
+    if (!rc) rc = media_clip_read(bytes, n, want, video_film_picture, f, e);
+    free(f->shown);
+    want->shown = NULL;
+    return rc;
+}
+
 static int video_decode(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames,
                         void *cells, unsigned char *valid, struct err *e) {
-    struct media_clip_want want = {spec->grid.height, spec->grid.width, spec->grid.channels,
-                                   spec->stream.rate_hz, modality_steps_max(spec, frames)};
-    struct video_cut v = {.spec = spec, .frames = frames, .out = cells, .valid = valid};
+    struct media_clip_want want = {.height = spec->grid.height,
+                                   .width = spec->grid.width,
+                                   .channels = spec->grid.channels,
+                                   .rate_hz = spec->stream.rate_hz,
+                                   .max_pictures = modality_steps_max(spec, frames)};
+    struct video_cut cut = {.spec = spec, .frames = frames, .out = cells, .valid = valid};
+    struct video_film film = {.cut = cut};
     memset(valid, 0, (size_t)frames);
-    return media_clip_read(bytes, n, &want, video_picture, &v, e);
+    int rc = film_read(bytes, n, &film.table, e);
+    bool planned = !rc && film_has_times(&film.table);
+    if (planned) rc = video_decode_film(&film, bytes, n, &want, e);
+    film_fini(&film.table);
+    if (rc || (planned && !film.astray)) return rc;
+    if (planned) {
+        memset(valid, 0, (size_t)frames);
+        memset(cells, 0, (size_t)(frames * spec->frame_elems));
+    }
+    return media_clip_read(bytes, n, &want, video_picture, &cut, e);
 }
 
 static void video_expand(const struct modality_spec *spec, const void *cells, int64_t n, float *out) {

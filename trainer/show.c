@@ -202,8 +202,11 @@ static int show_video(const struct show *s, struct err *e) {
         !bytes_mul((size_t)(shape[0] * shape[2]), (size_t)shape[1], &picture) || picture > PICTURE_BYTES_MAX)
         return err_set(e, ERR_DATA, "stream '%s' is not made of pictures of the shape that the data set says",
                        t->name);
-    struct media_clip_want want = {shape[0], shape[1], shape[2], t->rate_hz,
-                                   (int64_t)(PICTURE_BYTES_MAX / picture)};
+    struct media_clip_want want = {.height = shape[0],
+                                   .width = shape[1],
+                                   .channels = shape[2],
+                                   .rate_hz = t->rate_hz,
+                                   .max_pictures = (int64_t)(PICTURE_BYTES_MAX / picture)};
     struct showing g = {.show = s, .grid = {(int32_t)shape[0], (int32_t)shape[1], (int32_t)shape[2], 1, 0}};
     int rc = media_clip_read(s->member->data, s->member->bytes, &want, show_picture, &g, e);
     if (!rc && g.pictures > 1) puts(g.path);

@@ -42,6 +42,24 @@ def make(tmp, where):
                     tar.addfile(info, io.BytesIO(data))
 
 
+def tables(tmp, data):
+    """The index tells of the films without a decoder: in stat, in show, and as what counts a sample's frames."""
+    films = json.loads(orrery("data", "stat", data, "--json").stdout)["films"]
+    check(films == [{"member": "cam.mp4", "films": 4, "left_out": 0, "frames": 4 * FRAMES, "width": [64, 100],
+                     "height": [60, 64], "rate_hz": [10, 10]}], films)
+    check("64 .. 100" in orrery("data", "stat", data).stdout, "stat tells of the films' width")
+    members = json.loads(orrery("data", "show", data, 3, "--json").stdout)["members"]
+    film = next(m["film"] for m in members if m["name"] == "cam.mp4")
+    check((film["frames"], film["width"], film["height"], film["key_step"]) == (FRAMES, 100, 60, 1), film)
+    check(film["step"] * 10 == film["timescale"], film)
+    check(f"60 x 100 (height x width), {FRAMES} pictures in 2.4 s, one every 0.1 s" in orrery("data", "show", data, 3).stdout,
+          "show tells of the film")
+    frames = orrery("data", "stat", data, "--json").stdout
+    (tmp / "counted.json").write_text(json.dumps(dict(SCHEMA, frames_from="cam.mp4")))
+    orrery("data", "index", data, "--schema", tmp / "counted.json")
+    check(orrery("data", "stat", data, "--json").stdout == frames, "as many frames by the film as by the commands")
+
+
 def main():
     if not MAKE.exists() or not (BIN / "liborrery_ffmpeg.so").exists():
         skip("a build without FFmpeg's libraries")
@@ -54,6 +72,7 @@ def main():
         check("4 samples" in done.stdout and "0 problems" in done.stdout, done.stdout)
         check("cam.mp4" in orrery("data", "stat", data).stdout, "stat names the member")
         check("cam.mp4" in orrery("data", "show", data, 3).stdout, "show names the member")
+        tables(tmp, data)
         orrery("data", "show", data, 3, "--out", tmp / "drawn")
         frames = sorted(p.name for p in (tmp / "drawn").glob("cam-*.png"))
         check(len(frames) == FRAMES and frames[-1] == f"cam-{FRAMES - 1:04d}.png", f"{len(frames)} frames drawn")

@@ -15,6 +15,22 @@ static void check_refusal(const struct err *e) {
     if (e->code != ERR_DATA || !strstr(e->text, "input")) abort();
 }
 
+static void index_and_back(const struct dataset_index *x) {
+    struct err e = {0};
+    struct dataset_index again;
+    struct buf text, twice;
+    buf_init(&text, DATASET_INDEX_MAX);
+    buf_init(&twice, DATASET_INDEX_MAX);
+    dataset_index_init(&again);
+    if (dataset_index_write(x, "input.tar", &text, &e)) abort();
+    if (dataset_index_parse(&again, text.data, text.len, "input.tar", &e)) abort();
+    if (dataset_index_write(&again, "input.tar", &twice, &e)) abort();
+    if (text.len != twice.len || memcmp(text.data, twice.data, text.len)) abort();
+    dataset_index_fini(&again);
+    buf_fini(&text);
+    buf_fini(&twice);
+}
+
 static void check_index(const char *text, size_t n) {
     struct err e = {0};
     struct dataset_index x;
@@ -28,6 +44,7 @@ static void check_index(const char *text, size_t n) {
             if (m->offset < at || m->bytes < 0 || m->offset + m->bytes > x.bytes) abort();
             at = m->offset + m->bytes;
         }
+        index_and_back(&x);
     }
     dataset_index_fini(&x);
 }

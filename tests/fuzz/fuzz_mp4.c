@@ -27,7 +27,12 @@ static int see(void *arg, double at, const unsigned char *pixels, struct err *e)
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const struct media_mp4_want want = {SIDE, SIDE, 3, 10, 4096, PICTURES};
+    static const struct media_mp4_want want = {.height = SIDE,
+                                               .width = SIDE,
+                                               .channels = 3,
+                                               .rate_hz = 10,
+                                               .max_pixels = 4096,
+                                               .max_pictures = PICTURES};
     struct err e = {0};
     struct seen s = {0};
     int rc = media_mp4_decode(data, n, &want, see, &s, &e);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Films made by FFmpeg's encoders read back: pictures, order and times; hostile bytes and odd wishes are
-// refused; the model's frames are the pictures nearest to them.
+// refused; the model's frames are the pictures nearest to them. Tables of frames (storage/film.h) are
+// compared with what FFmpeg says of the same films.
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -8,11 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/rng.h"
 #include "lib/mp4_make.h"
+#include "storage/film.h"
 #include "trainer/media_mp4.h"
 #include "trainer/modality.h"
 
@@ -54,7 +57,12 @@ static char *film(size_t *n) {
     return bytes;
 }
 
-static const struct media_mp4_want grey = {SIDE, SIDE, 1, 10, 1 << 20, PICTURES};
+static const struct media_mp4_want grey = {.height = SIDE,
+                                           .width = SIDE,
+                                           .channels = 1,
+                                           .rate_hz = 10,
+                                           .max_pixels = 1 << 20,
+                                           .max_pictures = PICTURES};
 
 static int decode(const char *bytes, size_t n, const struct media_mp4_want *want, struct seen *s,
                   struct err *e) {
@@ -217,6 +225,155 @@ static void changed_bytes_do_no_harm(void **state) {
     free(bytes);
 }
 
+// ---- tables of frames
+
+// What FFmpeg's demuxer tells, in order of time: twice the ticks, plus 1 for a key frame.
+struct told {
+    int n;
+    int64_t times[PICTURES];
+    int timescale, width, height;
+};
+
+static int by_number(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void ask_ffmpeg(const char *bytes, size_t n, struct told *out) {
+    char path[] = "/tmp/orrery-film-XXXXXX";
+    AVFormatContext *format = NULL;
+    AVPacket *packet = av_packet_alloc();
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, bytes, n) == (ssize_t)n && !close(fd));
+    assert_true(avformat_open_input(&format, path, NULL, NULL) >= 0);
+    assert_true(avformat_find_stream_info(format, NULL) >= 0); // sizes out of the pictures themselves
+    const AVStream *s = format->streams[0];
+    *out = (struct told){
+        .timescale = s->time_base.den, .width = s->codecpar->width, .height = s->codecpar->height};
+    assert_int_equal(s->time_base.num, 1);
+    while (av_read_frame(format, packet) >= 0) {
+        assert_true(out->n < PICTURES && packet->pts != AV_NOPTS_VALUE);
+        if (!(packet->flags & AV_PKT_FLAG_DISCARD))
+            out->times[out->n++] = packet->pts * 2 + !!(packet->flags & AV_PKT_FLAG_KEY);
+        av_packet_unref(packet);
+    }
+    qsort(out->times, (size_t)out->n, sizeof *out->times, by_number);
+    avformat_close_input(&format);
+    av_packet_free(&packet);
+    assert_int_equal(unlink(path), 0);
+}
+
+static bool is_key(const struct film_table *t, int64_t picture) {
+    for (int64_t i = 0; i < t->n_keys; i++)
+        if (t->keys[i] == picture) return true;
+    return t->key_step && picture % t->key_step == 0;
+}
+
+static void compare(const char *name, const char *bytes, size_t n) {
+    struct err e = {0};
+    struct seen s = {0};
+    struct film_table t;
+    struct told told;
+    int64_t at = 0;
+    ask_ffmpeg(bytes, n, &told);
+    assert_int_equal(film_read(bytes, n, &t, &e), 0);
+    if (t.frames != told.n) fail_msg("%s: %d pictures, not %d: %s", name, (int)t.frames, told.n, t.why);
+    assert_int_equal(t.timescale, told.timescale);
+    assert_int_equal(t.width, told.width);
+    assert_int_equal(t.height, told.height);
+    if (decode(bytes, n, &grey, &s, &e)) fail_msg("%s: %s", name, e.text);
+    // FFmpeg's wrapper of dav1d hands over a picture that the edit list cuts off, too.
+    if (s.n != t.frames && (s.n < t.frames || strcmp(name, "libaom-av1") != 0))
+        fail_msg("%s: %d pictures decoded, not %d", name, s.n, (int)t.frames);
+    for (int i = 0; i < told.n; i++) {
+        if (at != (told.times[i] >> 1) - (told.times[0] >> 1))
+            fail_msg("%s: picture %d is at %d", name, i, (int)at);
+        if (is_key(&t, i) != (told.times[i] & 1)) fail_msg("%s: picture %d is a key frame or not", name, i);
+        assert_true(s.at[i] == (double)at * grey.rate_hz / (double)t.timescale); // to the last bit
+        if (i + 1 < told.n) at += film_step(&t, i);
+    }
+    assert_int_equal(at, t.last);
+    film_fini(&t);
+}
+
+// Changes the edit list, which says ticks of 1/1000 s in 32 bits, to show 1.2 s.
+static void cut_tail(char *bytes, size_t n) {
+    char *edit = memmem(bytes, n, "elst\0\0\0\0\0\0\0\1", 12);
+    assert_non_null(edit);
+    memcpy(edit + 12, "\0\0\4\xb0", 4);
+}
+
+// The whole film, then with its edit list changed to cut its tail off.
+static void compare_film(const char *encoder, const int64_t *times, int b_frames) {
+    size_t n;
+    char *bytes = film_of(encoder, times, b_frames, false, &n);
+    if (!bytes) {
+        printf("no encoder %s here\n", encoder);
+        return;
+    }
+    compare(encoder, bytes, n);
+    cut_tail(bytes, n);
+    compare(encoder, bytes, n);
+    free(bytes);
+}
+
+static void tables_are_ffmpegs(void **state) {
+    (void)state;
+    static int64_t late_ms[PICTURES];
+    static const char *const encoders[] = {"mpeg4",   "mjpeg",      "libx264",
+                                           "libx265", "libvpx-vp9", "libaom-av1"};
+    for (int i = 0; i < PICTURES; i++) late_ms[i] = uneven_ms[i] + 700;
+    for (size_t i = 0; i < sizeof encoders / sizeof *encoders; i++) {
+        bool reorders = i == 0 || i == 2 || i == 3;
+        for (int b_frames = 0; b_frames <= (reorders ? 2 : 0); b_frames += 2) {
+            compare_film(encoders[i], even_ms, b_frames);
+            compare_film(encoders[i], uneven_ms, b_frames);
+        }
+    }
+    size_t n;
+    char *bytes = film_of("mpeg4", late_ms, 2, false, &n); // an empty edit in front
+    assert_non_null(bytes);
+    compare("late", bytes, n);
+    free(bytes);
+}
+
+static void a_film_in_fragments_has_no_table(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct film_table t;
+    size_t n;
+    char *bytes = film_of("mpeg4", even_ms, 0, true, &n);
+    assert_non_null(bytes);
+    assert_int_equal(film_read(bytes, n, &t, &e), 0);
+    assert_int_equal(t.frames, 0);
+    assert_non_null(strstr(t.why, "in fragments"));
+    free(bytes);
+}
+
+// Of pictures that are not looked at the time comes, and the others are what they were.
+static void what_is_not_looked_at_is_not_scaled(void **state) {
+    (void)state;
+    struct err e = {0};
+    struct seen all = {0}, some = {0};
+    unsigned char shown[PICTURES] = {0};
+    struct media_mp4_want want = grey;
+    size_t n;
+    char *bytes = film_of("mpeg4", uneven_ms, 2, false, &n);
+    assert_non_null(bytes);
+    for (int i = 0; i < PICTURES; i += 3) shown[i] = 1;
+    want.shown = shown;
+    want.n_shown = PICTURES;
+    assert_int_equal(decode(bytes, n, &grey, &all, &e), 0);
+    assert_int_equal(decode(bytes, n, &want, &some, &e), 0);
+    assert_int_equal(some.n, PICTURES);
+    for (int i = 0; i < PICTURES; i++) {
+        assert_true(some.at[i] == all.at[i]);
+        if (shown[i]) assert_int_equal(some.right[i], all.right[i]);
+    }
+    assert_true(some.sum != all.sum);
+    free(bytes);
+}
+
 // ---- the model's frames
 
 static const struct stream_schema stream = {.modality = "video",
@@ -228,24 +385,67 @@ static const struct stream_schema stream = {.modality = "video",
                                             .rate_hz = 10,
                                             .t0 = 0.2};
 
-static void check_frames(const struct modality_spec *spec, const char *bytes, size_t n) {
-    enum { FRAMES = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
+enum { FRAMES = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
+
+struct kept {
+    int n;
+    unsigned char pixels[PICTURES][ELEMS];
+};
+
+static int keep(void *arg, double at, const unsigned char *pixels, struct err *e) {
+    struct kept *k = arg;
+    if (pixels) memcpy(k->pixels[k->n++], pixels, ELEMS);
+    return 0;
+}
+
+// Of a film that shows so many pictures. The frames' bits are those of the nearest pictures when all of them
+// are decoded and scaled; some are nearest to no frame.
+static void check_frames(const struct modality_spec *spec, const char *bytes, size_t n, int pictures) {
     struct err e = {0};
+    struct kept all = {0};
+    struct media_mp4_want want = grey;
+    bool used[PICTURES] = {false};
+    int unused = 0;
     unsigned char valid[FRAMES], *cells = calloc(FRAMES, ELEMS);
+    want.channels = 3;
+    if (media_mp4_decode(bytes, n, &want, keep, &all, &e)) fail_msg("%s", e.text);
+    assert_int_equal(all.n, pictures);
     if (spec->modality->decode(spec, bytes, n, FRAMES, cells, valid, &e)) fail_msg("%s", e.text);
     for (int f = 0; f < FRAMES; f++) {
         double t = f / spec->frame_hz - stream.t0;
         int nearest = 0;
-        for (int i = 1; i < PICTURES; i++)
+        for (int i = 1; i < pictures; i++)
             if (fabs((double)uneven_ms[i] / 1000 - t) <= fabs((double)uneven_ms[nearest] / 1000 - t) + 1e-9)
                 nearest = i;
-        bool in = t >= -0.05 - 1e-9 && t < (double)uneven_ms[PICTURES - 1] / 1000 + 0.05 - 1e-9;
+        bool in = t >= -0.05 - 1e-9 && t < (double)uneven_ms[pictures - 1] / 1000 + 0.05 - 1e-9;
         assert_int_equal(valid[f], in);
-        int got = cells[f * ELEMS + SIDE / 2 * SIDE * 3 + SIDE * 3 / 4 / 3 * 3 + SIDE];
-        if (in && abs(got - level_of(mp4_level(nearest), false)) > 6)
-            fail_msg("frame %d at %g s shows %d, not picture %d", f, t, got, nearest);
+        used[nearest] = used[nearest] || in;
+        if (in && memcmp(cells + (size_t)f * ELEMS, all.pixels[nearest], ELEMS) != 0)
+            fail_msg("frame %d at %g s does not show picture %d", f, t, nearest);
     }
+    for (int i = 0; i < pictures; i++) unused += !used[i];
+    assert_true(unused > 0);
     free(cells);
+}
+
+// The decoder hands over other pictures than the table tells of: they count, as if there were no table.
+static void check_astray(const struct modality_spec *spec) {
+    struct err e = {0};
+    struct seen s = {0};
+    struct film_table t;
+    size_t n;
+    char *bytes = film_of("libaom-av1", uneven_ms, 0, false, &n);
+    if (!bytes) {
+        printf("no encoder libaom-av1 here\n");
+        return;
+    }
+    cut_tail(bytes, n);
+    assert_int_equal(film_read(bytes, n, &t, &e), 0);
+    if (decode(bytes, n, &grey, &s, &e)) fail_msg("%s", e.text);
+    if (s.n == t.frames) printf("dav1d obeys edit lists here\n");
+    check_frames(spec, bytes, n, s.n);
+    film_fini(&t);
+    free(bytes);
 }
 
 static void frames_are_the_nearest_pictures(void **state) {
@@ -260,7 +460,10 @@ static void frames_are_the_nearest_pictures(void **state) {
     assert_non_null(bytes);
     if (config_load(&f, NULL, overrides, 4, &e)) fail_msg("%s", e.text);
     if (modality_set_init(&set, config_values(f), &stream, 1, &e)) fail_msg("%s", e.text);
-    if (getenv("ORRERY_FFMPEG_PLUGIN")) check_frames(&set.spec[0], bytes, n);
+    if (getenv("ORRERY_FFMPEG_PLUGIN")) {
+        check_frames(&set.spec[0], bytes, n, PICTURES);
+        check_astray(&set.spec[0]);
+    }
     unsigned char valid[4], cells[4 * SIDE * SIDE * 3];
     const char *plugin = getenv("ORRERY_FFMPEG_PLUGIN");
     char *kept = plugin ? strdup(plugin) : NULL;
@@ -286,6 +489,9 @@ int main(void) {
         cmocka_unit_test(what_is_out_of_bounds_is_refused),
         cmocka_unit_test(a_film_that_is_cut_short_is_refused),
         cmocka_unit_test(changed_bytes_do_no_harm),
+        cmocka_unit_test(tables_are_ffmpegs),
+        cmocka_unit_test(a_film_in_fragments_has_no_table),
+        cmocka_unit_test(what_is_not_looked_at_is_not_scaled),
         cmocka_unit_test(frames_are_the_nearest_pictures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

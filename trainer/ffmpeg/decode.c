@@ -142,8 +142,8 @@ static int make_room(struct film *f, struct err *e) {
     f->packet = av_packet_alloc();
     f->frame = av_frame_alloc();
     f->scaled = av_frame_alloc();
-    f->pixels[0] = av_malloc(bytes);
-    f->pixels[1] = av_malloc(bytes);
+    f->pixels[0] = av_mallocz(bytes);
+    f->pixels[1] = av_mallocz(bytes);
     if (!f->packet || !f->frame || !f->scaled || !f->pixels[0] || !f->pixels[1]) return no_memory(e);
     f->scaled->width = (int)w->width;
     f->scaled->height = (int)w->height;
@@ -182,9 +182,13 @@ static double time_of(const struct film *f, int64_t pts) {
     return (double)(pts - f->first) * tick.num * f->want->rate_hz / tick.den;
 }
 
-static int hand_over(struct film *f, struct err *e) {
+static bool is_shown(const struct film *f) {
+    const struct media_mp4_want *w = f->want;
+    return !w->shown || (f->pictures < w->n_shown && w->shown[f->pictures]);
+}
+
+static int scale(struct film *f, unsigned char *to, struct err *e) {
     size_t row = (size_t)(f->want->width * f->want->channels);
-    unsigned char *to = f->pixels[f->pictures % 2];
     int rc = set_scaler(f, e);
     if (rc) return rc;
     if (sws_scale(f->scaler, (const uint8_t *const *)f->frame->data, f->frame->linesize, 0, f->frame->height,
@@ -192,6 +196,13 @@ static int hand_over(struct film *f, struct err *e) {
         return err_set(e, ERR_DATA, "picture %lld of the MP4 cannot be scaled", (long long)f->pictures);
     for (int64_t y = 0; y < f->want->height; y++)
         memcpy(to + (size_t)y * row, f->scaled->data[0] + y * f->scaled->linesize[0], row);
+    return 0;
+}
+
+static int hand_over(struct film *f, struct err *e) {
+    unsigned char *to = f->pixels[f->pictures % 2];
+    int rc = is_shown(f) ? scale(f, to, e) : 0;
+    if (rc) return rc;
     rc = f->each(f->arg, time_of(f, f->frame->pts), to, e);
     f->enough = rc > 0;
     return rc < 0 ? rc : 0;
