@@ -141,7 +141,10 @@ static int wait_for_each(struct rank *r, struct coll *c, struct err *e) {
     struct coll_op *op = NULL, *next = NULL;
     static const int64_t one_each[SIZE + 1] = {0, 1, 2, 3};
     int rc = coll_reduce_scatter(c, &op, "sum 1", r->data, cuts, e);
-    if (!rc) rc = coll_progress(c, e);
+    if (!rc && coll_progress(c, e)) {
+        coll_drop(c, op);
+        return -(int)e->code;
+    }
     if (!rc) rc = coll_wait(c, op, e);
     // Two under way at once.
     if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);

@@ -29,13 +29,6 @@ struct reading {
     struct err err;
 };
 
-static double cpu_seconds(void) {
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 static int put_shard(struct store *s, const char *block, int64_t first, int64_t n, size_t bytes,
                      struct err *e) {
     struct buf tar;
@@ -104,7 +97,6 @@ static int read_set(const char *url, const struct store_options *o, int64_t samp
                     struct err *e) {
     struct reading r = {.samples = samples, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct loader_options order = {.seed = 3, .window = 1, .shuffle_block = SHUFFLE_BLOCK};
-    struct rusage u;
     int64_t *frames = malloc((size_t)samples * sizeof *frames);
     if (!frames) return err_set(e, ERR_MEMORY, "no memory");
     for (int64_t i = 0; i < samples; i++) frames[i] = 1;
@@ -112,15 +104,14 @@ static int read_set(const char *url, const struct store_options *o, int64_t samp
     if (!rc && dataset_samples(r.d) != samples)
         rc = err_set(e, ERR_DATA, "%" PRId64 " samples instead of %" PRId64, dataset_samples(r.d), samples);
     if (!rc) rc = loader_plan_create_frames(&r.plan, frames, samples, &order, e);
-    double begun = clock_seconds(), cpu = cpu_seconds();
+    double begun = clock_seconds(), cpu = bench_cpu_seconds();
     if (!rc) rc = read_all(&r, width, e);
     double seconds = clock_seconds() - begun, gb = 1e-9 * (double)r.bytes;
-    cpu = cpu_seconds() - cpu;
-    getrusage(RUSAGE_SELF, &u);
+    cpu = bench_cpu_seconds() - cpu;
     if (!rc)
         printf("{\"gb\": %.3f, \"seconds\": %.3f, \"gb_per_s\": %.3f, \"cpu_s_per_gb\": %.3f, \"peak_mib\": "
                "%.1f}\n",
-               gb, seconds, gb / seconds, cpu / gb, (double)u.ru_maxrss / 1024);
+               gb, seconds, gb / seconds, cpu / gb, (double)bench_peak_kib() / 1024);
     loader_plan_destroy(r.plan);
     dataset_close(r.d);
     free(frames);

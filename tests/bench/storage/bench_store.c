@@ -30,23 +30,6 @@ struct bench {
     int64_t bad;
 };
 
-static double cpu_seconds(void) {
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
-           1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
-static long peak_kib(void) {
-    char line[256];
-    long kib = -1;
-    FILE *f = fopen("/proc/self/status", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "VmHWM:", 6)) kib = strtol(line + 6, NULL, 10);
-    if (f) fclose(f);
-    return kib;
-}
-
 static int begin(struct bench *b, int64_t i, struct err *e) {
     struct slot *slot = &b->slots[(size_t)i % b->width];
     snprintf(slot->key, sizeof slot->key, "b/%06" PRId64, i);
@@ -111,10 +94,10 @@ int main(int argc, char **argv) {
     b.width = (size_t)width;
     int rc = prepare(&b, &e);
     if (!rc) rc = store_open(&b.s, argv[2], &o, &e);
-    double begun = clock_seconds(), cpu = cpu_seconds();
+    double begun = clock_seconds(), cpu = bench_cpu_seconds();
     if (!rc) rc = move(&b, &e);
     double seconds = clock_seconds() - begun;
-    cpu = cpu_seconds() - cpu;
+    cpu = bench_cpu_seconds() - cpu;
     store_close(b.s);
     if (rc) {
         fprintf(stderr, "bench_store: %s\n", e.text);
@@ -124,6 +107,6 @@ int main(int argc, char **argv) {
     printf(
         "{\"gb\": %.3f, \"seconds\": %.3f, \"gb_per_s\": %.3f, \"cpu_s_per_gb\": %.3f, \"peak_mib\": %.1f, "
         "\"bad\": %" PRId64 "}\n",
-        gb, seconds, gb / seconds, cpu / gb, (double)peak_kib() / 1024, b.bad);
+        gb, seconds, gb / seconds, cpu / gb, (double)bench_peak_kib() / 1024, b.bad);
     return b.bad != 0;
 }
