@@ -15,7 +15,7 @@
 struct run_words {
     const char *config, *hosts;
     int64_t ranks;
-    bool force;
+    bool force, one_gpu;
     const char *debug_text;
     struct debug *debug; // NULL: none
 };
@@ -113,6 +113,7 @@ static int wait_for_people(struct strv *overrides, struct err *e) {
 }
 
 int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
+    static const char *const shared_gpu[] = {"cuda.share=true"};
     struct run_words words = {0};
     struct debug debug;
     const struct opt table[] = {
@@ -124,6 +125,8 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
          &words.hosts, 0, 0},
         {"debug", 0, OPT_TEXT, "RANK[=TOOL]", "that rank under gdb, cuda-gdb, valgrind or compute-sanitizer",
          &words.debug_text, 0, 0},
+        {"one-gpu", 0, OPT_FLAG, NULL, "all ranks of a machine on one GPU, in turns: cuda.share=true",
+         &words.one_gpu, 0, 0},
     };
     struct opts_rest rest;
     struct strv overrides = {0};
@@ -135,6 +138,7 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (rc || rest.help) return rc;
     if (words.debug_text) rc = debug_parse(words.debug = &debug, words.debug_text, e);
     if (!rc && words.debug_text) rc = wait_for_people(&overrides, e);
+    if (!rc && words.one_gpu) rc = strv_add_all(&overrides, shared_gpu, 1, e);
     if (!rc) rc = strv_add_all(&overrides, rest.overrides, rest.n_overrides, e);
     if (!rc) rc = load_config(&file, rest.words[0], (const char *const *)overrides.items, overrides.n, e);
     if (!rc) rc = rundir_open(&run, config_values(file)->run_dir, true, e);

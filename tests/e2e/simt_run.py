@@ -42,7 +42,7 @@ def main():
         check((run / "rollouts" / "rollout.gif").stat().st_size > 0, "pictures are drawn")
         there = scores(run)
         two = tmp / "two"
-        done = orrery("run", config, "-n", 2, "device=cuda", "cuda.share=true", f"run.dir={two}",
+        done = orrery("run", config, "-n", 2, "--one-gpu", "device=cuda", f"run.dir={two}",
                       "fault.inject=kill:rank=1,step=2", env=env)
         check("killed by signal 9" in done.stderr and "restarting" in done.stderr, "a rank is killed, the run goes on")
         digests = [orrery("ckpt", "digest", r).stdout for r in (run, two)]
