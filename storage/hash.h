@@ -28,17 +28,17 @@ void hash_md5_update(struct hash_md5 *h, const void *data, size_t n);
 void hash_md5_end(struct hash_md5 *h, unsigned char out[16]); // and begins anew
 void hash_md5_destroy(struct hash_md5 *h);                    // NULL-safe
 
-// MD5 of HASH_LANES bodies of one length at once, for the price of two or three (hash_md5.c).
+// MD5 of up to HASH_LANES bodies of one length at once, for the price of one or two (hash_md5.c).
 #define HASH_LANES 16
 struct hash_md5s {
     uint32_t state[4][HASH_LANES];
     uint64_t bytes;
+    int n;
 };
-void hash_md5s_begin(struct hash_md5s *h);
-// n more bytes of each; n is a multiple of 64. Lanes may share their bytes.
-void hash_md5s_update(struct hash_md5s *h, const unsigned char *const data[HASH_LANES], size_t n);
+void hash_md5s_begin(struct hash_md5s *h, int n);
+// n more bytes of each; n is a multiple of 64.
+void hash_md5s_update(struct hash_md5s *h, const unsigned char *const data[], size_t n);
 // The last n bytes of each, any number.
-void hash_md5s_end(struct hash_md5s *h, const unsigned char *const data[HASH_LANES], size_t n,
-                   unsigned char out[HASH_LANES][16]);
+void hash_md5s_end(struct hash_md5s *h, const unsigned char *const data[], size_t n, unsigned char out[][16]);
 
 #endif

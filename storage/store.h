@@ -65,14 +65,11 @@ struct store_call {
     const void *data; // PUT
     size_t bytes;
     bool create_only; // PUT: CONFLICT when the key exists
-    bool hashed;      // PUT: s3: as payload "signed" does
-    const char *sum;  // PUT: s3: kept beside the object, as a result's; NULL: none
 };
 struct store_result {
     size_t bytes;         // GET: received
     int64_t object_bytes; // GET, HEAD: the whole object
     char etag[72];
-    bool hashed;  // PUT: the server was told a hash of the body, and would have refused another
     bool opaque;  // the ETag is no checksum of the content (KMS encryption)
     char sum[12]; // CRC32C of the content that its sender left, eight hex digits; "": none
 };

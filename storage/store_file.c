@@ -412,42 +412,13 @@ int store_get_file(struct store *s, const char *key, const char *path, struct st
 
 // ---- sending.
 
-static bool is_md5(const char *etag, const unsigned char digest[16]) {
-    char hex[33], quoted[36];
-    bytes_hex(digest, 16, hex);
-    snprintf(quoted, sizeof quoted, "\"%s\"", hex);
-    return !strcmp(etag, quoted) || !strcmp(etag, hex);
-}
-
-// The MD5 is taken while the body is under way.
-static int put_and_compare(struct store *s, const struct store_call *c, bool *same, struct err *e) {
-    struct hash_md5 *md5 = hash_md5_create();
-    struct store_request *request;
-    struct store_result put = {0};
-    unsigned char digest[16];
-    int rc = store_start(s, &request, c, e);
-    if (!rc && md5) hash_md5_update(md5, c->data, c->bytes);
-    if (!rc && md5) hash_md5_end(md5, digest);
-    if (!rc) rc = store_wait(s, request, &put, e);
-    *same = !rc && (put.hashed || (md5 && is_md5(put.etag, digest)));
-    hash_md5_destroy(md5);
-    return rc;
-}
-
-// Where the ETag is not the body's MD5, the body was damaged or the ETags are no MD5: sent again with its
-// hash, which the server checks.
 static int put_at_once(struct store *s, const char *key, int fd, size_t bytes, struct store_transfer *t,
                        const char *path, struct err *e) {
-    bool same = false, checks = t->verify && s->ops->put_file;
     char *data = malloc(bytes + !bytes);
     if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
     int rc = read_at(fd, data, bytes, 0, path, e);
-    if (t->verify) snprintf(t->sum, sizeof t->sum, "%08" PRIx32, hash_crc32c(0, data, rc ? 0 : bytes));
-    struct store_call c = {.op = STORE_PUT, .key = key, .data = data, .bytes = bytes};
-    c.sum = t->verify ? t->sum : NULL;
-    if (!rc && checks) rc = put_and_compare(s, &c, &same, e);
-    c.hashed = checks;
-    if (!rc && !same) rc = store_call_blocking(s, &c, NULL, e);
+    if (!rc) rc = store_put(s, key, data, bytes, false, e);
+    if (!rc && t->verify) snprintf(t->sum, sizeof t->sum, "%08" PRIx32, hash_crc32c(0, data, bytes));
     if (!rc) tell(t, bytes);
     free(data);
     return rc;
@@ -485,7 +456,7 @@ int store_put_file(struct store *s, const char *key, const char *path, struct st
     if (fd < 0) return io_error(e, "cannot read", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         rc = err_set(e, ERR_USAGE, "%s is no plain file", path);
-    else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES && s->ops->put_file)
+    else if (s->ops->put_file)
         rc = s->ops->put_file(s, key, fd, st.st_size, t, e);
     else if (st.st_size > 2 * (int64_t)STORE_PART_BYTES)
         rc = put_through_writer(s, key, fd, st.st_size, t, path, e);

@@ -125,7 +125,6 @@ void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t 
 static int accept_put(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
-    r->result.hashed = op->hashed || op->s->sign_payload;
     return 0;
 }
 
@@ -133,14 +132,11 @@ static void set_put(struct s3_op *op, const struct s3_store *s, const struct sto
     op->verb = op->method = "PUT";
     op->body = c->data;
     op->body_bytes = c->bytes;
-    op->hashed = c->hashed;
     op->once = c->create_only;
     op->accept = accept_put;
     if (c->create_only) op->headers[op->n_headers++] = s->vendor->create_only;
-    if (c->sum) op->headers[op->n_headers++] = (struct sigv4_field){store_s3_sum_header(s), c->sum};
     // A body that is hashed into its signature needs no second sum.
-    bool hashed = c->hashed || s->sign_payload;
-    if (s->vendor->crc_header && c->bytes && !hashed)
+    if (s->vendor->crc_header && c->bytes && !s->sign_payload)
         store_s3_op_checksum(op, s->vendor, hash_crc32c(0, c->data, c->bytes));
 }
 

@@ -70,8 +70,7 @@ struct s3_op {
     size_t n_query, n_headers;
     const void *body;
     size_t body_bytes;
-    // Instead of `body`: fills n bytes of it from `at` on; any error is final. Not with a body that is
-    // hashed.
+    // Instead of `body`: fills n bytes of it from `at` on, once more for a hash of it; any error is final.
     int (*give)(void *give_arg, size_t at, void *into, size_t n, struct err *e);
     void *give_arg;
     bool once;   // conditional: that an attempt may have been carried out must not go unnoticed

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file as a multipart upload. The server knows which parts of an upload that broke off are there: they are
-// looked up, their MD5 is compared with the file's, and only the rest is sent. No state is kept on this
-// machine.
+// A file as one PUT, or as a multipart upload, straight from the disk. The server knows which parts of an
+// upload that broke off are there: they are looked up, their MD5 is compared with the file's, and only the
+// rest is sent. No state is kept on this machine.
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "storage/file_sums.h"
@@ -132,88 +134,70 @@ struct sending {
         int64_t at;
     } reads[FILE_SLOTS];
     struct earlier earlier;
-    struct file_sums sums; // without MD5s where the transfer is not verified
+    struct file_sums *sums; // NULL: nothing is compared
+    uint32_t crc;           // of the whole, where the transfer is verified
     struct store_transfer *t;
     int fd;
+    struct stat file; // at the start
     size_t part;
     bool hashed; // parts are signed with their hash, which the server checks
 };
 
-static int read_file(const struct sending *g, void *into, size_t n, int64_t at, struct err *e) {
+static int give(void *arg, size_t at, void *into, size_t n, struct err *e) {
+    const struct file_read *r = arg;
     for (size_t done = 0; done < n;) {
-        ssize_t got = pread(g->fd, (char *)into + done, n - done, at + (int64_t)done);
+        ssize_t got = pread(r->g->fd, (char *)into + done, n - done, r->at + (int64_t)(at + done));
+        if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return err_set(e, ERR_IO, "the file for '%s' cannot be read, or became shorter", g->u.key);
+            return err_set(e, ERR_IO, "the file for '%s' cannot be read, or became shorter", r->g->u.key);
         done += (size_t)got;
     }
     return 0;
 }
 
-static int give(void *arg, size_t at, void *into, size_t n, struct err *e) {
-    const struct file_read *r = arg;
-    return read_file(r->g, into, n, r->at + (int64_t)at, e);
-}
-
-static int read_part(const struct sending *g, struct s3_slot *p, size_t n, int64_t at, struct err *e) {
-    if (!p->memory && !(p->memory = malloc(g->part)))
-        return err_set(e, ERR_MEMORY, "no memory for a part of '%s'", g->u.key);
-    return read_file(g, p->memory, n, at, e);
-}
-
-// Straight out of the file, or out of memory where a hash of the part goes before it.
 static int start_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
     struct file_read *r = &g->reads[p - g->slots];
     *r = (struct file_read){.g = g, .at = (int64_t)number * (int64_t)g->part};
-    bool in_memory = g->hashed || g->u.s->sign_payload;
-    int rc = in_memory ? read_part(g, p, n, r->at, e) : 0;
-    struct s3_part part = {.number = number, .bytes = n, .hashed = g->hashed};
-    if (in_memory)
-        part.data = p->memory;
-    else {
-        part.give = give;
-        part.give_arg = r;
-    }
-    return rc ? rc : store_s3_part_start(p, &g->u, &part, e);
+    struct s3_part part = {.number = number, .bytes = n, .give = give, .give_arg = r, .hashed = g->hashed};
+    return store_s3_part_start(p, &g->u, &part, e);
 }
 
-// The server's ETag of a part is not the file's MD5: the file was changed, or the part damaged, or the ETags
-// are no MD5. The part is sent once more with its hash, and so are all that follow.
-static int send_hashed(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
-    unsigned char digest[16];
-    int rc = read_part(g, p, n, (int64_t)number * (int64_t)g->part, e);
-    struct hash_md5 *md5 = rc ? NULL : hash_md5_create();
-    if (md5) {
-        hash_md5_update(md5, p->memory, n);
-        hash_md5_end(md5, digest);
-        if (memcmp(digest, g->sums.md5s[number], sizeof digest) != 0)
-            rc = err_set(e, ERR_DATA, "the file for '%s' changed while it was sent", g->u.key);
-    }
-    hash_md5_destroy(md5);
-    g->hashed = true;
-    if (!rc) rc = start_part(g, p, number, n, e);
-    return rc ? rc : store_s3_part_wait(p, e);
+static int has_tag(const struct sending *g, int number, const char *etag, bool *same, struct err *e) {
+    unsigned char md5[16];
+    int rc = file_sums_md5(g->sums, number, md5, e);
+    if (rc) return err_prefix(e, "'%s'", g->u.key);
+    *same = is_tag(etag, md5);
+    return 0;
 }
 
+// Where the server's ETag of a part is not the file's MD5, the part was damaged, or the file changed, or the
+// ETags are no MD5. The part is sent once more with its hash, which the server checks, and so are all that
+// follow.
 static int wait_slot(struct sending *g, struct s3_slot *p, struct err *e) {
     if (!p->busy) return 0;
     size_t bytes = p->op.body_bytes;
-    bool hashed = p->op.hashed || g->u.s->sign_payload;
+    bool compare = g->t->verify && !p->op.hashed && !g->u.s->sign_payload, same = true;
     int rc = store_s3_part_wait(p, e), number = p->part;
-    if (!rc && g->t->verify && !hashed && !is_tag(g->u.etags[number], g->sums.md5s[number]))
-        rc = send_hashed(g, p, number, bytes, e);
+    if (!rc && compare) rc = has_tag(g, number, g->u.etags[number], &same, e);
+    if (!same) g->hashed = true;
+    if (!rc && !same) rc = start_part(g, p, number, bytes, e);
+    if (!rc && !same) rc = store_s3_part_wait(p, e);
     if (!rc && g->t->moved) g->t->moved(g->t->arg, (int64_t)bytes);
     return rc;
 }
 
-static bool is_there(const struct sending *g, int number, size_t n) {
+static int is_there(const struct sending *g, int number, size_t n, bool *there, struct err *e) {
     const struct earlier *had = &g->earlier;
-    return had->etags && had->etags[number][0] && had->bytes[number] == (int64_t)n && g->sums.md5s &&
-           is_tag(had->etags[number], g->sums.md5s[number]);
+    *there = had->etags && had->etags[number][0] && had->bytes[number] == (int64_t)n && g->sums &&
+             file_sums_md5s(g->sums);
+    return *there ? has_tag(g, number, had->etags[number], there, e) : 0;
 }
 
 static int send_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
+    bool there = false;
     int rc = wait_slot(g, p, e);
-    if (rc || !is_there(g, number, n)) return rc ? rc : start_part(g, p, number, n, e);
+    if (!rc) rc = is_there(g, number, n, &there, e);
+    if (rc || !there) return rc ? rc : start_part(g, p, number, n, e);
     memcpy(g->u.etags[number], g->earlier.etags[number], sizeof g->u.etags[0]);
     g->u.parts++;
     g->u.bytes += (int64_t)n;
@@ -222,61 +206,144 @@ static int send_part(struct sending *g, struct s3_slot *p, int number, size_t n,
     return 0;
 }
 
-static int send_all(struct sending *g, int64_t bytes, struct err *e) {
+static int wait_slots(struct sending *g, struct err *e) {
+    int first = 0;
+    for (int i = 0; i < FILE_SLOTS; i++) {
+        int rc = wait_slot(g, &g->slots[i], e);
+        if (!first) first = rc;
+    }
+    return first;
+}
+
+// The file's sum was made before it was sent, the parts' meanwhile, and neither is what went over the line.
+static int check_unchanged(struct sending *g, struct err *e) {
+    struct stat now;
+    uint32_t crc;
+    if (!g->t->verify) return 0;
+    int rc = file_sums_crc32c(g->sums, &crc, e);
+    if (rc) return err_prefix(e, "'%s'", g->u.key);
+    if (fstat(g->fd, &now)) return err_errno(e, errno, "cannot look at the file for '%s'", g->u.key);
+    bool same = crc == g->crc && now.st_size == g->file.st_size &&
+                now.st_mtim.tv_sec == g->file.st_mtim.tv_sec &&
+                now.st_mtim.tv_nsec == g->file.st_mtim.tv_nsec;
+    return same ? 0 : err_set(e, ERR_DATA, "the file for '%s' changed while it was sent", g->u.key);
+}
+
+static int send_parts(struct sending *g, int64_t bytes, struct err *e) {
     int rc = store_s3_upload_create(&g->u, e);
     int number = 0;
     for (int64_t at = 0; at < bytes && !rc; at += (int64_t)g->part, number++) {
         size_t n = bytes - at < (int64_t)g->part ? (size_t)(bytes - at) : g->part;
         rc = send_part(g, &g->slots[number % FILE_SLOTS], number, n, e);
     }
-    for (int i = 0; i < FILE_SLOTS; i++) {
-        int waited = wait_slot(g, &g->slots[i], e);
-        if (!rc) rc = waited;
-    }
+    int waited = wait_slots(g, e);
+    if (!rc) rc = waited;
+    if (!rc) rc = check_unchanged(g, e);
     return rc ? rc : store_s3_upload_complete(&g->u, 0, e);
 }
 
-// The sum of the file goes with the upload's creation, so it has to be known before the first part is sent.
-static int sum_file(struct sending *g, int64_t bytes, struct err *e) {
+static int start_sums(struct sending *g, int64_t bytes, struct err *e) {
     bool wanted = g->t->verify || g->earlier.id[0];
-    int rc = wanted ? file_sums_make(&g->sums, g->fd, bytes, g->part, e) : 0;
+    int rc = g->t->verify ? file_crc32c(g->fd, bytes, &g->crc, e) : 0;
+    if (!rc && wanted) rc = file_sums_start(&g->sums, g->fd, bytes, g->part, e);
     if (rc) return err_prefix(e, "'%s'", g->u.key);
     if (!g->t->verify) return 0;
-    snprintf(g->t->sum, sizeof g->t->sum, "%08" PRIx32, g->sums.crc);
+    snprintf(g->t->sum, sizeof g->t->sum, "%08" PRIx32, g->crc);
     g->u.sum = g->t->sum;
-    g->hashed = !g->sums.md5s;
+    g->hashed = !file_sums_md5s(g->sums);
     return 0;
 }
 
-static int send_file(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,
-                     struct store_transfer *t, struct err *e) {
+static int sending_create(struct sending **out, struct s3_store *s, const char *key, int fd,
+                          struct store_transfer *t, struct err *e) {
     struct sending *g = calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
     g->u = (struct s3_upload){.s = s, .key = key};
     g->t = t;
     g->fd = fd;
-    g->part = store_s3_part_bytes((size_t)bytes);
-    if (resume) look_up(&g->earlier, &g->u, bytes, g->part);
-    int rc = sum_file(g, bytes, e);
-    if (!rc) rc = send_all(g, bytes, e);
-    if (rc && !t->resume) store_s3_upload_abort(&g->u);
-    for (int i = 0; i < FILE_SLOTS; i++) free(g->slots[i].memory);
-    file_sums_fini(&g->sums);
+    *out = g;
+    if (!fstat(fd, &g->file)) return 0;
+    free(g);
+    return err_errno(e, errno, "cannot look at the file for '%s'", key);
+}
+
+static void sending_free(struct sending *g) {
+    file_sums_stop(g->sums);
     free(g->earlier.etags);
     free(g->earlier.bytes);
     free(g->u.etags);
     free(g);
+}
+
+static int send_in_parts(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,
+                         struct store_transfer *t, struct err *e) {
+    struct sending *g;
+    int rc = sending_create(&g, s, key, fd, t, e);
+    if (rc) return rc;
+    g->part = store_s3_part_bytes((size_t)bytes);
+    if (resume) look_up(&g->earlier, &g->u, bytes, g->part);
+    rc = start_sums(g, bytes, e);
+    if (!rc) rc = send_parts(g, bytes, e);
+    if (rc && !t->resume) store_s3_upload_abort(&g->u);
+    sending_free(g);
     return rc;
 }
 
 // An upload that was begun for another content of the file carries that one's sum: then all is sent anew.
-int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+static int send_large(struct s3_store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
                       struct err *e) {
     struct store_result head;
-    int rc = send_file((struct s3_store *)s, key, fd, bytes, t->resume, t, e);
+    int rc = send_in_parts(s, key, fd, bytes, t->resume, t, e);
     if (rc || !t->resumed_bytes || !t->sum[0]) return rc;
-    rc = store_head(s, key, &head, e);
+    rc = store_head(&s->store, key, &head, e);
     if (rc || !strcmp(head.sum, t->sum)) return rc;
     t->resumed_bytes = 0;
-    return send_file((struct s3_store *)s, key, fd, bytes, false, t, e);
+    return send_in_parts(s, key, fd, bytes, false, t, e);
+}
+
+// ---- a small file: one PUT.
+
+static int put_once(struct sending *g, size_t bytes, char etag[72], struct err *e) {
+    struct s3_store *s = g->u.s;
+    struct file_read r = {.g = g};
+    struct s3_op op = {.verb = "PUT",
+                       .method = "PUT",
+                       .key = g->u.key,
+                       .give = give,
+                       .give_arg = &r,
+                       .body_bytes = bytes,
+                       .hashed = g->hashed};
+    if (g->u.sum) op.headers[op.n_headers++] = (struct sigv4_field){store_s3_sum_header(s), g->u.sum};
+    // A body that is hashed into its signature needs no second sum.
+    if (g->t->verify && bytes && !g->hashed && !s->sign_payload && s->vendor->crc_header)
+        store_s3_op_checksum(&op, s->vendor, g->crc);
+    int rc = store_s3_op_run(&op, s, e);
+    memcpy(etag, op.x.etag, sizeof op.x.etag);
+    store_s3_op_fini(&op);
+    return rc;
+}
+
+static int send_small(struct s3_store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                      struct err *e) {
+    char etag[72];
+    struct sending *g;
+    int rc = sending_create(&g, s, key, fd, t, e);
+    if (rc) return rc;
+    g->part = (size_t)bytes + !bytes;
+    rc = start_sums(g, bytes, e);
+    if (!rc) rc = put_once(g, (size_t)bytes, etag, e);
+    bool same = true, compare = t->verify && !g->hashed && !s->sign_payload;
+    if (!rc && compare) rc = has_tag(g, 0, etag, &same, e);
+    if (!same) g->hashed = true;
+    if (!rc && !same) rc = put_once(g, (size_t)bytes, etag, e);
+    if (!rc) rc = check_unchanged(g, e);
+    if (!rc && t->moved) t->moved(t->arg, bytes);
+    sending_free(g);
+    return rc;
+}
+
+int store_s3_put_file(struct store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
+                      struct err *e) {
+    bool small = bytes <= 2 * (int64_t)STORE_PART_BYTES;
+    return (small ? send_small : send_large)((struct s3_store *)s, key, fd, bytes, t, e);
 }

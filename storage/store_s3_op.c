@@ -11,6 +11,7 @@
 
 #define WIRE_MAX     ((size_t)64 << 10)
 #define EXPIRED_MAX  8
+#define HASH_BLOCK   ((size_t)256 << 10)
 #define NONSENSE_MAX 3 // replies that break the protocol; a broken proxy does not get better
 
 static int64_t deadline_of(const struct s3_op *op) {
@@ -320,22 +321,43 @@ static void on_reply(struct http_exchange *x) {
     end_op(op, -(int)op->err.code);
 }
 
-static void hash_body(struct s3_op *op) {
+static int hash_given(struct s3_op *op, struct hash_sha256 *h, struct err *e) {
+    unsigned char *block = malloc(HASH_BLOCK);
+    int rc = block && h ? 0 : err_set(e, ERR_MEMORY, "no memory for a checksum");
+    for (size_t at = 0; at < op->body_bytes && !rc; at += HASH_BLOCK) {
+        size_t n = op->body_bytes - at < HASH_BLOCK ? op->body_bytes - at : HASH_BLOCK;
+        rc = op->give(op->give_arg, at, block, n, e);
+        if (!rc) hash_sha256_update(h, block, n);
+    }
+    free(block);
+    return rc;
+}
+
+static int hash_body(struct s3_op *op, struct err *e) {
     unsigned char digest[32];
     if (op->body_bytes && !op->hashed && !op->s->sign_payload) {
         snprintf(op->payload_sha256, sizeof op->payload_sha256, "UNSIGNED-PAYLOAD");
-        return;
+        return 0;
     }
-    hash_sha256_of(op->body, op->body_bytes, digest);
-    bytes_hex(digest, sizeof digest, op->payload_sha256);
+    struct hash_sha256 *h = op->give ? hash_sha256_create() : NULL;
+    int rc = op->give ? hash_given(op, h, e) : 0;
+    if (!op->give) hash_sha256_of(op->body, op->body_bytes, digest);
+    if (op->give && !rc) hash_sha256_peek(h, digest);
+    hash_sha256_destroy(h);
+    if (!rc) bytes_hex(digest, sizeof digest, op->payload_sha256);
+    return rc;
 }
 
 void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
     op->s = s;
     op->id = atomic_fetch_add(&s->operations, 1);
     op->start_ns = clock_monotonic_ns();
-    hash_body(op);
     buf_init(&op->text, op->text_max ? op->text_max : S3_ERROR_BODY_MAX);
+    int rc = hash_body(op, &op->err);
+    if (rc) {
+        end_op(op, rc);
+        return;
+    }
     op->x = (struct http_exchange){.method = op->method,
                                    .body = op->body,
                                    .body_bytes = op->body_bytes,

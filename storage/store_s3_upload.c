@@ -12,6 +12,8 @@
 
 #define WRITER_SLOTS      4 // parts of a writer in memory
 #define LARGE_SLOTS       8
+#define LARGE_PART_BYTES  ((size_t)32 << 20)
+#define SIDE_BY_SIDE      4
 #define GROW_EVERY        2500 // a writer does not know its length: its parts double so often, 280 GiB in all
 #define ABORT_DEADLINE_MS 5000
 #define COMPLETE_SLICE_MS 10000
@@ -57,6 +59,12 @@ static int accept_part(struct s3_op *op, struct err *e) {
     return err_set(e, ERR_PEER, "a part without a proper ETag");
 }
 
+// The store's for every STORE_PART_BYTES: a slow line has the same time for a byte, however large the part.
+static int64_t part_deadline_ms(const struct s3_upload *u, size_t bytes) {
+    int64_t units = (int64_t)((bytes + STORE_PART_BYTES - 1) / STORE_PART_BYTES);
+    return u->s->store.deadline_ms * (units ? units : 1);
+}
+
 int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const struct s3_part *part, struct err *e) {
     if (part->number >= S3_PARTS_MAX)
         return err_set(e, ERR_DATA, "%s: '%s' is too large: more than %d parts", u->s->store.url, u->key,
@@ -76,6 +84,7 @@ int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const struct s3_
                            .give_arg = part->give_arg,
                            .body_bytes = part->bytes,
                            .hashed = part->hashed,
+                           .deadline_ms = part_deadline_ms(u, part->bytes),
                            .accept = accept_part};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"partNumber", p->number};
     p->op.query[p->op.n_query++] = (struct sigv4_field){"uploadId", u->id};
@@ -216,8 +225,11 @@ void store_s3_upload_abort(struct s3_upload *u) {
 
 // ---- a large object that lies in memory.
 
+// A server pays for every part (radosgw: an eighth more work at 8 MiB than at 32), and a part that broke off
+// is sent anew from its start: large ones, as long as there are enough of them to go side by side.
 size_t store_s3_part_bytes(size_t bytes) {
     size_t part = STORE_PART_BYTES;
+    while (part < LARGE_PART_BYTES && bytes / part >= 2 * SIDE_BY_SIDE) part *= 2;
     while (bytes / part >= S3_PARTS_MAX) part *= 2;
     return part;
 }

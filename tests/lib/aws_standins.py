@@ -176,9 +176,10 @@ def imds(keys, seconds):
     return Server(answer)
 
 
-def bucket(vendor, access="AK", secret="secret", md5_tags=True):
+def bucket(vendor, access="AK", secret="secret", md5_tags=True, on_body=lambda: None):
     """A small store with one vendor's ways: aws, oss, gcs, or careless (which honours no condition). Everything under one key
-    space; .problems says what it was asked in the wrong way; .bodies has of each PUT its query, hash as signed, and SHA-256."""
+    space; .problems says what it was asked in the wrong way; .bodies has of each PUT its query, hash as signed, and SHA-256;
+    on_body is called after each."""
     objects, problems, bodies, lock = {}, [], [], threading.Lock()
     dialect = "GOOG4" if vendor == "gcs" else "AWS4"
     conditions = {"aws": ("if-none-match", "*"), "oss": ("x-oss-forbid-overwrite", "true"),
@@ -211,6 +212,7 @@ def bucket(vendor, access="AK", secret="secret", md5_tags=True):
             if h.command == "PUT":
                 told = h.headers["x-amz-content-sha256"] or h.headers["x-goog-content-sha256"]
                 bodies.append((query, told, hashlib.sha256(data).hexdigest()))
+                on_body()
             if h.command == "POST" and "uploads" in query:
                 return h.send(200, "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
             if "uploadId" in query and h.command == "PUT":

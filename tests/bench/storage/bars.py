@@ -176,14 +176,15 @@ def one_round(b, all_tools, source, parts, turn):
 
 def report(way, parts, all_tools):
     gb = parts * PART / 1e9
-    curl, ours = (next(t for t in all_tools if t.name == name) for name in ("one curl", "orrery"))
+    curl, ours, bare = (next(t for t in all_tools if t.name == name) for name in ("one curl", "orrery", "unverified"))
     others = [t for t in all_tools if t.name in ("awscli", "s3cmd", "rclone")]
     say(f"  {way} {parts:2} x 8 MiB")
     for t in all_tools:
         cpu, server = statistics.median(t.cpu[way]) / gb, statistics.median(t.server_cpu[way]) / gb
         say(f"    {t.name:11} {1e3 * gb / t.median(way):6.0f} MB/s   core-s/GB: {cpu:6.2f} its own, {server:5.2f} the server's, "
             f"{cpu + server:6.2f} together")
-    line = f"    orrery is {curl.median(way) / ours.median(way):.2f} times as fast as one curl"
+    line = (f"    orrery is {curl.median(way) / bare.median(way):.2f} times as fast as one curl where it checks as little, "
+            f"{curl.median(way) / ours.median(way):.2f} with its checks")
     if others:
         best = min(others, key=lambda t: t.median(way))
         line += f", {best.median(way) / ours.median(way):.2f} times as fast as the best peer, {best.name}"
