@@ -64,7 +64,8 @@ struct store_call {
     void *take_arg;
     const void *data; // PUT
     size_t bytes;
-    bool create_only; // PUT: CONFLICT when the key exists
+    bool create_only;    // PUT: CONFLICT when the key exists
+    int64_t deadline_ms; // 0: the store's
 };
 struct store_result {
     size_t bytes;         // GET: received

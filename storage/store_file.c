@@ -15,7 +15,9 @@
 #include "storage/hash.h"
 #include "storage/store_backend.h"
 
-#define FETCH_PART  ((size_t)2 << 20)
+#define FIRST_PART  ((int64_t)2 << 20) // asked for before the object's size is known
+#define LARGE_PART  ((int64_t)8 << 20)
+#define PARTS_LEAST 32 // of an object whose parts are larger than the first
 #define FETCH_SLOTS 16
 #define BLOCK       ((size_t)256 << 10) // read at once: stays in the cache
 #define TABLE_HEAD  192
@@ -178,8 +180,8 @@ struct fetch {
     struct proof proof;
     char *path; // of the growing file
     int fd;
-    bool fresh; // nothing lies there from an earlier transfer
-    int64_t parts, started;
+    bool fresh;                   // nothing lies there from an earlier transfer
+    int64_t part, parts, started; // bytes of each part but the first; their number
     int width;
     char *block; // BLOCK bytes, for what is read back
     uint32_t *crcs;
@@ -187,9 +189,25 @@ struct fetch {
     struct fetch_slot slots[FETCH_SLOTS];
 };
 
+// Each part costs the server a look-up; many small ones are soon under way side by side.
+static int64_t part_bytes(int64_t object_bytes) {
+    int64_t part = FIRST_PART;
+    while (part < LARGE_PART && object_bytes / part >= PARTS_LEAST) part *= 2;
+    return part;
+}
+
+static int64_t offset_of(const struct fetch *f, int64_t i) {
+    return i ? FIRST_PART + (i - 1) * f->part : 0;
+}
+
 static size_t size_of(const struct fetch *f, int64_t i) {
-    int64_t left = f->object.object_bytes - i * (int64_t)FETCH_PART;
-    return left < (int64_t)FETCH_PART ? (size_t)left : FETCH_PART;
+    int64_t left = f->object.object_bytes - offset_of(f, i), most = i ? f->part : FIRST_PART;
+    return (size_t)(left < most ? left : most);
+}
+
+static int64_t parts_of(const struct fetch *f) {
+    int64_t rest = f->object.object_bytes - FIRST_PART;
+    return rest > 0 ? 1 + (rest + f->part - 1) / f->part : f->object.object_bytes > 0;
 }
 
 static struct fetch_slot *slot_of(struct fetch *f, int64_t i) {
@@ -202,8 +220,8 @@ static int64_t row_at(const struct fetch *f, int64_t i) {
 
 static void table_head(const struct fetch *f, char out[TABLE_HEAD]) {
     memset(out, 0, TABLE_HEAD);
-    snprintf(out, TABLE_HEAD, "orrery part file 1: %" PRId64 " bytes in parts of %zu, ETag %s\n",
-             f->object.object_bytes, FETCH_PART, f->object.etag);
+    snprintf(out, TABLE_HEAD, "orrery part file 2: %" PRId64 " bytes in parts of %" PRId64 ", ETag %s\n",
+             f->object.object_bytes, f->part, f->object.etag);
 }
 
 // Takes over what an earlier transfer of this very object left; anything else is cut off.
@@ -230,7 +248,7 @@ static int take(void *arg, size_t at, const void *data, size_t n, struct err *e)
     struct fetch_slot *p = arg;
     const struct fetch *f = p->f;
     p->crc = hash_crc32c(at ? p->crc : 0, data, n);
-    return write_at(f->fd, data, n, p->part * (int64_t)FETCH_PART + (int64_t)at, f->path, e);
+    return write_at(f->fd, data, n, offset_of(f, p->part) + (int64_t)at, f->path, e);
 }
 
 static int start_part(struct fetch *f, int64_t i, struct err *e) {
@@ -240,9 +258,10 @@ static int start_part(struct fetch *f, int64_t i, struct err *e) {
     p->crc = 0;
     struct store_call c = {.op = STORE_GET,
                            .key = f->key,
-                           .offset = i * (int64_t)FETCH_PART,
+                           .offset = offset_of(f, i),
                            .length = (int64_t)size_of(f, i),
                            .capacity = size_of(f, i),
+                           .deadline_ms = f->s->deadline_ms * (f->part / FIRST_PART),
                            .take = take,
                            .take_arg = p};
     return store_start(f->s, &p->request, &c, e);
@@ -280,7 +299,7 @@ static int read_back(struct fetch *f, int64_t i, void (*each)(void *arg, const c
     int rc = 0;
     for (size_t at = 0; at < size && !rc; at += BLOCK) {
         size_t n = size - at < BLOCK ? size - at : BLOCK;
-        rc = read_at(f->fd, f->block, n, i * (int64_t)FETCH_PART + (int64_t)at, f->path, e);
+        rc = read_at(f->fd, f->block, n, offset_of(f, i) + (int64_t)at, f->path, e);
         if (!rc) each(arg, f->block, n);
     }
     return rc;
@@ -355,8 +374,8 @@ static int fetch_first(struct fetch *f, struct err *e) {
     *p = (struct fetch_slot){.f = f};
     struct store_call c = {.op = STORE_GET,
                            .key = f->key,
-                           .length = (int64_t)FETCH_PART,
-                           .capacity = FETCH_PART,
+                           .length = FIRST_PART,
+                           .capacity = (size_t)FIRST_PART,
                            .take = take,
                            .take_arg = p};
     if (!f->fresh) return store_head(f->s, f->key, &f->object, e);
@@ -366,7 +385,8 @@ static int fetch_first(struct fetch *f, struct err *e) {
 }
 
 static int fetch_plan(struct fetch *f, struct err *e) {
-    f->parts = (f->object.object_bytes + (int64_t)FETCH_PART - 1) / (int64_t)FETCH_PART;
+    f->part = part_bytes(f->object.object_bytes);
+    f->parts = parts_of(f);
     f->width = f->s->connections < FETCH_SLOTS ? f->s->connections : FETCH_SLOTS;
     if (f->parts < f->width) f->width = f->parts ? (int)f->parts : 1;
     f->crcs = calloc((size_t)f->parts + 1, sizeof *f->crcs);

@@ -142,6 +142,7 @@ static void set_put(struct s3_op *op, const struct s3_store *s, const struct sto
 
 static void set_op(struct s3_op *op, const struct s3_store *s, const struct store_call *c) {
     op->key = c->key;
+    op->deadline_ms = c->deadline_ms;
     switch (c->op) {
     case STORE_GET: set_get(op, c); break;
     case STORE_PUT: set_put(op, s, c); break;
