@@ -20,7 +20,13 @@
 #define CONNECT_MS_MAX      10000
 #define SOCKET_BUFFER       ((long)256 << 10) // one to receive and one to send per exchange: 64 of them are 32 MiB
 #define POLL_MS_MAX         1000
-#define BODY_STALL_NS       3000000000 // a body that began and stands still is asked for again
+#define POLL_MS_BUSY        250 // while exchanges are under way: some may stand still
+// A reply that began and stands still is asked for again: after so long at most, and at least (beyond what a
+// lost packet costs), by what pauses are usual here.
+#define STALL_MOST_NS  3000000000
+#define STALL_LEAST_NS 1000000000
+#define STALL_PAUSES   20
+#define STALL_KNOWN    16
 
 // One connection's worth of work: an exchange while it is under way.
 struct transfer {
@@ -32,7 +38,8 @@ struct transfer {
     int fd; // of its connection; -1: not known
     bool headers_too_large, body_too_large, not_kept, not_given, cut;
     char error[CURL_ERROR_SIZE];
-    int64_t moved_ns; // when the body last grew
+    bool replying;    // a reply has begun, and is not between its headers and its body
+    int64_t moved_ns; // when it last grew
 };
 
 // A kept connection: libcurl tells the local port of the one that it takes for a transfer.
@@ -60,6 +67,8 @@ struct http {
     int active, limit, n, n_transfers; // n_transfers: some more than n, for hedges
     struct line *lines;
     int n_lines;
+    double pause_ns, pause_deviation_ns; // between two pieces of a body
+    int64_t pauses;
     struct transfer transfers[];
 };
 
@@ -161,6 +170,25 @@ static void win(struct http_exchange *x) {
     x->rival = rival->rival = NULL;
 }
 
+// Mean and mean deviation, as TCP keeps them for its round trip (RFC 6298).
+static void learn_pause(struct http *h, double ns) {
+    double off = ns > h->pause_ns ? ns - h->pause_ns : h->pause_ns - ns;
+    h->pause_deviation_ns += (off - h->pause_deviation_ns) / 4;
+    h->pause_ns += (ns - h->pause_ns) / 8;
+    h->pauses++;
+}
+
+static int64_t reply_stall_ns(const struct http *h) {
+    double ns = STALL_PAUSES * (h->pause_ns + 4 * h->pause_deviation_ns);
+    if (h->pauses < STALL_KNOWN || ns > STALL_MOST_NS) return STALL_MOST_NS;
+    return ns < STALL_LEAST_NS ? STALL_LEAST_NS : (int64_t)ns;
+}
+
+static void grew(struct transfer *t) {
+    t->replying = true;
+    t->moved_ns = clock_monotonic_ns();
+}
+
 static size_t keep_body(struct transfer *t, const char *data, size_t n) {
     struct http_exchange *x = t->x;
     win(x);
@@ -171,8 +199,9 @@ static size_t keep_body(struct transfer *t, const char *data, size_t n) {
     t->not_kept = x->take && !x->take(x, data, n);
     if (t->not_kept) return 0;
     if (!x->take) memcpy((char *)x->into + x->got, data, n);
+    if (x->got) learn_pause(t->http, (double)(clock_monotonic_ns() - t->moved_ns));
     x->got += n;
-    t->moved_ns = clock_monotonic_ns();
+    grew(t);
     return n;
 }
 
@@ -182,6 +211,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg) {
     if (t->cut) return 0;
     if ((t->x->into || t->x->take) && t->x->status >= 200 && t->x->status < 300)
         return keep_body(t, data, bytes);
+    grew(t);
     if (!buf_append(t->x->text, data, bytes, NULL)) return bytes;
     t->body_too_large = true;
     return 0;
@@ -245,7 +275,11 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg) {
         t->headers_too_large = true;
         return 0;
     }
-    if (bytes == 2) acknowledge(t);
+    grew(t);
+    if (bytes == 2) {
+        t->replying = false;
+        acknowledge(t);
+    }
     if (bytes > 5 && !strncmp(line, "HTTP/", 5))
         begin_reply(t->x, line, bytes);
     else
@@ -391,6 +425,7 @@ static void start(struct http *h, struct transfer *t, struct http_exchange *x) {
     curl_easy_reset(t->easy);
     t->x = x;
     t->sent = t->header_bytes = 0;
+    t->replying = false;
     t->fd = -1;
     t->headers_too_large = t->body_too_large = t->not_kept = t->not_given = t->cut = false;
     t->error[0] = 0;
@@ -461,6 +496,7 @@ static void finish(struct http *h, struct transfer *t, CURLcode code) {
     else if (code)
         snprintf(x->why, sizeof x->why, "%.190s", t->error[0] ? t->error : curl_easy_strerror(code));
     if (t->headers_too_large) x->status = 0;
+    if (!code && x->got) learn_pause(h, (double)(clock_monotonic_ns() - t->moved_ns)); // that before its end
     remove_transfer(h, t);
     if (!part_from_rival(h, x)) x->done(x);
 }
@@ -541,23 +577,30 @@ static void finish_done(struct http *h) {
     }
 }
 
-// Before the first byte a server may have much to do, and has longer; a hedge stands in for it.
+// Before the first byte of headers or body a server may have much to do, and has longer; a hedge stands in
+// for it. So it has within the reply to a POST, which may begin before the work is done.
+static bool stands_still(const struct transfer *t, int64_t now_ns, int64_t most_ns) {
+    return t->x && !t->cut && t->replying && strcmp(t->x->method, "POST") != 0 &&
+           now_ns - t->moved_ns >= most_ns;
+}
+
 static void cut_stalled(struct http *h) {
-    int64_t now = clock_monotonic_ns();
+    int64_t now = clock_monotonic_ns(), most = reply_stall_ns(h);
     for (int i = 0; i < h->n_transfers; i++) {
         struct transfer *t = &h->transfers[i];
-        if (!t->x || t->cut || !t->x->got || now - t->moved_ns < BODY_STALL_NS) continue;
-        snprintf(t->error, sizeof t->error, "the body stood still for %.0f s after %zu bytes",
-                 1e-9 * (double)BODY_STALL_NS, t->x->got);
+        if (!stands_still(t, now, most)) continue;
+        snprintf(t->error, sizeof t->error, "the reply stood still for %.1f s after %zu bytes of its body",
+                 1e-9 * (double)(now - t->moved_ns), t->x->got);
         finish(h, t, CURLE_OPERATION_TIMEDOUT);
     }
 }
 
 static int poll_ms(const struct http *h) {
     if (h->ready.first && h->active < h->limit) return 0;
-    if (!h->delayed.first) return POLL_MS_MAX;
+    int most = h->active ? POLL_MS_BUSY : POLL_MS_MAX;
+    if (!h->delayed.first) return most;
     int64_t ms = (h->due_ns - clock_monotonic_ns()) / 1000000 + 1;
-    return ms < 0 ? 0 : ms > POLL_MS_MAX ? POLL_MS_MAX : (int)ms;
+    return ms < 0 ? 0 : ms > most ? most : (int)ms;
 }
 
 static void *run(void *arg) {
