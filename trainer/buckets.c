@@ -9,7 +9,7 @@
 
 int64_t buckets_least(const struct config *c, const struct params *p) {
     int64_t each = p->elems / AUTO_SHARE;
-    if (!c->comm_overlap) return p->elems;
+    if (!c->comm_overlap && c->comm_zero == 1) return p->elems;
     if (c->comm_bucket_mb > 0) return (int64_t)(c->comm_bucket_mb * (1 << 20) / sizeof(float));
     if (each < AUTO_LEAST) return AUTO_LEAST;
     return each > AUTO_MOST ? AUTO_MOST : each;

@@ -21,7 +21,7 @@ struct buckets {
 // Each of at least `least_elems` elements, but for the last.
 int buckets_init(struct buckets *out, const struct params *p, int64_t least_elems, struct err *e) ERR_CHECK;
 void buckets_fini(struct buckets *b);
-// What the config wants: comm.overlap, comm.bucket_mb.
+// What the config wants: comm.overlap, comm.zero, comm.bucket_mb.
 int64_t buckets_least(const struct config *c, const struct params *p);
 int64_t buckets_largest(const struct buckets *b); // elements
 // The bucket that holds a stage.

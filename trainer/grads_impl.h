@@ -9,6 +9,7 @@
 enum grads_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
 
 struct grads_vtable {
+    bool in_backward;                             // grads_in_backward
     int (*begin)(struct grads *g, struct err *e); // NULL: nothing to do
     int (*shard)(struct grads *g, struct err *e); // of g->shard; NULL: nothing to do
     int (*place)(struct grads *g, int stage, struct params_place *out, struct err *e);
@@ -36,6 +37,8 @@ void grads_name(char out[GRADS_NAME_BYTES], int bucket, int n); // of a bucket's
 
 int grads_exact_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
 int64_t grads_exact_bytes(const struct config *c, int world, int rank, const int64_t *offset);
+int grads_ring_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
+int64_t grads_ring_bytes(const struct config *c, const struct params *p, int64_t own_elems);
 int grads_whole_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
 
 #endif

@@ -28,7 +28,7 @@ int step_check(const struct config *c, int world, struct err *e) {
             "comm.shards %lld is less than the %d ranks, and each needs at least one: start fewer ranks, "
             "or raise comm.shards (for a new run: it changes the numbers)",
             (long long)c->comm_shards, world);
-    return 0;
+    return grads_check(c, e);
 }
 
 void step_range(const struct config *c, int world, int rank, int64_t number, int64_t *first, int64_t *count) {
@@ -246,11 +246,13 @@ static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
 // The exact tree takes the same buffer for the same leaf in each step, so a recorded shard finds its own.
 static int run_shard(struct step *s, int64_t shard, struct err *e) {
     int rc = grads_shard(s->grads, shard, e);
-    if (s->graphs.now) {
+    bool recorded = step_graph_holds_shard(s);
+    int64_t stretch = STRETCH_SHARD + shard - s->lo;
+    if (recorded) {
         enter(s, PHASE_FORWARD);
         enter(s, PHASE_BACKWARD);
     }
-    if (!rc) rc = step_graph_run(s, STRETCH_SHARD + shard - s->lo, queue_shard, e);
+    if (!rc) rc = recorded ? step_graph_run(s, stretch, queue_shard, e) : queue_shard(s, stretch, e);
     if (!rc) rc = grads_shard_done(s->grads, e);
     step_lap(s, STEP_BACKWARD);
     return rc;

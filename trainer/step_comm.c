@@ -16,14 +16,18 @@ struct comm_bucket {
 
 // ---- gradients
 
+// It may wait until a buffer is free.
 static int place_gradients(void *arg, int stage, struct params_place *out, struct err *e) {
     struct step *s = arg;
-    return grads_place(s->grads, stage, out, e);
+    step_lap(s, STEP_BACKWARD);
+    int rc = grads_place(s->grads, stage, out, e);
+    step_lap(s, STEP_REDUCE);
+    return rc;
 }
 
 static int gradients_final(void *arg, int stage, struct err *e) {
     struct step *s = arg;
-    if (step_graph_in_pieces(s)) return 0;
+    if (step_graph_holds_shard(s)) return 0;
     int rc = grads_final(s->grads, stage, e);
     return rc ? rc : coll_progress(s->rank->coll, e);
 }

@@ -114,6 +114,8 @@ void step_graph_say(const struct step *s, const struct batch *b, int64_t say[STE
 void step_graph_hear(struct step *s, const int64_t said[STEP_GRAPH_WORDS]);
 // Is the step at hand recorded in pieces, between which the host calls collectives?
 bool step_graph_in_pieces(const struct step *s);
+// Is a shard's work recorded in one of them? Not where gradients leave in its midst.
+bool step_graph_holds_shard(const struct step *s);
 // Runs, records and launches, or launches. Inside a recording: runs.
 int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) ERR_CHECK;
 
