@@ -9,7 +9,7 @@
 
 int64_t buckets_least(const struct config *c, const struct params *p) {
     int64_t each = p->elems / AUTO_SHARE;
-    if (!c->comm_overlap) return p->elems;
+    if (!c->comm_overlap && c->comm_zero == 1) return p->elems;
     if (c->comm_bucket_mb > 0) return (int64_t)(c->comm_bucket_mb * (1 << 20) / sizeof(float));
     if (each < AUTO_LEAST) return AUTO_LEAST;
     return each > AUTO_MOST ? AUTO_MOST : each;
@@ -40,10 +40,41 @@ int buckets_init(struct buckets *out, const struct params *p, int64_t least_elem
 void buckets_fini(struct buckets *b) {
     free(b->cut);
     free(b->stage);
+    free(b->share);
     *b = (struct buckets){.n = 0};
 }
 
-void buckets_share(const struct buckets *b, int k, const int64_t *offset, int size, int64_t *share) {
-    int64_t lo = b->cut[k + 1], hi = b->cut[k];
-    for (int r = 0; r <= size; r++) share[r] = (offset[r] < lo ? lo : offset[r] > hi ? hi : offset[r]) - lo;
+int64_t buckets_largest(const struct buckets *b) {
+    int64_t largest = 0;
+    for (int k = 0; k < b->n; k++)
+        if (b->cut[k] - b->cut[k + 1] > largest) largest = b->cut[k] - b->cut[k + 1];
+    return largest;
+}
+
+int buckets_of(const struct buckets *b, int stage) {
+    int k = 0;
+    while (b->stage[k] > stage) k++;
+    return k;
+}
+
+int64_t buckets_complete(const struct buckets *b, int stage) {
+    int k = buckets_of(b, stage);
+    return b->cut[b->stage[k] == stage ? k + 1 : k];
+}
+
+int buckets_deal(struct buckets *b, const int64_t *offset, int ranks, struct err *e) {
+    b->ranks = ranks;
+    b->share = calloc((size_t)b->n * ((size_t)ranks + 1), sizeof *b->share);
+    if (!b->share) return err_set(e, ERR_MEMORY, "no memory for %d shares of %d buckets", ranks, b->n);
+    int64_t *share = b->share;
+    for (int k = 0; k < b->n; k++) {
+        int64_t lo = b->cut[k + 1], hi = b->cut[k];
+        for (int r = 0; r <= ranks; r++)
+            *share++ = (offset[r] < lo ? lo : offset[r] > hi ? hi : offset[r]) - lo;
+    }
+    return 0;
+}
+
+const int64_t *buckets_share(const struct buckets *b, int k) {
+    return b->share + (int64_t)k * (b->ranks + 1);
 }

@@ -11,10 +11,13 @@
 // caches.
 #define PREDICT_TOKENS 2048
 
-struct tensor model_param(const struct model *m, float *flat, int i) {
+struct tensor model_param_at(const struct model *m, float *at, int i) {
     const struct param *p = &m->params.list[i];
-    float *at = flat + p->offset;
     return p->rank == 1 ? tensor_1d(at, p->shape[0]) : tensor_2d(at, p->shape[0], p->shape[1]);
+}
+
+struct tensor model_param(const struct model *m, float *flat, int i) {
+    return model_param_at(m, flat + m->params.list[i].offset, i);
 }
 
 int64_t model_kv_width(const struct model *m) {

@@ -52,8 +52,6 @@ void *model_low(struct model *m); // that copy, in the flat layout; NULL where i
 struct model_watch {
     void *arg;
     int (*need)(void *arg, int stage, struct err *e); // the weights of stages 0 .. stage are read next
-    int (*final)(void *arg, int stage,
-                 struct err *e); // the gradients of `stage` and all behind it are complete
 };
 void model_set_watch(struct model *m, const struct model_watch *w); // copied; NULL: nobody watches
 
@@ -106,8 +104,18 @@ struct model_target {
 // Of the last forward. `loss` is device memory: loss[i] += sum over active frames of w(tau) mean (x^ - x)^2,
 // without scale.
 int model_loss(struct model *m, const struct model_target *t, double *loss, struct err *e) ERR_CHECK;
-// grads (flat layout) += gradient of sum over i of scale[i] loss[i]. `grads` is zeroed by the caller.
-int model_backward(struct model *m, float *grads, struct err *e) ERR_CHECK;
+
+// Where a backward adds gradients. It is asked stage by stage, from the last one to the first, so they need
+// not lie in one buffer.
+struct model_grads {
+    void *arg;
+    // Those of `stage` are added next: where? There the stage is zeroed, or holds what is to be added to.
+    int (*place)(void *arg, int stage, struct params_place *out, struct err *e);
+    int (*final)(void *arg, int stage, struct err *e); // those of `stage` are complete; NULL: nobody asks
+};
+struct model_grads model_grads_flat(float *flat); // all in one buffer
+// += the gradient of sum over i of scale[i] loss[i].
+int model_backward(struct model *m, const struct model_grads *g, struct err *e) ERR_CHECK;
 
 // Multiplications and additions of one training step (forward and backward) on this many sequences.
 double model_step_flops(const struct config *c, const struct modality_set *set, int64_t sequences,

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loss and the backward pass, in the reverse order of model_forward.c. Gradients of weights accumulate
-// into the caller's flat buffer, those of activations overwrite unless an op says otherwise.
+// where the caller wants them, those of activations overwrite unless an op says otherwise.
 #include "trainer/model_impl.h"
+
+static struct tensor grad_of(const struct model *m, const struct params_place *grads, int i) {
+    return model_param_at(m, grads->at + (m->params.list[i].offset - grads->first), i);
+}
 
 // dw += dy^T x;  dx = dy w where dx is wanted;  db += column sums of dy
 struct linear_grad {
@@ -9,13 +13,14 @@ struct linear_grad {
     int weight, bias; // bias -1: none
 };
 
-static int linear_backward(struct model *m, float *grads, const struct linear_grad *g, struct err *e) {
+static int linear_backward(struct model *m, const struct params_place *grads, const struct linear_grad *g,
+                           struct err *e) {
     const struct ops *ops = m->device->ops;
     struct op_gemm_args weight = {
-        .a = g->dy, .b = g->x, .c = model_param(m, grads, g->weight), .trans_a = true, .accumulate = true};
+        .a = g->dy, .b = g->x, .c = grad_of(m, grads, g->weight), .trans_a = true, .accumulate = true};
     int rc = ops->gemm(m->device, &weight, e);
     if (!rc && g->bias >= 0) {
-        struct op_col_sum_args sum = {.x = g->dy, .out = model_param(m, grads, g->bias), .accumulate = true};
+        struct op_col_sum_args sum = {.x = g->dy, .out = grad_of(m, grads, g->bias), .accumulate = true};
         rc = ops->col_sum(m->device, &sum, e);
     }
     if (rc || !g->dx.data) return rc;
@@ -27,7 +32,7 @@ static int zero(struct model *m, struct tensor t, struct err *e) {
     return m->device->vtable->zero(m->device, t.data, (size_t)tensor_elems(&t) * sizeof(float), e);
 }
 
-static int norm_backward(struct model *m, struct model_space *s, float *grads,
+static int norm_backward(struct model *m, struct model_space *s, const struct params_place *grads,
                          struct op_norm_mod_backward_args *a, int mod, struct err *e) {
     a->dx = s->dx;
     a->map = &s->map;
@@ -35,14 +40,14 @@ static int norm_backward(struct model *m, struct model_space *s, float *grads,
         a->c = s->c;
         a->dc = s->dc;
         a->mod = model_param(m, m->weights, mod);
-        a->dmod = model_param(m, grads, mod);
+        a->dmod = grad_of(m, grads, mod);
     }
     return m->device->ops->norm_mod_backward(m->device, a, e);
 }
 
 // dy = (1 + g) dx, with the gate's own gradients
-static int gate_backward(struct model *m, struct model_space *s, float *grads, struct tensor y, int mod,
-                         int which, struct err *e) {
+static int gate_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                         struct tensor y, int mod, int which, struct err *e) {
     struct op_gated_add_backward_args a = {.y = y,
                                            .dx = s->dx,
                                            .c = s->c,
@@ -51,11 +56,12 @@ static int gate_backward(struct model *m, struct model_space *s, float *grads, s
                                            .map = &s->map,
                                            .dy = s->dy,
                                            .dc = s->dc,
-                                           .dmod = model_param(m, grads, mod)};
+                                           .dmod = grad_of(m, grads, mod)};
     return m->device->ops->gated_add_backward(m->device, &a, e);
 }
 
-static int head_backward(struct model *m, struct model_space *s, float *grads, int i, struct err *e) {
+static int head_backward(struct model *m, struct model_space *s, const struct params_place *grads, int i,
+                         struct err *e) {
     struct linear_grad g = {.x = s->last[i],
                             .dy = s->dout[i],
                             .dx = s->e[i],
@@ -66,8 +72,8 @@ static int head_backward(struct model *m, struct model_space *s, float *grads, i
     return rc ? rc : m->device->ops->scatter(m->device, &a, e);
 }
 
-static int mlp_backward(struct model *m, struct model_space *s, float *grads, const struct model_block *b,
-                        struct model_layer *l, struct err *e) {
+static int mlp_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                        const struct model_block *b, struct model_layer *l, struct err *e) {
     int rc = gate_backward(m, s, grads, l->y2, b->mod, 1, e);
     struct linear_grad down = {.x = l->act, .dy = s->dy, .dx = s->dact, .weight = b->down, .bias = -1};
     if (!rc) rc = linear_backward(m, grads, &down, e);
@@ -79,8 +85,8 @@ static int mlp_backward(struct model *m, struct model_space *s, float *grads, co
     return rc ? rc : norm_backward(m, s, grads, &norm, b->mod, e);
 }
 
-static int attend_backward(struct model *m, struct model_space *s, float *grads, const struct model_block *b,
-                           struct model_layer *l, struct err *e) {
+static int attend_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                           const struct model_block *b, struct model_layer *l, struct err *e) {
     struct op_attention_backward_args att = {.q = l->q,
                                              .k = l->k,
                                              .v = model_values(m, &l->qkv),
@@ -105,7 +111,7 @@ static int attend_backward(struct model *m, struct model_space *s, float *grads,
                                             .sin = s->sin,
                                             .gamma = model_param(m, m->weights, b->gamma),
                                             .dqkv = s->dqkv,
-                                            .dgamma = model_param(m, grads, b->gamma),
+                                            .dgamma = grad_of(m, grads, b->gamma),
                                             .heads = m->heads,
                                             .kv_heads = m->kv_heads,
                                             .head_dim = m->head_dim,
@@ -113,7 +119,7 @@ static int attend_backward(struct model *m, struct model_space *s, float *grads,
     return rc ? rc : m->device->ops->qk_rope_backward(m->device, &rope, e);
 }
 
-static int attention_half_backward(struct model *m, struct model_space *s, float *grads,
+static int attention_half_backward(struct model *m, struct model_space *s, const struct params_place *grads,
                                    const struct model_block *b, struct model_layer *l, struct err *e) {
     int rc = gate_backward(m, s, grads, l->y1, b->mod, 0, e);
     struct linear_grad out = {.x = l->o, .dy = s->dy, .dx = s->dh, .weight = b->out, .bias = -1};
@@ -125,9 +131,9 @@ static int attention_half_backward(struct model *m, struct model_space *s, float
     return rc ? rc : norm_backward(m, s, grads, &norm, b->mod, e);
 }
 
-static int embed_backward(struct model *m, struct model_space *s, float *grads, struct err *e) {
-    struct op_assemble_backward_args a = {
-        .dx = s->dx, .dslot = model_param(m, grads, m->slot), .map = &s->map};
+static int embed_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                          struct err *e) {
+    struct op_assemble_backward_args a = {.dx = s->dx, .dslot = grad_of(m, grads, m->slot), .map = &s->map};
     for (int i = 0; i < m->set.n; i++) a.de[i] = s->e[i];
     if (m->action_map >= 0) a.dact = s->daction;
     int rc = m->device->ops->assemble_backward(m->device, &a, e);
@@ -143,7 +149,8 @@ static int embed_backward(struct model *m, struct model_space *s, float *grads, 
     return linear_backward(m, grads, &g, e);
 }
 
-static int condition_backward(struct model *m, struct model_space *s, float *grads, struct err *e) {
+static int condition_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                              struct err *e) {
     struct linear_grad second = {
         .x = s->cond1_act, .dy = s->dc, .dx = s->dcond1, .weight = m->cond2_weight, .bias = m->cond2_bias};
     int rc = linear_backward(m, grads, &second, e);
@@ -175,27 +182,50 @@ int model_loss(struct model *m, const struct model_target *t, double *loss, stru
     return rc;
 }
 
-static int finished(struct model *m, int stage, struct err *e) {
-    return m->watch.final ? m->watch.final(m->watch.arg, stage, e) : 0;
-}
+// ---- stage by stage
 
-int model_backward(struct model *m, float *grads, struct err *e) {
-    struct model_space *s = &m->training;
-    int rc = zero(m, s->dx, e);
-    if (!rc) rc = zero(m, s->dc, e);
+static int heads_backward(struct model *m, struct model_space *s, const struct params_place *grads,
+                          struct err *e) {
+    int rc = 0;
     for (int i = 0; !rc && i < m->set.n; i++) rc = head_backward(m, s, grads, i, e);
     struct op_norm_mod_backward_args norm = {.x = s->x, .rstd = s->rstd, .dy = s->dy};
-    if (!rc) rc = norm_backward(m, s, grads, &norm, -1, e);
-    if (!rc) rc = finished(m, m->params.stages - 1, e);
-    for (int64_t i = m->config->model_layers - 1; !rc && i >= 0; i--) {
-        device_push(m->device, "layer", i);
-        rc = mlp_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
-        if (!rc) rc = attention_half_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
-        if (!rc) rc = finished(m, STAGE_BLOCKS + (int)i, e);
-        device_pop(m->device);
+    return rc ? rc : norm_backward(m, s, grads, &norm, -1, e);
+}
+
+static int block_backward(struct model *m, struct model_space *s, const struct params_place *grads, int i,
+                          struct err *e) {
+    device_push(m->device, "layer", i);
+    int rc = mlp_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
+    if (!rc) rc = attention_half_backward(m, s, grads, &m->blocks[i], &s->layers[i], e);
+    device_pop(m->device);
+    return rc;
+}
+
+static int stage_backward(struct model *m, const struct params_place *grads, int stage, struct err *e) {
+    struct model_space *s = &m->training;
+    if (stage == STAGE_EMBED) return embed_backward(m, s, grads, e);
+    if (stage == STAGE_CONDITION) return condition_backward(m, s, grads, e);
+    if (stage == m->params.stages - 1) return heads_backward(m, s, grads, e);
+    return block_backward(m, s, grads, stage - STAGE_BLOCKS, e);
+}
+
+int model_backward(struct model *m, const struct model_grads *g, struct err *e) {
+    struct params_place grads;
+    int rc = zero(m, m->training.dx, e);
+    if (!rc) rc = zero(m, m->training.dc, e);
+    for (int stage = m->params.stages - 1; !rc && stage >= 0; stage--) {
+        rc = g->place(g->arg, stage, &grads, e);
+        if (!rc) rc = stage_backward(m, &grads, stage, e);
+        if (!rc && g->final) rc = g->final(g->arg, stage, e);
     }
-    if (!rc) rc = condition_backward(m, s, grads, e);
-    if (!rc) rc = finished(m, STAGE_CONDITION, e);
-    if (!rc) rc = embed_backward(m, s, grads, e);
-    return rc ? rc : finished(m, STAGE_EMBED, e);
+    return rc;
+}
+
+static int flat_place(void *flat, int stage, struct params_place *out, struct err *e) {
+    *out = (struct params_place){.at = flat};
+    return 0;
+}
+
+struct model_grads model_grads_flat(float *flat) {
+    return (struct model_grads){.arg = flat, .place = flat_place};
 }

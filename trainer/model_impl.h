@@ -79,6 +79,7 @@ struct model {
 // Tensor i of the table in a flat buffer; the weights themselves in the type that a product with `other`
 // needs.
 struct tensor model_param(const struct model *m, float *flat, int i);
+struct tensor model_param_at(const struct model *m, float *at, int i); // which starts there
 struct tensor model_weight_for(const struct model *m, const struct tensor *other, int i);
 
 int64_t model_kv_width(const struct model *m);                               // K

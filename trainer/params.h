@@ -39,6 +39,12 @@ struct params {
     int64_t count;      // of numbers, gaps not included
 };
 
+// A stretch of something in the flat layout: number `first` lies at `at`.
+struct params_place {
+    float *at;
+    int64_t first;
+};
+
 int params_init(struct params *out, const struct config *c, const struct modality_set *m,
                 struct err *e) ERR_CHECK;
 void params_fini(struct params *p);

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "trainer/evaluate.h"
+#include "trainer/grads.h"
 #include "trainer/memory.h"
 #include "trainer/snapshot.h"
 #include "trainer/step.h"
@@ -100,9 +101,10 @@ static int64_t subtrees(int64_t lo, int64_t hi, int64_t own_lo, int64_t own_hi) 
     return subtrees(lo, lo + half, own_lo, own_hi) + subtrees(lo + half, hi, own_lo, own_hi);
 }
 
-// Bytes that a rank sends in a step: its subtrees' sums of others' segments, and its weights to the others.
+// Bytes that a rank sends in a step: its subtrees' sums of others' segments (fast: one, or its shards'), and
+// its weights to the others.
 static int64_t sent_per_step(const struct plan *p, int rank, const int64_t *offset) {
-    int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = 1;
+    int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = grads_rounds(p->c, p->world);
     grid_split(p->c->comm_shards, p->world, rank, &lo, &hi);
     bool exact = p->c->comm_reduce == 0;
     if (exact) roots = subtrees(0, p->c->comm_shards, lo, hi);

@@ -28,7 +28,7 @@ int step_check(const struct config *c, int world, struct err *e) {
             "comm.shards %lld is less than the %d ranks, and each needs at least one: start fewer ranks, "
             "or raise comm.shards (for a new run: it changes the numbers)",
             (long long)c->comm_shards, world);
-    return 0;
+    return grads_check(c, e);
 }
 
 void step_range(const struct config *c, int world, int rank, int64_t number, int64_t *first, int64_t *count) {
@@ -224,9 +224,10 @@ static int loss_shard(struct step *s, const struct batch *b, int64_t shard, stru
     return model_loss(s->model, &t, own_losses(s) + (shard - s->lo) * s->set->n, e);
 }
 
-// Work of the shard alone: its gradients are added to s->leaf.
+// Work of the shard alone.
 static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
     int64_t shard = s->lo + stretch - STRETCH_SHARD;
+    const struct model_grads grads = step_gradients(s);
     begin(s, STEP_NOISE);
     int rc = noise_shard(s, s->batch, shard, e);
     end(s, STEP_NOISE);
@@ -237,34 +238,27 @@ static int queue_shard(struct step *s, int64_t stretch, struct err *e) {
     end(s, STEP_FORWARD);
     enter(s, PHASE_BACKWARD);
     begin(s, STEP_BACKWARD);
-    if (!rc) rc = model_backward(s->model, s->leaf, e);
+    if (!rc) rc = model_backward(s->model, &grads, e);
     end(s, STEP_BACKWARD);
     return rc;
 }
 
 // The exact tree takes the same buffer for the same leaf in each step, so a recorded shard finds its own.
 static int run_shard(struct step *s, int64_t shard, struct err *e) {
-    int rc = 0;
-    s->comm.shard = shard;
-    s->leaf = s->grads;
-    if (s->exact) rc = exact_leaf(s->exact, shard, &s->leaf, e);
-    if (s->graphs.now) {
+    int rc = grads_shard(s->grads, shard, e);
+    bool recorded = step_graph_holds_shard(s);
+    int64_t stretch = STRETCH_SHARD + shard - s->lo;
+    if (recorded) {
         enter(s, PHASE_FORWARD);
         enter(s, PHASE_BACKWARD);
     }
-    if (!rc) rc = step_graph_run(s, STRETCH_SHARD + shard - s->lo, queue_shard, e);
-    if (!rc && s->exact) rc = exact_leaf_done(s->exact, shard, e);
+    if (!rc) rc = recorded ? step_graph_run(s, stretch, queue_shard, e) : queue_shard(s, stretch, e);
+    if (!rc) rc = grads_shard_done(s->grads, e);
     step_lap(s, STEP_BACKWARD);
     return rc;
 }
 
 // ---- over all ranks
-
-static int clear_gradients(struct step *s, struct err *e) {
-    struct device *d = s->rank->device;
-    if (s->exact) return 0;
-    return d->vtable->zero(d, s->grads, (size_t)model_params(s->model)->elems * sizeof(float), e);
-}
 
 static int poison(struct step *s, struct err *e) {
     const double bad = NAN;
@@ -390,11 +384,11 @@ static int queue_step(struct step *s, int64_t stretch, struct err *e) {
     begin(s, STEP_GATHER);
     int rc = step_gather_early(s, e);
     end(s, STEP_GATHER);
-    if (!rc) rc = clear_gradients(s, e);
+    if (!rc) rc = grads_begin(s->grads, e);
     for (int64_t shard = s->lo; !rc && shard < s->hi; shard++) rc = run_shard(s, shard, e);
     enter(s, PHASE_COLLECTIVE);
     begin(s, STEP_REDUCE);
-    if (!rc) rc = step_reduce(s, e);
+    if (!rc) rc = grads_finish(s->grads, &s->own, e);
     if (!rc) rc = tell(s, e);
     end(s, STEP_REDUCE);
     enter(s, PHASE_OPTIMISER);

@@ -7,64 +7,33 @@
 
 #include "trainer/step_impl.h"
 
-#define REDUCE_NAME "reduce-scatter gradients"
 #define GATHER_NAME "all-gather weights"
 
 struct comm_bucket {
-    char reduce_name[48], gather_name[48];
-    int64_t *share; // [world + 1]: who owns what, from the bucket's start
-    struct coll_op *reducing, *gathering;
+    char gather_name[48];
+    struct coll_op *gathering;
 };
 
 // ---- gradients
 
-static int start_reduce(struct step *s, int k, struct err *e) {
-    struct comm_bucket *b = &s->comm.bucket[k];
-    return coll_reduce_scatter(s->rank->coll, &b->reducing, b->reduce_name,
-                               s->grads + s->comm.buckets.cut[k + 1], b->share, e);
-}
-
-static int reduce_until(struct step *s, int64_t from, struct err *e) {
-    const struct buckets *b = &s->comm.buckets;
-    int rc = 0;
-    for (; !rc && s->comm.reduced < b->n && b->cut[s->comm.reduced + 1] >= from; s->comm.reduced += !rc)
-        rc = start_reduce(s, s->comm.reduced, e);
+// It may wait until a buffer is free.
+static int place_gradients(void *arg, int stage, struct params_place *out, struct err *e) {
+    struct step *s = arg;
+    step_lap(s, STEP_BACKWARD);
+    int rc = grads_place(s->grads, stage, out, e);
+    step_lap(s, STEP_REDUCE);
     return rc;
 }
 
-static int64_t first_element(const struct step *s, int stage) {
-    const struct buckets *b = &s->comm.buckets;
-    for (int k = b->n - 1; k >= 0; k--)
-        if (b->stage[k] >= stage) return b->cut[k + 1];
-    return b->cut[0];
-}
-
-// With fast, the sums over this rank's shards are complete in the last one's backward.
 static int gradients_final(void *arg, int stage, struct err *e) {
     struct step *s = arg;
-    int64_t from = first_element(s, stage);
-    int rc = 0;
-    if (step_graph_in_pieces(s)) return 0;
-    if (s->exact)
-        rc = exact_leaf_ready(s->exact, s->comm.shard, from, e);
-    else if (s->comm.shard == s->hi - 1)
-        rc = reduce_until(s, from, e);
+    if (step_graph_holds_shard(s)) return 0;
+    int rc = grads_final(s->grads, stage, e);
     return rc ? rc : coll_progress(s->rank->coll, e);
 }
 
-int step_reduce(struct step *s, struct err *e) {
-    s->own = s->grads;
-    if (s->exact) return exact_finish(s->exact, s->grads, e);
-    s->own = s->grads + optim_offsets(s->optim)[s->rank->number];
-    int rc = reduce_until(s, 0, e);
-    for (int k = 0; k < s->comm.reduced; k++) {
-        struct coll_op *op = s->comm.bucket[k].reducing;
-        s->comm.bucket[k].reducing = NULL;
-        int joined = op ? coll_join(s->rank->coll, op, e) : 0;
-        if (!rc) rc = joined;
-    }
-    s->comm.reduced = 0;
-    return rc;
+struct model_grads step_gradients(struct step *s) {
+    return (struct model_grads){.arg = s, .place = place_gradients, .final = gradients_final};
 }
 
 // ---- weights
@@ -77,7 +46,7 @@ static int start_gather(struct step *s, struct err *e) {
     for (int k = b->n - 1; !rc && k >= 0; k--) {
         struct comm_bucket *to = &s->comm.bucket[k];
         rc = coll_all_gather(s->rank->coll, &to->gathering, to->gather_name,
-                             model_weights(s->model) + b->cut[k + 1], to->share, e);
+                             model_weights(s->model) + b->cut[k + 1], buckets_share(b, k), e);
         if (!rc) s->comm.missing = b->n - k;
     }
     return rc;
@@ -157,7 +126,6 @@ void step_comm_end(struct step *s) {
 }
 
 static void name_bucket(struct comm_bucket *b, int k, int n) {
-    snprintf(b->reduce_name, sizeof b->reduce_name, n > 1 ? REDUCE_NAME " %d" : REDUCE_NAME, k + 1);
     snprintf(b->gather_name, sizeof b->gather_name, n > 1 ? GATHER_NAME " %d" : GATHER_NAME, k + 1);
 }
 
@@ -165,30 +133,21 @@ int step_comm_open(struct step *s, struct err *e) {
     const struct params *p = model_params(s->model);
     struct step_comm *c = &s->comm;
     int rc = buckets_init(&c->buckets, p, buckets_least(s->config, p), e);
+    if (!rc) rc = buckets_deal(&c->buckets, optim_offsets(s->optim), s->rank->world, e);
     if (rc) return rc;
     c->bucket = calloc((size_t)c->buckets.n, sizeof *c->bucket);
     if (!c->bucket) return err_set(e, ERR_MEMORY, "no memory for %d buckets", c->buckets.n);
-    for (int k = 0; k < c->buckets.n; k++) {
-        struct comm_bucket *b = &c->bucket[k];
-        b->share = calloc((size_t)s->rank->world + 1, sizeof *b->share);
-        if (!b->share) return err_set(e, ERR_MEMORY, "no memory for %d shares of a bucket", s->rank->world);
-        buckets_share(&c->buckets, k, optim_offsets(s->optim), s->rank->world, b->share);
-        name_bucket(b, k, c->buckets.n);
-    }
+    for (int k = 0; k < c->buckets.n; k++) name_bucket(&c->bucket[k], k, c->buckets.n);
     c->clock = coll_clock(s->rank->coll);
-    const struct model_watch watch = {
-        .arg = s, .need = weights_needed, .final = s->config->comm_overlap ? gradients_final : NULL};
+    const struct model_watch watch = {.arg = s, .need = weights_needed};
     model_set_watch(s->model, &watch);
     return 0;
 }
 
 void step_comm_close(struct step *s) {
     model_set_watch(s->model, NULL);
-    for (int k = 0; s->comm.bucket && k < s->comm.buckets.n; k++) {
-        coll_drop(s->rank->coll, s->comm.bucket[k].reducing);
+    for (int k = 0; s->comm.bucket && k < s->comm.buckets.n; k++)
         coll_drop(s->rank->coll, s->comm.bucket[k].gathering);
-        free(s->comm.bucket[k].share);
-    }
     free(s->comm.bucket);
     buckets_fini(&s->comm.buckets);
 }

@@ -100,6 +100,10 @@ bool step_graph_in_pieces(const struct step *s) {
     return s->graphs.now && !s->graphs.whole;
 }
 
+bool step_graph_holds_shard(const struct step *s) {
+    return step_graph_in_pieces(s) && !grads_in_backward(s->grads);
+}
+
 int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) {
     struct device *d = s->rank->device;
     struct step_bucket *b = s->graphs.now;

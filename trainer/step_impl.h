@@ -4,12 +4,11 @@
 #define ORRERY_TRAINER_STEP_IMPL_H
 
 #include "base/clock.h"
-#include "comm/exact.h"
 #include "trainer/buckets.h"
+#include "trainer/grads.h"
 #include "trainer/step.h"
 
-enum step_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
-enum step_on_nan { ON_NAN_STOP };               // of train.on_nan
+enum step_on_nan { ON_NAN_STOP }; // of train.on_nan
 
 // What a step's work reads beside frames and weights: one block that the host fills before anything is
 // queued. S sequences of this rank, F frames, M modalities.
@@ -45,8 +44,6 @@ struct step_graphs {
 struct step_comm {
     struct buckets buckets;
     struct comm_bucket *bucket; // [buckets.n]
-    int64_t shard;              // whose backward runs
-    int reduced;                // buckets whose sums over ranks were begun, comm.reduce fast
     bool stale;                 // other ranks have updated weights that are not on their way yet
     int missing;                // the first so many buckets' weights are on their way; the rest is here
     int64_t updates;            // that the weights have seen
@@ -66,8 +63,7 @@ struct step {
     struct arena arena;                                         // on the device
     float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX]; // [micro, F, E]
     float *x[OPS_MODALITIES_MAX]; // [S, F, E]: the batch on a device with memory of its own, else NULL
-    float *grads;                 // sums: the own segment (exact), or all tensors (fast)
-    struct exact *exact;          // NULL with comm.reduce fast
+    struct grads *grads;
     struct step_numbers host, device;
     void *host_block, *device_block; // of these; the same one where device memory is the host's
     size_t block_bytes;
@@ -90,8 +86,7 @@ struct step {
     const struct batch *batch;
     int64_t number;
     struct step_report *out; // NULL between steps
-    float *leaf;             // the gradients of the shard at hand
-    float *own;              // this rank's sums
+    const float *own;        // this rank's sums of gradients
     struct step_graphs graphs;
     struct step_comm comm;
 };
@@ -105,8 +100,7 @@ static inline void step_lap(struct step *s, enum step_part part) {
 int step_comm_open(struct step *s, struct err *e) ERR_CHECK; // watches the model
 void step_comm_close(struct step *s);                        // waits for nobody
 void step_comm_end(struct step *s);                          // of a step: tells its seconds
-// All buckets are summed behind what is queued; s->own is the sum of this rank's segment.
-int step_reduce(struct step *s, struct err *e) ERR_CHECK;
+struct model_grads step_gradients(struct step *s);           // where a backward adds them
 // At a step's begin and end: weights that other ranks have updated begin to come.
 int step_gather_early(struct step *s, struct err *e) ERR_CHECK;
 int step_gather_late(struct step *s, struct err *e) ERR_CHECK;
@@ -120,6 +114,8 @@ void step_graph_say(const struct step *s, const struct batch *b, int64_t say[STE
 void step_graph_hear(struct step *s, const int64_t said[STEP_GRAPH_WORDS]);
 // Is the step at hand recorded in pieces, between which the host calls collectives?
 bool step_graph_in_pieces(const struct step *s);
+// Is a shard's work recorded in one of them? Not where gradients leave in its midst.
+bool step_graph_holds_shard(const struct step *s);
 // Runs, records and launches, or launches. Inside a recording: runs.
 int step_graph_run(struct step *s, int64_t stretch, step_queue_fn *queue, struct err *e) ERR_CHECK;
 

@@ -60,10 +60,6 @@ static size_t input_bytes(const struct config *c, const struct modality_set *set
     return bytes;
 }
 
-static size_t grads_elems(const struct config *c, const struct params *p, const int64_t *offset, int rank) {
-    return (size_t)(c->comm_reduce == REDUCE_FAST ? p->elems : offset[rank + 1] - offset[rank]);
-}
-
 static int take(struct step *s, float **out, int64_t n, struct err *e) {
     void *at = NULL;
     int rc = arena_take(&s->arena, &at, floats(n), e);
@@ -161,35 +157,29 @@ static int take_told(struct step *s, struct err *e) {
 
 static int take_all(struct step *s, struct err *e) {
     struct device *d = s->rank->device;
-    const struct params *p = model_params(s->model);
-    size_t sums = grads_elems(s->config, p, optim_offsets(s->optim), s->rank->number) * sizeof(float);
-    size_t inputs = input_bytes(s->config, s->set, p, s->hi - s->lo, d->host_memory);
-    bool exact = s->config->comm_reduce == REDUCE_EXACT;
-    void *grads = NULL;
+    size_t inputs = input_bytes(s->config, s->set, model_params(s->model), s->hi - s->lo, d->host_memory);
     int rc = arena_init(&s->arena, d, inputs + SLACK_BYTES, e);
     if (!rc) rc = take_numbers(s, e);
     if (!rc) rc = take_told(s, e);
-    if (!rc) rc = take_frames(s, e);
-    if (!rc) rc = device_alloc_shared(d, &grads, sums + SLACK_BYTES, !exact, e);
-    s->grads = grads;
-    return rc;
+    return rc ? rc : take_frames(s, e);
 }
 
 int step_memory_take(struct step *s, struct err *e) {
     int rc = take_all(s, e);
     if (!rc) rc = model_reserve(s->model, s->micro, s->frames, e);
     if (!rc) rc = step_comm_open(s, e);
-    if (rc || s->config->comm_reduce == REDUCE_FAST) return rc;
-    const struct exact_cut cut = {.n = s->comm.buckets.n, .cut = s->comm.buckets.cut};
-    return exact_open(&s->exact, s->rank->coll, s->config->comm_shards, optim_offsets(s->optim), &cut,
-                      s->rank->device, e);
+    const struct grads_options o = {.config = s->config,
+                                    .buckets = &s->comm.buckets,
+                                    .offset = optim_offsets(s->optim),
+                                    .coll = s->rank->coll,
+                                    .device = s->rank->device};
+    return rc ? rc : grads_open(&s->grads, &o, e);
 }
 
 void step_memory_release(struct step *s) {
-    exact_close(s->exact);
+    grads_close(s->grads);
     step_comm_close(s);
     if (s->host_block != s->device_block) free(s->host_block);
-    if (s->grads) device_release_shared(s->rank->device, s->grads);
     arena_fini(&s->arena);
     free(s->host_told);
     free(s->told_at);
@@ -205,12 +195,5 @@ int64_t step_input_bytes(const struct config *c, const struct modality_set *set,
 
 int64_t step_bytes(const struct config *c, const struct modality_set *set, const struct params *p, int world,
                    int rank, const struct device *d) {
-    int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
-    if (!offset) return -1;
-    optim_split(c, p, world, offset);
-    int64_t bytes = step_input_bytes(c, set, p, world, rank, d);
-    bytes += (int64_t)(grads_elems(c, p, offset, rank) * sizeof(float));
-    if (c->comm_reduce == REDUCE_EXACT) bytes += exact_bytes(c->comm_shards, world, rank, p->elems, offset);
-    free(offset);
-    return bytes;
+    return step_input_bytes(c, set, p, world, rank, d) + grads_bytes(c, p, world, rank);
 }

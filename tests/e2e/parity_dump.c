@@ -122,7 +122,8 @@ static int compute(struct dump *d, float *losses, struct err *e) {
     int rc = model_reserve(d->model, d->sequences, d->frames, e);
     if (!rc) rc = model_forward(d->model, &in, e);
     if (!rc) rc = model_loss(d->model, &t, loss, e);
-    if (!rc) rc = model_backward(d->model, d->grads, e);
+    const struct model_grads grads = model_grads_flat(d->grads);
+    if (!rc) rc = model_backward(d->model, &grads, e);
     for (int i = 0; i < 4; i++) losses[i] = (float)(loss[i] * (double)scale[i]);
     return rc;
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A GPU's memory as planned beside what a step really took of the emulated one; and what is refused before step 0, in
+"""A GPU's memory as planned beside what a step really took of the emulated one, on two ranks too; and what is refused before step 0, in
 one line with the cure: no room, others in the way, a head that the kernels do not know, an old GPU, an old driver or none."""
 import json
 import os
@@ -28,10 +28,10 @@ def rank(*words, ranks=1, **env):
                           text=True, capture_output=True, timeout=600)
 
 
-def planned(config, compute, *words):
+def planned(config, compute, *words, number=0):
     done = rank("--config", config, "--task", "plan", *words)
     plans = {p["compute"]: p for p in json.loads(done.stdout)["gpu_memory"]}
-    row = plans[compute]["ranks"][0]
+    row = plans[compute]["ranks"][number]
     check(row["total"] == sum(v for k, v in row.items() if k not in ("rank", "total")), "the parts add up")
     return row
 
@@ -46,6 +46,24 @@ def as_planned(tmp, config):
         fixed = row["products"]
         plan, took = row["total"] - row["context"] - fixed, took - fixed
         check(0.97 <= took / plan <= 1.001, f"planned {plan} bytes besides fixed ones, {took} were taken, ratio {took / plan:.5f}")
+
+
+def with_peers(tmp, config):
+    """Two ranks on one GPU: whole gradients, then each its own run and two buckets."""
+    words = ["device=cuda", "cuda.share=true", "comm.backend=mpi", "comm.reduce=fast", "comm.bucket_mb=0.001", "model.layers=8", "model.width=64"]
+    saved = {0: [0, 0], 1: [0, 0]}  # by rank: as planned, as seen
+    for zero, sign in ((1, 1), (2, -1)):
+        command = ["mpirun", "--oversubscribe", "-n", "2", "sh", "-c", 'ORRERY_SIMT_PEAK=$1.$OMPI_COMM_WORLD_RANK && export ORRERY_SIMT_PEAK && shift && exec "$@"',
+                   "sh", str(tmp / "peak"), RANK, "--config", str(config), "--task", "step-bench", *words, f"comm.zero={zero}"]
+        done = subprocess.run(command, env=environment(ORRERY_CUDA_PLUGIN=PLUGIN, ORRERY_SIMT_COMPUTE=80), text=True, capture_output=True, timeout=600)
+        check(done.returncode == 0, f"two ranks, comm.zero={zero} {done.stderr[-300:] if done.returncode else ''}")
+        for r in 0, 1:
+            row = planned(config, 80, *words, f"comm.zero={zero}", "launch.ranks=2", number=r)
+            plan, took = row["total"] - row["context"] - row["products"], int((tmp / f"peak.{r}").read_text()) - row["products"]
+            check(0.97 <= took / plan <= 1.001, f"rank {r}: planned {plan} bytes, {took} were taken, ratio {took / plan:.5f}")
+            saved[r] = [saved[r][0] + sign * plan, saved[r][1] + sign * took]
+    for r, (plan, took) in saved.items():
+        check(plan > 0 and abs(took - plan) <= 0.002 * plan, f"rank {r}: comm.zero=2 takes {took} bytes less, as planned ({plan})")
 
 
 def refused(config, status, *texts, words=(), task="step-bench", **env):
@@ -78,6 +96,7 @@ def main():
         config = tmp / "c.yaml"
         config.write_text(CONFIG % tmp)
         as_planned(tmp, config)
+        with_peers(tmp, config)
         refusals(tmp, config)
     print("all good")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Training steps of the real orrery-rank with device=cuda on the emulated GPU: the same bits twice and on two ranks
-that share it, with recorded steps and without, losses beside the CPU's; random rounding of the weights' copy, on two ranks
+that share it, with recorded steps and without, losses beside the CPU's; gradients that no rank holds whole; random rounding of the weights' copy, on two ranks
 and after a kill too; two ranks on one GPU only when asked; a GPU that is too old; bench."""
 import json
 import os
@@ -62,6 +62,15 @@ def random_rounding(tmp, config):
     check(digest(tmp / "killed") == digest(tmp / "whole"), "random rounding: after a resume, the same bits")
 
 
+def share_gradients(config):
+    """Gradients leave in the midst of a backward, which the host tells MPI: shards are not recorded then, all else is."""
+    words = ["device=cuda", "cuda.share=true", "train.steps=3", "comm.reduce=fast", "comm.bucket_mb=0.001"]
+    want = steps(config, *words, ranks=2)
+    for graph in "off", "on":
+        got = steps(config, *words, "comm.zero=2", f"cuda.graph={graph}", ranks=2)
+        check(got["weights_sha256"] == want["weights_sha256"], f"comm.zero=2, cuda.graph={graph}: the bits of comm.zero=1")
+
+
 def ranges(config, graph):
     text = rank("--config", config, "--task", "step-bench", "device=cuda", f"cuda.graph={graph}", ORRERY_SIMT_RANGES="1").stderr
     return [line[6:] for line in text.splitlines() if line.startswith("range ")]
@@ -100,6 +109,7 @@ def main():
         auto = steps(config, "device=auto")
         check(auto["weights_sha256"] == bf16["weights_sha256"], "auto takes the GPU")
         random_rounding(tmp, config)
+        share_gradients(config)
         both = rank("--config", config, "--task", "step-bench", "device=cuda", "comm.backend=mpi", ranks=2,
                     check_exit=False)
         check(both.returncode == 78 and "cuda.share" in both.stderr, "two ranks on one GPU are refused")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One rank with model, optimiser and step on made-up data, for tests. Includes cmocka's needs first.
+// A rank with model, optimiser and step on made-up data, for tests. Includes cmocka's needs first.
 #ifndef ORRERY_TESTS_FAKE_STEP_H
 #define ORRERY_TESTS_FAKE_STEP_H
 
@@ -27,7 +27,8 @@ struct fixture {
 static inline void fill_batch(struct fixture *f) {
     const struct config *c = f->rank.config;
     struct batch *b = &f->batch;
-    *b = (struct batch){.count = c->train_batch, .frames = c->data_frames};
+    *b = (struct batch){.frames = c->data_frames};
+    step_range(c, f->rank.world, f->rank.number, 0, &b->first, &b->count);
     int64_t frames = b->count * b->frames;
     for (int i = 0; i < f->set.n; i++) {
         int64_t width = f->set.spec[i].frame_elems;
@@ -39,29 +40,38 @@ static inline void fill_batch(struct fixture *f) {
     }
 }
 
-// On the CPU, or on the GPU of the plug-in that ORRERY_CUDA_PLUGIN names.
-static inline void open_fixture_on(struct fixture *f, struct config_file *file, bool gpu) {
+typedef int fixture_coll_fn(struct coll **out, struct device *d, struct err *e);
+
+static inline int fixture_alone(struct coll **out, struct device *d, struct err *e) {
+    const struct coll_options options = {.kind = COLL_SELF, .device = d};
+    return coll_open(out, &options, e);
+}
+
+// The last rank of a world, on the CPU, or on the GPU of the plug-in that ORRERY_CUDA_PLUGIN names.
+static inline void open_fixture_among(struct fixture *f, struct config_file *file, bool gpu, int world,
+                                      fixture_coll_fn *coll) {
     struct err e = {0};
     memset(f, 0, sizeof *f);
-    f->rank = (struct rank){.file = file, .config = config_values(file), .world = 1, .signal_fd = -1};
+    f->rank = (struct rank){
+        .file = file, .config = config_values(file), .number = world - 1, .world = world, .signal_fd = -1};
     const struct config *c = f->rank.config;
     fake_set(&f->set, c);
-    if (blackbox_create(&f->rank.box, NULL, 0, 1, 1, "train", &e)) fail_msg("%s", e.text);
+    if (blackbox_create(&f->rank.box, NULL, f->rank.number, world, 1, "train", &e)) fail_msg("%s", e.text);
     struct device_gpu_options gpu_options = {.precision = (enum device_precision)c->cuda_precision};
     if (gpu ? device_open_gpu(&f->rank.device, &gpu_options, &e) : device_open_cpu(&f->rank.device, 1, &e))
         fail_msg("%s", e.text);
-    struct coll_options options = {.kind = COLL_SELF, .device = f->rank.device};
-    if (coll_open(&f->rank.coll, &options, &e)) fail_msg("%s", e.text);
-    if (fault_init(&f->fault, c->fault_inject, 0, 1, &e)) fail_msg("%s", e.text);
+    if (coll(&f->rank.coll, f->rank.device, &e)) fail_msg("%s", e.text);
+    if (fault_init(&f->fault, c->fault_inject, f->rank.number, 1, &e)) fail_msg("%s", e.text);
     if (model_create(&f->model, c, &f->set, f->rank.device, &e)) fail_msg("%s", e.text);
-    if (optim_create(&f->optim, c, model_params(f->model), f->rank.device, 1, 0, model_weights(f->model), &e))
+    if (optim_create(&f->optim, c, model_params(f->model), f->rank.device, world, f->rank.number,
+                     model_weights(f->model), &e))
         fail_msg("%s", e.text);
     if (step_open(&f->step, &f->rank, f->model, f->optim, &f->fault, &e)) fail_msg("%s", e.text);
     fill_batch(f);
 }
 
 static inline void open_fixture(struct fixture *f, struct config_file *file) {
-    open_fixture_on(f, file, false);
+    open_fixture_among(f, file, false, 1, fixture_alone);
 }
 
 static inline void close_fixture(struct fixture *f) {

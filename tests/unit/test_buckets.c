@@ -44,11 +44,13 @@ static void check_cut(const struct params *p, const struct buckets *b, int64_t l
 }
 
 // The ranks' shares of all buckets are their segments.
-static void check_shares(const struct config *c, const struct params *p, const struct buckets *b) {
-    int64_t offset[RANKS + 1], share[RANKS + 1], sum[RANKS] = {0};
+static void check_shares(const struct config *c, const struct params *p, struct buckets *b) {
+    struct err e = {0};
+    int64_t offset[RANKS + 1], sum[RANKS] = {0};
     optim_split(c, p, RANKS, offset);
+    assert_int_equal(buckets_deal(b, offset, RANKS, &e), 0);
     for (int k = 0; k < b->n; k++) {
-        buckets_share(b, k, offset, RANKS, share);
+        const int64_t *share = buckets_share(b, k);
         assert_int_equal(share[0], 0);
         assert_int_equal(share[RANKS], b->cut[k] - b->cut[k + 1]);
         for (int r = 0; r < RANKS; r++) {

@@ -2,7 +2,6 @@
 // The exact reduction for many world sizes in one process: each rank is a thread, the collectives are a fake
 // that copies between the threads' buffers.
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,99 +13,12 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "comm/coll_impl.h"
 #include "comm/exact.h"
 #include "comm/grid.h"
+#include "fake_coll.h"
 
-#define MAX_RANKS 8
-#define MAX_OPS   512
-#define MAX_CUTS  8
-#define ELEMS     37
-
-struct meeting {
-    pthread_mutex_t lock;
-    struct coll_request posted[MAX_OPS][MAX_RANKS];
-    int n_posted[MAX_OPS], n_copied[MAX_OPS];
-};
-
-struct fake {
-    struct coll base;
-    struct meeting *meeting;
-};
-
-struct fake_op {
-    struct coll_op base;
-    int64_t number;
-    bool copied;
-};
-
-static int fake_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
-    struct meeting *m = ((struct fake *)c)->meeting;
-    struct fake_op *f = calloc(1, sizeof *f);
-    if (!f || c->seq > MAX_OPS || q->verb != VERB_EXCHANGE) abort();
-    f->number = c->seq - 1;
-    pthread_mutex_lock(&m->lock);
-    m->posted[f->number][c->rank] = *q;
-    m->n_posted[f->number]++;
-    pthread_mutex_unlock(&m->lock);
-    *op = &f->base;
-    return 0;
-}
-
-static void copy_from_all(struct coll *c, struct coll_request *posted) {
-    struct coll_request *mine = &posted[c->rank];
-    for (int r = 0; r < c->size; r++) {
-        int64_t n = mine->recv_offset[r + 1] - mine->recv_offset[r];
-        int64_t sent = posted[r].send_offset[c->rank + 1] - posted[r].send_offset[c->rank];
-        if (r != c->rank && n != sent) abort();
-        if (n)
-            memcpy(mine->recv + mine->recv_offset[r], posted[r].send + posted[r].send_offset[c->rank],
-                   (size_t)n * sizeof(float));
-    }
-}
-
-static int fake_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
-    struct meeting *m = ((struct fake *)c)->meeting;
-    struct fake_op *f = (struct fake_op *)op;
-    pthread_mutex_lock(&m->lock);
-    if (m->n_posted[f->number] == c->size && !f->copied) {
-        copy_from_all(c, m->posted[f->number]);
-        f->copied = true;
-        m->n_copied[f->number]++;
-    }
-    *done = m->n_copied[f->number] == c->size;
-    pthread_mutex_unlock(&m->lock);
-    return 0;
-}
-
-static void fake_release(struct coll_op *op, bool ended) {
-    free(op);
-}
-
-static const struct coll_vtable fake_vtable = {
-    .name = "fake", .start = fake_start, .test = fake_test, .release = fake_release};
-
-// ---- a device that counts what it hands out
-
-static int fake_alloc(struct device *d, void **out, size_t bytes, struct err *e) {
-    *out = malloc(bytes);
-    d->threads++;
-    return *out ? 0 : err_set(e, ERR_MEMORY, "alloc");
-}
-static void fake_free(struct device *d, void *p) {
-    free(p);
-    d->threads--;
-}
-static int fake_zero(struct device *d, void *dst, size_t bytes, struct err *e) {
-    memset(dst, 0, bytes);
-    return 0;
-}
-static int fake_add(struct device *d, float *dst, const float *a, const float *b, int64_t n, struct err *e) {
-    for (int64_t i = 0; i < n; i++) dst[i] = a[i] + b[i];
-    return 0;
-}
-static const struct device_vtable fake_device = {
-    .name = "cpu", .alloc = fake_alloc, .release = fake_free, .zero = fake_zero, .add = fake_add};
+#define MAX_CUTS 8
+#define ELEMS    37
 
 // ---- leaves and the sum that they must give
 
@@ -125,8 +37,8 @@ static float tree_sum(int64_t lo, int64_t hi, int step, int i) {
 }
 
 struct run {
-    struct meeting *meeting;
-    int64_t shards, offset[MAX_RANKS + 1];
+    struct fake_meeting *meeting;
+    int64_t shards, offset[FAKE_RANKS + 1];
     int size, rank;
     float out[2][ELEMS];
     int64_t cut[MAX_CUTS];
@@ -163,17 +75,16 @@ static int one_step(struct exact *x, struct run *r, int step) {
 
 static void *run_rank(void *arg) {
     struct run *r = arg;
-    struct fake c = {.base = {.vtable = &fake_vtable, .rank = r->rank, .size = r->size, .deadline_ms = 20000},
-                     .meeting = r->meeting};
-    struct device d = {.vtable = &fake_device};
+    struct fake_coll c = fake_coll(r->meeting, r->rank, r->size);
+    struct fake_device d = fake_device();
     struct exact *x = NULL;
     const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
-    int rc = exact_open(&x, &c.base, r->shards, r->offset, &cut, &d, &r->err);
-    r->buffers = d.threads;
+    int rc = exact_open(&x, &c.base, r->shards, r->offset, &cut, &d.base, &r->err);
+    r->buffers = d.blocks;
     r->planned = exact_bytes(r->shards, r->size, r->rank, ELEMS, r->offset);
     for (int step = 0; step < 2 && !rc; step++) rc = one_step(x, r, step);
     exact_close(x);
-    if (d.threads) abort(); // a buffer was not given back
+    if (d.blocks) abort(); // a buffer was not given back
     return NULL;
 }
 
@@ -199,10 +110,9 @@ static const int n_cuts[] = {1, 2, 5};
 
 static void check_world(int64_t shards, int size, int way, bool early) {
     struct run *runs = calloc((size_t)size, sizeof *runs);
-    struct meeting *m = calloc(1, sizeof *m);
-    pthread_t threads[MAX_RANKS];
-    assert_true(runs && m);
-    pthread_mutex_init(&m->lock, NULL);
+    struct fake_meeting *m = fake_meeting_open();
+    pthread_t threads[FAKE_RANKS];
+    assert_non_null(runs);
     for (int r = 0; r < size; r++) {
         runs[r] = (struct run){.meeting = m, .shards = shards, .size = size, .rank = r, .early = early};
         runs[r].buckets = n_cuts[way];
@@ -213,15 +123,14 @@ static void check_world(int64_t shards, int size, int way, bool early) {
     }
     for (int r = 0; r < size; r++) pthread_join(threads[r], NULL);
     for (int r = 0; r < size; r++) check_run(&runs[r]);
-    pthread_mutex_destroy(&m->lock);
-    free(m);
+    fake_meeting_close(m);
     free(runs);
 }
 
 static void every_world_gives_the_tree_s_bits(void **state) {
     static const int64_t shards[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 31, 64};
     for (size_t s = 0; s < sizeof shards / sizeof *shards; s++)
-        for (int size = 1; size <= MAX_RANKS && size <= shards[s]; size++)
+        for (int size = 1; size <= FAKE_RANKS && size <= shards[s]; size++)
             for (int way = 0; way < 3; way++) {
                 check_world(shards[s], size, way, false);
                 check_world(shards[s], size, way, true);
@@ -242,20 +151,20 @@ static void the_order_matters_for_these_numbers(void **state) {
 static void misuse_is_refused(void **state) {
     struct err e = {0};
     struct coll *c;
-    struct device d = {.vtable = &fake_device};
+    struct fake_device d = fake_device();
     struct exact *x;
     float *leaf, out[ELEMS];
     int64_t offset[] = {0, ELEMS}, gap[] = {0, ELEMS - 1}, at[] = {ELEMS, 0}, crossed[] = {ELEMS, 3, 9, 0};
     const struct exact_cut cut = {.n = 1, .cut = at}, wrong = {.n = 3, .cut = crossed};
-    struct coll_options options = {.kind = COLL_SELF, .device = &d};
+    struct coll_options options = {.kind = COLL_SELF, .device = &d.base};
     assert_int_equal(coll_open(&c, &options, &e), 0);
-    assert_int_equal(exact_open(&x, c, 0, offset, &cut, &d, &e), -ERR_CONFIG);
+    assert_int_equal(exact_open(&x, c, 0, offset, &cut, &d.base, &e), -ERR_CONFIG);
     err_clear(&e);
-    assert_int_equal(exact_open(&x, c, 4, gap, &cut, &d, &e), -ERR_BUG);
+    assert_int_equal(exact_open(&x, c, 4, gap, &cut, &d.base, &e), -ERR_BUG);
     err_clear(&e);
-    assert_int_equal(exact_open(&x, c, 4, offset, &wrong, &d, &e), -ERR_BUG);
+    assert_int_equal(exact_open(&x, c, 4, offset, &wrong, &d.base, &e), -ERR_BUG);
     err_clear(&e);
-    assert_int_equal(exact_open(&x, c, 4, offset, &cut, &d, &e), 0);
+    assert_int_equal(exact_open(&x, c, 4, offset, &cut, &d.base, &e), 0);
     assert_int_equal(exact_leaf_ready(x, 0, 0, &e), -ERR_BUG); // not begun
     err_clear(&e);
     assert_int_equal(exact_leaf(x, 1, &leaf, &e), -ERR_BUG); // out of turn
@@ -270,7 +179,7 @@ static void misuse_is_refused(void **state) {
     exact_close(x);
     exact_close(NULL);
     coll_close(c, false);
-    assert_int_equal(d.threads, 0);
+    assert_int_equal(d.blocks, 0);
 }
 
 int main(void) {

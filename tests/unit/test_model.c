@@ -150,13 +150,18 @@ static double slope(struct fixture *f, const struct param *p, const float *grad,
     return (at[0] - at[1]) / (2 * h);
 }
 
+static int backward(struct fixture *f, float *flat) {
+    struct err e = {0};
+    const struct model_grads grads = model_grads_flat(flat);
+    return model_backward(f->model, &grads, &e);
+}
+
 static void gradient_of_every_tensor(void **state) {
     struct fixture *f = *state;
-    struct err e = {0};
     const struct params *p = model_params(f->model);
     float *grads = calloc((size_t)p->elems, sizeof *grads);
     (void)loss_of(f);
-    assert_int_equal(model_backward(f->model, grads, &e), 0);
+    assert_int_equal(backward(f, grads), 0);
     for (int i = 0; i < p->n; i++) {
         const struct param *t = &p->list[i];
         double length = 0;
@@ -172,18 +177,65 @@ static void gradient_of_every_tensor(void **state) {
 
 static void backward_accumulates(void **state) {
     struct fixture *f = *state;
-    struct err e = {0};
     int64_t n = model_params(f->model)->elems;
     float *once = calloc((size_t)n, sizeof *once), *twice = calloc((size_t)n, sizeof *twice);
     for (int i = 0; i < 3; i++) {
         (void)loss_of(f);
-        assert_int_equal(model_backward(f->model, i == 0 ? once : twice, &e), 0);
+        assert_int_equal(backward(f, i == 0 ? once : twice), 0);
     }
     for (int64_t k = 0; k < n; k++)
         if (!(fabsf(twice[k] - 2 * once[k]) <= 1e-4f + 1e-4f * fabsf(once[k])))
             fail_msg("element %lld: %g once, %g twice", (long long)k, once[k], twice[k]);
     free(once);
     free(twice);
+}
+
+// A buffer for each stage, and no more than the one that is at hand.
+struct scattered {
+    const struct params *params;
+    const float *want; // in one buffer
+    float *now;
+    int64_t first, end;
+    int stage; // the one at hand, or the last one
+};
+
+static int place_stage(void *arg, int stage, struct params_place *out, struct err *e) {
+    struct scattered *s = arg;
+    const struct params *p = s->params;
+    int lo = 0, hi = p->n;
+    while (p->list[lo].stage < stage) lo++;
+    while (p->list[hi - 1].stage > stage) hi--;
+    assert_int_equal(stage, --s->stage);
+    assert_null(s->now);
+    s->first = p->list[lo].offset;
+    s->end = hi < p->n ? p->list[hi].offset : p->elems;
+    s->now = calloc((size_t)(s->end - s->first), sizeof *s->now);
+    *out = (struct params_place){.at = s->now, .first = s->first};
+    return 0;
+}
+
+static int stage_is_final(void *arg, int stage, struct err *e) {
+    struct scattered *s = arg;
+    assert_int_equal(stage, s->stage);
+    assert_memory_equal(s->now, s->want + s->first, (size_t)(s->end - s->first) * sizeof *s->now);
+    free(s->now);
+    s->now = NULL;
+    return 0;
+}
+
+static void gradients_go_where_each_stage_is_told(void **state) {
+    struct fixture *f = *state;
+    struct err e = {0};
+    const struct params *p = model_params(f->model);
+    float *whole = calloc((size_t)p->elems, sizeof *whole);
+    (void)loss_of(f);
+    assert_int_equal(backward(f, whole), 0);
+    (void)loss_of(f);
+    struct scattered s = {.params = p, .want = whole, .stage = p->stages};
+    const struct model_grads grads = {.arg = &s, .place = place_stage, .final = stage_is_final};
+    assert_int_equal(model_backward(f->model, &grads, &e), 0);
+    assert_int_equal(s.stage, 0);
+    free(whole);
 }
 
 static float **predictions(struct fixture *f, int64_t sequences) {
@@ -374,7 +426,6 @@ static void gradients_pass_by_what_is_missing(void **state) {
     struct fixture *f = *state;
     enum { LACKS = 1 };
     unsigned char valid[SEQUENCES * FRAMES];
-    struct err e = {0};
     const struct params *p = model_params(f->model);
     char name[64];
     float *grads = calloc((size_t)p->elems, sizeof *grads);
@@ -382,7 +433,7 @@ static void gradients_pass_by_what_is_missing(void **state) {
     f->in.valid[LACKS] = valid;
     memset(f->active[LACKS], 0, SEQUENCES * FRAMES * sizeof(float));
     (void)loss_of(f);
-    assert_int_equal(model_backward(f->model, grads, &e), 0);
+    assert_int_equal(backward(f, grads), 0);
     snprintf(name, sizeof name, "embed.%s.weight", f->set.spec[LACKS].modality->name);
     const struct param *embed = params_find(p, name);
     if (!embed) fail_msg("no tensor %s", name);
@@ -468,6 +519,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(gradient_of_every_tensor, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gradient_of_every_tensor, set_up_grouped, tear_down),
         cmocka_unit_test_setup_teardown(backward_accumulates, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(gradients_go_where_each_stage_is_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(later_frames_are_unseen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up, tear_down),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recorded steps on the GPU of the plug-in (the emulator): the same bits as kernel by kernel, whatever
-// happens in between, and what was recorded is what ran.
+// happens in between, and what was recorded is what ran; among peers too, where collectives are queued.
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "comm/coll_impl.h"
 #include "fake_step.h"
 #include "trainer/step_impl.h"
 
@@ -39,6 +40,65 @@ struct trace {
     struct step_report report[STEPS];
     float *weights[STEPS];
 };
+
+// ---- a peer whose gradients are this rank's own, and whose weights never change: collectives as NCCL has
+// them, in the device's queue, so that they are recorded
+
+static int queue_zero(struct coll *c, float *at, int64_t first, int64_t end, struct err *e) {
+    if (end <= first) return 0;
+    return c->device->vtable->zero(c->device, at + first, (size_t)(end - first) * sizeof(float), e);
+}
+
+// Outside this rank's own segment a reduce-scatter leaves nothing of use.
+static int queue_sum(struct coll *c, const struct coll_request *q, struct err *e) {
+    int64_t lo = q->offset[c->rank], hi = q->offset[c->rank + 1];
+    int rc = queue_zero(c, q->buffer, q->offset[0], lo, e);
+    if (!rc) rc = queue_zero(c, q->buffer, hi, q->offset[c->size], e);
+    float *own = q->buffer + lo;
+    return rc || hi == lo ? rc : c->device->vtable->add(c->device, own, own, own, hi - lo, e);
+}
+
+static int peer_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
+    int rc = 0;
+    if (q->verb == VERB_REDUCE_SCATTER) rc = queue_sum(c, q, e);
+    if (q->verb == VERB_ALL_GATHER && !strcmp(q->name, "losses and norms"))
+        rc = queue_zero(c, q->buffer, q->offset[0], q->offset[1], e);
+    *op = calloc(1, sizeof **op);
+    return rc;
+}
+
+static int peer_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) {
+    *done = true;
+    return 0;
+}
+
+static int peer_join(struct coll *c, struct coll_op *op, struct err *e) {
+    return 0;
+}
+
+static void peer_release(struct coll_op *op, bool ended) {
+    free(op);
+}
+
+static void peer_close(struct coll *c, bool abort) {
+    free(c);
+}
+
+static const struct coll_vtable peer_vtable = {.name = "peer",
+                                               .device_memory = true,
+                                               .start = peer_start,
+                                               .test = peer_test,
+                                               .join = peer_join,
+                                               .release = peer_release,
+                                               .close = peer_close};
+
+static int with_a_peer(struct coll **out, struct device *d, struct err *e) {
+    *out = calloc(1, sizeof **out);
+    **out = (struct coll){.vtable = &peer_vtable, .rank = 1, .size = 2, .device = d, .deadline_ms = 10000};
+    return 0;
+}
+
+// ---- steps
 
 static void set_frames(struct fixture *f, char which) {
     struct batch *b = &f->batch;
@@ -89,18 +149,24 @@ static void run(struct fixture *f, const struct plan *p, int64_t number, bool gr
         fail_msg("step %d: recorded: %d", (int)number, f->step->graphs.now != NULL);
 }
 
-static struct trace follow(const char *graph, const char *reduce, const char *precision) {
+struct how {
+    int world;
+    const char *reduce, *zero, *precision, *shards;
+};
+
+static struct trace follow(const char *graph, const struct how *h) {
     struct fixture f;
     struct trace t = {0};
-    char graph_key[32], reduce_key[32], precision_key[32];
+    char graph_key[32];
     snprintf(graph_key, sizeof graph_key, "cuda.graph=%s", graph);
-    snprintf(reduce_key, sizeof reduce_key, "comm.reduce=%s", reduce);
-    snprintf(precision_key, sizeof precision_key, "cuda.precision=%s", precision);
-    open_fixture_on(&f,
-                    fake_config(SMALL, "model.head_dim=32", "data.frames=3", "train.batch=4", "comm.shards=2",
-                                "optim.ema=0.9", "train.on_nan=skip", "fault.inject=nan:step=10", graph_key,
-                                reduce_key, precision_key),
-                    true);
+    open_fixture_among(&f,
+                       fake_config(SMALL, "model.head_dim=32", "data.frames=3", "train.batch=4",
+                                   "comm.bucket_mb=0.001", "optim.ema=0.9", "train.on_nan=skip",
+                                   "fault.inject=nan:step=10", graph_key, h->reduce, h->zero, h->precision,
+                                   h->shards),
+                       true, h->world, h->world == 1 ? fixture_alone : with_a_peer);
+    assert_true(f.step->graphs.whole && f.step->comm.buckets.n > 2);
+    assert_int_equal(grads_in_backward(f.step->grads), !strcmp(h->zero, "comm.zero=2"));
     for (int64_t n = 0; n < STEPS; n++) run(&f, &plan[n], n, strcmp(graph, "off") != 0, &t);
     close_fixture(&f);
     return t;
@@ -118,31 +184,47 @@ static size_t weight_bytes(void) {
     return bytes;
 }
 
-static void compare(const char *reduce, const char *precision) {
-    struct trace off = follow("off", reduce, precision), on = follow("on", reduce, precision);
+// Takes both.
+static void check_alike(struct trace *a, struct trace *b) {
     size_t bytes = weight_bytes();
     for (int n = 0; n < STEPS; n++) {
-        const struct step_report *a = &off.report[n], *b = &on.report[n];
+        const struct step_report *x = &a->report[n], *y = &b->report[n];
         bool bad = plan[n].event == BAD_DATA || n == 10;
-        assert_memory_equal(off.weights[n], on.weights[n], bytes);
-        assert_true(a->skipped == bad && b->skipped == bad);
-        if (n > 0) assert_true((memcmp(on.weights[n - 1], on.weights[n], bytes) == 0) == bad);
+        assert_memory_equal(a->weights[n], b->weights[n], bytes);
+        assert_true(x->skipped == bad && y->skipped == bad);
+        if (n > 0) assert_true((memcmp(b->weights[n - 1], b->weights[n], bytes) == 0) == bad);
         if (bad)
-            assert_true(a->suspect_first == b->suspect_first && a->suspects == b->suspects &&
-                        b->suspects > 0);
+            assert_true(x->suspect_first == y->suspect_first && x->suspects == y->suspects &&
+                        y->suspects > 0);
         else
-            assert_true(a->loss == b->loss && a->grad_norm == b->grad_norm && b->grad_norm > 0);
-        assert_true(a->rate == b->rate);
+            assert_true(x->loss == y->loss && x->grad_norm == y->grad_norm && y->grad_norm > 0);
+        assert_true(x->rate == y->rate);
     }
-    drop(&off);
-    drop(&on);
+    drop(a);
+    drop(b);
+}
+
+static void compare(const struct how *h) {
+    struct trace off = follow("off", h), on = follow("on", h);
+    check_alike(&off, &on);
 }
 
 static void exact_sums_in_bf16(void **state) {
-    compare("exact", "bf16");
+    compare(&(struct how){1, "comm.reduce=exact", "comm.zero=1", "cuda.precision=bf16", "comm.shards=2"});
 }
 static void fast_sums_in_fp32(void **state) {
-    compare("fast", "fp32");
+    compare(&(struct how){1, "comm.reduce=fast", "comm.zero=1", "cuda.precision=fp32", "comm.shards=2"});
+}
+static void own_sums_of_two_shards(void **state) {
+    compare(&(struct how){2, "comm.reduce=fast", "comm.zero=2", "cuda.precision=fp32", "comm.shards=4"});
+}
+
+static void whole_and_own_sums_are_alike(void **state) {
+    struct how h = {2, "comm.reduce=fast", "comm.zero=1", "cuda.precision=bf16", "comm.shards=2"};
+    struct trace whole = follow("on", &h);
+    h.zero = "comm.zero=2";
+    struct trace own = follow("on", &h);
+    check_alike(&whole, &own);
 }
 
 static void a_cpu_records_nothing(void **state) {
@@ -161,8 +243,8 @@ static void a_cpu_records_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exact_sums_in_bf16),
-        cmocka_unit_test(fast_sums_in_fp32),
+        cmocka_unit_test(exact_sums_in_bf16),     cmocka_unit_test(fast_sums_in_fp32),
+        cmocka_unit_test(own_sums_of_two_shards), cmocka_unit_test(whole_and_own_sums_are_alike),
         cmocka_unit_test(a_cpu_records_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

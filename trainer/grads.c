@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "comm/grid.h"
+#include "trainer/grads_impl.h"
+#include "trainer/optim.h"
+
+#define LEAST_BYTES 64
+#define REDUCE_NAME "reduce-scatter gradients"
+
+// One rank owns everything: a ring would come on top.
+static bool in_ring(const struct config *c, int world) {
+    return c->comm_reduce == REDUCE_FAST && c->comm_zero == 2 && world > 1;
+}
+
+int grads_check(const struct config *c, struct err *e) {
+    if (c->comm_zero == 1 || c->comm_reduce == REDUCE_FAST) return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "comm.zero=2 needs comm.reduce=fast: exact keeps whole gradients of the shards that it has "
+        "yet to add up; set comm.zero=1 or comm.reduce=fast");
+}
+
+int64_t grads_rounds(const struct config *c, int world) {
+    return in_ring(c, world) ? (c->comm_shards + world - 1) / world : 1;
+}
+
+int grads_open(struct grads **out, const struct grads_options *o, struct err *e) {
+    int rc = grads_check(o->config, e);
+    if (rc) return rc;
+    if (in_ring(o->config, coll_size(o->coll))) return grads_ring_open(out, o, e);
+    if (o->config->comm_reduce == REDUCE_EXACT) return grads_exact_open(out, o, e);
+    return grads_whole_open(out, o, e);
+}
+
+void grads_fill(struct grads *g, const struct grads_vtable *vtable, const struct grads_options *o) {
+    *g = (struct grads){.vtable = vtable, .o = *o, .rank = coll_rank(o->coll), .size = coll_size(o->coll)};
+    g->elems = o->offset[g->size];
+    g->own_elems = o->offset[g->rank + 1] - o->offset[g->rank];
+    grid_split(o->config->comm_shards, g->size, g->rank, &g->lo, &g->hi);
+}
+
+void grads_close(struct grads *g) {
+    if (g) g->vtable->close(g);
+}
+
+int grads_take(struct grads *g, float **out, int64_t elems, struct err *e) {
+    size_t bytes = (size_t)elems * sizeof(float);
+    void *at = NULL;
+    int rc = g->o.device->vtable->alloc(g->o.device, &at, bytes > 0 ? bytes : LEAST_BYTES, e);
+    *out = at;
+    return rc;
+}
+
+int grads_zero(struct grads *g, float *at, int64_t elems, struct err *e) {
+    return g->o.device->vtable->zero(g->o.device, at, (size_t)elems * sizeof(float), e);
+}
+
+void grads_name(char out[GRADS_NAME_BYTES], int bucket, int n) {
+    snprintf(out, GRADS_NAME_BYTES, n > 1 ? REDUCE_NAME " %d" : REDUCE_NAME, bucket + 1);
+}
+
+int64_t grads_bytes(const struct config *c, const struct params *p, int world, int rank) {
+    int64_t *offset = calloc((size_t)world + 1, sizeof *offset), bytes;
+    if (!offset) return -1;
+    optim_split(c, p, world, offset);
+    if (c->comm_reduce == REDUCE_EXACT)
+        bytes = grads_exact_bytes(c, world, rank, offset);
+    else if (in_ring(c, world))
+        bytes = grads_ring_bytes(c, p, offset[rank + 1] - offset[rank]);
+    else
+        bytes = p->elems * (int64_t)sizeof(float);
+    free(offset);
+    return bytes;
+}
+
+bool grads_in_backward(const struct grads *g) {
+    return g->vtable->in_backward;
+}
+
+int grads_begin(struct grads *g, struct err *e) {
+    return g->vtable->begin ? g->vtable->begin(g, e) : 0;
+}
+
+int grads_shard(struct grads *g, int64_t shard, struct err *e) {
+    g->shard = shard;
+    return g->vtable->shard ? g->vtable->shard(g, e) : 0;
+}
+
+int grads_place(struct grads *g, int stage, struct params_place *out, struct err *e) {
+    return g->vtable->place(g, stage, out, e);
+}
+
+int grads_final(struct grads *g, int stage, struct err *e) {
+    return g->vtable->final(g, stage, e);
+}
+
+int grads_shard_done(struct grads *g, struct err *e) {
+    return g->vtable->shard_done ? g->vtable->shard_done(g, e) : 0;
+}
+
+int grads_finish(struct grads *g, const float **own, struct err *e) {
+    return g->vtable->finish(g, own, e);
+}

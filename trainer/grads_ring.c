@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradients under ZeRO-2 (Rajbhandari et al., 2020): no rank ever has all of them. A backward writes a bucket
+// into one of a few buffers; when the bucket is complete it is summed over ranks there, and before the buffer
+// is used again this rank's share of it is added to the rank's own run.
+//
+// Every rank sums every bucket of shard after shard, in one order, so the sum over shards is made in the own
+// run in that order: the same bits whenever it is done anew. A rank with fewer shards than another sends
+// zeros in the end.
+#include <stdlib.h>
+
+#include "trainer/grads_impl.h"
+
+enum { SLOTS = 2 }; // one that is written, one that is on its way
+
+struct slot {
+    float *at;
+    int bucket;
+    struct coll_op *op; // NULL: nothing is on its way
+};
+
+struct ring {
+    struct grads base;
+    float *own;
+    struct slot slot[SLOTS];
+    int slots;
+    int open;      // the bucket that is being written, -1: none
+    int64_t begun; // buckets of this step
+    char (*name)[GRADS_NAME_BYTES];
+};
+
+static struct ring *ring_of(struct grads *g) {
+    return (struct ring *)g;
+}
+
+// A collective needs no second buffer when nothing goes on beside it.
+static int count_slots(const struct config *c) {
+    return c->comm_overlap ? SLOTS : 1;
+}
+
+// What a slot holds is in the own run behind what is queued.
+static int settle(struct ring *r, struct slot *s, struct err *e) {
+    const struct grads *g = &r->base;
+    const struct buckets *b = g->o.buckets;
+    struct coll_op *op = s->op;
+    if (!op) return 0;
+    s->op = NULL;
+    int rc = coll_join(g->o.coll, op, e);
+    const int64_t *share = buckets_share(b, s->bucket) + g->rank;
+    if (rc || share[0] == share[1]) return rc;
+    float *to = r->own + (b->cut[s->bucket + 1] + share[0] - g->o.offset[g->rank]);
+    return g->o.device->vtable->add(g->o.device, to, to, s->at + share[0], share[1] - share[0], e);
+}
+
+static struct slot *next_slot(struct ring *r) {
+    return &r->slot[r->begun % r->slots];
+}
+
+static int open_bucket(struct ring *r, int k, struct err *e) {
+    const struct buckets *b = r->base.o.buckets;
+    struct slot *s = next_slot(r);
+    int rc = settle(r, s, e);
+    if (!rc) rc = grads_zero(&r->base, s->at, b->cut[k] - b->cut[k + 1], e);
+    s->bucket = r->open = k;
+    return rc;
+}
+
+static int send_bucket(struct ring *r, struct err *e) {
+    struct slot *s = next_slot(r);
+    int k = r->open, rc = coll_reduce_scatter(r->base.o.coll, &s->op, r->name[k], s->at,
+                                              buckets_share(r->base.o.buckets, k), e);
+    r->open = -1;
+    r->begun++;
+    return rc || r->slots > 1 ? rc : settle(r, s, e);
+}
+
+static int begin(struct grads *g, struct err *e) {
+    ring_of(g)->begun = 0;
+    ring_of(g)->open = -1;
+    return grads_zero(g, ring_of(g)->own, g->own_elems, e);
+}
+
+static int place(struct grads *g, int stage, struct params_place *out, struct err *e) {
+    struct ring *r = ring_of(g);
+    int k = buckets_of(g->o.buckets, stage), rc = k == r->open ? 0 : open_bucket(r, k, e);
+    *out = (struct params_place){.at = next_slot(r)->at, .first = g->o.buckets->cut[k + 1]};
+    return rc;
+}
+
+static int final(struct grads *g, int stage, struct err *e) {
+    struct ring *r = ring_of(g);
+    return g->o.buckets->stage[r->open] == stage ? send_bucket(r, e) : 0;
+}
+
+static int send_nothing(struct ring *r, struct err *e) {
+    int rc = 0;
+    for (int k = 0; !rc && k < r->base.o.buckets->n; k++) {
+        rc = open_bucket(r, k, e);
+        if (!rc) rc = send_bucket(r, e);
+    }
+    return rc;
+}
+
+static int finish(struct grads *g, const float **own, struct err *e) {
+    struct ring *r = ring_of(g);
+    int64_t rounds = grads_rounds(g->o.config, g->size);
+    int rc = 0;
+    *own = r->own;
+    for (int64_t round = g->hi - g->lo; !rc && round < rounds; round++) rc = send_nothing(r, e);
+    for (int i = 0; !rc && i < r->slots; i++) rc = settle(r, &r->slot[(r->begun + i) % r->slots], e);
+    return rc;
+}
+
+static void release(struct grads *g) {
+    struct ring *r = ring_of(g);
+    for (int i = 0; i < r->slots; i++) coll_drop(g->o.coll, r->slot[i].op);
+    if (r->slot[0].at) device_release_shared(g->o.device, r->slot[0].at);
+    if (r->own) g->o.device->vtable->release(g->o.device, r->own);
+    free(r->name);
+    free(r);
+}
+
+static const struct grads_vtable ring_vtable = {
+    .in_backward = true,
+    .begin = begin,
+    .place = place,
+    .final = final,
+    .finish = finish,
+    .close = release,
+};
+
+int64_t grads_ring_bytes(const struct config *c, const struct params *p, int64_t own_elems) {
+    struct buckets b;
+    struct err ignored = {0};
+    if (buckets_init(&b, p, buckets_least(c, p), &ignored)) return -1;
+    int64_t elems = own_elems + count_slots(c) * buckets_largest(&b);
+    buckets_fini(&b);
+    return elems * (int64_t)sizeof(float);
+}
+
+static int take(struct ring *r, struct err *e) {
+    const struct grads_options *o = &r->base.o;
+    int64_t each = buckets_largest(o->buckets);
+    void *slots = NULL;
+    int rc = grads_take(&r->base, &r->own, r->base.own_elems, e);
+    if (!rc) rc = device_alloc_shared(o->device, &slots, (size_t)(r->slots * each) * sizeof(float), true, e);
+    for (int i = 0; !rc && i < r->slots; i++) r->slot[i].at = (float *)slots + i * each;
+    return rc;
+}
+
+int grads_ring_open(struct grads **out, const struct grads_options *o, struct err *e) {
+    struct ring *r = calloc(1, sizeof *r);
+    if (!r) return err_set(e, ERR_MEMORY, "no memory for gradients");
+    grads_fill(&r->base, &ring_vtable, o);
+    int rc = 0, n = o->buckets->n;
+    r->slots = count_slots(o->config);
+    r->name = calloc((size_t)n, sizeof *r->name);
+    if (!r->name) rc = err_set(e, ERR_MEMORY, "no memory for %d buckets", n);
+    for (int k = 0; !rc && k < n; k++) grads_name(r->name[k], k, n);
+    if (!rc) rc = take(r, e);
+    if (rc)
+        release(&r->base);
+    else
+        *out = &r->base;
+    return rc;
+}
