@@ -145,11 +145,14 @@ if wanted steps; then
   steps bf16 40 "${small[@]}" device=cuda
   steps "bf16 again: the same digest" 40 "${small[@]}" device=cuda
   steps "without a graph: the same digest" 40 "${small[@]}" device=cuda cuda.graph=off
-  steps "two ranks: the same digest" 60 "${run[@]}" "$mpirun" --oversubscribe -n 2 "$bin/orrery-rank" --task step-bench \
-    --config "$scratch/steps.yaml" device=cuda cuda.share=true
+  two=("${run[@]}" "$mpirun" --oversubscribe -n 2 "$bin/orrery-rank" --task step-bench --config "$scratch/steps.yaml"
+    device=cuda cuda.share=true)
+  steps "two ranks: the same digest" 60 "${two[@]}"
   steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
   steps CPU 40 "${small[@]}" device=cpu
   steps "1B parameters" 90 "${rank[@]}" --config "$scratch/one_b.yaml" device=cuda
+  steps "two ranks, fast" 60 "${two[@]}" comm.reduce=fast comm.shards=2
+  steps "two ranks, fast, ZeRO-2: the digest of the one before" 60 "${two[@]}" comm.reduce=fast comm.shards=2 comm.zero=2
 fi
 if wanted sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
