@@ -19,7 +19,7 @@ for name in kernels/cuda/attention{,_sm80,_sm90_forward,_sm90_backward} tests/be
   nvcc "${flags[@]}" -c "$name.cu" -o "$object" &
   running+=($!)
 done
-for name in kernels/cuda/schedule kernels/mask base/err; do
+for name in kernels/cuda/{schedule,sizes} kernels/mask base/err; do
   common+=("$out/$(basename "$name").o")
   cc -std=c11 -O2 -D_GNU_SOURCE -fPIC -I. -c "$name.c" -o "${common[-1]}"
 done
