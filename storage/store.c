@@ -141,6 +141,7 @@ int store_start(struct store *s, struct store_request **out, const struct store_
 
 void store_finish(struct store_request *r, int status) {
     struct store *s = r->store;
+    if (r->call.known) r->call.known(r->call.take_arg, status ? NULL : &r->result);
     pthread_mutex_lock(&s->lock);
     r->status = status;
     r->done = true;

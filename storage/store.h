@@ -51,6 +51,13 @@ const char *store_url(const struct store *s);
 // ---- asynchronous. The caller keeps key and memory until store_wait, which frees the request.
 struct store_request;
 enum store_op { STORE_GET, STORE_PUT, STORE_HEAD, STORE_DELETE };
+struct store_result {
+    size_t bytes;         // GET: received
+    int64_t object_bytes; // GET, HEAD: the whole object
+    char etag[72];
+    bool opaque;  // the ETag is no checksum of the content (KMS encryption)
+    char sum[12]; // CRC32C of the content that its sender left, eight hex digits; "": none
+};
 struct store_call {
     enum store_op op;
     const char *key;
@@ -62,17 +69,13 @@ struct store_call {
     // what was taken counts once the request has succeeded. An error ends the request.
     int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e);
     void *take_arg;
+    // Beside `take`, NULL: not asked. Told what the object is as soon as that is known, of every attempt, on
+    // any thread; at the latest when the request ends, then with NULL if it failed.
+    void (*known)(void *take_arg, const struct store_result *object);
     const void *data; // PUT
     size_t bytes;
     bool create_only;    // PUT: CONFLICT when the key exists
     int64_t deadline_ms; // 0: the store's
-};
-struct store_result {
-    size_t bytes;         // GET: received
-    int64_t object_bytes; // GET, HEAD: the whole object
-    char etag[72];
-    bool opaque;  // the ETag is no checksum of the content (KMS encryption)
-    char sum[12]; // CRC32C of the content that its sender left, eight hex digits; "": none
 };
 int store_start(struct store *s, struct store_request **out, const struct store_call *call,
                 struct err *e) ERR_CHECK;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@
 #include "storage/hash.h"
 #include "storage/store_backend.h"
 
-#define FIRST_PART  ((int64_t)2 << 20) // asked for before the object's size is known
+#define FIRST_PART  ((int64_t)8 << 20) // asked for before the object's size is known
+#define SMALL_PART  ((int64_t)2 << 20)
 #define LARGE_PART  ((int64_t)8 << 20)
 #define PARTS_LEAST 32 // of an object whose parts are larger than the first
 #define FETCH_SLOTS 16
@@ -186,12 +188,16 @@ struct fetch {
     char *block; // BLOCK bytes, for what is read back
     uint32_t *crcs;
     bool *have; // by part: lay there at the start
+    // What the first part's reply says, for whoever waits to ask for the others.
+    pthread_mutex_t lock;
+    pthread_cond_t told;
+    bool known;
     struct fetch_slot slots[FETCH_SLOTS];
 };
 
 // Each part costs the server a look-up; many small ones are soon under way side by side.
 static int64_t part_bytes(int64_t object_bytes) {
-    int64_t part = FIRST_PART;
+    int64_t part = SMALL_PART;
     while (part < LARGE_PART && object_bytes / part >= PARTS_LEAST) part *= 2;
     return part;
 }
@@ -251,20 +257,23 @@ static int take(void *arg, size_t at, const void *data, size_t n, struct err *e)
     return write_at(f->fd, data, n, offset_of(f, p->part) + (int64_t)at, f->path, e);
 }
 
-static int start_part(struct fetch *f, int64_t i, struct err *e) {
+static int start(struct fetch *f, struct store_call *c, int64_t i, struct err *e) {
     struct fetch_slot *p = slot_of(f, i);
     p->f = f;
     p->part = i;
     p->crc = 0;
-    struct store_call c = {.op = STORE_GET,
-                           .key = f->key,
-                           .offset = offset_of(f, i),
-                           .length = (int64_t)size_of(f, i),
-                           .capacity = size_of(f, i),
-                           .deadline_ms = f->s->deadline_ms * (f->part / FIRST_PART),
-                           .take = take,
-                           .take_arg = p};
-    return store_start(f->s, &p->request, &c, e);
+    c->op = STORE_GET;
+    c->key = f->key;
+    c->capacity = (size_t)c->length;
+    c->deadline_ms = f->s->deadline_ms * ((c->length + SMALL_PART - 1) / SMALL_PART);
+    c->take = take;
+    c->take_arg = p;
+    return store_start(f->s, &p->request, c, e);
+}
+
+static int start_part(struct fetch *f, int64_t i, struct err *e) {
+    struct store_call c = {.offset = offset_of(f, i), .length = (int64_t)size_of(f, i)};
+    return start(f, &c, i, e);
 }
 
 static int start_parts(struct fetch *f, int64_t before, struct err *e) {
@@ -274,11 +283,15 @@ static int start_parts(struct fetch *f, int64_t before, struct err *e) {
     return rc;
 }
 
-static int wait_part(struct fetch *f, int64_t i, struct err *e) {
-    struct store_result got;
+static struct store_request *take_request(struct fetch *f, int64_t i) {
     struct store_request *r = slot_of(f, i)->request;
     slot_of(f, i)->request = NULL;
-    int rc = store_wait(f->s, r, &got, e);
+    return r;
+}
+
+static int wait_part(struct fetch *f, int64_t i, struct err *e) {
+    struct store_result got;
+    int rc = store_wait(f->s, take_request(f, i), &got, e);
     if (rc) return rc;
     if (got.bytes != size_of(f, i) || strcmp(got.etag, f->object.etag))
         return err_set(e, ERR_DATA, "%s: GET '%s': the object changed while it was read", f->s->url, f->key);
@@ -330,8 +343,7 @@ static int prove_part(struct fetch *f, int64_t i, struct err *e) {
 
 static int fetch_part(struct fetch *f, int64_t i, struct err *e) {
     int rc = 0;
-    bool came_first = f->fresh && !i;
-    if (!came_first && !lies_there(f, i)) {
+    if (!lies_there(f, i)) {
         rc = f->have[i] ? start_part(f, i, e) : 0;
         if (!rc) rc = wait_part(f, i, e);
         if (!rc) rc = keep_part(f, i, e);
@@ -347,9 +359,13 @@ static int fetch_parts(struct fetch *f, struct err *e) {
         rc = start_parts(f, i + f->width, e);
         if (!rc) rc = fetch_part(f, i, e);
     }
-    for (int i = 0; i < f->width; i++)
-        if (f->slots[i].request && store_wait(f->s, f->slots[i].request, NULL, NULL)) continue;
     return rc;
+}
+
+// They refer to what is on our stack.
+static void end_requests(struct fetch *f) {
+    for (int i = 0; i < FETCH_SLOTS; i++)
+        if (f->slots[i].request && store_wait(f->s, f->slots[i].request, NULL, NULL)) continue;
 }
 
 static int fetch_open(struct fetch *f, const char *path, struct err *e) {
@@ -367,19 +383,32 @@ static int fetch_open(struct fetch *f, const char *path, struct err *e) {
     return f->block ? 0 : err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
 }
 
-// What the object is: with its first part where there is nothing to go on with, so that a small one costs one
-// request.
+static void on_known(void *arg, const struct store_result *object) {
+    struct fetch *f = ((struct fetch_slot *)arg)->f;
+    pthread_mutex_lock(&f->lock);
+    if (object && !f->known) f->object = *object;
+    f->known = true;
+    pthread_cond_signal(&f->told);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static int64_t wait_known(struct fetch *f) {
+    pthread_mutex_lock(&f->lock);
+    while (!f->known) pthread_cond_wait(&f->told, &f->lock);
+    int64_t bytes = f->object.object_bytes;
+    pthread_mutex_unlock(&f->lock);
+    return bytes;
+}
+
+// What the object is: from the first part's reply where there is nothing to go on with, so that a small one
+// costs one request, and the other parts of a large one are asked for while the first is on its way.
 static int fetch_first(struct fetch *f, struct err *e) {
-    struct fetch_slot *p = &f->slots[0];
-    *p = (struct fetch_slot){.f = f};
-    struct store_call c = {.op = STORE_GET,
-                           .key = f->key,
-                           .length = FIRST_PART,
-                           .capacity = (size_t)FIRST_PART,
-                           .take = take,
-                           .take_arg = p};
+    struct store_call c = {.length = FIRST_PART, .known = on_known};
     if (!f->fresh) return store_head(f->s, f->key, &f->object, e);
-    int rc = store_call_blocking(f->s, &c, &f->object, e);
+    f->width = 1;
+    f->object.object_bytes = -1;
+    int rc = start(f, &c, 0, e);
+    if (!rc && wait_known(f) < 0) rc = store_wait(f->s, take_request(f, 0), NULL, e);
     if (rc) (void)unlink(f->path);
     return rc;
 }
@@ -394,10 +423,8 @@ static int fetch_plan(struct fetch *f, struct err *e) {
     if (!f->crcs || !f->have) return err_set(e, ERR_MEMORY, "no memory to fetch '%s'", f->key);
     proof_init(&f->proof, &f->object);
     if (f->t->sized) f->t->sized(f->t->arg, f->object.object_bytes);
-    int rc = read_table(f, e);
-    if (rc || !f->fresh || !f->parts) return rc;
-    f->started = 1;
-    return keep_part(f, 0, e);
+    f->started = f->fresh && f->parts;
+    return read_table(f, e);
 }
 
 static int fetch_end(struct fetch *f, const char *path, struct err *e) {
@@ -415,12 +442,17 @@ int store_get_file(struct store *s, const char *key, const char *path, struct st
     struct fetch f = {.s = s, .key = key, .t = t, .fd = -1};
     t->bytes = t->resumed_bytes = 0;
     t->verified = false;
+    pthread_mutex_init(&f.lock, NULL);
+    pthread_cond_init(&f.told, NULL);
     int rc = fetch_open(&f, path, e);
     if (!rc) rc = fetch_first(&f, e);
     if (!rc) rc = fetch_plan(&f, e);
     if (!rc) rc = fetch_parts(&f, e);
+    end_requests(&f);
     if (!rc) rc = fetch_end(&f, path, e);
     if (!rc) t->bytes = f.object.object_bytes;
+    pthread_cond_destroy(&f.told);
+    pthread_mutex_destroy(&f.lock);
     tag_fini(&f.proof.tag);
     if (f.fd >= 0) close(f.fd);
     free(f.path);

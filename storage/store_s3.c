@@ -92,12 +92,24 @@ static int accept_delete(struct s3_op *op, struct err *e) {
                : 0;
 }
 
+// What cannot be read of it is judged when the reply has ended.
+static void on_begun(struct s3_op *op, const struct http_exchange *x) {
+    const struct store_call *c = &request_of(op)->call;
+    struct store_result object = {.opaque = !strncmp(x->encryption, "aws:kms", 7)};
+    int64_t first, last;
+    if (!parse_content_range(x->content_range, &first, &last, &object.object_bytes)) return;
+    memcpy(object.etag, x->etag, sizeof object.etag);
+    memcpy(object.sum, x->sum, sizeof object.sum);
+    c->known(c->take_arg, &object);
+}
+
 static void set_get(struct s3_op *op, const struct store_call *c) {
     op->verb = op->method = "GET";
     op->into = c->capacity && !c->take ? c->into : op; // an address, never written to
     op->capacity = c->capacity;
     op->take = c->take;
     op->take_arg = c->take_arg;
+    op->begun = c->known ? on_begun : NULL;
     op->also_ok = 416;
     op->accept = accept_get;
     if (c->length >= 0)

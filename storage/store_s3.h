@@ -79,7 +79,8 @@ struct s3_op {
     size_t capacity;
     int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e); // as a store_call's
     void *take_arg;
-    size_t text_max; // bound of `text`; 0: S3_ERROR_BODY_MAX
+    void (*begun)(struct s3_op *op, const struct http_exchange *x); // before its first byte; NULL: not asked
+    size_t text_max;                                                // bound of `text`; 0: S3_ERROR_BODY_MAX
     // Looks at a 2xx reply: 0, or an error. UNAVAILABLE: a failure in disguise, tried again until the
     // deadline. PEER: the reply makes no sense, tried again twice, DATA in the end. Also called for
     // `also_ok`.

@@ -225,6 +225,7 @@ static bool give(struct http_exchange *x, size_t at, void *into, size_t n) {
 
 static bool take(struct http_exchange *x, const void *data, size_t n) {
     struct s3_op *op = x->owner;
+    if (!x->got && op->begun) op->begun(op, x);
     return !op->take(op->take_arg, x->got, data, n, &op->unmade);
 }
 
