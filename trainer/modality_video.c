@@ -33,6 +33,8 @@ struct video_cut {
     unsigned char *out, *valid;
     const unsigned char *before; // the latest picture, NULL: none yet
     double before_at;            // its place, in steps of the stream
+    int64_t pictures;            // that came
+    bool ended;                  // no more will
     unsigned char *shown;        // NULL, or: picture `number` is marked here, and no frame is filled
     int64_t number;              // of the latest picture
 };
@@ -62,8 +64,12 @@ static int video_picture(void *arg, double at, const unsigned char *pixels, stru
     struct video_cut *v = arg;
     double until = v->before ? (v->before_at + at) / 2 : at - 0.5;
     video_settle(v, pixels ? until : v->before_at + 0.5);
+    v->ended = !pixels;
+    if (pixels) {
+        v->pictures++;
+        v->before_at = at;
+    }
     v->before = pixels;
-    v->before_at = at;
     return v->next == v->frames;
 }
 
@@ -124,6 +130,23 @@ static int video_decode_film(struct video_film *f, const void *bytes, size_t n, 
     return rc;
 }
 
+// Pictures were lost on the film's way here, or the sample says more than it has: the film ends one step of
+// the stream behind its last picture.
+static int video_film_complete(const struct video_cut *v, const struct film_table *t, struct err *e) {
+    const struct modality_spec *spec = v->spec;
+    if (!v->ended) return 0;
+    if (v->pictures < t->frames)
+        return err_set(e, ERR_DATA, "the film is short: its header announces %lld pictures, %lld are in it",
+                       (long long)t->frames, (long long)v->pictures);
+    double last = (double)(v->frames - 1) / spec->frame_hz;
+    if ((last - spec->stream.t0) * spec->stream.rate_hz < v->before_at + 1 - 1e-6) return 0;
+    return err_set(e, ERR_DATA,
+                   "the film is short: the sample announces %lld frames, the last one at %.3f s, but the "
+                   "film's %lld pictures end at %.3f s; correct 'frames', or leave the sample out",
+                   (long long)v->frames, last, (long long)v->pictures,
+                   v->before_at / spec->stream.rate_hz + spec->stream.t0);
+}
+
 static int video_decode(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames,
                         void *cells, unsigned char *valid, struct err *e) {
     struct media_clip_want want = {.height = spec->grid.height,
@@ -135,15 +158,17 @@ static int video_decode(const struct modality_spec *spec, const void *bytes, siz
     struct video_film film = {.cut = cut};
     memset(valid, 0, (size_t)frames);
     int rc = film_read(bytes, n, &film.table, e);
-    bool planned = !rc && film_has_times(&film.table);
+    bool is_film = film.table.frames || *film.table.why, planned = !rc && film_has_times(&film.table);
     if (planned) rc = video_decode_film(&film, bytes, n, &want, e);
-    film_fini(&film.table);
-    if (rc || (planned && !film.astray)) return rc;
-    if (planned) {
+    if (!rc && planned && film.astray) {
         memset(valid, 0, (size_t)frames);
         memset(cells, 0, (size_t)(frames * spec->frame_elems));
     }
-    return media_clip_read(bytes, n, &want, video_picture, &cut, e);
+    if (!planned || film.astray) film.cut = cut;
+    if (!rc && (!planned || film.astray)) rc = media_clip_read(bytes, n, &want, video_picture, &film.cut, e);
+    if (!rc && is_film) rc = video_film_complete(&film.cut, &film.table, e);
+    film_fini(&film.table);
+    return rc;
 }
 
 static void video_expand(const struct modality_spec *spec, const void *cells, int64_t n, float *out) {

@@ -23,20 +23,21 @@ SCHEMA = {"rate_hz": 10, "frames_from": "action.npy", "streams": [
 SENSES = ["model.modalities=action,video", "video.channels=3"]
 
 
-def film(tmp, encoder, width, height):
+def film(tmp, encoder, width, height, pictures=FRAMES):
     path = tmp / "film.mp4"
-    done = subprocess.run([MAKE, path, encoder, str(width), str(height), str(FRAMES), "100"], stderr=subprocess.DEVNULL)
+    done = subprocess.run([MAKE, path, encoder, str(width), str(height), str(pictures), "100"], stderr=subprocess.DEVNULL)
     check(done.returncode == 0, f"a film by {encoder}")
     return path.read_bytes()
 
 
-def make(tmp, where):
+def make(tmp, where, short=None):
+    """Two shards of two samples; the film of one of them, (shard, number), may lack pictures."""
     where.mkdir()
     for shard, (encoder, width, height) in enumerate((("mpeg4", 64, 64), ("mjpeg", 100, 60))):
         with tarfile.open(where / f"part-{shard}.tar", "w") as tar:
             for i in range(2):
                 action = npy("<f4", (FRAMES, 2), bytes(FRAMES * 8))
-                for name, data in (("action.npy", action), ("cam.mp4", film(tmp, encoder, width, height))):
+                for name, data in (("action.npy", action), ("cam.mp4", film(tmp, encoder, width, height, FRAMES - 5 * (short == (shard, i))))):
                     info = tarfile.TarInfo(f"ep{shard}{i}.{name}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
@@ -60,6 +61,20 @@ def tables(tmp, data):
     check(orrery("data", "stat", data, "--json").stdout == frames, "as many frames by the film as by the commands")
 
 
+def short_film(tmp):
+    """A film that ends before its sample does stops the run, or is skipped and told of."""
+    data = tmp / "short"
+    make(tmp, data, short=(1, 0))
+    orrery("data", "index", data, "--schema", tmp / "schema.json")
+    words = ("part-1.tar: ep10.cam.mp4 at byte", f"announces {FRAMES} frames", f"film's {FRAMES - 5} pictures")
+    for policy, code in (("stop", 65), ("skip", 0)):
+        done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/{policy}", f"data.train={data}", "data.eval=",
+                      f"data.on_error={policy}", "train.steps=3", *SENSES, check=False)
+        told = done.stderr + "".join(p.read_text() for p in (tmp / policy).glob("logs/*/rank-0.log"))
+        line = next((text for text in told.splitlines() if all(w in text for w in words)), "")
+        check(done.returncode == code and line, f"{policy}: {done.returncode}, {line or told[-2000:]}")
+
+
 def main():
     if not MAKE.exists() or not (BIN / "liborrery_ffmpeg.so").exists():
         skip("a build without FFmpeg's libraries")
@@ -73,6 +88,7 @@ def main():
         check("cam.mp4" in orrery("data", "stat", data).stdout, "stat names the member")
         check("cam.mp4" in orrery("data", "show", data, 3).stdout, "show names the member")
         tables(tmp, data)
+        short_film(tmp)
         orrery("data", "show", data, 3, "--out", tmp / "drawn")
         frames = sorted(p.name for p in (tmp / "drawn").glob("cam-*.png"))
         check(len(frames) == FRAMES and frames[-1] == f"cam-{FRAMES - 1:04d}.png", f"{len(frames)} frames drawn")

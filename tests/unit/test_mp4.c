@@ -385,7 +385,7 @@ static const struct stream_schema stream = {.modality = "video",
                                             .rate_hz = 10,
                                             .t0 = 0.2};
 
-enum { FRAMES = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
+enum { FRAMES_MAX = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
 
 struct kept {
     int n;
@@ -406,12 +406,16 @@ static void check_frames(const struct modality_spec *spec, const char *bytes, si
     struct media_mp4_want want = grey;
     bool used[PICTURES] = {false};
     int unused = 0;
-    unsigned char valid[FRAMES], *cells = calloc(FRAMES, ELEMS);
+    // As many as begin before one step of the stream has gone by behind the last picture.
+    int frames =
+        (int)ceil(((double)uneven_ms[pictures - 1] / 1000 + 0.1 + stream.t0) * spec->frame_hz - 1e-6);
+    unsigned char valid[FRAMES_MAX], *cells = calloc(FRAMES_MAX, ELEMS);
+    assert_true(frames < FRAMES_MAX);
     want.channels = 3;
     if (media_mp4_decode(bytes, n, &want, keep, &all, &e)) fail_msg("%s", e.text);
     assert_int_equal(all.n, pictures);
-    if (spec->modality->decode(spec, bytes, n, FRAMES, cells, valid, &e)) fail_msg("%s", e.text);
-    for (int f = 0; f < FRAMES; f++) {
+    if (spec->modality->decode(spec, bytes, n, frames, cells, valid, &e)) fail_msg("%s", e.text);
+    for (int f = 0; f < frames; f++) {
         double t = f / spec->frame_hz - stream.t0;
         int nearest = 0;
         for (int i = 1; i < pictures; i++)
@@ -425,7 +429,42 @@ static void check_frames(const struct modality_spec *spec, const char *bytes, si
     }
     for (int i = 0; i < pictures; i++) unused += !used[i];
     assert_true(unused > 0);
+    assert_int_equal(spec->modality->decode(spec, bytes, n, frames + 1, cells, valid, &e), -ERR_DATA);
+    char told[400];
+    snprintf(told, sizeof told, "announces %d frames, the last one at %.3f s, but the film's %d pictures",
+             frames + 1, frames / spec->frame_hz, pictures);
+    if (!strstr(e.text, told)) fail_msg("%s, not: %s", told, e.text);
     free(cells);
+}
+
+// Says of the last pictures of an mpeg4 film (ISO/IEC 14496-2, 6.2.5) that they are not coded: none comes out
+// of them, and no byte is missing. Returns how many.
+static int drop_pictures(char *bytes, size_t n, int most) {
+    int dropped = 0;
+    for (size_t at = n - 8; at > 0 && dropped < most; at--) {
+        unsigned char *p = (unsigned char *)bytes + at;
+        if (memcmp(p, "\0\0\1\xb6", 4) != 0) continue;
+        int bit = 2;
+        while (p[4 + bit / 8] >> (7 - bit % 8) & 1) bit++; // whole seconds
+        bit += 1 + 1 + 10 + 1;                             // their end, a mark, ticks of 1/1000 s, a mark
+        p[4 + bit / 8] &= (unsigned char)~(1 << (7 - bit % 8));
+        dropped++;
+    }
+    return dropped;
+}
+
+static void check_lost_pictures(const struct modality_spec *spec) {
+    struct err e = {0};
+    size_t n;
+    char *bytes = film_of("mpeg4", even_ms, 0, false, &n), told[400];
+    unsigned char valid[FRAMES_MAX], *cells = calloc(FRAMES_MAX, ELEMS);
+    if (spec->modality->decode(spec, bytes, n, PICTURES, cells, valid, &e)) fail_msg("%s", e.text);
+    assert_int_equal(drop_pictures(bytes, n, 2), 2);
+    assert_int_equal(spec->modality->decode(spec, bytes, n, PICTURES, cells, valid, &e), -ERR_DATA);
+    snprintf(told, sizeof told, "announces %d pictures, %d are in it", PICTURES, PICTURES - 2);
+    if (!strstr(e.text, told)) fail_msg("%s, not: %s", told, e.text);
+    free(cells);
+    free(bytes);
 }
 
 // The decoder hands over other pictures than the table tells of: they count, as if there were no table.
@@ -463,6 +502,7 @@ static void frames_are_the_nearest_pictures(void **state) {
     if (getenv("ORRERY_FFMPEG_PLUGIN")) {
         check_frames(&set.spec[0], bytes, n, PICTURES);
         check_astray(&set.spec[0]);
+        check_lost_pictures(&set.spec[0]);
     }
     unsigned char valid[4], cells[4 * SIDE * SIDE * 3];
     const char *plugin = getenv("ORRERY_FFMPEG_PLUGIN");
