@@ -27,7 +27,7 @@ static struct film_table read_film(const struct film_make *m) {
     struct film_scan s;
     struct buf b = film_make(m);
     assert_int_equal(film_read(b.data, b.len, &t, &e), 0);
-    film_scan_init(&s);
+    film_scan_init(&s, false);
     for (size_t i = 0; i < b.len; i++) assert_int_equal(film_scan_feed(&s, b.data + i, 1, &e), 0);
     assert_int_equal(film_scan_end(&s, &pieces, &e), 0);
     assert_true(film_same(&t, &pieces));
