@@ -578,6 +578,7 @@ static int read_part(struct dataset *d, const struct film_place *f, int64_t lo, 
         return err_set(e, ERR_DATA, "%s: bytes %" PRId64 " .. %" PRId64 " of a film of %" PRId64 " bytes",
                        f->shard->key, lo, hi, f->bytes);
     int64_t end = film_blocks(hi) * FILM_BLOCK;
+    out->offset = f->offset;
     out->at = lo - lo % FILM_BLOCK;
     out->n = (size_t)((end < f->bytes ? end : f->bytes) - out->at);
     out->data = malloc(out->n);

@@ -102,7 +102,8 @@ const struct sample_member *sample_find(const struct sample *s, const char *name
 // Bytes lo .. hi (-1: its end) of a film whose table has crcs, verified: the blocks in which they lie, in one
 // ranged GET. DATA names shard, film and bytes. The caller frees it.
 struct dataset_part {
-    int64_t at; // of the first byte in the film
+    int64_t offset; // of the film in the shard
+    int64_t at;     // of the first byte in the film
     size_t n;
     char *data;
 };

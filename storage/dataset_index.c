@@ -456,10 +456,12 @@ static int parse_member(struct parse_state *p, const struct json_value *v, struc
     return add_member(p->x, p->what, name, strlen(name), offset, bytes, crc, e);
 }
 
-static bool film_fits(const struct film_table *t, int64_t bytes) {
+static bool film_fits(struct film_table *t, int64_t bytes) {
     if (!t->n_crcs) return true;
+    t->bytes = bytes;
+    bool within = t->moov_at >= t->lead || t->moov_bytes <= t->lead - t->moov_at;
     return t->n_crcs == film_blocks(bytes) && t->lead <= bytes && t->moov_at <= bytes &&
-           t->moov_bytes <= bytes - t->moov_at;
+           t->moov_bytes <= bytes - t->moov_at && within;
 }
 
 // Members name their films in their own order; every film has its member.

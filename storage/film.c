@@ -239,6 +239,7 @@ static void take_parts(struct film_scan *s, struct film_table *out) {
     if (!s->parts || !out->frames || s->pictures_end <= 0 || !s->moov_bytes || (!front && !behind) ||
         s->summed != s->bytes)
         return;
+    out->bytes = s->bytes;
     out->lead = s->lead;
     out->moov_at = s->moov_at;
     out->moov_bytes = s->moov_bytes;

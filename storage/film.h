@@ -34,6 +34,7 @@ struct film_table {
     uint32_t *keys;           // [n_keys] numbers of pictures in the order in which they are shown; owned
     char why[FILM_WHY_BYTES]; // there is no table; empty: it is no MP4 either
     // What a part is read with; n_crcs 0: it cannot be.
+    int64_t bytes;               // of the film
     int64_t lead;                // bytes up to the pictures: all boxes before them, and the head of theirs
     int64_t moov_at, moov_bytes; // the header with its own head; within `lead`, or right behind the pictures
     int64_t n_crcs;
@@ -58,13 +59,14 @@ int film_read(const void *bytes, size_t n, struct film_table *out, struct err *e
 // What must be decoded to see some of the pictures: packets from a key frame's on, in the order of decoding.
 struct film_part {
     int64_t key, key_ticks;      // the key frame's number, and its ticks from the first picture
+    int64_t start;               // ticks from the film's beginning to the first picture
     int64_t lo, hi;              // bytes of the film in which all the packets lie
     int64_t key_byte, last_byte; // where the first and the last packet begin
 };
 // For pictures first .. last of a film whose table has times and crcs, out of its header: the `moov_bytes` at
 // `moov_at`. DATA where the header does not bear it out.
-int film_part_of(const struct film_table *t, const void *moov, int64_t file_bytes, int64_t first,
-                 int64_t last, struct film_part *out, struct err *e) ERR_CHECK;
+int film_part_of(const struct film_table *t, const void *moov, int64_t first, int64_t last,
+                 struct film_part *out, struct err *e) ERR_CHECK;
 
 // The same as film_read for a film that goes by in pieces, front to back: only its header is kept.
 struct film_scan {

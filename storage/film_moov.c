@@ -23,6 +23,7 @@ struct track {
     int64_t movie_timescale, timescale, file_bytes;
     int64_t samples; // by stsz: in the order of decoding, shown or not
     int64_t lo, hi;  // times that are shown, in ticks: [lo, hi)
+    int64_t shift;   // ticks of nothing in front of them
     // Samples whose places are asked for.
     int64_t from, to;
     struct film_part *part; // NULL: none
@@ -150,6 +151,8 @@ static int take_edits(struct track *t, struct err *e) {
     int64_t seconds = x.ticks / t->movie_timescale, rest = x.ticks % t->movie_timescale;
     if (!simple || !x.plain || x.from < 0 || x.from > (int64_t)1 << 53 || x.ticks < 1 || seconds > TICKS_MAX)
         return err_set(e, ERR_DATA, "its edit list does more than to cut one piece out");
+    if (n == 2 && edit_at(t, 0).ticks <= TICKS_MAX)
+        t->shift = edit_at(t, 0).ticks * t->timescale / t->movie_timescale;
     t->lo = x.from;
     t->hi =
         x.from + seconds * t->timescale + (rest * t->timescale + t->movie_timescale / 2) / t->movie_timescale;
@@ -430,8 +433,8 @@ static int64_t ticks_to(const struct film_table *t, int64_t picture) {
     return ticks;
 }
 
-int film_part_of(const struct film_table *t, const void *moov, int64_t file_bytes, int64_t first,
-                 int64_t last, struct film_part *out, struct err *e) {
+int film_part_of(const struct film_table *t, const void *moov, int64_t first, int64_t last,
+                 struct film_part *out, struct err *e) {
     struct span in = {moov, (size_t)t->moov_bytes}, content;
     struct track video = {.file_bytes = 0};
     int64_t origin = INT64_MAX;
@@ -441,13 +444,14 @@ int film_part_of(const struct film_table *t, const void *moov, int64_t file_byte
     int rc = next_box(&in, type, &content, e);
     if (rc < 0) return rc;
     if (!rc || strcmp(type, "moov") != 0) return err_set(e, ERR_DATA, "its header is not where it was");
-    rc = find_video(content.data, content.n, file_bytes, &video, e);
+    rc = find_video(content.data, content.n, t->bytes, &video, e);
     if (!rc) rc = read_head(&video, e);
     if (!rc) rc = find_samples(&video, &origin, -1, -1, e);
     out->key_ticks = ticks_to(t, out->key);
     if (!rc) rc = find_samples(&video, &origin, out->key_ticks, ticks_to(t, last), e);
     if (!rc && (video.from < 0 || video.to < video.from))
         rc = err_set(e, ERR_DATA, "its header does not tell of picture %" PRId64, out->key);
+    if (!rc) out->start = video.shift + origin - (video.lo == INT64_MIN ? 0 : video.lo);
     video.part = out;
     return rc ? rc : check_places(&video, e);
 }

@@ -38,7 +38,7 @@ static void parts(const uint8_t *data, size_t n, const struct film_table *t) {
         struct err e = {0};
         struct film_part p;
         if (t->n_crcs != film_blocks((int64_t)n) || t->moov_at + t->moov_bytes > (int64_t)n) abort();
-        if (film_part_of(t, data + t->moov_at, (int64_t)n, first, t->frames - 1, &p, &e)) continue;
+        if (film_part_of(t, data + t->moov_at, first, t->frames - 1, &p, &e)) continue;
         if (p.key > first || p.lo < 0 || p.lo > p.hi || p.hi > (int64_t)n || p.key_byte < p.lo ||
             p.last_byte > p.hi)
             abort();
