@@ -15,8 +15,8 @@
 
 #include "base/rng.h"
 #include "lib/mp4_make.h"
+#include "lib/mp4_set.h"
 #include "storage/film.h"
-#include "storage/shard.h"
 #include "trainer/media_mp4.h"
 #include "trainer/modality.h"
 
@@ -544,29 +544,6 @@ static void header_to_front(char *bytes, size_t n) {
     film_fini(&t);
 }
 
-static void put_set(const char *url, const char *film, size_t n, int frames) {
-    struct store *s;
-    struct err e = {0};
-    struct buf tar;
-    char meta[600];
-    int bytes = snprintf(
-        meta, sizeof meta,
-        "{\"id\": \"a\", \"embodiment\": \"eye\", \"split\": \"train\", \"licence\": \"CC0-1.0\","
-        "\"frames\": %d, \"rate_hz\": 10, \"streams\": [{\"modality\": \"video\", \"name\": \"cam\","
-        "\"member\": \"cam.mp4\", \"dtype\": \"u8\", \"shape\": [%d, %d, 3], \"rate_hz\": 10, \"t0\": 0.2,"
-        "\"unit\": \"of 255\", \"scale\": 0}], \"simulator\": {}}",
-        frames, SIDE, SIDE);
-    buf_init(&tar, (size_t)64 << 20);
-    const char *key = "part.tar";
-    if (store_open(&s, url, NULL, &e) || shard_append(&tar, "a", "json", meta, (size_t)bytes, &e) ||
-        shard_append(&tar, "a", "cam.mp4", film, n, &e) || shard_append(&tar, "a", "z.txt", "z", 1, &e) ||
-        shard_finish(&tar, &e) || dataset_put_shard(s, key, tar.data, tar.len, &e) ||
-        dataset_write_manifest(s, &key, 1, &e))
-        fail_msg("%s", e.text);
-    buf_fini(&tar);
-    store_close(s);
-}
-
 struct counted {
     struct dataset *set;
     int64_t bytes, wholes;
@@ -619,7 +596,7 @@ static void check_windows(const struct modality_spec *spec, const char *encoder,
     unsigned char whole[FRAMES_MAX * ELEMS], part[WINDOW * ELEMS], valid[FRAMES_MAX], some[WINDOW];
     memset(whole, 0, sizeof whole);
     if (spec->modality->decode(spec, bytes, n, frames, whole, valid, &e)) fail_msg("%s: %s", encoder, e.text);
-    put_set("mem:parts", bytes, n, frames);
+    mp4_set("mem:parts", bytes, n, frames, SIDE);
     open_film(&film, &counted, "mem:parts");
     for (int first = 0; first + WINDOW <= frames; first++) {
         memset(part, 0, sizeof part);
@@ -708,7 +685,7 @@ static void a_late_window_reads_little(void **state) {
     unsigned char *cells = calloc(WINDOW, ELEMS), valid[WINDOW];
     struct media_mp4_want want = grey;
     want.max_pictures = LONG;
-    put_set("mem:late", bytes, n, LONG);
+    mp4_set("mem:late", bytes, n, LONG, SIDE);
     if (media_mp4_decode(bytes, n, &want, count_pictures, &all, &e)) fail_msg("%s", e.text);
     open_film(&film, &counted, "mem:late");
     int64_t header = counted.bytes;
@@ -746,7 +723,7 @@ static void damage_in_a_part_is_found(void **state) {
     struct mp4_make make = {"mpeg4", 320, 240, PICTURES, 0, even_ms, false, true};
     char *bytes = mp4_encode(&make, &n);
     unsigned char *cells = calloc(8, ELEMS), valid[8];
-    put_set("mem:damage", bytes, n, PICTURES);
+    mp4_set("mem:damage", bytes, n, PICTURES, SIDE);
     open_film(&film, &counted, "mem:damage");
     buf_init(&tar, (size_t)64 << 20);
     assert_int_equal(store_open(&s, "mem:damage", NULL, &e), 0);
