@@ -77,10 +77,16 @@ static void read_one(struct store *store, const char *key, const char *url, stru
         unreachable(f, key, url, &e);
 }
 
+static int note_any(void *arg, const struct store_entry *o, struct err *e) {
+    bool *any = arg;
+    *any = true;
+    return 1;
+}
+
 static void ask_data(const struct config *c, const char *key, const char *url, bool must_hold,
                      struct doctor_finding *f) {
     struct store *store = NULL;
-    struct store_listing listing = {0};
+    bool any = false;
     struct err e = {0};
     struct store_options options = options_of(c);
     if (!*url) {
@@ -91,16 +97,15 @@ static void ask_data(const struct config *c, const char *key, const char *url, b
         return;
     }
     int rc = store_open(&store, url, &options, &e);
-    if (!rc) rc = store_list(store, "", "/", &listing, &e);
+    if (!rc) rc = store_each(store, "", "/", note_any, &any, &e);
     if (rc)
         unreachable(f, key, url, &e);
-    else if (!listing.n && !listing.n_prefixes) {
+    else if (!any) {
         doctor_say(f, "%s %s: nothing there", key, url);
         doctor_cure(f, DOCTOR_BAD, ERR_MISSING, "make shards: orrery simulate table --out %s --episodes 100",
                     url);
     } else
         read_one(store, key, url, f);
-    store_listing_fini(&listing);
     store_close(store);
 }
 

@@ -15,22 +15,29 @@
 #include "launcher/units.h"
 
 #define AT_ONCE_MAX 64
+#define QUEUE       1024 // keys that are listed and not yet begun
 #define BLOCK       ((size_t)8 << 20)
 
-// All copies of one command. Workers take the next object; the caller's thread shows how far they are.
+// All copies of one command. The caller's thread lists, page by page, and shows how far the workers are; it
+// waits while the queue is full, so memory does not grow with the listing.
 struct crowd {
     struct store_copy *c;
     const struct store_place *from, *to;
-    const struct store_listing *list;
-    const char *below;    // prefix of the source's keys that is cut off
-    const char *under;    // put before the destination's keys, with a slash
-    pthread_mutex_t lock; // guards what follows
-    pthread_cond_t changed;
-    size_t next, done;
+    const char *below;      // prefix of the source's keys that is cut off
+    const char *under;      // put before the destination's keys, with a slash
+    pthread_mutex_t lock;   // guards what follows
+    pthread_cond_t changed; // for the caller
+    pthread_cond_t work;    // for the workers
+    char *queue[QUEUE];
+    size_t given, taken, done;
+    bool met, listed; // the listing had a key; it has ended
     int64_t moved, total;
-    int workers, rc;
+    pthread_t threads[AT_ONCE_MAX];
+    int workers, idle, busy, rc;
     bool size_unknown; // of the one object: nobody asked for it beforehand
     struct err err;
+    struct progress progress;
+    double begin;
 };
 
 static void on_moved(void *arg, int64_t bytes) {
@@ -128,11 +135,8 @@ static int copy_one(struct crowd *w, const char *key, const char *target, struct
 
 // ---- many.
 
-static int copy_listed(struct crowd *w, size_t i, struct store_transfer *t, struct err *e) {
-    const char *key = w->list->objects[i].key;
+static int copy_listed(struct crowd *w, const char *key, struct store_transfer *t, struct err *e) {
     char *target;
-    size_t n = strlen(key);
-    if (n && key[n - 1] == '/') return 0; // a mark that some programs leave for an empty folder
     if (asprintf(&target, "%s%s", w->under, key + strlen(w->below)) < 0)
         return err_set(e, ERR_MEMORY, "no memory for a key");
     int rc = copy_one(w, key, target, t, e);
@@ -140,77 +144,127 @@ static int copy_listed(struct crowd *w, size_t i, struct store_transfer *t, stru
     return rc;
 }
 
+// The lock is held. NULL: there is no more to do.
+static char *take_key(struct crowd *w) {
+    w->idle++;
+    while (!w->rc && !w->listed && w->taken == w->given) pthread_cond_wait(&w->work, &w->lock);
+    w->idle--;
+    if (w->rc || w->taken == w->given) return NULL;
+    w->busy++;
+    return w->queue[w->taken++ % QUEUE];
+}
+
+// The lock is held.
+static void note_copy(struct crowd *w, const struct store_transfer *t, int rc, const struct err *e) {
+    w->busy--;
+    if (rc && !w->rc) {
+        w->rc = rc;
+        w->err = *e;
+        pthread_cond_broadcast(&w->work);
+    }
+    if (rc) return;
+    w->done++;
+    w->c->objects++;
+    w->c->bytes += t->bytes;
+    w->c->resumed_bytes += t->resumed_bytes;
+    w->c->verified += t->verified;
+}
+
 static void *work(void *arg) {
     struct crowd *w = arg;
-    for (;;) {
+    char *key;
+    pthread_mutex_lock(&w->lock);
+    while ((key = take_key(w))) {
         struct store_transfer t = {
             .resume = w->c->resume, .verify = w->c->verify, .sized = on_sized, .moved = on_moved, .arg = w};
         struct err e = {0};
-        pthread_mutex_lock(&w->lock);
-        size_t i = w->next;
-        bool more = !w->rc && i < w->list->n;
-        w->next += more;
+        pthread_cond_signal(&w->changed); // there is room in the queue
         pthread_mutex_unlock(&w->lock);
-        int rc = more ? copy_listed(w, i, &t, &e) : 0;
+        int rc = copy_listed(w, key, &t, &e);
+        free(key);
         pthread_mutex_lock(&w->lock);
-        if (rc && !w->rc) {
-            w->rc = rc;
-            w->err = e;
-        }
-        if (more && !rc) {
-            w->done++;
-            w->c->objects++;
-            w->c->bytes += t.bytes;
-            w->c->resumed_bytes += t.resumed_bytes;
-            w->c->verified += t.verified;
-        }
-        if (!more) w->workers--;
+        note_copy(w, &t, rc, &e);
         pthread_cond_signal(&w->changed);
-        pthread_mutex_unlock(&w->lock);
-        if (!more) return NULL;
-    }
-}
-
-static void show(const struct crowd *w, struct progress *p, double begin) {
-    char line[160], done[UNITS_BYTES], all[UNITS_BYTES], rate[UNITS_BYTES];
-    double seconds = clock_seconds() - begin;
-    snprintf(line, sizeof line, "%zu of %zu objects, %s of %s, %s/s", w->done, w->list->n,
-             units_bytes(w->moved, done), units_bytes(w->total, all),
-             units_bytes((int64_t)((double)w->moved / (seconds > 0.001 ? seconds : 0.001)), rate));
-    progress_show(p, line);
-}
-
-static void wait_all(struct crowd *w) {
-    struct progress p;
-    double begin = clock_seconds();
-    progress_init(&p, w->c->log);
-    p.last_ns = clock_monotonic_ns(); // a short copy is not worth a line
-    pthread_mutex_lock(&w->lock);
-    while (w->workers) {
-        if (!w->c->quiet) show(w, &p, begin);
-        pthread_cond_wait(&w->changed, &w->lock);
     }
     pthread_mutex_unlock(&w->lock);
-    progress_clear(&p);
+    return NULL;
 }
 
-static int run_crowd(struct crowd *w, struct err *e) {
-    pthread_t threads[AT_ONCE_MAX];
-    int n = w->c->at_once < AT_ONCE_MAX ? w->c->at_once : AT_ONCE_MAX, started = 0;
-    if ((size_t)n > w->list->n) n = (int)w->list->n;
+// How many there are, and how much, is known when the listing has ended.
+static void show(struct crowd *w) {
+    char line[160], done[UNITS_BYTES], all[UNITS_BYTES], rate[UNITS_BYTES];
+    double seconds = clock_seconds() - w->begin;
+    units_bytes(w->moved, done);
+    units_bytes((int64_t)((double)w->moved / (seconds > 0.001 ? seconds : 0.001)), rate);
+    if (w->listed)
+        snprintf(line, sizeof line, "%zu of %zu objects, %s of %s, %s/s", w->done, w->given, done,
+                 units_bytes(w->total, all), rate);
+    else
+        snprintf(line, sizeof line, "%zu objects, %s, %s/s; the listing goes on", w->done, done, rate);
+    progress_show(&w->progress, line);
+}
+
+// The lock is held.
+static void wait_for_change(struct crowd *w) {
+    if (!w->c->quiet) show(w);
+    pthread_cond_wait(&w->changed, &w->lock);
+}
+
+// The lock is held. A worker more, where all have work and there may be more of them.
+static int hire(struct crowd *w, struct err *e) {
+    int most = w->c->at_once < AT_ONCE_MAX ? w->c->at_once : AT_ONCE_MAX;
+    if (w->workers == most || (size_t)w->idle > w->given - w->taken) return 0;
+    int failed = pthread_create(&w->threads[w->workers], NULL, work, w);
+    if (failed && !w->workers) return err_errno(e, failed, "no thread can be started");
+    w->workers += !failed;
+    return 0;
+}
+
+// Positive: a copy has failed, no more are wanted.
+static int give(struct crowd *w, const char *key, int64_t bytes, struct err *e) {
+    char *own = strdup(key);
+    if (!own) return err_set(e, ERR_MEMORY, "no memory for a key");
+    pthread_mutex_lock(&w->lock);
+    while (!w->rc && w->given - w->taken == QUEUE) wait_for_change(w);
+    int rc = w->rc ? 1 : hire(w, e);
+    if (!rc) {
+        w->queue[w->given++ % QUEUE] = own;
+        w->total += bytes;
+        own = NULL;
+        pthread_cond_signal(&w->work);
+    }
+    pthread_mutex_unlock(&w->lock);
+    free(own);
+    return rc;
+}
+
+static void begin_crowd(struct crowd *w) {
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    w->workers = n;
-    while (started < n && !pthread_create(&threads[started], NULL, work, w)) started++;
+    pthread_cond_init(&w->work, NULL);
+    w->begin = clock_seconds();
+    progress_init(&w->progress, w->c->log);
+    w->progress.last_ns = clock_monotonic_ns(); // a short copy is not worth a line
+}
+
+// Waits for what was given. `rc`, `e`: how giving it ended; an error there ends all.
+static int end_crowd(struct crowd *w, int rc, struct err *e) {
     pthread_mutex_lock(&w->lock);
-    w->workers -= n - started;
-    if (!started && n) w->rc = err_set(&w->err, ERR_MEMORY, "no thread can be started");
+    w->listed = true;
+    if (rc < 0 && !w->rc) {
+        w->rc = rc;
+        w->err = *e;
+    }
+    pthread_cond_broadcast(&w->work);
+    while (w->busy || (!w->rc && w->taken < w->given)) wait_for_change(w);
     pthread_mutex_unlock(&w->lock);
-    wait_all(w);
-    for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < w->workers; i++) pthread_join(w->threads[i], NULL);
+    while (w->taken < w->given) free(w->queue[w->taken++ % QUEUE]);
+    progress_clear(&w->progress);
+    pthread_cond_destroy(&w->work);
     pthread_cond_destroy(&w->changed);
     pthread_mutex_destroy(&w->lock);
-    if (w->rc && e) *e = w->err;
+    if (w->rc) *e = w->err;
     return w->rc;
 }
 
@@ -221,17 +275,48 @@ static char *prefix_of(const struct store_place *p) {
     return asprintf(&out, "%s%s", p->key, n && p->key[n - 1] != '/' ? "/" : "") < 0 ? NULL : out;
 }
 
+// Keys that this copy makes must not turn up in its own listing.
+static int refuse_itself(const struct store_place *from, const char *below, const struct store_place *to,
+                         const char *under, struct err *e) {
+    char *source = NULL, *target = NULL;
+    bool inside = !from->path && !to->path && !strcmp(store_url(from->store), store_url(to->store)) &&
+                  !strncmp(under, below, strlen(below));
+    if (from->path && to->path && (source = realpath(from->path, NULL)) &&
+        (target = store_place_realpath(to))) {
+        size_t n = strlen(source);
+        inside = !strncmp(target, source, n) && (!target[n] || target[n] == '/' || !strcmp(source, "/"));
+    }
+    free(source);
+    free(target);
+    return inside ? err_set(e, ERR_USAGE,
+                            "%s lies in %s: a copy of a folder into itself has no end; copy to "
+                            "another place",
+                            to->url, from->url)
+                  : 0;
+}
+
+static int copy_entry(void *arg, const struct store_entry *o, struct err *e) {
+    struct crowd *w = arg;
+    size_t n = strlen(o->key);
+    w->met = true;
+    if (n && o->key[n - 1] == '/') return 0; // a mark that some programs leave for an empty folder
+    return give(w, o->key, o->bytes, e);
+}
+
 static int copy_tree(struct store_copy *c, const struct store_place *from, const struct store_place *to,
                      struct err *e) {
-    struct store_listing list = {0};
     char *below = prefix_of(from), *under = to->path ? strdup("") : prefix_of(to);
-    struct crowd w = {.c = c, .from = from, .to = to, .list = &list, .below = below, .under = under};
-    int rc =
-        below && under ? store_list(from->store, below, NULL, &list, e) : err_set(e, ERR_MEMORY, "no memory");
-    if (!rc && !list.n) rc = err_set(e, ERR_MISSING, "%s: nothing there", from->url);
-    for (size_t i = 0; i < list.n; i++) w.total += list.objects[i].bytes;
-    if (!rc) rc = run_crowd(&w, e);
-    store_listing_fini(&list);
+    struct crowd *w = calloc(1, sizeof *w);
+    int rc = below && under && w ? refuse_itself(from, below, to, under, e)
+                                 : err_set(e, ERR_MEMORY, "no memory for a copy");
+    if (rc) goto out;
+    *w = (struct crowd){.c = c, .from = from, .to = to, .below = below, .under = under};
+    begin_crowd(w);
+    rc = store_each(from->store, below, NULL, copy_entry, w, e);
+    if (!rc && !w->met) rc = err_set(e, ERR_MISSING, "%s: nothing there", from->url);
+    rc = end_crowd(w, rc, e);
+out:
+    free(w);
     free(below);
     free(under);
     return rc;
@@ -240,8 +325,6 @@ static int copy_tree(struct store_copy *c, const struct store_place *from, const
 static int copy_single(struct store_copy *c, const struct store_place *from, const struct store_place *to,
                        struct err *e) {
     struct store_result head = {0};
-    struct store_object object = {.key = from->key};
-    struct store_listing list = {.objects = &object, .n = 1};
     const char *name = store_place_name(from->key);
     if (from->folder)
         return err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store cp -r' to copy all of it",
@@ -249,17 +332,21 @@ static int copy_single(struct store_copy *c, const struct store_place *from, con
     bool fetch = to->path && !from->path;
     int rc = fetch ? 0 : store_head(from->store, from->key, &head, e);
     if (rc) return rc;
-    char *under = NULL;
     bool into = to->folder && !to->path;
-    if (asprintf(&under, "%s", into ? to->key : to->path ? "" : to->key) < 0)
-        return err_set(e, ERR_MEMORY, "no memory for a key");
     // A key that is given in full takes the place of the source's name.
-    struct crowd w = {
-        .c = c, .from = from, .to = to, .list = &list, .total = head.object_bytes, .under = under};
-    w.size_unknown = fetch;
+    char *under = strdup(into || !to->path ? to->key : "");
     char *below = strndup(from->key, to->folder || to->path ? (size_t)(name - from->key) : strlen(from->key));
-    w.below = below;
-    rc = below ? run_crowd(&w, e) : err_set(e, ERR_MEMORY, "no memory for a key");
+    struct crowd *w = calloc(1, sizeof *w);
+    if (!below || !under || !w) {
+        rc = err_set(e, ERR_MEMORY, "no memory for a copy");
+        goto out;
+    }
+    *w =
+        (struct crowd){.c = c, .from = from, .to = to, .below = below, .under = under, .size_unknown = fetch};
+    begin_crowd(w);
+    rc = end_crowd(w, give(w, from->key, head.object_bytes, e), e);
+out:
+    free(w);
     free(below);
     free(under);
     return rc;

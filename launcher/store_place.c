@@ -84,6 +84,18 @@ int store_place_open(struct store_place *out, const char *url, bool to_write,
     return rc;
 }
 
+char *store_place_realpath(const struct store_place *p) {
+    char *out = realpath(p->path, NULL);
+    if (out || !*p->path) return out;
+    const char *name = store_place_name(p->path);
+    char *folder = name == p->path ? strdup(".") : strndup(p->path, (size_t)(name - p->path));
+    char *parent = folder ? realpath(folder, NULL) : NULL;
+    if (parent && asprintf(&out, "%s/%s", parent, name) < 0) out = NULL;
+    free(parent);
+    free(folder);
+    return out;
+}
+
 void store_place_close(struct store_place *p) {
     store_close(p->store);
     free(p->key);

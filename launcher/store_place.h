@@ -20,6 +20,9 @@ struct store_place {
 int store_place_open(struct store_place *out, const char *url, bool to_write,
                      const struct store_options *options, struct err *e) ERR_CHECK;
 void store_place_close(struct store_place *p); // of a zeroed one, too
+// The path of a place on this machine without links in it, though it may not exist yet; the caller frees it.
+// NULL: there is none.
+char *store_place_realpath(const struct store_place *p);
 // What follows the last slash of a key, not counting one at its end.
 const char *store_place_name(const char *key);
 

@@ -21,8 +21,7 @@ static bool parse_key(const char *key, int64_t *step) {
     return ckpt_parse_id(digits, step, ignored);
 }
 
-static int read_entry(struct store *s, const struct store_object *o, int64_t step, struct ckpt_entry *out,
-                      struct err *e) {
+static int read_entry(struct store *s, const char *key, int64_t step, struct ckpt_entry *out, struct err *e) {
     struct err why = {ERR_OK};
     struct buf text;
     struct ckpt_manifest m;
@@ -31,7 +30,7 @@ static int read_entry(struct store *s, const struct store_object *o, int64_t ste
     memset(out, 0, sizeof *out);
     out->step = step;
     snprintf(out->id, sizeof out->id, "%012" PRId64, step);
-    int rc = ckpt_manifest_get(&m, s, o->key, o->key, &text, &why);
+    int rc = ckpt_manifest_get(&m, s, key, key, &text, &why);
     if (!rc && m.state.step != step) rc = -ERR_DATA;
     if (!rc) {
         memcpy(out->id, m.id, sizeof out->id);
@@ -52,44 +51,54 @@ static int newest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-int ckpt_list(struct store *s, struct ckpt_entry **out, size_t *n, struct err *e) {
-    struct store_listing all;
+// The manifests that were met; of other keys nothing is kept.
+struct manifests {
+    struct store *store;
+    struct ckpt_entry *entries;
+    size_t n, room;
+};
+
+static int add_manifest(void *arg, const struct store_entry *o, struct err *e) {
+    struct manifests *all = arg;
     int64_t step;
+    if (o->bytes < 0 || !parse_key(o->key, &step)) return 0;
+    if (all->n == all->room) {
+        size_t room = all->room ? 2 * all->room : 16;
+        struct ckpt_entry *grown = reallocarray(all->entries, room, sizeof *grown);
+        if (!grown) return err_set(e, ERR_MEMORY, "no memory for %zu checkpoints", room);
+        all->entries = grown;
+        all->room = room;
+    }
+    int rc = read_entry(all->store, o->key, step, &all->entries[all->n], e);
+    all->n += !rc;
+    if (rc != -ERR_MISSING) return rc;
+    err_clear(e); // deleted since it was listed
+    return 0;
+}
+
+int ckpt_list(struct store *s, struct ckpt_entry **out, size_t *n, struct err *e) {
+    struct manifests all = {.store = s};
     *out = NULL;
     *n = 0;
-    int rc = store_list(s, PREFIX, NULL, &all, e);
-    if (rc) return rc;
-    struct ckpt_entry *entries = calloc(all.n + 1, sizeof *entries);
-    if (!entries) rc = err_set(e, ERR_MEMORY, "no memory for %zu checkpoints", all.n);
-    for (size_t i = 0; i < all.n && !rc; i++) {
-        if (!parse_key(all.objects[i].key, &step)) continue;
-        rc = read_entry(s, &all.objects[i], step, &entries[*n], e);
-        if (!rc) ++*n;
-        if (rc == -ERR_MISSING) { // deleted since it was listed
-            err_clear(e);
-            rc = 0;
-        }
-    }
-    store_listing_fini(&all);
+    int rc = store_each(s, PREFIX, "/", add_manifest, &all, e);
     if (rc) {
-        free(entries);
-        *n = 0;
+        free(all.entries);
         return rc;
     }
-    qsort(entries, *n, sizeof *entries, newest_first);
-    *out = entries;
+    if (all.n) qsort(all.entries, all.n, sizeof *all.entries, newest_first);
+    *out = all.entries;
+    *n = all.n;
     return 0;
 }
 
 // ---- deleting
 
+static int delete_file(void *arg, const struct store_entry *o, struct err *e) {
+    return store_delete(arg, o->key, e);
+}
+
 static int delete_files(struct store *s, const char *prefix, struct err *e) {
-    struct store_listing files;
-    int rc = store_list(s, prefix, NULL, &files, e);
-    if (rc) return rc;
-    for (size_t i = 0; i < files.n && !rc; i++) rc = store_delete(s, files.objects[i].key, e);
-    store_listing_fini(&files);
-    return rc;
+    return store_each(s, prefix, NULL, delete_file, s, e);
 }
 
 static int delete_entry(struct store *s, const struct ckpt_entry *c, struct err *e) {
@@ -117,9 +126,11 @@ static bool is_of(const char *id, uint32_t owner) {
 }
 
 struct unfinished {
+    struct store *store;
     const struct ckpt_entry *kept;
     size_t n;
     const uint32_t *owner; // NULL: of all owners
+    size_t deleted;        // saves
 };
 
 // Does the folder "STEP-OWNERSAVEID/", or a key in it, belong to a save that no kept manifest names?
@@ -136,31 +147,30 @@ static bool is_unfinished(void *arg, const char *key) {
     return !u->owner || is_of(id, *u->owner);
 }
 
-// *deleted counts saves.
-static int delete_unfinished(struct store *s, struct unfinished *u, size_t *deleted, struct err *e) {
-    struct store_listing all;
-    int rc = store_list(s, "", "/", &all, e);
-    if (rc) return rc;
-    for (size_t i = 0; i < all.n_prefixes && !rc; i++) {
-        if (!is_unfinished(u, all.prefixes[i])) continue;
-        rc = delete_files(s, all.prefixes[i], e);
-        *deleted += !rc;
-    }
-    store_listing_fini(&all);
-    return rc ? rc : store_sweep(s, is_unfinished, u, NULL, e);
+static int delete_folder(void *arg, const struct store_entry *o, struct err *e) {
+    struct unfinished *u = arg;
+    if (o->bytes >= 0 || !is_unfinished(u, o->key)) return 0;
+    int rc = delete_files(u->store, o->key, e);
+    u->deleted += !rc;
+    return rc;
+}
+
+static int delete_unfinished(struct unfinished *u, struct err *e) {
+    int rc = store_each(u->store, "", "/", delete_folder, u, e);
+    return rc ? rc : store_sweep(u->store, is_unfinished, u, NULL, e);
 }
 
 int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {
     struct ckpt_entry *entries;
-    size_t n, kept = 0, deleted = 0;
+    size_t n, kept = 0;
     int64_t complete = 0;
     int rc = ckpt_list(s, &entries, &n, e);
     if (rc) return rc;
     if (keep < 1) keep = 1;
     for (; kept < n && complete < keep; kept++) complete += !entries[kept].broken;
     for (size_t i = n; i > kept && !rc; i--) rc = delete_entry(s, &entries[i - 1], e);
-    struct unfinished u = {entries, kept, &owner};
-    if (!rc) rc = delete_unfinished(s, &u, &deleted, e);
+    struct unfinished u = {.store = s, .kept = entries, .n = kept, .owner = &owner};
+    if (!rc) rc = delete_unfinished(&u, e);
     free(entries);
     return rc;
 }
@@ -168,10 +178,10 @@ int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {
 int ckpt_clean(struct store *s, size_t *deleted, struct err *e) {
     struct ckpt_entry *entries;
     size_t n;
-    *deleted = 0;
     int rc = ckpt_list(s, &entries, &n, e);
-    struct unfinished u = {entries, n, NULL};
-    if (!rc) rc = delete_unfinished(s, &u, deleted, e);
+    struct unfinished u = {.store = s, .kept = entries, .n = n};
+    if (!rc) rc = delete_unfinished(&u, e);
+    *deleted = u.deleted;
     free(entries);
     return rc;
 }

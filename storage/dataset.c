@@ -342,17 +342,46 @@ static const char *put_text(char **at, const char *text) {
     return copy;
 }
 
+// Where a sample's members lie, without the one that is left out: one run of bytes, or two.
+struct spans {
+    int n;
+    int64_t lo[2], bytes[2], total;
+};
+
+static void add_span(struct spans *p, const struct dataset_index *x, uint32_t first, uint32_t end) {
+    if (first == end) return;
+    const struct index_member *last = &x->members[end - 1];
+    p->lo[p->n] = x->members[first].offset;
+    p->bytes[p->n] = last->offset + last->bytes - p->lo[p->n];
+    p->total += p->bytes[p->n++];
+}
+
+static struct spans spans_of(const struct dataset_index *x, const struct index_sample *s, uint32_t without) {
+    struct spans p = {.n = 0};
+    bool split = without < s->first + s->n;
+    add_span(&p, x, s->first, split ? without : s->first + s->n);
+    if (split) add_span(&p, x, without + 1, s->first + s->n);
+    return p;
+}
+
+static const char *place_of(const struct sample *out, const struct spans *p, int64_t offset) {
+    bool second = p->n > 1 && offset >= p->lo[1];
+    return out->block + (second ? p->bytes[0] + offset - p->lo[1] : offset - p->lo[0]);
+}
+
 static void lay_out(struct sample *out, const struct dataset_index *x, const struct index_sample *s,
-                    int64_t lo, char *text) {
+                    uint32_t without, const struct spans *p) {
+    char *text = out->block + p->total;
     out->stem = put_text(&text, dataset_index_text(x, s->stem));
-    out->n = (int)s->n;
-    for (uint32_t i = 0; i < s->n; i++) {
-        const struct index_member *m = &x->members[s->first + i];
-        out->members[i] = (struct sample_member){.name = put_text(&text, dataset_index_text(x, m->name)),
-                                                 .data = out->block + (m->offset - lo),
-                                                 .bytes = (size_t)m->bytes,
-                                                 .offset = m->offset,
-                                                 .crc32c = m->crc32c};
+    for (uint32_t i = s->first; i < s->first + s->n; i++) {
+        const struct index_member *m = &x->members[i];
+        if (i == without) continue;
+        out->members[out->n++] =
+            (struct sample_member){.name = put_text(&text, dataset_index_text(x, m->name)),
+                                   .data = place_of(out, p, m->offset),
+                                   .bytes = (size_t)m->bytes,
+                                   .offset = m->offset,
+                                   .crc32c = m->crc32c};
     }
 }
 
@@ -389,84 +418,199 @@ static void cache_name(const struct manifest_shard *shard, int64_t lo, int64_t e
              shard->index_crc32c, (uint64_t)shard->bytes, (uint64_t)lo, (uint64_t)extent);
 }
 
+static char *span_at(const struct sample *out, const struct spans *p, int i) {
+    return out->block + (i ? p->bytes[0] : 0);
+}
+
 // True when the sample came whole out of the cache.
-static bool read_cached(struct dataset *d, const struct manifest_shard *shard, int64_t lo, int64_t extent,
+static bool read_cached(struct dataset *d, const struct manifest_shard *shard, const struct spans *p,
                         struct sample *out) {
     char name[96];
     struct err damaged = {ERR_OK};
-    if (!d->cache || !extent) return false;
-    cache_name(shard, lo, extent, name);
-    if (!cache_get(d->cache, name, out->block, (size_t)extent)) return false;
+    if (!d->cache || !p->total) return false;
+    for (int i = 0; i < p->n; i++) {
+        cache_name(shard, p->lo[i], p->bytes[i], name);
+        if (!cache_get(d->cache, name, span_at(out, p, i), (size_t)p->bytes[i])) return false;
+    }
     if (!verify(d, shard, out, &damaged)) return true;
-    cache_drop(d->cache, name);
+    for (int i = 0; i < p->n; i++) {
+        cache_name(shard, p->lo[i], p->bytes[i], name);
+        cache_drop(d->cache, name);
+    }
     return false;
 }
 
-static void keep_cached(struct dataset *d, const struct manifest_shard *shard, int64_t lo, int64_t extent,
-                        const struct sample *s) {
+static void keep_cached(struct dataset *d, const struct manifest_shard *shard, int64_t lo, int64_t bytes,
+                        const char *data) {
     char name[96];
-    if (!d->cache || !extent) return;
-    cache_name(shard, lo, extent, name);
-    cache_put(d->cache, name, s->block, (size_t)extent);
+    if (!d->cache || !bytes) return;
+    cache_name(shard, lo, bytes, name);
+    cache_put(d->cache, name, data, (size_t)bytes);
+}
+
+static int read_spans(struct dataset *d, const struct manifest_shard *shard, const struct spans *p,
+                      struct sample *out, struct err *e) {
+    int rc = 0;
+    for (int i = 0; i < p->n && !rc; i++)
+        if (p->bytes[i])
+            rc = store_get_range(d->sources[shard->source].store, shard->key, p->lo[i], (size_t)p->bytes[i],
+                                 span_at(out, p, i), e);
+    return rc ? err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem) : 0;
 }
 
 static int read_row(struct dataset *d, const struct manifest_shard *shard, const struct dataset_index *x,
-                    const struct index_sample *s, struct sample *out, struct err *e) {
-    const struct index_member *last = &x->members[s->first + s->n - 1];
-    int64_t lo = x->members[s->first].offset, extent = last->offset + last->bytes - lo;
-    if (extent > DATASET_SAMPLE_MAX)
+                    const struct index_sample *s, uint32_t without, struct sample *out, struct err *e) {
+    struct spans p = spans_of(x, s, without);
+    if (p.total > DATASET_SAMPLE_MAX)
         return err_set(e, ERR_DATA,
                        "%s: sample '%s' spans %" PRId64 " bytes, at most %" PRId64 " are allowed", shard->key,
-                       dataset_index_text(x, s->stem), extent, DATASET_SAMPLE_MAX);
-    out->block = malloc((size_t)extent + text_bytes(x, s));
-    if (!out->block) return err_set(e, ERR_MEMORY, "no memory for a sample of %" PRId64 " bytes", extent);
-    lay_out(out, x, s, lo, out->block + extent);
-    if (read_cached(d, shard, lo, extent, out)) return 0;
+                       dataset_index_text(x, s->stem), p.total, DATASET_SAMPLE_MAX);
+    out->block = malloc((size_t)p.total + text_bytes(x, s));
+    if (!out->block) return err_set(e, ERR_MEMORY, "no memory for a sample of %" PRId64 " bytes", p.total);
+    lay_out(out, x, s, without, &p);
+    if (read_cached(d, shard, &p, out)) return 0;
     for (int reads = 1;; reads++) {
-        int rc = extent ? store_get_range(d->sources[shard->source].store, shard->key, lo, (size_t)extent,
-                                          out->block, e)
-                        : 0;
-        if (rc) return err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem);
+        int rc = read_spans(d, shard, &p, out, e);
+        if (rc) return rc;
         rc = verify(d, shard, out, e);
-        if (!rc) keep_cached(d, shard, lo, extent, out);
+        for (int i = 0; i < p.n && !rc; i++) keep_cached(d, shard, p.lo[i], p.bytes[i], span_at(out, &p, i));
         if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;
         err_clear(e);
     }
 }
 
-int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e) {
-    const struct dataset_index *x;
-    memset(out, 0, sizeof *out);
-    out->number = i;
+// The shard of a sample, its index (to be given back) and its row in it.
+static int find_row(struct dataset *d, int64_t i, size_t *shard, const struct dataset_index **x,
+                    const struct index_sample **row, struct err *e) {
     if (i < 0 || i >= d->manifest.samples)
         return err_set(e, ERR_BUG, "sample %" PRId64 " of %" PRId64 " is asked for", i, d->manifest.samples);
-    size_t shard = dataset_manifest_shard(&d->manifest, i);
-    const struct manifest_shard *s = &d->manifest.shards[shard];
-    int rc = borrow(d, shard, &x, e);
+    *shard = dataset_manifest_shard(&d->manifest, i);
+    int rc = borrow(d, *shard, x, e);
+    if (!rc) *row = &(*x)->samples[i - d->manifest.shards[*shard].first];
+    return rc;
+}
+
+static uint32_t member_named(const struct dataset_index *x, const struct index_sample *s, const char *name) {
+    for (uint32_t m = s->first; name && m < s->first + s->n; m++)
+        if (!strcmp(dataset_index_text(x, x->members[m].name), name)) return m;
+    return UINT32_MAX;
+}
+
+int dataset_read_without(struct dataset *d, int64_t i, const char *member, struct sample *out,
+                         struct err *e) {
+    const struct dataset_index *x;
+    const struct index_sample *s;
+    size_t shard;
+    memset(out, 0, sizeof *out);
+    out->number = i;
+    int rc = find_row(d, i, &shard, &x, &s, e);
     if (rc) return rc;
-    rc = read_row(d, s, x, &x->samples[i - s->first], out, e);
+    rc = read_row(d, &d->manifest.shards[shard], x, s, member_named(x, s, member), out, e);
     give_back(d, shard);
     if (rc) sample_fini(out);
     return rc;
 }
 
+int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e) {
+    return dataset_read_without(d, i, NULL, out, e);
+}
+
 int dataset_film(struct dataset *d, int64_t sample, const char *member, struct film_table *out,
                  struct err *e) {
     const struct dataset_index *x;
+    const struct index_sample *s;
+    size_t shard;
     memset(out, 0, sizeof *out);
-    if (sample < 0 || sample >= d->manifest.samples)
-        return err_set(e, ERR_BUG, "sample %" PRId64 " of %" PRId64 " is asked for", sample,
-                       d->manifest.samples);
-    size_t shard = dataset_manifest_shard(&d->manifest, sample);
-    int rc = borrow(d, shard, &x, e);
+    int rc = find_row(d, sample, &shard, &x, &s, e);
     if (rc) return rc;
-    const struct index_sample *s = &x->samples[sample - d->manifest.shards[shard].first];
-    for (uint32_t m = s->first; m < s->first + s->n && !rc; m++) {
-        const struct film_table *t = dataset_index_film(x, m);
-        if (t && !strcmp(dataset_index_text(x, x->members[m].name), member)) rc = film_copy(out, t, e);
-    }
+    const struct film_table *t = dataset_index_film(x, member_named(x, s, member));
+    if (t) rc = film_copy(out, t, e);
     give_back(d, shard);
     return rc;
+}
+
+// ---- parts of films
+
+struct film_place {
+    const struct manifest_shard *shard;
+    const struct film_table *table;
+    int64_t offset, bytes; // of the member in the shard
+};
+
+static int verify_blocks(const struct dataset *d, const struct film_place *f, const struct dataset_part *p,
+                         struct err *e) {
+    for (int64_t at = 0; at < (int64_t)p->n; at += FILM_BLOCK) {
+        int64_t block = (p->at + at) / FILM_BLOCK, left = (int64_t)p->n - at;
+        int64_t n = left < FILM_BLOCK ? left : FILM_BLOCK;
+        uint32_t crc = hash_crc32c(0, p->data + at, (size_t)n);
+        if (crc != f->table->crcs[block])
+            return err_set(e, ERR_DATA,
+                           "%s/%s: bytes %" PRId64 " .. %" PRId64 " of the film at offset %" PRId64
+                           ": CRC32C is %08" PRIx32 ", the index says %08" PRIx32 ": the shard is damaged",
+                           store_url(d->sources[f->shard->source].store), f->shard->key, p->at + at,
+                           p->at + at + n, f->offset, crc, f->table->crcs[block]);
+    }
+    return 0;
+}
+
+static int read_blocks(struct dataset *d, const struct film_place *f, struct dataset_part *p, struct err *e) {
+    struct err damaged = {ERR_OK};
+    char name[96];
+    cache_name(f->shard, f->offset + p->at, (int64_t)p->n, name);
+    if (d->cache && cache_get(d->cache, name, p->data, p->n)) {
+        if (!verify_blocks(d, f, p, &damaged)) return 0;
+        cache_drop(d->cache, name);
+    }
+    for (int reads = 1;; reads++) {
+        int rc = store_get_range(d->sources[f->shard->source].store, f->shard->key, f->offset + p->at, p->n,
+                                 p->data, e);
+        if (rc) return rc;
+        rc = verify_blocks(d, f, p, e);
+        if (!rc) keep_cached(d, f->shard, f->offset + p->at, (int64_t)p->n, p->data);
+        if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;
+        err_clear(e);
+    }
+}
+
+static int read_part(struct dataset *d, const struct film_place *f, int64_t lo, int64_t hi,
+                     struct dataset_part *out, struct err *e) {
+    if (lo < 0 || lo >= hi || hi > f->bytes || hi - lo > DATASET_SAMPLE_MAX)
+        return err_set(e, ERR_DATA, "%s: bytes %" PRId64 " .. %" PRId64 " of a film of %" PRId64 " bytes",
+                       f->shard->key, lo, hi, f->bytes);
+    int64_t end = film_blocks(hi) * FILM_BLOCK;
+    out->offset = f->offset;
+    out->at = lo - lo % FILM_BLOCK;
+    out->n = (size_t)((end < f->bytes ? end : f->bytes) - out->at);
+    out->data = malloc(out->n);
+    if (!out->data) return err_set(e, ERR_MEMORY, "no memory for %zu bytes of a film", out->n);
+    return read_blocks(d, f, out, e);
+}
+
+int dataset_read_part(struct dataset *d, int64_t sample, const char *member, int64_t lo, int64_t hi,
+                      struct dataset_part *out, struct err *e) {
+    const struct dataset_index *x;
+    const struct index_sample *s;
+    size_t shard;
+    memset(out, 0, sizeof *out);
+    int rc = find_row(d, sample, &shard, &x, &s, e);
+    if (rc) return rc;
+    uint32_t m = member_named(x, s, member);
+    struct film_place f = {.shard = &d->manifest.shards[shard], .table = dataset_index_film(x, m)};
+    if (!f.table || !f.table->n_crcs) {
+        rc = err_set(e, ERR_BUG, "a part of '%s' is asked for, which is no film with blocks", member);
+    } else {
+        f.offset = x->members[m].offset;
+        f.bytes = x->members[m].bytes;
+        rc = read_part(d, &f, lo, hi < 0 ? f.bytes : hi, out, e);
+    }
+    give_back(d, shard);
+    if (rc) dataset_part_fini(out);
+    return rc;
+}
+
+void dataset_part_fini(struct dataset_part *p) {
+    free(p->data);
+    memset(p, 0, sizeof *p);
 }
 
 void sample_fini(struct sample *s) {

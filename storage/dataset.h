@@ -93,8 +93,23 @@ struct sample { // owns everything it points to
     struct sample_member members[DATASET_MEMBERS_MAX];
 };
 int dataset_read(struct dataset *d, int64_t i, struct sample *out, struct err *e) ERR_CHECK;
+// The same without one member, whose bytes are not read: in two GETs where it lies between others.
+int dataset_read_without(struct dataset *d, int64_t i, const char *member, struct sample *out,
+                         struct err *e) ERR_CHECK;
 void sample_fini(struct sample *s);
 const struct sample_member *sample_find(const struct sample *s, const char *name); // NULL: it has none
+
+// Bytes lo .. hi (-1: its end) of a film whose table has crcs, verified: the blocks in which they lie, in one
+// ranged GET. DATA names shard, film and bytes. The caller frees it.
+struct dataset_part {
+    int64_t offset; // of the film in the shard
+    int64_t at;     // of the first byte in the film
+    size_t n;
+    char *data;
+};
+int dataset_read_part(struct dataset *d, int64_t sample, const char *member, int64_t lo, int64_t hi,
+                      struct dataset_part *out, struct err *e) ERR_CHECK;
+void dataset_part_fini(struct dataset_part *p); // also of a zeroed one
 
 // ---- writing. Ranks write shards in parallel with dataset_put_shard; when all have returned, one of them
 // writes the manifest. The bytes depend on the shards alone, not on who wrote them.

@@ -92,7 +92,7 @@ static int read_member(struct job *j, const struct dataset_index *x, const struc
     struct film_table film;
     struct err ignored = {ERR_OK};
     uint32_t crc;
-    film_scan_init(&scan);
+    film_scan_init(&scan, true);
     int rc = read_crc(r, at->offset, at->offset + at->bytes, &scan, &crc, whole, e);
     int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
     if (!rc) rc = ended;

@@ -34,7 +34,8 @@ const char *dataset_index_text(const struct dataset_index *x, uint32_t place) {
 
 size_t dataset_index_memory(const struct dataset_index *x) {
     return sizeof *x + x->cap_samples * sizeof *x->samples + x->cap_members * sizeof *x->members +
-           x->cap_films * sizeof *x->films + (size_t)x->film_numbers * sizeof(uint32_t) + x->text.cap;
+           x->cap_films * sizeof *x->films + (size_t)(x->film_numbers + x->film_crcs) * sizeof(uint32_t) +
+           x->text.cap;
 }
 
 const struct film_table *dataset_index_film(const struct dataset_index *x, uint32_t member) {
@@ -111,9 +112,12 @@ static int add_film(struct dataset_index *x, uint32_t member, struct film_table 
     int64_t numbers = (t->steps ? t->frames - 1 : 0) + t->n_keys;
     if (numbers > DATASET_FILM_NUMBERS_MAX - x->film_numbers) {
         film_forget(t);
+        film_forget_crcs(t);
         numbers = 0;
     }
+    if (t->n_crcs > DATASET_FILM_CRCS_MAX - x->film_crcs) film_forget_crcs(t);
     x->film_numbers += numbers;
+    x->film_crcs += t->n_crcs;
     x->films[x->n_films++] = (struct index_film){member, *t};
     return 0;
 }
@@ -304,7 +308,7 @@ static int take_member(struct scan_state *t, const struct tar_member *m, const c
     struct film_table film;
     struct err ignored = {ERR_OK};
     uint32_t crc;
-    film_scan_init(&scan);
+    film_scan_init(&scan, true);
     int rc = hash_member(t->window, m, keep, &scan, &crc, e);
     int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
     if (!rc) rc = ended;
@@ -452,6 +456,14 @@ static int parse_member(struct parse_state *p, const struct json_value *v, struc
     return add_member(p->x, p->what, name, strlen(name), offset, bytes, crc, e);
 }
 
+static bool film_fits(struct film_table *t, int64_t bytes) {
+    if (!t->n_crcs) return true;
+    t->bytes = bytes;
+    bool within = t->moov_at >= t->lead || t->moov_bytes <= t->lead - t->moov_at;
+    return t->n_crcs == film_blocks(bytes) && t->lead <= bytes && t->moov_at <= bytes &&
+           t->moov_bytes <= bytes - t->moov_at && within;
+}
+
 // Members name their films in their own order; every film has its member.
 static int parse_films(struct parse_state *p, const struct json_value *films, struct err *e) {
     const struct index_sample *s = &p->x->samples[p->x->n_samples - 1];
@@ -461,6 +473,9 @@ static int parse_films(struct parse_state *p, const struct json_value *films, st
         const struct json_value *v = json_get(films, dataset_index_text(p->x, p->x->members[m].name));
         if (!v) continue;
         int rc = film_get(p->doc, v, p->what, &t, e);
+        if (!rc && !film_fits(&t, p->x->members[m].bytes))
+            rc = err_set(e, ERR_DATA, "%s: a film of sample '%.100s' has blocks or a header beyond its bytes",
+                         p->what, dataset_index_text(p->x, s->stem));
         if (rc) {
             film_fini(&t);
             return rc;

@@ -15,6 +15,7 @@
 
 #define DATASET_INDEX_MAX        ((size_t)64 << 20) // bytes of an index object
 #define DATASET_FILM_NUMBERS_MAX ((int64_t)1 << 19) // steps and keys that one index lists
+#define DATASET_FILM_CRCS_MAX    ((int64_t)1 << 20) // and blocks: 64 GiB of films
 
 struct index_member {
     uint32_t name; // place in `text`
@@ -42,8 +43,9 @@ struct dataset_index {
     size_t n_films, cap_films;
     struct index_film *films; // in the order of their members
     int64_t film_numbers;     // in their lists
-    struct buf text;          // names and stems, each NUL-terminated
-    double rate_hz;           // of frames, where a schema has told; else 0
+    int64_t film_crcs;
+    struct buf text; // names and stems, each NUL-terminated
+    double rate_hz;  // of frames, where a schema has told; else 0
     int n_streams;
     struct stream_schema streams[DATASET_STREAMS_MAX];
 };

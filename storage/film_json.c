@@ -27,12 +27,21 @@ static void put_table(struct json_writer *w, const struct film_table *t) {
     if (t->keys) put_list(w, "keys", t->keys, t->n_keys);
 }
 
+static void put_parts(struct json_writer *w, const struct film_table *t) {
+    json_put_int(w, "lead", t->lead);
+    json_put_int(w, "moov_at", t->moov_at);
+    json_put_int(w, "moov_bytes", t->moov_bytes);
+    json_put_int(w, "block", FILM_BLOCK);
+    put_list(w, "crc32c", t->crcs, t->n_crcs);
+}
+
 void film_put(struct json_writer *w, const char *key, const struct film_table *t) {
     json_put_object(w, key);
-    if (t->frames)
-        put_table(w, t);
-    else
+    if (!t->frames)
         json_put_string(w, "left_out", t->why);
+    else
+        put_table(w, t);
+    if (t->n_crcs) put_parts(w, t);
     json_close(w, '}');
 }
 
@@ -108,6 +117,22 @@ static int get_head(const struct json *doc, const struct json_value *v, const ch
     return rc;
 }
 
+// None in an index from before there were parts, and none that we know in one with blocks of another size.
+static int get_parts(const struct json *doc, const struct json_value *v, const char *what,
+                     struct film_table *t, struct err *e) {
+    int64_t block = 0;
+    const struct json_value *list = json_get(v, "crc32c");
+    if (!json_get(v, "block")) return 0;
+    int rc = json_need_int(doc, v, "block", 1, INT32_MAX, &block, e);
+    if (rc || block != FILM_BLOCK) return rc;
+    rc = json_need_int(doc, v, "lead", 8, TICKS_MAX, &t->lead, e);
+    if (!rc) rc = json_need_int(doc, v, "moov_at", 8, TICKS_MAX, &t->moov_at, e);
+    if (!rc) rc = json_need_int(doc, v, "moov_bytes", 8, (int64_t)FILM_HEADER_MAX + 16, &t->moov_bytes, e);
+    if (!rc) rc = get_list(list, "crc32c", what, 0, &t->crcs, e);
+    if (!rc) t->n_crcs = (int64_t)json_size(list);
+    return rc;
+}
+
 int film_get(const struct json *doc, const struct json_value *v, const char *what, struct film_table *out,
              struct err *e) {
     const char *why;
@@ -122,5 +147,6 @@ int film_get(const struct json *doc, const struct json_value *v, const char *wha
     }
     int rc = get_head(doc, v, what, out, e);
     if (!rc) rc = get_steps(doc, v, what, out, e);
-    return rc ? rc : get_keys(doc, v, what, out, e);
+    if (!rc) rc = get_keys(doc, v, what, out, e);
+    return rc ? rc : get_parts(doc, v, what, out, e);
 }

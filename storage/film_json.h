@@ -8,7 +8,9 @@
 #include "storage/film.h"
 
 // {"codec":"avc1","width":64,"height":48,"frames":40,"timescale":1000,"last":3900,"duration":4000,"step":100,
-// "key_step":12}; "steps" and "keys" are lists where one number does not tell it all; {"left_out":"why"}.
+// "key_step":12}; "steps" and "keys" are lists where one number does not tell it all; and where parts can be
+// read, "lead":48,"moov_at":81920,"moov_bytes":1200,"block":65536,"crc32c":[3735928559,...];
+// {"left_out":"why"}.
 void film_put(struct json_writer *w, const char *key, const struct film_table *t);
 // DATA: what does not hold together. The caller frees *out, in any case.
 int film_get(const struct json *doc, const struct json_value *v, const char *what, struct film_table *out,

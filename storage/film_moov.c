@@ -23,6 +23,10 @@ struct track {
     int64_t movie_timescale, timescale, file_bytes;
     int64_t samples; // by stsz: in the order of decoding, shown or not
     int64_t lo, hi;  // times that are shown, in ticks: [lo, hi)
+    int64_t shift;   // ticks of nothing in front of them
+    // Samples whose places are asked for.
+    int64_t from, to;
+    struct film_part *part; // NULL: none
 };
 
 // ---- boxes in boxes
@@ -147,6 +151,8 @@ static int take_edits(struct track *t, struct err *e) {
     int64_t seconds = x.ticks / t->movie_timescale, rest = x.ticks % t->movie_timescale;
     if (!simple || !x.plain || x.from < 0 || x.from > (int64_t)1 << 53 || x.ticks < 1 || seconds > TICKS_MAX)
         return err_set(e, ERR_DATA, "its edit list does more than to cut one piece out");
+    if (n == 2 && edit_at(t, 0).ticks <= TICKS_MAX)
+        t->shift = edit_at(t, 0).ticks * t->timescale / t->movie_timescale;
     t->lo = x.from;
     t->hi =
         x.from + seconds * t->timescale + (rest * t->timescale + t->movie_timescale / 2) / t->movie_timescale;
@@ -175,6 +181,16 @@ static int64_t chunk_at(const struct track *t, int64_t i) {
     return at > INT64_MAX ? INT64_MAX : (int64_t)at;
 }
 
+static void note_sample(const struct track *t, int64_t sample, int64_t at, int64_t bytes) {
+    struct film_part *p = t->part;
+    if (!p || sample < t->from || sample > t->to) return;
+    bool first = sample == t->from;
+    if (first) p->key_byte = at;
+    if (first || at < p->lo) p->lo = at;
+    if (first || at + bytes > p->hi) p->hi = at + bytes;
+    p->last_byte = at;
+}
+
 static int check_chunk(const struct track *t, int64_t chunk, int64_t *sample, int64_t per_chunk,
                        struct err *e) {
     int64_t at = chunk_at(t, chunk), size = entry(t, STSZ, 4);
@@ -182,6 +198,7 @@ static int check_chunk(const struct track *t, int64_t chunk, int64_t *sample, in
         int64_t bytes = size ? size : entry(t, STSZ, 12 + (size_t)*sample * 4);
         if (at > t->file_bytes || bytes > t->file_bytes - at)
             return err_set(e, ERR_DATA, "frame %" PRId64 " lies outside of the file", *sample);
+        note_sample(t, *sample, at, bytes);
         at += bytes;
     }
     return 0;
@@ -339,12 +356,16 @@ static int make_table(const struct track *t, struct film_table *out, struct err 
 
 // ---- the header as a whole
 
-static int read_track(struct track *t, struct film_table *out, struct err *e) {
+static int read_head(struct track *t, struct err *e) {
     int rc = need(t, MDHD, 4, e);
     if (!rc) rc = take_timescale(t->box[MDHD], "mdhd", &t->timescale, e);
-    if (!rc) rc = take_description(t, out, e);
     if (!rc) rc = take_edits(t, e);
-    if (!rc) rc = take_sizes(t, e);
+    return rc ? rc : take_sizes(t, e);
+}
+
+static int read_track(struct track *t, struct film_table *out, struct err *e) {
+    int rc = read_head(t, e);
+    if (!rc) rc = take_description(t, out, e);
     if (!rc) rc = check_places(t, e);
     out->timescale = t->timescale;
     return rc ? rc : make_table(t, out, e);
@@ -354,10 +375,9 @@ static bool is_video(const struct track *t) {
     return t->box[HDLR].data && t->box[HDLR].n >= 12 && !memcmp(t->box[HDLR].data + 8, "vide", 4);
 }
 
-int film_parse(const unsigned char *moov, size_t n, int64_t file_bytes, struct film_table *out,
-               struct err *e) {
+static int find_video(const unsigned char *moov, size_t n, int64_t file_bytes, struct track *video,
+                      struct err *e) {
     struct span in = {moov, n}, content;
-    struct track video = {.file_bytes = 0};
     int64_t movie_timescale = 0;
     char type[5];
     bool found = false;
@@ -369,11 +389,69 @@ int film_parse(const unsigned char *moov, size_t n, int64_t file_bytes, struct f
         if (strcmp(type, "trak") != 0 || found) continue;
         if ((rc = collect(&t, content, 0, e))) return rc;
         found = is_video(&t);
-        if (found) video = t;
+        if (found) *video = t;
     }
     if (rc) return rc;
     if (!found) return err_set(e, ERR_DATA, "it has no video track");
     if (!movie_timescale) return err_set(e, ERR_DATA, "its header has no box 'mvhd'");
-    video.movie_timescale = movie_timescale;
-    return read_track(&video, out, e);
+    video->movie_timescale = movie_timescale;
+    return 0;
+}
+
+int film_parse(const unsigned char *moov, size_t n, int64_t file_bytes, struct film_table *out,
+               struct err *e) {
+    struct track video = {.file_bytes = 0};
+    int rc = find_video(moov, n, file_bytes, &video, e);
+    return rc ? rc : read_track(&video, out, e);
+}
+
+// ---- parts
+
+// The samples, in the order of decoding, from the one that is shown `key` ticks behind the first picture to
+// the last of those that are shown `last` ticks behind it, or before. `origin`: INT64_MAX, to be found.
+static int find_samples(struct track *t, int64_t *origin, int64_t key, int64_t last, struct err *e) {
+    struct runs deltas, offsets = {.n = 0};
+    int64_t dts = 0, time = 0, earliest = INT64_MAX;
+    int rc = open_runs(t, STTS, &deltas, e);
+    if (!rc && t->box[CTTS].data) rc = open_runs(t, CTTS, &offsets, e);
+    t->from = t->to = -1;
+    for (int64_t i = 0; i < t->samples && !rc; i++) {
+        rc = next_time(t, &deltas, &offsets, &dts, &time, e);
+        if (rc || time < t->lo || time >= t->hi) continue;
+        if (time < earliest) earliest = time;
+        if (*origin == INT64_MAX) continue;
+        if (time - *origin == key) t->from = i;
+        if (time - *origin <= last) t->to = i;
+    }
+    if (*origin == INT64_MAX) *origin = earliest;
+    return rc;
+}
+
+static int64_t ticks_to(const struct film_table *t, int64_t picture) {
+    int64_t ticks = 0;
+    for (int64_t i = 0; i < picture; i++) ticks += film_step(t, i);
+    return ticks;
+}
+
+int film_part_of(const struct film_table *t, const void *moov, int64_t first, int64_t last,
+                 struct film_part *out, struct err *e) {
+    struct span in = {moov, (size_t)t->moov_bytes}, content;
+    struct track video = {.file_bytes = 0};
+    int64_t origin = INT64_MAX;
+    char type[5];
+    *out = (struct film_part){.key = film_key_before(t, first)};
+    if (out->key < 0) return err_set(e, ERR_DATA, "no key frame comes before picture %" PRId64, first);
+    int rc = next_box(&in, type, &content, e);
+    if (rc < 0) return rc;
+    if (!rc || strcmp(type, "moov") != 0) return err_set(e, ERR_DATA, "its header is not where it was");
+    rc = find_video(content.data, content.n, t->bytes, &video, e);
+    if (!rc) rc = read_head(&video, e);
+    if (!rc) rc = find_samples(&video, &origin, -1, -1, e);
+    out->key_ticks = ticks_to(t, out->key);
+    if (!rc) rc = find_samples(&video, &origin, out->key_ticks, ticks_to(t, last), e);
+    if (!rc && (video.from < 0 || video.to < video.from))
+        rc = err_set(e, ERR_DATA, "its header does not tell of picture %" PRId64, out->key);
+    if (!rc) out->start = video.shift + origin - (video.lo == INT64_MIN ? 0 : video.lo);
+    video.part = out;
+    return rc ? rc : check_places(&video, e);
 }

@@ -83,8 +83,15 @@ struct paging {
     void *arg;
     const char *delimiter;
     size_t prefix_bytes;
-    char *last; // the prefix that was handed out last: it may go on in the next page
+    char *last;  // the prefix that was handed out last: it may go on in the next page
+    bool passed; // the error is one of `each`
 };
+
+static int hand_out_entry(struct paging *p, const struct store_entry *entry, struct err *e) {
+    int rc = p->each(p->arg, entry, e);
+    p->passed = rc < 0;
+    return rc;
+}
 
 static int hand_out_prefix(struct paging *p, char **prefix, struct err *e) {
     if (p->last && !strcmp(p->last, *prefix)) return 0;
@@ -92,12 +99,12 @@ static int hand_out_prefix(struct paging *p, char **prefix, struct err *e) {
     p->last = *prefix;
     *prefix = NULL;
     struct store_entry entry = {.key = p->last, .etag = "", .bytes = -1};
-    return p->each(p->arg, &entry, e);
+    return hand_out_entry(p, &entry, e);
 }
 
 static int hand_out_object(struct paging *p, const struct store_object *o, struct err *e) {
     struct store_entry entry = {.key = o->key, .etag = o->etag, .bytes = o->bytes};
-    return p->each(p->arg, &entry, e);
+    return hand_out_entry(p, &entry, e);
 }
 
 static int hand_out(void *arg, struct store_listing *l, struct err *e) {
@@ -121,7 +128,8 @@ int store_each(struct store *s, const char *prefix, const char *delimiter, store
     struct paging p = {.each = each, .arg = arg, .delimiter = delimiter, .prefix_bytes = strlen(prefix)};
     int rc = s->ops->list(s, prefix, delimiter, hand_out, &p, e);
     free(p.last);
-    return rc < 0 ? err_prefix(e, "%s: LIST '%s'", s->url, prefix) : 0;
+    if (rc >= 0) return 0;
+    return p.passed ? rc : err_prefix(e, "%s: LIST '%s'", s->url, prefix);
 }
 
 // ---- collected

@@ -38,10 +38,13 @@ orrery_script(device e2e python3 tests/e2e/device.py)
 # Films: the decoder alone, through the plug-in, and in a run. Without FFmpeg's libraries the run's test says so.
 if(TARGET orrery_ffmpeg_decode)
   orrery_test(mp4 unit unit/test_mp4.c orrery_trainer orrery_ffmpeg_decode)
+  orrery_test(film_cache unit unit/test_film_cache.c orrery_trainer orrery_ffmpeg_decode)
   target_include_directories(test_mp4 PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+  target_include_directories(test_film_cache PRIVATE ${CMAKE_SOURCE_DIR}/tests)
   if(TARGET orrery_ffmpeg)
     add_dependencies(test_mp4 orrery_ffmpeg)
-    set_tests_properties(unit.mp4 PROPERTIES
+    add_dependencies(test_film_cache orrery_ffmpeg)
+    set_tests_properties(unit.mp4 unit.film_cache PROPERTIES
       ENVIRONMENT "${ORRERY_TEST_ENVIRONMENT};ORRERY_FFMPEG_PLUGIN=$<TARGET_FILE:orrery_ffmpeg>")
   endif()
   orrery_fuzz(mp4 fuzz/fuzz_mp4.c orrery_ffmpeg_decode)

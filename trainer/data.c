@@ -73,15 +73,15 @@ static void data_cut(const struct data *d, const struct data_episode *ep, int64_
                      struct batch *b, int64_t row) {
     for (int m = 0; m < d->set.n; m++) {
         const struct modality_spec *spec = &d->set.spec[m];
-        const char *cells =
-            (const char *)ep->cells[m] + (size_t)(first_frame * spec->frame_elems) * spec->modality->cell;
+        const char *cells = (const char *)ep->cells[m] +
+                            (size_t)((first_frame - ep->first[m]) * spec->frame_elems) * spec->modality->cell;
         int64_t n = b->frames * spec->frame_elems;
         float *x = b->x[m] + row * n;
         if (spec->modality->expand)
             spec->modality->expand(spec, cells, n, x);
         else
             memcpy(x, cells, (size_t)n * sizeof *x);
-        memcpy(b->valid[m] + row * b->frames, ep->valid[m] + first_frame, (size_t)b->frames);
+        memcpy(b->valid[m] + row * b->frames, ep->valid[m] + (first_frame - ep->first[m]), (size_t)b->frames);
     }
     b->episode[row] = ep->number;
     b->first_frame[row] = first_frame;
@@ -99,7 +99,11 @@ static int data_check_rate(struct data *d, const struct config *c, struct err *e
     struct sample s = {0};
     struct sample_meta *meta = malloc(sizeof *meta);
     bool known = false;
-    int rc = meta ? dataset_read(d->dataset, 0, &s, e) : err_set(e, ERR_MEMORY, "no memory for metadata");
+    const char *video = NULL; // is long, and not looked at
+    for (int m = 0; m < d->set.n; m++)
+        if (d->set.spec[m].modality->decode_part) video = d->set.spec[m].stream.member;
+    int rc = meta ? dataset_read_without(d->dataset, 0, video, &s, e)
+                  : err_set(e, ERR_MEMORY, "no memory for metadata");
     const struct sample_member *json = rc ? NULL : sample_find(&s, "json");
     if (json) rc = sample_meta_parse(meta, &known, json->data, json->bytes, "the first sample's metadata", e);
     if (!rc && known && !(meta->rate_hz == c->data_rate_hz))
@@ -134,7 +138,10 @@ static int data_open_parts(struct data *d, const struct config *c, const char *u
     rc = modality_set_init(&d->set, c, streams, n, e);
     if (!rc) rc = data_check_rate(d, c, e);
     if (!rc) rc = loader_plan_create(&d->plan, d->dataset, &order, e);
-    if (!rc) rc = data_cache_create(&d->cache, d->dataset, &d->set, (size_t)c->data_memory_mb << 20, e);
+    int64_t block = c->data_shuffle_block, all = dataset_samples(d->dataset);
+    if (!rc)
+        rc = data_cache_create(&d->cache, d->dataset, &d->set, (size_t)c->data_memory_mb << 20,
+                               block < all ? block : all, e);
     return rc ? err_prefix(e, "%s", dataset_url(d->dataset)) : 0;
 }
 
@@ -191,6 +198,13 @@ static bool data_is_broken(const struct err *e) {
     return e->code == ERR_DATA || e->code == ERR_MISSING;
 }
 
+// A window of an episode ends with it.
+static int64_t data_first_frame(const struct data *d, int64_t sample, int64_t first) {
+    struct dataset_sample where;
+    dataset_sample(d->dataset, sample, &where);
+    return first > where.frames - d->window ? where.frames - d->window : first;
+}
+
 // The item's episode, or the next whole one of the data set. *why is set when it is another.
 static int data_take(struct data *d, struct loader_item *item, const struct data_episode **out,
                      struct err *why, struct err *e) {
@@ -198,7 +212,9 @@ static int data_take(struct data *d, struct loader_item *item, const struct data
     for (int64_t i = 0; i < n; i++) {
         struct err here = {0};
         item->sample = (wanted + i) % n;
-        int rc = data_cache_take(d->cache, item->sample, out, &here);
+        int64_t first = data_first_frame(d, item->sample, item->first_frame);
+        int rc = data_cache_take(d->cache, item->sample, first, d->window, out, &here);
+        if (!rc) item->first_frame = first;
         if (!rc) return 0;
         if (!d->skip || !data_is_broken(&here)) {
             *e = here;
@@ -217,7 +233,6 @@ static int data_make_row(struct data *d, struct batch *b, int64_t first, int64_t
     loader_item_at(d->plan, first + row, &item);
     int rc = data_take(d, &item, &ep, why, e);
     if (rc) return rc;
-    if (item.first_frame > ep->frames - d->window) item.first_frame = ep->frames - d->window;
     data_cut(d, ep, item.first_frame, b, row);
     data_cache_give_back(d->cache, ep);
     return 0;
@@ -344,7 +359,7 @@ int data_window(struct data *d, const int64_t *episode, const int64_t *first_fra
         const struct data_episode *ep = NULL;
         if (episode[i] < 0 || episode[i] >= dataset_samples(d->dataset))
             return err_set(e, ERR_BUG, "there is no episode %lld", (long long)episode[i]);
-        rc = data_cache_take(d->cache, episode[i], &ep, e);
+        rc = data_cache_take(d->cache, episode[i], first_frame[i], frames, &ep, e);
         if (!rc && (first_frame[i] < 0 || first_frame[i] > ep->frames - frames))
             rc = err_set(e, ERR_DATA, "frames %lld to %lld are not in episode %lld, which has %lld",
                          (long long)first_frame[i], (long long)(first_frame[i] + frames - 1),

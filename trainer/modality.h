@@ -27,6 +27,15 @@ struct modality_spec {
     double frame_hz; // data.rate_hz
 };
 
+// A film of which parts can be read: its table, which has times and crcs, and its header.
+struct modality_film {
+    struct film_table table;
+    struct dataset_part lead, moov; // moov: nothing where it lies within the lead
+    // As dataset_read_part.
+    int (*read)(void *arg, int64_t lo, int64_t hi, struct dataset_part *out, struct err *e);
+    void *arg;
+};
+
 struct modality {
     const char *name; // "video": the stream's modality in the sample metadata
     bool is_action;   // conditions every token, has no history slots
@@ -39,6 +48,10 @@ struct modality {
     // the frame has data. Frame f covers the interval ((f-1)/rate, f/rate].
     int (*decode)(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames, void *cells,
                   unsigned char *valid, struct err *e);
+    // The same for frames [first, first + count) of an episode's film, with only the bytes that they need,
+    // and to the same bits. NULL: only whole episodes can be decoded. `frames`: of the episode.
+    int (*decode_part)(const struct modality_spec *spec, const struct modality_film *film, int64_t frames,
+                       int64_t first, int64_t count, void *cells, unsigned char *valid, struct err *e);
     // Cells as the model sees them. NULL: they are these floats.
     void (*expand)(const struct modality_spec *spec, const void *cells, int64_t n, float *out);
 };

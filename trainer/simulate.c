@@ -112,18 +112,11 @@ static bool simulate_is_data(const char *key) {
     return !strcmp(key, DATASET_MANIFEST) || (n > 4 && !strcmp(key + n - 4, ".tar"));
 }
 
-// Nobody else's shards may lie where ours go: the manifest would take them in.
-static int simulate_refuse_strangers(const struct simulation *s, struct err *e) {
-    struct store_listing all;
-    int rc = store_list(s->store, "", NULL, &all, e);
-    if (rc) return rc;
-    for (size_t i = 0; i < all.n && !rc; i++)
-        if (simulate_is_data(all.objects[i].key))
-            rc = err_set(e, ERR_CONFLICT,
-                         "%s holds %s, which orrery simulate did not make; choose another sim.out",
-                         s->c->sim_out, all.objects[i].key);
-    store_listing_fini(&all);
-    return rc;
+static int simulate_refuse(void *arg, const struct store_entry *o, struct err *e) {
+    const struct simulation *s = arg;
+    if (!simulate_is_data(o->key)) return 0;
+    return err_set(e, ERR_CONFLICT, "%s holds %s, which orrery simulate did not make; choose another sim.out",
+                   s->c->sim_out, o->key);
 }
 
 // Claims the place for this simulation. Every rank does it: who comes first writes, the others compare.
@@ -136,7 +129,8 @@ static int simulate_claim(const struct simulation *s, struct err *e) {
     if (!rc) rc = simulate_fetch(s, &have, &found, e);
     if (!rc && !found) {
         struct err stranger = {0}, taken = {0};
-        int strange = simulate_refuse_strangers(s, &stranger);
+        // Nobody else's shards may lie where ours go: the manifest would take them in.
+        int strange = store_each(s->store, "", NULL, simulate_refuse, (void *)s, &stranger);
         // Another rank of this job may have been faster, and its shards be what was found.
         if (!strange) rc = store_put(s->store, SIMULATE_DESCRIPTION, want.data, want.len, true, &taken);
         if (strange || taken.code == ERR_CONFLICT) {

@@ -48,20 +48,24 @@ void snapshot_memory_write(struct snapshot *s) {
     buf_fini(&part);
 }
 
-// What saves of earlier steps have left, and other saves of this one. Ranks of the node do so at once: a file
-// that is gone is no error. A later step's files may be another rank's, which is ahead.
+struct keeping {
+    struct store *memory;
+    const char *id;
+};
+
+// Ranks of the node do so at once: a file that is gone is no error.
+static int drop_earlier(void *arg, const struct store_entry *o, struct err *e) {
+    const struct keeping *k = arg;
+    bool later = strncmp(o->key, k->id, STEP_DIGITS) > 0, same = !strncmp(o->key, k->id, strlen(k->id));
+    return later || same ? 0 : store_delete(k->memory, o->key, e);
+}
+
+// What saves of earlier steps have left, and other saves of this one. A later step's files may be another
+// rank's, which is ahead. What cannot be deleted is met again at the next save.
 void snapshot_memory_keep(struct snapshot *s, const char *id) {
     struct err ignored = {ERR_OK};
-    struct store_listing all;
-    if (!s->memory) return;
-    if (store_list(s->memory, "", NULL, &all, &ignored)) return;
-    for (size_t i = 0; i < all.n; i++) {
-        err_clear(&ignored);
-        const char *key = all.objects[i].key;
-        bool later = strncmp(key, id, STEP_DIGITS) > 0, same = !strncmp(key, id, strlen(id));
-        if (!later && !same && store_delete(s->memory, key, &ignored)) break;
-    }
-    store_listing_fini(&all);
+    struct keeping k = {s->memory, id};
+    if (s->memory && store_each(s->memory, "", NULL, drop_earlier, &k, &ignored)) err_clear(&ignored);
 }
 
 int snapshot_memory_use(struct snapshot *s, struct ckpt *c, struct err *e) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Listings of 200,000 objects take no more memory than listings of a few hundred: `orrery store ls` and `rm`, `orrery data
-index` and `check`, of a stand-in for S3 that makes its LIST replies up, and of a folder. What is told does not depend on
+"""Listings of 200,000 objects take no more memory than listings of a few hundred: `orrery store ls`, `cp -r` and `rm`, `orrery data
+index` and `check`, `orrery ckpt clean`, of a stand-in for S3 that makes its LIST replies up, and of a folder. What is told does not depend on
 which of several shards was done first."""
 import hashlib
 import http.server
@@ -58,18 +58,27 @@ class Server(http.server.BaseHTTPRequestHandler):
         step = max(cls.count // SHARDS, 1)
         return f"set/{i:07d}.{'tar' if i % step == step // 2 else 'bin'}"
 
+    # Other buckets, and the i-th key of each: marks of empty folders behind a few objects, keys as long as they may be,
+    # and names that are nearly those of manifests.
+    others = {"marks": lambda i: f"set/{i:07d}/" + "x" * (i < FEW),
+              "long": lambda i: "set/" + f"{'n' * 200}/" * 4 + f"{i:07d}",
+              "saves": lambda i: f"manifest-{i:012d}.json.old"}
+
     @classmethod
     def content(cls, key):
         if key in cls.put:
             return cls.put[key]
+        if key.endswith("/x") or "/nnn" in key:
+            return b"7 bytes"
         number = int(re.sub(r"\D", "", key) or 0)
         return shard(number) if number < cls.count and cls.key(number) == key else None
 
-    def listing(self, query):
+    def listing(self, bucket, query):
         prefix = query.get("prefix", [""])[0]
         first = int(query.get("continuation-token", ["0"])[0])
-        last = min(first + PAGE, self.count) if "set/0".startswith(prefix[:5]) or prefix.startswith("set/") else first
-        keys = [k for k in map(self.key, range(first, last)) if k.startswith(prefix)]
+        of = self.others.get(bucket, self.key)
+        last = min(first + PAGE, self.count) if of(0).startswith(prefix[:5]) or prefix.startswith("set/") else first
+        keys = [k for k in map(of, range(first, last)) if k.startswith(prefix)]
         rows = "".join(f"<Contents><Key>{k}</Key><ETag>&quot;{'0' * 32}&quot;</ETag><Size>{len(shard(int(k[4:11]))) if k.endswith('tar') else 7}"
                        "</Size></Contents>" for k in keys)
         if query.get("delimiter") and prefix == "set":
@@ -94,7 +103,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = urllib.parse.parse_qs(url.query, keep_blank_values=True)
         if "list-type" in query:
-            return self.listing(query)
+            return self.listing(url.path.split("/")[1], query)
         if "uploads" in query:
             return self.list_uploads(query)
         data = self.content(urllib.parse.unquote(url.path).split("/", 2)[2])
@@ -172,6 +181,39 @@ def far(env):
     same_memory(f"S3, {FEW} and {MANY // 20} objects, store rm", seen[FEW], seen[MANY // 20])
 
 
+def copied(env):
+    """Copies of what lies behind a long listing, whose workers are slower than the lister; and what is no manifest."""
+    seen = {}
+    for count in (FEW, MANY):
+        Server.count = count
+        with folder() as tmp:
+            marks, _, told = peak("store", "cp", "-r", "s3://marks/set", tmp, env=env)
+            check(f"{FEW} objects" in told and len(list(tmp.glob("*/x"))) == FEW, f"{FEW} objects are copied, no marks: {told}")
+        clean, _, _ = peak("ckpt", "clean", "s3://saves", env=env)
+        seen[count] = {"store cp -r": marks, "ckpt clean": clean}
+    for what, few in seen[FEW].items():
+        same_memory(f"S3, {FEW} and {MANY} keys, {what}", few, seen[MANY][what])
+    seen, few = {}, MANY // 40  # past which allocators have what they keep
+    for count in (few, 3 * few):
+        Server.count = count
+        with folder() as tmp:
+            seen[count], _, told = peak("store", "cp", "-r", "s3://long/set", tmp, env=env)
+            check(f"{count} objects" in told, f"{count} objects of long names are copied")
+    same_memory(f"S3, {few} and {3 * few} objects of long names, store cp -r", seen[few], seen[3 * few])
+
+
+def itself(tmp):
+    """A folder is not copied into itself, under no name; beside itself it is."""
+    (tmp / "a" / "b").mkdir(parents=True)
+    (tmp / "a" / "one").write_bytes(b"1")
+    (tmp / "way").symlink_to(tmp / "a")
+    for target in ("a", "a/", "a/b", "a/new", "way/b"):
+        done = subprocess.run([ORRERY, "store", "cp", "-r", tmp / "a", f"{tmp}/{target}"], capture_output=True, text=True)
+        check(done.returncode == 64 and "into itself" in done.stderr, f"not into {target}: {done.stderr}")
+    done = subprocess.run([ORRERY, "store", "cp", "-r", tmp / "a", tmp / "ab"], capture_output=True, text=True)
+    check(done.returncode == 0 and (tmp / "ab" / "one").read_bytes() == b"1", f"beside itself: {done.stderr}")
+
+
 def begun(env):
     """Uploads that were begun: ended over several pages, of one folder alone; and a server that does not list them."""
     Server.count, Server.uploads = 0, [(f"run/a b+{i % 700}/é", f"id{i}") for i in range(2500)] + [("run2/x", "other")]
@@ -215,7 +257,9 @@ def main():
     env.pop("AWS_SESSION_TOKEN", None)
     begun(env)
     far(env)
+    copied(env)
     with folder() as tmp:
+        itself(tmp)
         near(tmp)
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A data set whose video is MP4: indexed, checked, shown, and trained on; the same weights on one rank and on two; one line
 with the cure where the decoder is not there."""
+import http.server
 import io
 import json
 import os
@@ -9,9 +10,11 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+import listing  # noqa: E402
 from foreign import npy  # noqa: E402
 from orrery_run import BIN, check, environment, folder, orrery, skip  # noqa: E402
 
@@ -23,20 +26,21 @@ SCHEMA = {"rate_hz": 10, "frames_from": "action.npy", "streams": [
 SENSES = ["model.modalities=action,video", "video.channels=3"]
 
 
-def film(tmp, encoder, width, height):
+def film(tmp, encoder, width, height, pictures=FRAMES):
     path = tmp / "film.mp4"
-    done = subprocess.run([MAKE, path, encoder, str(width), str(height), str(FRAMES), "100"], stderr=subprocess.DEVNULL)
+    done = subprocess.run([MAKE, path, encoder, str(width), str(height), str(pictures), "100"], stderr=subprocess.DEVNULL)
     check(done.returncode == 0, f"a film by {encoder}")
     return path.read_bytes()
 
 
-def make(tmp, where):
+def make(tmp, where, short=None):
+    """Two shards of two samples; the film of one of them, (shard, number), may lack pictures."""
     where.mkdir()
     for shard, (encoder, width, height) in enumerate((("mpeg4", 64, 64), ("mjpeg", 100, 60))):
         with tarfile.open(where / f"part-{shard}.tar", "w") as tar:
             for i in range(2):
                 action = npy("<f4", (FRAMES, 2), bytes(FRAMES * 8))
-                for name, data in (("action.npy", action), ("cam.mp4", film(tmp, encoder, width, height))):
+                for name, data in (("action.npy", action), ("cam.mp4", film(tmp, encoder, width, height, FRAMES - 5 * (short == (shard, i))))):
                     info = tarfile.TarInfo(f"ep{shard}{i}.{name}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
@@ -60,6 +64,83 @@ def tables(tmp, data):
     check(orrery("data", "stat", data, "--json").stdout == frames, "as many frames by the film as by the commands")
 
 
+def short_film(tmp):
+    """A film that ends before its sample does stops the run, or is skipped and told of."""
+    data = tmp / "short"
+    make(tmp, data, short=(1, 0))
+    orrery("data", "index", data, "--schema", tmp / "schema.json")
+    words = ("part-1.tar: ep10.cam.mp4 at byte", f"announces {FRAMES} frames", f"film's {FRAMES - 5} pictures")
+    for policy, code in (("stop", 65), ("skip", 0)):
+        done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/{policy}", f"data.train={data}", "data.eval=",
+                      f"data.on_error={policy}", "train.steps=3", *SENSES, check=False)
+        told = done.stderr + "".join(p.read_text() for p in (tmp / policy).glob("logs/*/rank-0.log"))
+        line = next((text for text in told.splitlines() if all(w in text for w in words)), "")
+        check(done.returncode == code and line, f"{policy}: {done.returncode}, {line or told[-2000:]}")
+
+
+class Files(listing.Server):
+    """A bucket that is a folder, and counts the bytes of tars that it gives away."""
+    root, given, count = None, 0, 1
+
+    @classmethod
+    def content(cls, key):
+        return (cls.root / key).read_bytes() if (cls.root / key).is_file() else None
+
+    def answer(self, code, body=b"", **headers):
+        with self.lock:
+            Files.given += len(body) if self.command == "GET" and self.path.endswith(".tar") else 0
+        super().answer(code, body, **headers)
+
+
+def long_films(tmp):
+    """Films that do not fit into data.memory_mb are read and decoded by windows: the same weights, far fewer bytes. So with an
+    index from before there were parts, of which all is read."""
+    pictures, data = 1000, tmp / "long"
+    data.mkdir()
+    with tarfile.open(data / "long.tar", "w") as tar:
+        for i, encoder in enumerate(("mpeg4", "mjpeg", "mpeg4", "mpeg4")):
+            path = tmp / "long.mp4"
+            done = subprocess.run([MAKE, path, encoder, "96", "64", str(pictures), "100", "noisy"], stderr=subprocess.DEVNULL)
+            check(done.returncode == 0, f"a long film by {encoder}")
+            for name, content in (("action.npy", npy("<f4", (pictures, 2), bytes(pictures * 8))), ("cam.mp4", path.read_bytes())):
+                info = tarfile.TarInfo(f"ep{i}.{name}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    orrery("data", "index", data, "--schema", tmp / "schema.json")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Files.root = tmp
+    env = environment(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}")
+    size, digests, given = (data / "long.tar").stat().st_size, set(), {}
+
+    def train(name, *more):
+        Files.given = 0
+        orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/{name}", "data.train=s3://files/long", "data.eval=", "train.steps=3",
+               *SENSES, *more, env=env)
+        digests.add(orrery("ckpt", "digest", tmp / name).stdout.strip())
+        given[name] = Files.given
+
+    train("windows", "data.memory_mb=8")
+    train("whole", "data.memory_mb=512")
+    index = data / "long.tar.index.json"
+    told = json.loads(index.read_text())
+    told["samples"][0]["films"]["cam.mp4"]["crc32c"][1] ^= 1
+    index.write_text(json.dumps(told))
+    orrery("data", "index", data)
+    done = orrery("data", "check", data, check=False)
+    check(done.returncode == 65 and "ep0.cam.mp4" in done.stderr + done.stdout, f"a wrong CRC of a block: {done.stderr}{done.stdout}")
+    for sample in told["samples"]:
+        for table in sample["films"].values():
+            check(table.pop("block") == 65536 and table.pop("crc32c"), "the index has the CRCs of blocks")
+    index.write_text(json.dumps(told))
+    check("kept" in orrery("data", "index", data).stderr, "an index without them is kept")
+    train("before", "data.memory_mb=8")
+    check(len(digests) == 1, f"the same weights from windows, from whole films, by an old index: {digests}")
+    check(given["windows"] < size / 2 and given["whole"] >= 0.99 * size and given["before"] >= 0.99 * size, f"of {size} bytes: {given}")
+    done = orrery("data", "check", data)
+    check("0 problems" in done.stdout, "an old index has no problem")
+
+
 def main():
     if not MAKE.exists() or not (BIN / "liborrery_ffmpeg.so").exists():
         skip("a build without FFmpeg's libraries")
@@ -73,6 +154,8 @@ def main():
         check("cam.mp4" in orrery("data", "stat", data).stdout, "stat names the member")
         check("cam.mp4" in orrery("data", "show", data, 3).stdout, "show names the member")
         tables(tmp, data)
+        short_film(tmp)
+        long_films(tmp)
         orrery("data", "show", data, 3, "--out", tmp / "drawn")
         frames = sorted(p.name for p in (tmp / "drawn").glob("cam-*.png"))
         check(len(frames) == FRAMES and frames[-1] == f"cam-{FRAMES - 1:04d}.png", f"{len(frames)} frames drawn")

@@ -7,6 +7,7 @@
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libavutil/log.h>
+#include <libavutil/opt.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct mp4_make {
     int width, height, pictures, b_frames;
     const int64_t *times_ms; // of each picture
     bool fragment;           // one, with a table of contents in front of the pictures
+    bool noisy;              // pictures that need many bytes, and no key frame but every twelfth
 };
 
 static inline int mp4_level(int i) {
@@ -24,10 +26,14 @@ static inline int mp4_level(int i) {
 }
 
 // Y of the left half is 40 above the right half's.
-static inline void mp4_paint(AVFrame *f, int i) {
+static inline void mp4_paint(AVFrame *f, int i, bool noisy) {
+    uint32_t noise = (uint32_t)i;
     for (int y = 0; y < f->height; y++)
-        for (int x = 0; x < f->width; x++)
-            f->data[0][y * f->linesize[0] + x] = (uint8_t)(mp4_level(i) + (x < f->width / 2 ? 40 : 0));
+        for (int x = 0; x < f->width; x++) {
+            noise = noise * 1664525 + 1013904223;
+            f->data[0][y * f->linesize[0] + x] =
+                (uint8_t)(mp4_level(i) + (x < f->width / 2 ? 40 : 0) + (noisy ? (int)(noise >> 27) : 0));
+        }
     for (int y = 0; y < (f->height + 1) / 2; y++) {
         memset(f->data[1] + y * f->linesize[1], 128, (size_t)(f->width + 1) / 2);
         memset(f->data[2] + y * f->linesize[2], 128, (size_t)(f->width + 1) / 2);
@@ -59,6 +65,8 @@ static inline AVCodecContext *mp4_encoder(const struct mp4_make *m) {
     c->max_b_frames = m->b_frames;
     c->bit_rate = 2000000;
     c->gop_size = 12;
+    if (m->noisy) // mpegvideo counts what has changed, x264 takes 0 for never
+        (void)av_opt_set(c->priv_data, "sc_threshold", strcmp(m->encoder, "libx264") ? "1000000000" : "0", 0);
     c->thread_count = 1;
     c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER | AV_CODEC_FLAG_BITEXACT;
     if (avcodec_open2(c, codec, NULL) < 0) avcodec_free_context(&c);
@@ -91,7 +99,7 @@ static inline char *mp4_encode(const struct mp4_make *m, size_t *bytes) {
     ok = ok && av_frame_get_buffer(frame, 0) >= 0;
     for (int i = 0; i < m->pictures && ok; i++) {
         ok = av_frame_make_writable(frame) >= 0;
-        if (ok) mp4_paint(frame, i);
+        if (ok) mp4_paint(frame, i, m->noisy);
         frame->pts = codec ? av_rescale_q(m->times_ms[i], (AVRational){1, 1000}, codec->time_base) : 0;
         ok = ok && mp4_drain(codec, out, packet, frame);
     }

@@ -343,16 +343,16 @@ static void the_cache_keeps_its_budget(void **state) {
     struct data_cache *c;
     const struct data_episode *held, *ep[EPISODES];
     struct err e = {0};
-    assert_int_equal(data_cache_create(&c, data_dataset(d), data_modalities(d), BUDGET, &e), 0);
-    assert_int_equal(data_cache_take(c, 3, &held, &e), 0);
+    assert_int_equal(data_cache_create(&c, data_dataset(d), data_modalities(d), BUDGET, 1, &e), 0);
+    assert_int_equal(data_cache_take(c, 3, 0, 1, &held, &e), 0);
     for (int i = 0; i < EPISODES; i++) {
-        assert_int_equal(data_cache_take(c, i, &ep[i], &e), 0);
+        assert_int_equal(data_cache_take(c, i, 0, 1, &ep[i], &e), 0);
         assert_int_equal(ep[i]->number, i);
         data_cache_give_back(c, ep[i]);
         assert_true(data_cache_bytes(c) <= BUDGET);
     }
     assert_ptr_equal(ep[3], held); // in use: it stays
-    for (int i = 0; i < EPISODES; i++) assert_int_equal(data_cache_take(c, i, &ep[i], &e), 0);
+    for (int i = 0; i < EPISODES; i++) assert_int_equal(data_cache_take(c, i, 0, 1, &ep[i], &e), 0);
     assert_true(data_cache_bytes(c) > BUDGET);
     for (int i = 0; i < EPISODES; i++) data_cache_give_back(c, ep[i]);
     data_cache_give_back(c, held);

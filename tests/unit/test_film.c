@@ -16,6 +16,7 @@
 #include "storage/dataset.h"
 #include "storage/dataset_index.h"
 #include "storage/dataset_schema.h"
+#include "storage/hash.h"
 #include "storage/shard.h"
 
 static const struct film_make even = {.pictures = 10, .timescale = 12800, .step = 512};
@@ -27,7 +28,7 @@ static struct film_table read_film(const struct film_make *m) {
     struct film_scan s;
     struct buf b = film_make(m);
     assert_int_equal(film_read(b.data, b.len, &t, &e), 0);
-    film_scan_init(&s);
+    film_scan_init(&s, false);
     for (size_t i = 0; i < b.len; i++) assert_int_equal(film_scan_feed(&s, b.data + i, 1, &e), 0);
     assert_int_equal(film_scan_end(&s, &pieces, &e), 0);
     assert_true(film_same(&t, &pieces));
@@ -497,8 +498,117 @@ static void hostile_tables(void **state) {
     index_of(INDEX_OF(FILM_OF("2", "\"last\":5,\"duration\":9,\"step\":5,\"keys\":[1,0]")), "out of order");
 }
 
+// ---- parts
+
+static struct film_part part_of(const struct film_make *m, int first, int last) {
+    struct err e = {ERR_OK};
+    struct film_table t;
+    struct film_scan s;
+    struct film_part p;
+    struct buf b = film_make(m);
+    film_scan_init(&s, true);
+    assert_int_equal(film_scan_feed(&s, b.data, b.len, &e), 0);
+    assert_int_equal(film_scan_end(&s, &t, &e), 0);
+    assert_int_equal(t.n_crcs, 1);
+    assert_int_equal(t.crcs[0], hash_crc32c(0, b.data, b.len));
+    assert_int_equal(t.bytes, b.len);
+    assert_memory_equal(b.data + t.moov_at + (b.data[t.moov_at + 3] == 1 ? 0 : 4), "moov", 4);
+    if (film_part_of(&t, b.data + t.moov_at, first, last, &p, &e)) fail_msg("%s", e.text);
+    film_fini(&t);
+    buf_fini(&b);
+    return p;
+}
+
+// Picture i, in the order of decoding, has 10 + i bytes.
+static void check_part(const struct film_make *m, int first, int last, int key, int from, int to) {
+    struct film_part p = part_of(m, first, last);
+    int64_t bytes = 0;
+    for (int i = from; i <= to; i++) bytes += 10 + i;
+    assert_int_equal(p.key, key);
+    assert_int_equal(p.hi - p.lo, bytes);
+    assert_int_equal(p.key_byte, p.lo);
+    assert_int_equal(p.last_byte, p.hi - 10 - to);
+}
+
+static void a_part_begins_at_the_nearest_key_frame(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct film_make m = even;
+        m.header_behind = i & 1;
+        m.wide = i & 2;
+        m.keys = first_and_sixth;
+        check_part(&m, 7, 8, 5, 5, 8);
+        check_part(&m, 5, 5, 5, 5, 5);
+        check_part(&m, 4, 5, 0, 0, 5);
+        check_part(&m, 0, 9, 0, 0, 9);
+    }
+    static const int offsets[] = {0, 200, -100, -100, 0, 200, -100, -100}, keys[] = {1, 2, 5, 0};
+    struct film_make m = {
+        .pictures = 8, .timescale = 1000, .step = 100, .offsets = offsets, .keys = keys, .per_chunk = 3};
+    check_part(&m, 1, 1, 0, 0, 2);
+    check_part(&m, 3, 3, 3, 1, 3); // 3 is decoded before 1 and 2, which are shown before it
+    check_part(&m, 6, 6, 4, 4, 7);
+    m.n_edits = 2;
+    memcpy(m.edits, ((int64_t[3][2]){{250, -1}, {800, 0}}), sizeof m.edits);
+    assert_int_equal(part_of(&m, 1, 1).start, 250);
+}
+
+// The index's text with one word replaced, read again.
+static int parse_with(const struct buf *text, const char *from, const char *to, struct dataset_index *x) {
+    struct err e = {ERR_OK};
+    struct buf other;
+    char *at = strstr(text->data, from);
+    assert_non_null(at);
+    buf_init(&other, (size_t)1 << 20);
+    if (buf_append(&other, text->data, (size_t)(at - text->data), &e) || buf_appends(&other, to, &e) ||
+        buf_appends(&other, at + strlen(from), &e))
+        abort();
+    dataset_index_init(x);
+    int rc = dataset_index_parse(x, other.data, other.len, "a.tar", &e);
+    buf_fini(&other);
+    return rc;
+}
+
+static void parts_in_an_index(void **state) {
+    (void)state;
+    struct err e = {ERR_OK};
+    struct buf film = film_make(&even), tar, text;
+    struct dataset_index x;
+    buf_init(&tar, (size_t)1 << 20);
+    buf_init(&text, (size_t)1 << 20);
+    if (shard_append(&tar, "a", "cam.mp4", film.data, film.len, &e) || shard_finish(&tar, &e) ||
+        dataset_index_tar("a.tar", tar.data, tar.len, &text, &e))
+        fail_msg("%s", e.text);
+    assert_int_equal(parse_with(&text, "\"block\"", "\"block\"", &x), 0);
+    const struct film_table *t = dataset_index_film(&x, 0);
+    assert_int_equal(t->n_crcs, 1);
+    assert_int_equal(t->bytes, film.len);
+    dataset_index_fini(&x);
+    static const char *const older[][2] = {{"\"block\"", "\"blocks\""}, {"65536", "4096"}};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(parse_with(&text, older[i][0], older[i][1], &x), 0);
+        assert_int_equal(dataset_index_film(&x, 0)->n_crcs, 0);
+        assert_int_equal(dataset_index_film(&x, 0)->frames, 10);
+        dataset_index_fini(&x);
+    }
+    static const char *const wrong[][2] = {
+        {"\"moov_bytes\":", "\"moov_bytes\":9"}, {"\"moov_at\":", "\"moov_at\":9999"},
+        {"\"lead\":", "\"lead\":99999"},         {"\"lead\":", "\"lead\":30,\"was\":"},
+        {"\"crc32c\":[", "\"crc32c\":[1,"},      {"\"crc32c\":[", "\"crc32c\":[-"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        if (parse_with(&text, wrong[i][0], wrong[i][1], &x) != -ERR_DATA)
+            fail_msg("%s is taken", wrong[i][1]);
+        dataset_index_fini(&x);
+    }
+    buf_fini(&film);
+    buf_fini(&tar);
+    buf_fini(&text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_part_begins_at_the_nearest_key_frame),
+        cmocka_unit_test(parts_in_an_index),
         cmocka_unit_test(even_times_are_one_number),
         cmocka_unit_test(uneven_times_and_another_order_of_decoding),
         cmocka_unit_test(edits_cut_pieces_out),

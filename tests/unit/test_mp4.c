@@ -15,6 +15,7 @@
 
 #include "base/rng.h"
 #include "lib/mp4_make.h"
+#include "lib/mp4_set.h"
 #include "storage/film.h"
 #include "trainer/media_mp4.h"
 #include "trainer/modality.h"
@@ -47,7 +48,7 @@ static int see(void *arg, double at, const unsigned char *pixels, struct err *e)
 }
 
 static char *film_of(const char *encoder, const int64_t *times, int b_frames, bool fragment, size_t *n) {
-    struct mp4_make m = {encoder, WIDTH, HEIGHT, PICTURES, b_frames, times, fragment};
+    struct mp4_make m = {encoder, WIDTH, HEIGHT, PICTURES, b_frames, times, fragment, false};
     return mp4_encode(&m, n);
 }
 
@@ -177,7 +178,7 @@ static void what_is_out_of_bounds_is_refused(void **state) {
            "ftypisom\0\0\0\0",
            16, &grey, "MP4");
     free(bytes);
-    struct mp4_make m = {"mpeg2video", WIDTH, HEIGHT, 4, 0, even_ms, false};
+    struct mp4_make m = {"mpeg2video", WIDTH, HEIGHT, 4, 0, even_ms, false, false};
     bytes = mp4_encode(&m, &n);
     assert_non_null(bytes);
     refuse(bytes, n, &grey, "mpeg2video; what is read: " MEDIA_MP4_CODECS);
@@ -385,7 +386,7 @@ static const struct stream_schema stream = {.modality = "video",
                                             .rate_hz = 10,
                                             .t0 = 0.2};
 
-enum { FRAMES = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
+enum { FRAMES_MAX = PICTURES * 3, ELEMS = SIDE * SIDE * 3 };
 
 struct kept {
     int n;
@@ -406,12 +407,16 @@ static void check_frames(const struct modality_spec *spec, const char *bytes, si
     struct media_mp4_want want = grey;
     bool used[PICTURES] = {false};
     int unused = 0;
-    unsigned char valid[FRAMES], *cells = calloc(FRAMES, ELEMS);
+    // As many as begin before one step of the stream has gone by behind the last picture.
+    int frames =
+        (int)ceil(((double)uneven_ms[pictures - 1] / 1000 + 0.1 + stream.t0) * spec->frame_hz - 1e-6);
+    unsigned char valid[FRAMES_MAX], *cells = calloc(FRAMES_MAX, ELEMS);
+    assert_true(frames < FRAMES_MAX);
     want.channels = 3;
     if (media_mp4_decode(bytes, n, &want, keep, &all, &e)) fail_msg("%s", e.text);
     assert_int_equal(all.n, pictures);
-    if (spec->modality->decode(spec, bytes, n, FRAMES, cells, valid, &e)) fail_msg("%s", e.text);
-    for (int f = 0; f < FRAMES; f++) {
+    if (spec->modality->decode(spec, bytes, n, frames, cells, valid, &e)) fail_msg("%s", e.text);
+    for (int f = 0; f < frames; f++) {
         double t = f / spec->frame_hz - stream.t0;
         int nearest = 0;
         for (int i = 1; i < pictures; i++)
@@ -425,7 +430,42 @@ static void check_frames(const struct modality_spec *spec, const char *bytes, si
     }
     for (int i = 0; i < pictures; i++) unused += !used[i];
     assert_true(unused > 0);
+    assert_int_equal(spec->modality->decode(spec, bytes, n, frames + 1, cells, valid, &e), -ERR_DATA);
+    char told[400];
+    snprintf(told, sizeof told, "announces %d frames, the last one at %.3f s, but the film's %d pictures",
+             frames + 1, frames / spec->frame_hz, pictures);
+    if (!strstr(e.text, told)) fail_msg("%s, not: %s", told, e.text);
     free(cells);
+}
+
+// Says of the last pictures of an mpeg4 film (ISO/IEC 14496-2, 6.2.5) that they are not coded: none comes out
+// of them, and no byte is missing. Returns how many.
+static int drop_pictures(char *bytes, size_t n, int most) {
+    int dropped = 0;
+    for (size_t at = n - 8; at > 0 && dropped < most; at--) {
+        unsigned char *p = (unsigned char *)bytes + at;
+        if (memcmp(p, "\0\0\1\xb6", 4) != 0) continue;
+        int bit = 2;
+        while (p[4 + bit / 8] >> (7 - bit % 8) & 1) bit++; // whole seconds
+        bit += 1 + 1 + 10 + 1;                             // their end, a mark, ticks of 1/1000 s, a mark
+        p[4 + bit / 8] &= (unsigned char)~(1 << (7 - bit % 8));
+        dropped++;
+    }
+    return dropped;
+}
+
+static void check_lost_pictures(const struct modality_spec *spec) {
+    struct err e = {0};
+    size_t n;
+    char *bytes = film_of("mpeg4", even_ms, 0, false, &n), told[400];
+    unsigned char valid[FRAMES_MAX], *cells = calloc(FRAMES_MAX, ELEMS);
+    if (spec->modality->decode(spec, bytes, n, PICTURES, cells, valid, &e)) fail_msg("%s", e.text);
+    assert_int_equal(drop_pictures(bytes, n, 2), 2);
+    assert_int_equal(spec->modality->decode(spec, bytes, n, PICTURES, cells, valid, &e), -ERR_DATA);
+    snprintf(told, sizeof told, "announces %d pictures, %d are in it", PICTURES, PICTURES - 2);
+    if (!strstr(e.text, told)) fail_msg("%s, not: %s", told, e.text);
+    free(cells);
+    free(bytes);
 }
 
 // The decoder hands over other pictures than the table tells of: they count, as if there were no table.
@@ -463,6 +503,7 @@ static void frames_are_the_nearest_pictures(void **state) {
     if (getenv("ORRERY_FFMPEG_PLUGIN")) {
         check_frames(&set.spec[0], bytes, n, PICTURES);
         check_astray(&set.spec[0]);
+        check_lost_pictures(&set.spec[0]);
     }
     unsigned char valid[4], cells[4 * SIDE * SIDE * 3];
     const char *plugin = getenv("ORRERY_FFMPEG_PLUGIN");
@@ -473,6 +514,230 @@ static void frames_are_the_nearest_pictures(void **state) {
     assert_non_null(strstr(e.text, "-DORRERY_FFMPEG=ON"));
     if (kept) setenv("ORRERY_FFMPEG_PLUGIN", kept, 1);
     free(kept);
+    free(bytes);
+    config_close(f);
+}
+
+// ---- parts of films
+
+// Moves the header in front of the pictures, whose places it tells with 32 bits.
+static void header_to_front(char *bytes, size_t n) {
+    struct film_table t;
+    struct film_scan s;
+    struct err e = {0};
+    film_scan_init(&s, true);
+    assert_int_equal(film_scan_feed(&s, bytes, n, &e), 0);
+    assert_int_equal(film_scan_end(&s, &t, &e), 0);
+    size_t moov = (size_t)t.moov_at, size = (size_t)t.moov_bytes, ftyp = (unsigned char)bytes[3];
+    char *copy = malloc(n), *at = copy + moov;
+    memcpy(copy, bytes, n);
+    while (memcmp(at, "stco", 4) != 0) at++;
+    unsigned char *p = (unsigned char *)at + 12;
+    for (int i = (unsigned char)at[11]; i > 0; i--, p += 4) {
+        uint32_t place = ((uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]);
+        place += (uint32_t)size;
+        for (int k = 0; k < 4; k++) p[k] = (unsigned char)(place >> 8 * (3 - k));
+    }
+    memcpy(bytes + ftyp, copy + moov, size);
+    memcpy(bytes + ftyp + size, copy + ftyp, moov - ftyp);
+    free(copy);
+    film_fini(&t);
+}
+
+struct counted {
+    struct dataset *set;
+    int64_t bytes, wholes;
+};
+
+static int read_counted(void *arg, int64_t lo, int64_t hi, struct dataset_part *out, struct err *e) {
+    struct counted *c = arg;
+    int rc = dataset_read_part(c->set, 0, "cam.mp4", lo, hi, out, e);
+    c->bytes += (int64_t)out->n;
+    c->wholes += hi < 0;
+    return rc;
+}
+
+static void open_film(struct modality_film *f, struct counted *c, const char *url) {
+    struct err e = {0};
+    *c = (struct counted){.bytes = 0};
+    *f = (struct modality_film){.read = read_counted, .arg = c};
+    if (dataset_open(&c->set, url, NULL, &e) || dataset_film(c->set, 0, "cam.mp4", &f->table, &e))
+        fail_msg("%s", e.text);
+    const struct film_table *t = &f->table;
+    assert_true(t->n_crcs > 0);
+    if (f->read(c, 0, t->lead, &f->lead, &e)) fail_msg("%s", e.text);
+    if (t->moov_at > t->lead && f->read(c, t->moov_at, t->moov_at + t->moov_bytes, &f->moov, &e))
+        fail_msg("%s", e.text);
+}
+
+static void close_film(struct modality_film *f, struct counted *c) {
+    dataset_part_fini(&f->lead);
+    dataset_part_fini(&f->moov);
+    film_fini(&f->table);
+    dataset_close(c->set);
+}
+
+// Every window shows what it shows when the film is decoded from its beginning.
+static void check_windows(const struct modality_spec *spec, const char *encoder, const int64_t *times,
+                          int b_frames, bool front) {
+    enum { WINDOW = 5 };
+    struct err e = {0};
+    struct modality_film film;
+    struct counted counted;
+    struct mp4_make make = {encoder, WIDTH, HEIGHT, PICTURES, b_frames, times, false, true};
+    size_t n;
+    char *bytes = mp4_encode(&make, &n);
+    if (!bytes) {
+        printf("no encoder %s here\n", encoder);
+        return;
+    }
+    if (front) header_to_front(bytes, n);
+    int frames = (int)((double)(times[PICTURES - 1] - times[0]) / 100 + 2);
+    unsigned char whole[FRAMES_MAX * ELEMS], part[WINDOW * ELEMS], valid[FRAMES_MAX], some[WINDOW];
+    memset(whole, 0, sizeof whole);
+    if (spec->modality->decode(spec, bytes, n, frames, whole, valid, &e)) fail_msg("%s: %s", encoder, e.text);
+    mp4_set("mem:parts", bytes, n, frames, SIDE);
+    open_film(&film, &counted, "mem:parts");
+    for (int first = 0; first + WINDOW <= frames; first++) {
+        memset(part, 0, sizeof part);
+        if (spec->modality->decode_part(spec, &film, frames, first, WINDOW, part, some, &e))
+            fail_msg("%s: %s", encoder, e.text);
+        if (memcmp(some, valid + first, WINDOW) != 0 ||
+            memcmp(part, whole + (size_t)first * ELEMS, sizeof part) != 0)
+            fail_msg("%s, %d B frames: frames from %d on are others", encoder, b_frames, first);
+    }
+    if (counted.wholes)
+        fail_msg("%s, %d B frames: %d windows needed the whole film", encoder, b_frames, (int)counted.wholes);
+    close_film(&film, &counted);
+    free(bytes);
+}
+
+static const struct modality_spec *video_spec(struct config_file **f, struct modality_set *set) {
+    static const char *const overrides[] = {"video.height=16", "video.width=16", "video.channels=3",
+                                            "model.modalities=video"};
+    struct err e = {0};
+    if (config_load(f, NULL, overrides, 4, &e)) fail_msg("%s", e.text);
+    if (modality_set_init(set, config_values(*f), &stream, 1, &e)) fail_msg("%s", e.text);
+    return &set->spec[0];
+}
+
+static void windows_are_those_of_the_whole_film(void **state) {
+    (void)state;
+    static const char *const encoders[] = {"mpeg4",      "libx264",    "libx265",
+                                           "libvpx-vp9", "libaom-av1", "mjpeg"};
+    struct config_file *f = NULL;
+    struct modality_set set;
+    int64_t late_ms[PICTURES];
+    if (!getenv("ORRERY_FFMPEG_PLUGIN")) skip();
+    const struct modality_spec *spec = video_spec(&f, &set);
+    for (size_t i = 0; i < sizeof encoders / sizeof *encoders; i++) {
+        check_windows(spec, encoders[i], even_ms, 0, false);
+        check_windows(spec, encoders[i], uneven_ms, i < 3 ? 2 : 0, i % 2);
+    }
+    for (int i = 0; i < PICTURES; i++) late_ms[i] = 700 + even_ms[i];
+    check_windows(spec, "mpeg4", late_ms, 2, true); // an empty edit in front
+    config_close(f);
+}
+
+static int count_pictures(void *arg, double at, const unsigned char *pixels, struct err *e) {
+    *(int *)arg += pixels != NULL;
+    return 0;
+}
+
+// How many pictures come out of the decoder for a part, when all of the film's bytes are at hand.
+static int count_part(const struct modality_film *film, const char *bytes, size_t n, int first, int last) {
+    struct err e = {0};
+    struct film_part where;
+    struct media_mp4_want want = grey;
+    int pictures = 0;
+    if (film_part_of(&film->table, bytes + film->table.moov_at, first, last, &where, &e))
+        fail_msg("%s", e.text);
+    const struct media_mp4_piece whole = {0, n, bytes};
+    const struct media_mp4_part part = {.pieces = &whole,
+                                        .n = 1,
+                                        .key_byte = where.key_byte,
+                                        .last_byte = where.last_byte,
+                                        .start = where.start,
+                                        .key_ticks = where.key_ticks,
+                                        .timescale = film->table.timescale};
+    want.part = &part;
+    if (media_mp4_decode(NULL, n, &want, count_pictures, &pictures, &e)) fail_msg("%s", e.text);
+    return pictures;
+}
+
+// Late in a long film: what is read and decoded is what lies between the key frame and the window's end.
+static void a_late_window_reads_little(void **state) {
+    (void)state;
+    enum { LONG = 1200, FIRST = 1100, WINDOW = 16 };
+    struct config_file *f = NULL;
+    struct modality_set set;
+    struct modality_film film;
+    struct counted counted;
+    struct err e = {0};
+    int64_t *times = calloc(LONG, sizeof *times);
+    size_t n;
+    int all = 0;
+    if (!getenv("ORRERY_FFMPEG_PLUGIN")) skip();
+    const struct modality_spec *spec = video_spec(&f, &set);
+    for (int i = 0; i < LONG; i++) times[i] = 100 * i;
+    struct mp4_make make = {"mpeg4", 320, 240, LONG, 0, times, false, true};
+    char *bytes = mp4_encode(&make, &n);
+    unsigned char *cells = calloc(WINDOW, ELEMS), valid[WINDOW];
+    struct media_mp4_want want = grey;
+    want.max_pictures = LONG;
+    mp4_set("mem:late", bytes, n, LONG, SIDE);
+    if (media_mp4_decode(bytes, n, &want, count_pictures, &all, &e)) fail_msg("%s", e.text);
+    open_film(&film, &counted, "mem:late");
+    int64_t header = counted.bytes;
+    counted.bytes = 0;
+    if (spec->modality->decode_part(spec, &film, LONG, FIRST, WINDOW, cells, valid, &e))
+        fail_msg("%s", e.text);
+    // Frame f shows picture f - 2.
+    int first = FIRST - 2, last = first + WINDOW - 1, pictures = count_part(&film, bytes, n, first, last);
+    printf("window %d .. %d of %d pictures in %zu bytes: %d bytes read, after %d of the header; %d pictures "
+           "decoded, not %d\n",
+           FIRST, FIRST + WINDOW, LONG, n, (int)counted.bytes, (int)header, pictures, all);
+    assert_int_equal(counted.wholes, 0);
+    assert_int_equal(pictures, last - first / 12 * 12 + 1);
+    assert_true(counted.bytes < (int64_t)n / 20);
+    close_film(&film, &counted);
+    free(cells);
+    free(times);
+    free(bytes);
+    config_close(f);
+}
+
+// A flipped bit in what a window reads is found and told of; elsewhere it is not met.
+static void damage_in_a_part_is_found(void **state) {
+    (void)state;
+    struct config_file *f = NULL;
+    struct modality_set set;
+    struct modality_film film;
+    struct counted counted;
+    struct err e = {0};
+    struct store *s;
+    struct buf tar;
+    size_t n;
+    if (!getenv("ORRERY_FFMPEG_PLUGIN")) skip();
+    const struct modality_spec *spec = video_spec(&f, &set);
+    struct mp4_make make = {"mpeg4", 320, 240, PICTURES, 0, even_ms, false, true};
+    char *bytes = mp4_encode(&make, &n);
+    unsigned char *cells = calloc(8, ELEMS), valid[8];
+    mp4_set("mem:damage", bytes, n, PICTURES, SIDE);
+    open_film(&film, &counted, "mem:damage");
+    buf_init(&tar, (size_t)64 << 20);
+    assert_int_equal(store_open(&s, "mem:damage", NULL, &e), 0);
+    assert_int_equal(store_get(s, "part.tar", (size_t)64 << 20, &tar, &e), 0);
+    tar.data[film.lead.offset + (int64_t)n * 3 / 4] ^= 1;
+    assert_int_equal(store_put(s, "part.tar", tar.data, tar.len, false, &e), 0);
+    if (spec->modality->decode_part(spec, &film, PICTURES, 2, 2, cells, valid, &e)) fail_msg("%s", e.text);
+    assert_int_equal(spec->modality->decode_part(spec, &film, PICTURES, 30, 8, cells, valid, &e), -ERR_DATA);
+    assert_non_null(strstr(e.text, "part.tar: bytes "));
+    assert_non_null(strstr(e.text, "CRC32C is "));
+    store_close(s);
+    buf_fini(&tar);
+    close_film(&film, &counted);
+    free(cells);
     free(bytes);
     config_close(f);
 }
@@ -493,6 +758,9 @@ int main(void) {
         cmocka_unit_test(a_film_in_fragments_has_no_table),
         cmocka_unit_test(what_is_not_looked_at_is_not_scaled),
         cmocka_unit_test(frames_are_the_nearest_pictures),
+        cmocka_unit_test(windows_are_those_of_the_whole_film),
+        cmocka_unit_test(a_late_window_reads_little),
+        cmocka_unit_test(damage_in_a_part_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,7 @@ struct film {
     struct SwsContext *scaler;
     unsigned char *pixels[2]; // handed over in turn
     int64_t packets, pictures, first, last;
+    int64_t key; // of a part: the time of the key frame
     bool enough;
 };
 
@@ -46,12 +47,27 @@ static int no_memory(struct err *e) {
 
 // ---- the bytes
 
+// From f->at on; how many there are.
+static int64_t bytes_here(const struct film *f, const uint8_t **data) {
+    const struct media_mp4_part *part = f->want->part;
+    *data = part ? NULL : f->data + f->at;
+    if (!part) return f->bytes - f->at;
+    for (int i = 0; i < part->n; i++) {
+        const struct media_mp4_piece *p = &part->pieces[i];
+        if (f->at < p->at || f->at - p->at >= (int64_t)p->n) continue;
+        *data = (const uint8_t *)p->data + (f->at - p->at);
+        return (int64_t)p->n - (f->at - p->at);
+    }
+    return 0;
+}
+
 static int take_bytes(void *arg, uint8_t *into, int n) {
     struct film *f = arg;
-    int64_t left = f->bytes - f->at;
+    const uint8_t *data;
+    int64_t left = bytes_here(f, &data);
     if (left <= 0) return AVERROR_EOF;
     if (n > left) n = (int)left;
-    memcpy(into, f->data + f->at, (size_t)n);
+    memcpy(into, data, (size_t)n);
     f->at += n;
     return n;
 }
@@ -211,6 +227,8 @@ static int hand_over(struct film *f, struct err *e) {
 static int take_picture(struct film *f, struct err *e) {
     const AVFrame *p = f->frame;
     long long number = (long long)f->pictures;
+    if (f->want->part && p->pts != AV_NOPTS_VALUE && p->pts < f->key)
+        return 0; // it builds on what was left out
     if (f->pictures == f->want->max_pictures)
         return err_set(e, ERR_DATA, "the MP4 has more than %lld pictures", (long long)f->want->max_pictures);
     if (p->decode_error_flags || (p->flags & AV_FRAME_FLAG_CORRUPT))
@@ -218,7 +236,7 @@ static int take_picture(struct film *f, struct err *e) {
     if (p->pts == AV_NOPTS_VALUE || (f->pictures && p->pts <= f->last))
         return err_set(e, ERR_DATA, "picture %lld of the MP4 has no time, or one before its predecessor's",
                        number);
-    if (!f->pictures) f->first = p->pts;
+    if (!f->pictures && !f->want->part) f->first = p->pts;
     f->last = p->pts;
     int rc = hand_over(f, e);
     f->pictures++;
@@ -275,6 +293,50 @@ static int decode_all(struct film *f, struct err *e) {
     return rc < 0 ? rc : 0;
 }
 
+// ---- a part of them
+
+static int no_such_part(struct err *e) {
+    return err_set(e, ERR_DATA, "the MP4's packets are not where its table of frames has them");
+}
+
+// So that the next packet is the key frame's: the demuxer takes times of showing.
+static int seek_key(struct film *f, struct err *e) {
+    const struct media_mp4_part *part = f->want->part;
+    const AVStream *s = f->stream;
+    if (s->time_base.num != 1 || s->time_base.den != part->timescale ||
+        av_seek_frame(f->format, s->index, part->start + part->key_ticks, AVSEEK_FLAG_BACKWARD) < 0)
+        return no_such_part(e);
+    return 0;
+}
+
+// The key frame's time tells the first picture's.
+static int check_key(struct film *f, struct err *e) {
+    const struct media_mp4_part *part = f->want->part;
+    if (f->packet->pos != part->key_byte || f->packet->pts == AV_NOPTS_VALUE) return no_such_part(e);
+    f->key = f->packet->pts;
+    f->first = f->key - part->key_ticks;
+    return 0;
+}
+
+static int decode_part(struct film *f, struct err *e) {
+    int rc = seek_key(f, e);
+    bool last = false;
+    while (!rc && !f->enough && !last) {
+        if (av_read_frame(f->format, f->packet) < 0) return no_such_part(e);
+        if (f->packet->stream_index == f->stream->index) {
+            if (!f->packets) rc = check_key(f, e);
+            last = f->packet->pos == f->want->part->last_byte;
+            if (!rc) rc = take_packet(f, e);
+        }
+        av_packet_unref(f->packet);
+    }
+    if (rc || f->enough) return rc;
+    rc = decode(f, NULL, e);
+    if (rc || f->enough) return rc;
+    rc = f->each(f->arg, f->pictures ? time_of(f, f->last) + 1 : 0, NULL, e);
+    return rc < 0 ? rc : 0;
+}
+
 static void film_fini(struct film *f) {
     sws_freeContext(f->scaler);
     av_free(f->pixels[0]);
@@ -303,7 +365,7 @@ int media_mp4_decode(const void *bytes, size_t n, const struct media_mp4_want *w
     if (!rc) rc = find_track(&f, e);
     if (!rc) rc = open_decoder(&f, e);
     if (!rc) rc = make_room(&f, e);
-    if (!rc) rc = decode_all(&f, e);
+    if (!rc) rc = want->part ? decode_part(&f, e) : decode_all(&f, e);
     film_fini(&f);
     return rc;
 }
