@@ -5,6 +5,11 @@
 
 #include "storage/hash.h"
 
+// Each step depends on the one before; GCC's reordering of sums would make it an addition longer.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-reassoc")
+#endif
+
 #define BLOCK_BYTES 64
 #define WORDS       16
 #define FEW         4 // lanes for which narrower vectors are faster
