@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/process.h"
 #include "launcher/cmd.h"
 #include "launcher/opts.h"
 
@@ -70,6 +71,7 @@ static void print_error(const struct err *e) {
 
 int main(int argc, char **argv) {
     struct err e = {0};
+    process_begin();
     signal(SIGPIPE, SIG_IGN);
     int status = dispatch(argc, argv, &e);
     int flushed = fflush(stdout);

@@ -140,6 +140,7 @@ static void take_rank(struct verdict *v, int rank, const struct crew *crew, stru
 static const char *signal_hint(int number) {
     switch (number) {
     case SIGKILL: return "; somebody's kill -9, or the kernel's memory killer (see dmesg)";
+    case SIGXCPU: return "; its limit of CPU time is used up (ulimit -t)";
     case SIGBUS: return "; a mapped file lost its disk space, or memory is faulty";
     case SIGSEGV:
     case SIGILL:

@@ -91,6 +91,21 @@ def full_output():
     check(done.returncode == 74, f"stdout on a full disk: exit {done.returncode}")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, full_output):
+
+def closed_descriptors():
+    done = subprocess.run(["sh", "-c", f"{ORRERY} config schema >&-"], stderr=subprocess.PIPE, text=True)
+    check(done.returncode == 74 and "Bad file descriptor" in done.stderr, f"stdout closed: exit {done.returncode}: {done.stderr.strip()}")
+    with folder() as tmp:
+        words = " ".join(map(str, ["run", config(tmp), "-n", 2, *settings(tmp)]))
+        done = subprocess.run(["sh", "-c", f"{ORRERY} {words} <&- >&- 2>&-"], env=fake_environment())
+        check(done.returncode == 0, f"a run with all three closed: exit {done.returncode}")
+        run = pathlib.Path(tmp) / "run"
+        for name in ("lock", "run.json", "events.jsonl"):
+            for line in (run / name).read_text().splitlines():
+                json.loads(line)
+            print(f"ok: {name} holds nothing but its own")
+
+
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, full_output, closed_descriptors):
     print("--", test.__name__)
     test()
