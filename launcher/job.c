@@ -44,6 +44,11 @@ int job_place(const struct config *c, int64_t asked, const char *hosts, struct p
     view.config_ranks = c->launch_ranks;
     int rc = place_find(&view, out, e);
     if (out->ranks <= 0) out->ranks = ranks_default(c, asked);
+    bool self = !strcmp(config_enum_word("comm.backend", c->comm_backend), "self");
+    if (!rc && self && out->ranks > 1)
+        rc = err_set(e, ERR_CONFIG,
+                     "comm.backend=self is for one rank, and %lld are to start: use auto, or -n 1",
+                     (long long)out->ranks);
     return rc;
 }
 

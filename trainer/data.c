@@ -135,7 +135,8 @@ static int data_open_parts(struct data *d, const struct config *c, const char *u
     if (!rc) rc = data_check_rate(d, c, e);
     if (!rc) rc = loader_plan_create(&d->plan, d->dataset, &order, e);
     if (!rc) rc = data_cache_create(&d->cache, d->dataset, &d->set, (size_t)c->data_memory_mb << 20, e);
-    return rc ? err_prefix(e, "%s", dataset_url(d->dataset)) : 0;
+    bool named = rc && strstr(e->text, dataset_url(d->dataset));
+    return rc && !named ? err_prefix(e, "%s", dataset_url(d->dataset)) : rc;
 }
 
 int data_open(struct data **out, const struct config *c, const char *url, struct err *e) {
