@@ -212,7 +212,7 @@ static const char *other_host(const struct job *j) {
 static int check_agent(const char *agent, struct err *e) {
     for (const char *at = agent; *at; at++)
         if ((unsigned char)*at < 0x20 || *at == 0x7f || *agent == '-')
-            return err_set(e, ERR_CONFIG, "launch.agent is no command");
+            return err_set(e, ERR_CONFIG, "launch.agent is no command; name one, as in launch.agent=ssh");
     return 0;
 }
 
@@ -265,9 +265,13 @@ static int meet_mpi(struct job *j, const struct log *log, struct err *e) {
 static int make_scratch(struct rundir *scratch, struct err *e) {
     char path[256];
     const char *tmp = getenv("TMPDIR");
-    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX",
-             tmp && *tmp == '/' && strlen(tmp) < 128 ? tmp : "/tmp");
-    if (!mkdtemp(path)) return err_errno(e, errno, "cannot make a scratch folder %s", path);
+    bool named = tmp && *tmp == '/' && strlen(tmp) < 128;
+    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX", named ? tmp : "/tmp");
+    if (!mkdtemp(path))
+        return err_errno(e, errno,
+                         "cannot make a folder for the ranks' logs in %s; set TMPDIR to one that is there "
+                         "and may be written",
+                         named ? tmp : "/tmp");
     return rundir_open(scratch, path, false, e);
 }
 

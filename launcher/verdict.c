@@ -259,7 +259,9 @@ int verdict_exit_status(const struct verdict *v) {
     if (v->kind == VERDICT_DISCORD) return err_exit_code(ERR_BUG);
     if (v->signal) return 128 + v->signal;
     if (v->kind == VERDICT_LAUNCH) return err_exit_code(ERR_UNAVAILABLE);
-    return v->exit_code ? v->exit_code : err_exit_code(ERR_PEER);
+    bool by_mpi =
+        v->exit_code == MPI_ABORT_CODE && v->code == ERR_PEER; // which is MPI's code, not the rank's
+    return v->exit_code && !by_mpi ? v->exit_code : err_exit_code(ERR_PEER);
 }
 
 bool verdict_may_retry(const struct verdict *v) {

@@ -85,7 +85,25 @@ def missing_things():
         expect(66, ["why", f"{tmp}/none"], "no run folder")
         expect(66, ["why", tmp], "no run.json")
         expect(66, ["logs", tmp], "no logs")
+        expect(66, ["report", tmp], "no run folder")
+        check(not os.listdir(tmp), "report leaves no page in a folder that is none of ours")
+        expect(66, ["simulate", "table", "--out", f"{tmp}/data", "--episodes", 1], "set TMPDIR", env=fake_environment(TMPDIR=f"{tmp}/none"))
         expect(66, ["run", config(tmp), *settings(tmp)], "is no program", env=fake_environment(ORRERY_RANK_PROGRAM="/nonexistent"))
+
+
+def a_reader_that_has_enough():
+    with folder() as tmp:
+        big = pathlib.Path(tmp) / "big"
+        big.write_bytes(bytes(20 << 20))
+        for words in (["config", "schema"], ["config", "reference"], ["store", "cat", big]):
+            child = subprocess.Popen([ORRERY, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            child.stdout.read(10)
+            child.stdout.close()
+            told = child.stderr.read().decode()
+            check(child.wait(20) == 0 and told == "", f"orrery {words[0]} {words[1]} | head: exit {child.returncode}: {told.strip()}")
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([ORRERY, "store", "cat", str(big)], stdout=full, stderr=subprocess.PIPE, text=True)
+        check(done.returncode == 74 and "cannot write" in done.stderr, f"store cat to a full disk: exit {done.returncode}: {done.stderr.strip()}")
 
 
 def full_output():
@@ -109,6 +127,6 @@ def closed_descriptors():
             print(f"ok: {name} holds nothing but its own")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, full_output, closed_descriptors):
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, closed_descriptors):
     print("--", test.__name__)
     test()
