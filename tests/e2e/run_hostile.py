@@ -168,6 +168,17 @@ def a_limit_of_file_size(tmp):
     check(done.returncode == 74 and len(told) == 1 and "File too large" in told[0] and "safetensors" in told[0], f"ulimit -f: exit {done.returncode}: {told}")
 
 
+def no_room_for_boxes(tmp):
+    """A /dev/shm of a container that was started with too little of it: the cause is told, not only an exit code."""
+    command = f"mount -t tmpfs -o size=100k none /dev/shm && exec {ORRERY} {' '.join(map(str, words(f'{tmp}/small')))}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=60)
+    if "attempt 1" not in done.stderr:
+        return print("not tried: this machine lets us mount nothing")
+    told = [line for line in done.stderr.splitlines() if line.startswith("cause: ")]
+    check(done.returncode == 74 and len(told) == 1 and "no room for the black box /dev/shm/" in told[0] and "No space left" in told[0],
+          f"a small /dev/shm: exit {done.returncode}: {told}")
+
+
 def fill(path):
     try:
         with open(path, "wb", buffering=0) as f:
@@ -183,7 +194,7 @@ def main():
         tmp = os.path.realpath(tmp)
         DATA = f"{tmp}/data"
         orrery("simulate", "table", "--out", DATA, "--episodes", 8, "--frames", 30)
-        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, a_limit_of_file_size, disks):
+        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, a_limit_of_file_size, no_room_for_boxes, disks):
             print("--", test.__name__, flush=True)
             test(tmp)
 
