@@ -178,6 +178,10 @@ def logs_are_folded_and_followed(tmp):
     follow = subprocess.Popen([ORRERY, "logs", str(run), "-f", "--rank", "1"], stdout=subprocess.PIPE, text=True)
     for _ in range(3):
         check(follow.stdout.readline().startswith("rank 1 step "), "orrery logs -f shows lines as they come")
+    left = subprocess.Popen([ORRERY, "logs", str(run), "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    left.stdout.readline()
+    left.stdout.close()
+    check(left.wait(10) == 0 and left.stderr.read() == b"" and child.poll() is None, "orrery logs -f | head ends with its reader")
     os.kill(child.pid, signal.SIGTERM)
     check(child.wait(20) == 75, "the run ends")
     follow.communicate(timeout=20)
