@@ -219,7 +219,7 @@ static int save(struct train *t, struct err *e) {
     state->config_hash = config_hash(t->config);
     bytes_hex(t->sample_digest, sizeof t->sample_digest, state->sample_sha256);
     int rc = step_settle(t->step, e);
-    if (!rc) rc = config_write(t->rank->file, &yaml, e);
+    if (!rc) rc = config_write_values(t->rank->file, &yaml, e);
     if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
     if (!rc) rc = snapshot_begin(t->snapshot, state, e);
     buf_fini(&yaml);

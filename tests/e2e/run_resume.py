@@ -116,6 +116,11 @@ def bad_step(tmp):
     check(log.count(" skipped: ") >= 12, "steps that are bad every time are left out, and the run reaches its end")
 
 
+def long_path(tmp):
+    """Every value's origin names the run folder; a checkpoint's copy of the config has room all the same."""
+    run(tmp, 0, run__dir=f"{tmp}/{'d' * 200}/{'e' * 150}", steps=6, data__eval="", checkpoint__every=3)
+
+
 def bad_data(tmp):
     run(tmp, 66, run__dir=f"{tmp}/other", data__train=f"{tmp}/none", launch__attempts=3)
     done = run(tmp, 78, run__dir=f"{tmp}/other", fault__inject="explode")
@@ -125,7 +130,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, long_path, bad_data):
             print("--", test.__name__)
             test(tmp)
 
