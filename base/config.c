@@ -131,10 +131,18 @@ static int apply_preset(struct config_file *f, struct err *e) {
 
 // ---- what must hold between keys
 
+// Of two keys that contradict each other, where the one stands that was said last: the command line goes
+// before the file, and that before the defaults.
+static const char *origin_of_either(const struct config_file *f, const char *a, const char *b) {
+    const char *first = config_origin(f, a), *second = config_origin(f, b);
+    bool second_wins = !f->origin[config_rows_named(a) - config_rows] || !strcmp(second, command_line);
+    return second_wins && strcmp(first, command_line) != 0 ? second : first;
+}
+
 static void check_multiple(const struct config_file *f, const char *key, int64_t value, const char *of,
                            int64_t step, struct config_errors *errors) {
     if (step > 0 && value % step == 0) return;
-    config_errors_add(errors, origin_of(f, config_rows_named(key)),
+    config_errors_add(errors, origin_of_either(f, key, of),
                       "'%s' is %lld, which is no multiple of '%s' (%lld)", key, (long long)value, of,
                       (long long)step);
 }
@@ -148,6 +156,33 @@ static void check_groups(const struct config_file *f, int64_t heads, struct conf
         (long long)shared, (long long)heads);
 }
 
+static bool is_word(const char *key, int value, const char *word) {
+    return !strcmp(config_enum_word(key, value), word);
+}
+
+static void check_ranks(const struct config_file *f, struct config_errors *errors) {
+    const struct config *c = &f->values;
+    const struct {
+        const char *key, *words;
+        int64_t size;
+    } sizes[] = {{"comm.tp", "tensor", c->comm_tp},
+                 {"comm.cp", "context", c->comm_cp},
+                 {"comm.pp", "pipeline", c->comm_pp}};
+    for (int i = 0; i < 3; i++)
+        if (sizes[i].size > 1)
+            config_errors_add(errors, config_origin(f, sizes[i].key),
+                              "%s is %lld: %s parallelism is not supported yet, leave it at 1", sizes[i].key,
+                              (long long)sizes[i].size, sizes[i].words);
+    if (c->comm_zero > 1 && is_word("comm.reduce", c->comm_reduce, "exact"))
+        config_errors_add(
+            errors, origin_of_either(f, "comm.zero", "comm.reduce"),
+            "comm.zero=2 needs comm.reduce=fast: exact keeps whole gradients of the shards that "
+            "it has yet to add up; set comm.zero=1 or comm.reduce=fast");
+    if (is_word("comm.backend", c->comm_backend, "nccl") && is_word("device", c->top_device, "cpu"))
+        config_errors_add(errors, origin_of_either(f, "comm.backend", "device"),
+                          "comm.backend nccl moves what is on GPUs, but device is cpu: use auto");
+}
+
 static void check_relations(const struct config_file *f, struct config_errors *errors) {
     const struct config *c = &f->values;
     check_multiple(f, "train.batch", c->train_batch, "comm.shards", c->comm_shards, errors);
@@ -159,6 +194,7 @@ static void check_relations(const struct config_file *f, struct config_errors *e
     if (!(c->mix_forward + c->mix_independent + c->mix_inverse + c->mix_policy + c->mix_cross > 0))
         config_errors_add(errors, origin_of(f, config_rows_named("mix.forward")),
                           "the shares of 'mix' add up to 0; at least one must be positive");
+    check_ranks(f, errors);
 }
 
 // ---- public

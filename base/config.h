@@ -62,6 +62,8 @@ const char *config_origin(const struct config_file *f, const char *dotted_key);
 // The resolved YAML, a comment with its origin behind each value. config_load reads it back to the same
 // values.
 int config_write(const struct config_file *f, struct buf *out, struct err *e) ERR_CHECK;
+// The same without origins, which may be long paths: for what is kept with weights.
+int config_write_values(const struct config_file *f, struct buf *out, struct err *e) ERR_CHECK;
 // The values as a JSON object of objects, keys without a section first.
 struct json_writer;
 void config_put_json(struct json_writer *w, const char *key, const struct config *c);

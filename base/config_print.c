@@ -63,22 +63,32 @@ static int append_origin(struct buf *out, const char *origin, struct err *e) {
     return rc ? rc : buf_appends(out, "\n", e);
 }
 
-static int write_row(const struct config_file *f, const struct config_row *row, struct buf *out,
+static int write_row(const struct config_file *f, const struct config_row *row, bool origins, struct buf *out,
                      struct err *e) {
     int rc = buf_appendf(out, e, "%s%s: ", is_top(row->section) ? "" : "  ", row->key);
     if (!rc) rc = append_value(out, row, &f->values, e);
-    return rc ? rc : append_origin(out, config_origin(f, row->name), e);
+    if (rc) return rc;
+    return origins ? append_origin(out, config_origin(f, row->name), e) : buf_append(out, "\n", 1, e);
 }
 
-int config_write(const struct config_file *f, struct buf *out, struct err *e) {
-    int rc = buf_appends(out, "# Resolved configuration; behind each value stands where it came from.\n", e);
+static int write_rows(const struct config_file *f, bool origins, struct buf *out, struct err *e) {
+    int rc = 0;
     for (size_t s = 0; s < CONFIG_SECTION_COUNT && !rc; s++) {
         const char *section = config_sections[s].name;
         if (!is_top(section)) rc = buf_appendf(out, e, "%s:\n", section);
         for (size_t i = 0; i < CONFIG_ROW_COUNT && !rc; i++)
-            if (!strcmp(config_rows[i].section, section)) rc = write_row(f, &config_rows[i], out, e);
+            if (!strcmp(config_rows[i].section, section)) rc = write_row(f, &config_rows[i], origins, out, e);
     }
     return rc;
+}
+
+int config_write(const struct config_file *f, struct buf *out, struct err *e) {
+    int rc = buf_appends(out, "# Resolved configuration; behind each value stands where it came from.\n", e);
+    return rc ? rc : write_rows(f, true, out, e);
+}
+
+int config_write_values(const struct config_file *f, struct buf *out, struct err *e) {
+    return write_rows(f, false, out, e);
 }
 
 // ---- explanations

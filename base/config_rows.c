@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/config_rows.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,7 +87,12 @@ static size_t least(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-// Edits (insert, delete, replace, swap of neighbours) from a to b; both shorter than CONFIG_NAME_BYTES.
+static bool same_letter(char a, char b) {
+    return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
+// Edits (insert, delete, replace, swap of neighbours) from a to b; case does not count; both shorter than
+// CONFIG_NAME_BYTES.
 static size_t distance(const char *a, const char *b) {
     size_t before[CONFIG_NAME_BYTES], last[CONFIG_NAME_BYTES], row[CONFIG_NAME_BYTES];
     size_t na = strlen(a), nb = strlen(b);
@@ -95,7 +101,7 @@ static size_t distance(const char *a, const char *b) {
     for (size_t i = 1; i <= na; i++) {
         row[0] = i;
         for (size_t j = 1; j <= nb; j++) {
-            row[j] = least(least(last[j], row[j - 1]) + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
+            row[j] = least(least(last[j], row[j - 1]) + 1, last[j - 1] + !same_letter(a[i - 1], b[j - 1]));
             if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
                 row[j] = least(row[j], before[j - 2] + 1);
         }

@@ -31,6 +31,15 @@ int grid_rank_of(const struct grid *g, struct grid_place p) {
     return ((p.pp * g->dp + p.dp) * g->cp + p.cp) * g->tp + p.tp;
 }
 
+int grid_check_shards(int64_t shards, int64_t ranks, struct err *e) {
+    if (shards >= ranks) return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "comm.shards %lld is less than the %lld ranks, and each needs at least one: start fewer ranks, "
+        "or raise comm.shards (for a new run: it changes the numbers)",
+        (long long)shards, (long long)ranks);
+}
+
 void grid_split(int64_t n, int parts, int part, int64_t *lo, int64_t *hi) {
     int64_t each = n / parts, longer = n % parts;
     *lo = part * each + (part < longer ? part : longer);

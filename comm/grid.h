@@ -21,6 +21,9 @@ int grid_init(struct grid *g, int world, int cp, int tp, int pp, struct err *e) 
 struct grid_place grid_place_of(const struct grid *g, int rank);
 int grid_rank_of(const struct grid *g, struct grid_place p);
 
+// CONFIG error when the batch has fewer logical shards than there are ranks.
+int grid_check_shards(int64_t shards, int64_t ranks, struct err *e) ERR_CHECK;
+
 // Item range [lo, hi) of part `part` when n items are dealt out in `parts` contiguous, nearly equal runs
 // (the first n mod parts runs have one more).
 void grid_split(int64_t n, int parts, int part, int64_t *lo, int64_t *hi);

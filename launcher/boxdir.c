@@ -101,7 +101,9 @@ int boxdir_make(struct boxdir *d, struct err *e) {
     snprintf(d->path, sizeof d->path, "%s/%s%s", base_folder(), prefix, hex);
     if (mkdir(d->path, 0700)) {
         int saved_errno = errno;
-        int rc = err_errno(e, saved_errno, "cannot make the job's private folder %s", d->path);
+        int rc = err_errno(e, saved_errno,
+                           "cannot make the job's private folder %s; /dev/shm or TMPDIR must be writable",
+                           d->path);
         d->path[0] = 0;
         return rc;
     }

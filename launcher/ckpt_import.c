@@ -259,7 +259,7 @@ static int fill_state(const struct ckpt_import *from, struct ckpt_state *state, 
     state->seed = (uint64_t)c->run_seed;
     state->config_hash = config_hash(c);
     memset(state->sample_sha256, '0', 64);
-    int rc = config_write(from->config, &yaml, e);
+    int rc = config_write_values(from->config, &yaml, e);
     if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
     buf_fini(&yaml);
     return rc;

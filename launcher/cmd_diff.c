@@ -59,6 +59,9 @@ static int open_side(struct side *s, const char *name, struct err *e) {
     if (!rc) rc = metrics_read(&s->metrics, s->run.path, e);
     if (!rc) rc = runstore_open(&s->store, s->run.path, &options, e);
     if (!rc) rc = ckpt_list(s->store, &s->saves, &s->n_saves, e);
+    if (!rc && s->metrics.unread)
+        fprintf(stderr, "orrery: warning: %s/metrics.jsonl: %zu lines are no metrics and are passed over\n",
+                s->run.given, s->metrics.unread);
     if (!rc && !s->metrics.n && !s->n_saves)
         rc = err_set(e, ERR_MISSING, "%s has neither metrics nor checkpoints: nothing to compare",
                      s->run.given);

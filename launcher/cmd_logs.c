@@ -3,13 +3,13 @@
 // come.
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "launcher/logfold.h"
 #include "launcher/opts.h"
 #include "launcher/rundir.h"
@@ -129,8 +129,9 @@ static int follow(const struct rundir *run, const char *folder, int64_t rank, st
             if (follow_one(&all[i], path, first + i, rank < 0)) any = true;
             if (all[i].fd < 0) break;
         }
-        fflush(stdout);
-        if (!any && !over) clock_sleep_ms(FOLLOW_MS);
+        struct pollfd reader = {.fd = STDOUT_FILENO};
+        if (fflush(stdout) || ferror(stdout)) break;
+        if (!any && !over && poll(&reader, 1, FOLLOW_MS) > 0) break; // it is gone
     }
     for (int i = 0; i < most; i++)
         if (all[i].fd >= 0) close(all[i].fd);

@@ -10,12 +10,23 @@
 
 #define PAGE_MAX ((size_t)1 << 30)
 
+static bool has_file(const char *run_dir, const char *name) {
+    char path[4096];
+    return snprintf(path, sizeof path, "%s/%s", run_dir, name) < (int)sizeof path && !access(path, R_OK);
+}
+
 static int make(const char *run_dir, const char *path, struct err *e) {
     struct report_input in;
     struct buf page;
     struct stat st;
     if (stat(run_dir, &st) || !S_ISDIR(st.st_mode))
         return err_set(e, ERR_MISSING, "no run folder %s; the folder is run.dir of the config", run_dir);
+    if (!has_file(run_dir, "run.json") && !has_file(run_dir, "metrics.jsonl") &&
+        !has_file(run_dir, "eval.json"))
+        return err_set(e, ERR_MISSING,
+                       "%s has no run.json, metrics.jsonl or eval.json: it is no run folder, or nothing has "
+                       "run in it yet",
+                       run_dir);
     int rc = report_read(&in, run_dir, e);
     if (rc) return rc;
     buf_init(&page, PAGE_MAX);

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "comm/grid.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/machine.h"
@@ -76,6 +77,9 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
     struct place place;
     buf_init(&changes, CHANGES_BYTES);
     int rc = job_place(c, words->ranks, words->hosts, &place, e);
+    // Before the folder is made, which would be left behind.
+    if (!rc) rc = grid_check_shards(c->comm_shards, place.ranks, e);
+    if (!rc) rc = rundir_open(run, c->run_dir, true, e);
     if (!rc) rc = rundir_lock(run, e);
     if (!rc) rc = resume_find(c, run, &resume, e);
     if (!rc && resume.step >= 0) rc = resume_check_config(c, run, words->force, &changes, e);
@@ -141,7 +145,6 @@ int cmd_run(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (!rc && words.one_gpu) rc = strv_add_all(&overrides, shared_gpu, 1, e);
     if (!rc) rc = strv_add_all(&overrides, rest.overrides, rest.n_overrides, e);
     if (!rc) rc = load_config(&file, rest.words[0], (const char *const *)overrides.items, overrides.n, e);
-    if (!rc) rc = rundir_open(&run, config_values(file)->run_dir, true, e);
     if (!rc) rc = run_in(&run, file, &words, &log, e);
     rundir_close(&run);
     config_close(file);

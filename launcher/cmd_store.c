@@ -273,15 +273,15 @@ static int cat_parts(const struct store_place *p, const struct store_result *hea
     int rc = 0;
     for (int64_t i = 0; i < parts; i++) {
         struct store_result got;
-        for (; !rc && started < parts && started < i + CAT_SLOTS; started += !rc)
+        bool taken = !rc && !ferror(stdout); // main tells of what could not be written
+        for (; taken && !rc && started < parts && started < i + CAT_SLOTS; started += !rc)
             rc = start_cat(p, memory, started, head->object_bytes, &ring[started % CAT_SLOTS], e);
         if (i >= started) break;
         int waited = store_wait(p->store, ring[i % CAT_SLOTS], &got, e);
         if (!rc) rc = waited;
         if (!rc && strcmp(got.etag, head->etag))
             rc = err_set(e, ERR_DATA, "%s: the object changed while it was read", p->url);
-        if (!rc && fwrite(memory + (size_t)(i % CAT_SLOTS) * CAT_PART, 1, got.bytes, stdout) != got.bytes)
-            rc = err_set(e, ERR_IO, "cannot write the output");
+        if (!rc && taken) fwrite(memory + (size_t)(i % CAT_SLOTS) * CAT_PART, 1, got.bytes, stdout);
     }
     return rc;
 }

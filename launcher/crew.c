@@ -34,6 +34,7 @@ struct crew {
     char address[64], token[WIRE_TOKEN_BYTES + 1];
     char box_path[256]; // "": none
     char refusal[200];  // of the first that was turned away
+    bool saving;        // all are to save and stop
     struct crew_rank *ranks;
     struct slot *slots; // world + STRANGERS
 };
@@ -125,6 +126,7 @@ static void take_message(struct crew *c, int rank, struct wire_message *m) {
     case WIRE_STARTED:
         r->state = CREW_RUNNING;
         r->pid = m->pid;
+        if (c->saving) crew_tell(c, rank, WIRE_SAVE);
         break;
     case WIRE_HALTED: r->halted = m->signal; break;
     case WIRE_RESUMED: r->halted = 0; break;
@@ -261,6 +263,11 @@ void crew_tell(struct crew *c, int rank, enum wire_type type) {
 
 void crew_tell_all(struct crew *c, enum wire_type type) {
     for (int r = 0; r < c->world; r++) crew_tell(c, r, type);
+}
+
+void crew_save_all(struct crew *c) {
+    c->saving = true;
+    crew_tell_all(c, WIRE_SAVE);
 }
 
 void crew_ping(struct crew *c) {

@@ -58,12 +58,17 @@ void doctor_tmp(const struct config *c, struct doctor_finding *f) {
 }
 
 void doctor_files(const struct config *c, struct doctor_finding *f) {
-    struct rlimit files, core, tasks;
-    if (getrlimit(RLIMIT_NOFILE, &files) || getrlimit(RLIMIT_CORE, &core) || getrlimit(RLIMIT_NPROC, &tasks))
+    struct rlimit files, core, size;
+    if (getrlimit(RLIMIT_NOFILE, &files) || getrlimit(RLIMIT_CORE, &core) || getrlimit(RLIMIT_FSIZE, &size))
         return;
     doctor_say(f, "%llu open files per process; core files %s", (unsigned long long)files.rlim_cur,
                core.rlim_cur ? "on" : "off (ulimit -c unlimited turns them on)");
-    if (files.rlim_cur < FILES_LEAST)
+    if (size.rlim_cur != RLIM_INFINITY)
+        doctor_cure(
+            f, DOCTOR_WARN, ERR_OK,
+            "no file may have more than %llu bytes, checkpoints and MPI's own included: ulimit -f unlimited",
+            (unsigned long long)size.rlim_cur);
+    else if (files.rlim_cur < FILES_LEAST)
         doctor_cure(f, DOCTOR_WARN, ERR_OK, "object stores and many ranks need more: ulimit -n %d",
                     FILES_LEAST);
 }

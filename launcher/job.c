@@ -44,6 +44,11 @@ int job_place(const struct config *c, int64_t asked, const char *hosts, struct p
     view.config_ranks = c->launch_ranks;
     int rc = place_find(&view, out, e);
     if (out->ranks <= 0) out->ranks = ranks_default(c, asked);
+    bool self = !strcmp(config_enum_word("comm.backend", c->comm_backend), "self");
+    if (!rc && self && out->ranks > 1)
+        rc = err_set(e, ERR_CONFIG,
+                     "comm.backend=self is for one rank, and %lld are to start: use auto, or -n 1",
+                     (long long)out->ranks);
     return rc;
 }
 
@@ -207,7 +212,7 @@ static const char *other_host(const struct job *j) {
 static int check_agent(const char *agent, struct err *e) {
     for (const char *at = agent; *at; at++)
         if ((unsigned char)*at < 0x20 || *at == 0x7f || *agent == '-')
-            return err_set(e, ERR_CONFIG, "launch.agent is no command");
+            return err_set(e, ERR_CONFIG, "launch.agent is no command; name one, as in launch.agent=ssh");
     return 0;
 }
 
@@ -260,9 +265,13 @@ static int meet_mpi(struct job *j, const struct log *log, struct err *e) {
 static int make_scratch(struct rundir *scratch, struct err *e) {
     char path[256];
     const char *tmp = getenv("TMPDIR");
-    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX",
-             tmp && *tmp == '/' && strlen(tmp) < 128 ? tmp : "/tmp");
-    if (!mkdtemp(path)) return err_errno(e, errno, "cannot make a scratch folder %s", path);
+    bool named = tmp && *tmp == '/' && strlen(tmp) < 128;
+    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX", named ? tmp : "/tmp");
+    if (!mkdtemp(path))
+        return err_errno(e, errno,
+                         "cannot make a folder for the ranks' logs in %s; set TMPDIR to one that is there "
+                         "and may be written",
+                         named ? tmp : "/tmp");
     return rundir_open(scratch, path, false, e);
 }
 

@@ -9,9 +9,17 @@
 
 #define LINE_BYTES_MAX (1 << 18)
 
+// A full disk or a power cut may have left half a line.
+static bool is_torn(int fd) {
+    char last = '\n';
+    off_t end = lseek(fd, 0, SEEK_END);
+    return end > 0 && pread(fd, &last, 1, end - 1) == 1 && last != '\n';
+}
+
 void ledger_init(struct ledger *l, int fd) {
     memset(l, 0, sizeof *l);
     l->fd = fd;
+    l->torn = is_torn(fd);
     l->begin_ns = l->last_ns = clock_monotonic_ns();
     buf_init(&l->line, LINE_BYTES_MAX);
 }
@@ -53,19 +61,24 @@ struct json_writer *ledger_event(struct ledger *l, const char *name) {
     return &l->json;
 }
 
-void ledger_end_event(struct ledger *l) {
-    struct err lost = {0};
-    json_close(&l->json, '}');
-    if (json_end(&l->json, &lost) || buf_append(&l->line, "\n", 1, &lost)) return;
-    const char *at = l->line.data;
-    size_t left = l->line.len;
-    while (left && l->fd >= 0) {
-        ssize_t n = write(l->fd, at, left);
+static bool write_all(int fd, const char *at, size_t left) {
+    while (left) {
+        ssize_t n = write(fd, at, left);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return;
+        if (n <= 0) return false;
         at += n;
         left -= (size_t)n;
     }
+    return true;
+}
+
+void ledger_end_event(struct ledger *l) {
+    struct err lost = {0};
+    json_close(&l->json, '}');
+    if (json_end(&l->json, &lost) || buf_append(&l->line, "\n", 1, &lost) || l->fd < 0) return;
+    // Half a line spoils itself alone, not the next one too.
+    if (l->torn && !write_all(l->fd, "\n", 1)) return;
+    l->torn = !write_all(l->fd, l->line.data, l->line.len) && is_torn(l->fd);
 }
 
 void ledger_note(struct ledger *l, const char *name, const char *text) {

@@ -4,6 +4,7 @@
 #ifndef ORRERY_LAUNCHER_LEDGER_H
 #define ORRERY_LAUNCHER_LEDGER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bytes.h"
@@ -33,12 +34,13 @@ struct ledger {
     int fd; // of events.jsonl; -1: no record is kept
     int64_t begin_ns, last_ns;
     int64_t spent_ns[LEDGER_COUNT];
+    bool torn;          // the file ends in the midst of a line
     int64_t at_risk_ns; // productive time since the newest checkpoint: lost if the attempt fails
     struct buf line;
     struct json_writer json;
 };
 
-void ledger_init(struct ledger *l, int fd); // takes fd
+void ledger_init(struct ledger *l, int fd); // takes fd, which it may read too
 void ledger_fini(struct ledger *l);
 // The time since the last call was spent on `kind`; `wait_share` of it (0..1) waited for data.
 void ledger_spend(struct ledger *l, enum ledger_kind kind, double wait_share);

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // orrery: what a person types. Finds the verb, prints the error, makes the exit code.
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/process.h"
 #include "launcher/cmd.h"
 #include "launcher/opts.h"
 
@@ -68,13 +71,28 @@ static void print_error(const struct err *e) {
     fprintf(stderr, "%s%s\n", placed ? "" : "orrery: error: ", e->text);
 }
 
+// `orrery ... | head`: who reads has had enough.
+static bool reader_is_gone(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) > 0 && (out.revents & POLLERR);
+}
+
+// Returns the status, or the error of an output that was not written.
+static int finish_output(int status, struct err *e) {
+    bool flushed = fflush(stdout) == 0;
+    int number = flushed ? 0 : errno;
+    if ((flushed && !ferror(stdout)) || status < 0 || reader_is_gone()) return status;
+    // It failed earlier, and errno has moved on: a descriptor that cannot be written at all says so again.
+    if (!number && write(STDOUT_FILENO, "", 0) < 0) number = errno;
+    if (!number) return err_set(e, ERR_IO, "cannot write all of the output; is the disk full?");
+    return err_errno(e, number, "cannot write the output");
+}
+
 int main(int argc, char **argv) {
     struct err e = {0};
+    process_begin();
     signal(SIGPIPE, SIG_IGN);
-    int status = dispatch(argc, argv, &e);
-    int flushed = fflush(stdout);
-    if ((flushed != 0 || ferror(stdout)) && errno != EPIPE && status >= 0)
-        status = err_errno(&e, errno, "cannot write the output");
+    int status = finish_output(dispatch(argc, argv, &e), &e);
     if (status >= 0) return status;
     print_error(&e);
     return err_exit_code(e.code ? e.code : (enum err_code)(-status));

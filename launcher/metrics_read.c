@@ -61,7 +61,7 @@ int metrics_read(struct metrics_table *out, const char *run_dir, struct err *e) 
     struct buf text;
     struct metrics_row row;
     size_t cap = 0;
-    *out = (struct metrics_table){NULL, 0};
+    *out = (struct metrics_table){NULL, 0, 0};
     if (snprintf(path, sizeof path, "%s/metrics.jsonl", run_dir) >= (int)sizeof path)
         return err_set(e, ERR_USAGE, "the run folder's path is too long");
     buf_init(&text, FILE_BYTES_MAX);
@@ -72,7 +72,10 @@ int metrics_read(struct metrics_table *out, const char *run_dir, struct err *e) 
     }
     for (char *line = text.data; !rc && line && *line;) {
         size_t n = strcspn(line, "\n");
-        if (line[n] && take_line(&row, line, n)) rc = add_row(out, &cap, &row, e);
+        if (line[n] && take_line(&row, line, n))
+            rc = add_row(out, &cap, &row, e);
+        else
+            out->unread += line[n] != 0;
         line += n + (line[n] == '\n');
     }
     buf_fini(&text);
@@ -82,7 +85,7 @@ int metrics_read(struct metrics_table *out, const char *run_dir, struct err *e) 
 
 void metrics_table_fini(struct metrics_table *t) {
     free(t->rows);
-    *t = (struct metrics_table){NULL, 0};
+    *t = (struct metrics_table){NULL, 0, 0};
 }
 
 const struct metrics_row *metrics_find(const struct metrics_table *t, int64_t step) {

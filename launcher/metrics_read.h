@@ -27,6 +27,7 @@ struct metrics_row {
 struct metrics_table {
     struct metrics_row *rows; // by rising step; of two lines of one step the later
     size_t n;
+    size_t unread; // whole lines that are no metrics: the file is damaged
 };
 
 // A missing file is an empty table.

@@ -22,10 +22,12 @@ static int read_part(const char *run_dir, const char *name, struct buf *out, str
 }
 
 static int read_json(const char *run_dir, const char *name, struct json **out, struct err *e) {
+    char path[PATH_MAX_BYTES];
     struct buf text;
     *out = NULL;
     int rc = read_part(run_dir, name, &text, e);
-    if (!rc && text.len) rc = json_parse(out, text.data, text.len, name, e);
+    snprintf(path, sizeof path, "%s/%s", run_dir, name);
+    if (!rc && text.len) rc = json_parse(out, text.data, text.len, path, e);
     buf_fini(&text);
     return rc;
 }

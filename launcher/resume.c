@@ -79,11 +79,17 @@ int resume_check_config(const struct config *now, const struct rundir *run, bool
     struct changes d = {.lines = changes, .force = force};
     int rc = rundir_join(run, "config.yaml", path, sizeof path, e);
     if (rc) return rc;
-    if (lstat(path, &st))
-        return buf_appendf(changes, e, "%s is gone: cannot tell whether the config has changed\n", path);
+    if (lstat(path, &st) || st.st_size == 0)
+        return buf_appendf(changes, e, "%s is gone or empty: cannot tell whether the config has changed\n",
+                           path);
     if (!S_ISREG(st.st_mode)) return err_set(e, ERR_DATA, "%s is no regular file", path);
-    rc = config_load(&was, path, NULL, 0, e);
-    if (rc) return rc;
+    struct err why = {0};
+    if (config_load(&was, path, NULL, 0, &why))
+        return err_set(
+            e, why.code == ERR_CONFIG ? ERR_DATA : why.code,
+            "the record of the config that the run had, damaged or of another version: %s; correct it, or "
+            "remove it to go on without comparing",
+            why.text);
     config_diff(config_values(was), now, note_change, &d);
     config_close(was);
     if (!d.refused) return 0;

@@ -96,7 +96,7 @@ int rundir_append(const struct rundir *r, const char *name, int *fd, struct err 
     struct stat st;
     int rc = rundir_join(r, name, path, sizeof path, e);
     if (rc) return rc;
-    *fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+    *fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
     if (*fd < 0 && errno == ELOOP)
         return err_set(e, ERR_DATA, "%s is a symbolic link; remove it, or name another run.dir", path);
     if (*fd < 0) return err_errno(e, errno, "cannot open %s", path);

@@ -118,7 +118,7 @@ static void obey_wish(struct supervisor *s) {
     log_info(s->log, "%s: asking all ranks to save and stop%s", proc_signal_name(s->wish_signal),
              s->wish_signal == SIGINT ? "; Ctrl-C again stops at once" : "");
     ledger_note(s->o->ledger, "stop-asked", proc_signal_name(s->wish_signal));
-    crew_tell_all(s->crew, WIRE_SAVE);
+    crew_save_all(s->crew);
 }
 
 // ---- one attempt: begin
@@ -275,7 +275,7 @@ static void look_after_hosts(struct supervisor *s) {
     progress_clear(&s->progress);
     log_info(s->log, "host %s is back: saving, then going on with %d ranks", back, roster_ranks(&s->roster));
     ledger_note(s->o->ledger, "host-back", back);
-    crew_tell_all(s->crew, WIRE_SAVE);
+    crew_save_all(s->crew);
 }
 
 static void tell_straggler(struct supervisor *s, const struct skew_verdict *v, const char *text) {

@@ -140,12 +140,29 @@ static void take_rank(struct verdict *v, int rank, const struct crew *crew, stru
 static const char *signal_hint(int number) {
     switch (number) {
     case SIGKILL: return "; somebody's kill -9, or the kernel's memory killer (see dmesg)";
+    case SIGXCPU: return "; its limit of CPU time is used up (ulimit -t)";
     case SIGBUS: return "; a mapped file lost its disk space, or memory is faulty";
     case SIGSEGV:
     case SIGILL:
     case SIGFPE:
     case SIGABRT: return "; a fault in the program: please report it with the log";
     default: return "";
+    }
+}
+
+// MPI's own code says nothing of a rank that it ends.
+static bool ended_by_mpi(const struct verdict *v) {
+    return v->exit_code == MPI_ABORT_CODE && v->code == ERR_PEER;
+}
+
+// A rank that could not open its black box told only its log.
+static void take_logged_error(struct verdict *v) {
+    for (const char *line = v->lines; *line;
+         line += line[strcspn(line, "\n")] ? strcspn(line, "\n") + 1 : strlen(line)) {
+        const char *at = strstr(line, "error: ");
+        size_t n = strcspn(line, "\n");
+        if (at && at < line + n)
+            snprintf(v->error, sizeof v->error, "%.*s", (int)(line + n - at) - 7, at + 7);
     }
 }
 
@@ -163,8 +180,11 @@ static void name_crash(struct verdict *v, const struct crew_rank *r) {
     else if (v->error[0])
         snprintf(v->cause, sizeof v->cause, "%s failed%s: %s", who, where, v->error);
     else
-        snprintf(v->cause, sizeof v->cause, "%s ended with exit code %d%s%s%s%s", who, r->code,
-                 v->code ? " (" : "", v->code ? err_words(v->code) : "", v->code ? ")" : "", where);
+        snprintf(v->cause, sizeof v->cause, "%s ended with exit code %d%s%s%s%s%s", who, r->code,
+                 v->code ? " (" : "", v->code ? err_words(v->code) : "", v->code ? ")" : "", where,
+                 ended_by_mpi(v) && !strcmp(v->phase, "init")
+                     ? "; 'orrery doctor' looks for what MPI lacks here"
+                     : "");
 }
 
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
@@ -180,6 +200,7 @@ void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *
     if (by_code && (!v->code || err_exit_code(v->code) != r->code)) v->code = err_from_exit_code(r->code);
     if (by_code && r->code == MPI_ABORT_CODE && !v->error[0]) v->code = ERR_PEER;
     v->cls = v->code ? err_class_of(v->code) : ERR_CLASS_RANK;
+    if (by_code && v->step < 0 && !ended_by_mpi(v)) take_logged_error(v);
     name_crash(v, r);
 }
 
@@ -258,7 +279,7 @@ int verdict_exit_status(const struct verdict *v) {
     if (v->kind == VERDICT_DISCORD) return err_exit_code(ERR_BUG);
     if (v->signal) return 128 + v->signal;
     if (v->kind == VERDICT_LAUNCH) return err_exit_code(ERR_UNAVAILABLE);
-    return v->exit_code ? v->exit_code : err_exit_code(ERR_PEER);
+    return v->exit_code && !ended_by_mpi(v) ? v->exit_code : err_exit_code(ERR_PEER);
 }
 
 bool verdict_may_retry(const struct verdict *v) {

@@ -290,7 +290,7 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
     int rc = 0;
     *bytes = 0;
     for (size_t i = 0; i < c->m.n_files && !rc; i++) {
-        rc = verify_file(c, i, e);
+        rc = ckpt_fetch_flaw(&c->m, verify_file(c, i, e), e);
         *bytes += c->m.files[i].bytes;
     }
     for (size_t i = 0; i < c->m.n_tensors && !rc; i++) {

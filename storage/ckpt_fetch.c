@@ -244,11 +244,9 @@ static int check(const struct fetch *f, const struct span *s, struct err *e) {
         if (crc != b->crcs[c])
             return err_set(e, ERR_DATA,
                            "%s/%s/%s: tensor '%s', bytes %" PRId64 " .. %" PRId64
-                           " of the file: CRC32C is %08" PRIx32 ", the manifest says %08" PRIx32
-                           ": damaged; 'orrery ckpt remove RUN --step %" PRId64 "'"
-                           " makes the run go on from the one before",
+                           " of the file: CRC32C is %08" PRIx32 ", the manifest says %08" PRIx32,
                            store_url(f->store), f->m->id, file->name, b->name, first + at, first + b->ends[c],
-                           crc, b->crcs[c], f->m->state.step);
+                           crc, b->crcs[c]);
     }
     return 0;
 }
@@ -314,6 +312,17 @@ static int run(const struct fetch *f, struct err *e) {
     return rc;
 }
 
+int ckpt_fetch_flaw(const struct ckpt_manifest *m, int rc, struct err *e) {
+    if (rc != -ERR_DATA && rc != -ERR_MISSING) return rc;
+    struct err why = *e;
+    err_clear(e);
+    return err_set(e, ERR_DATA,
+                   "checkpoint %s %s ('orrery ckpt remove RUN --step %" PRId64
+                   "' makes the run go on from the one before): %s",
+                   m->id, rc == -ERR_DATA ? "is damaged" : "lacks a file that its manifest names",
+                   m->state.step, why.text);
+}
+
 int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
                const struct ckpt_tensor *wants, void *const *into, size_t n, int64_t *fetched,
                struct err *e) {
@@ -329,5 +338,5 @@ int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
     for (size_t i = 0; i < f.plan.n_pieces; i++) *fetched += f.plan.pieces[i].hi - f.plan.pieces[i].lo;
     free(f.plan.spans);
     free(f.plan.pieces);
-    return rc;
+    return ckpt_fetch_flaw(m, rc, e);
 }

@@ -19,4 +19,8 @@ int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
                const struct ckpt_tensor *wants, void *const *into, size_t n, int64_t *fetched,
                struct err *e) ERR_CHECK;
 
+// What was found wrong with a checkpoint's files, bad or missing: as DATA, with what to do. Other errors stay
+// as they are.
+int ckpt_fetch_flaw(const struct ckpt_manifest *m, int rc, struct err *e) ERR_CHECK;
+
 #endif

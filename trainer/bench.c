@@ -94,7 +94,7 @@ static int row(struct bench *b, const char *name, const char *shape, op_fn *run,
 static int bench_copy(struct bench *b, struct err *e) {
     int64_t elems = b->device->host_memory ? 4 << 20 : 256 << 20;
     size_t mark = arena_mark(&b->arena);
-    struct op_cast_args a;
+    struct op_cast_args a = {0};
     int rc = take(b, &a.x, DTYPE_F32, elems / 1024, 1024, e);
     if (!rc) rc = take(b, &a.y, DTYPE_F32, elems / 1024, 1024, e);
     if (!rc) rc = row(b, "copy", "the ceiling of bytes", run_cast, &a, 0, 8.0 * (double)elems, e);
@@ -145,8 +145,8 @@ static int bench_norm(struct bench *b, const char *shape, struct err *e) {
 
 static int bench_swiglu(struct bench *b, const char *shape, struct err *e) {
     double low = (double)dtype_bytes(b->device->compute), elems = (double)(b->rows * b->hidden);
-    struct op_swiglu_args a;
-    struct op_swiglu_backward_args w;
+    struct op_swiglu_args a = {0};
+    struct op_swiglu_backward_args w = {0};
     int rc = take(b, &a.x, b->device->compute, b->rows, 2 * b->hidden, e);
     if (!rc) rc = take(b, &a.y, b->device->compute, b->rows, b->hidden, e);
     if (!rc) rc = take(b, &w.dx, b->device->compute, b->rows, 2 * b->hidden, e);

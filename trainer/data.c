@@ -142,7 +142,8 @@ static int data_open_parts(struct data *d, const struct config *c, const char *u
     if (!rc)
         rc = data_cache_create(&d->cache, d->dataset, &d->set, (size_t)c->data_memory_mb << 20,
                                block < all ? block : all, e);
-    return rc ? err_prefix(e, "%s", dataset_url(d->dataset)) : 0;
+    bool named = rc && strstr(e->text, dataset_url(d->dataset));
+    return rc && !named ? err_prefix(e, "%s", dataset_url(d->dataset)) : rc;
 }
 
 int data_open(struct data **out, const struct config *c, const char *url, struct err *e) {

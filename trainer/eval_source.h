@@ -35,6 +35,8 @@ struct eval_windows {
     int64_t n, frames;
     int64_t *episode, *first_frame; // [n]
 };
+// DATA: no episode has `frames` frames.
+int eval_windows_check(const struct eval_source *s, int64_t frames, struct err *e) ERR_CHECK;
 // n windows spread evenly: every episode that is long enough is used k times before one is used k + 1 times,
 // its windows at different places (Philox (seed, window)). Neighbours come from different episodes where
 // there are two. DATA: no episode has that many frames.

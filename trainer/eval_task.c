@@ -32,6 +32,13 @@ static int write_result(const struct rank *r, const struct eval_result *result, 
     return rc;
 }
 
+int eval_task_check(const struct config *c, struct data *train, struct data *held_out, struct err *e) {
+    struct eval_source source, truth;
+    eval_source_data(&source, train);
+    eval_source_data(&truth, held_out);
+    return evaluate_check(c, &source, &truth, e);
+}
+
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) {
     struct forecast forecast = {.model = m};

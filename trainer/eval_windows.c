@@ -32,25 +32,33 @@ static void place_windows(struct eval_windows *w, const struct eval_source *s, c
     }
 }
 
+int eval_windows_check(const struct eval_source *s, int64_t frames, struct err *e) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < s->episodes && longest < frames; i++) {
+        int64_t has = s->frames(s->arg, i);
+        if (has > longest) longest = has;
+    }
+    if (longest >= frames) return 0;
+    return err_set(
+        e, ERR_DATA,
+        "no episode has the %lld frames that evaluation needs (eval.context + eval.horizon); the longest has "
+        "%lld",
+        (long long)frames, (long long)longest);
+}
+
 int eval_windows_init(struct eval_windows *w, const struct eval_source *s, int64_t n, int64_t frames,
                       uint64_t seed, struct err *e) {
     *w = (struct eval_windows){.n = n, .frames = frames};
+    int rc = eval_windows_check(s, frames, e);
+    if (rc) return rc;
     int64_t *list = calloc((size_t)s->episodes + 1, sizeof *list);
     w->episode = calloc((size_t)n, sizeof *w->episode);
     w->first_frame = calloc((size_t)n, sizeof *w->first_frame);
-    int rc = 0;
     if (!list || !w->episode || !w->first_frame) {
         rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
         goto out;
     }
-    int64_t found = usable(s, frames, list);
-    if (found == 0) {
-        rc = err_set(e, ERR_DATA,
-                     "no episode has the %lld frames that evaluation needs (eval.context + eval.horizon)",
-                     (long long)frames);
-        goto out;
-    }
-    place_windows(w, s, list, found, seed);
+    place_windows(w, s, list, usable(s, frames, list), seed);
 out:
     free(list);
     if (rc) eval_windows_fini(w);

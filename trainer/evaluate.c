@@ -299,16 +299,16 @@ static int run_chunk(void *arg, int64_t item, double *block, struct err *e) {
 }
 
 // ---- the whole.
-static int check(const struct evaluate_request *q, struct err *e) {
-    const struct config *c = q->config;
-    if (q->held_out.episodes < 1) return err_set(e, ERR_DATA, "data.eval holds no episode");
-    if (q->train.episodes < 1) return err_set(e, ERR_DATA, "data.train holds no episode");
+int evaluate_check(const struct config *c, const struct eval_source *train,
+                   const struct eval_source *held_out, struct err *e) {
+    if (held_out->episodes < 1) return err_set(e, ERR_DATA, "data.eval holds no episode");
+    if (train->episodes < 1) return err_set(e, ERR_DATA, "data.train holds no episode");
     if (c->eval_context >= c->data_frames)
         return err_set(e, ERR_CONFIG,
                        "eval.context (%lld) must be less than data.frames (%lld), the frames that the "
                        "model sees",
                        (long long)c->eval_context, (long long)c->data_frames);
-    return 0;
+    return eval_windows_check(held_out, c->eval_context + c->eval_horizon, e);
 }
 
 static void choose_rows(struct evaluate *ev) {
@@ -395,7 +395,7 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
                                 .samples = q->config->eval_samples,
                                 .seed = (uint64_t)q->config->run_seed,
                                 .ranks = q->coll ? coll_size(q->coll) : 1};
-    int rc = check(q, e);
+    int rc = evaluate_check(q->config, &q->train, &q->held_out, e);
     if (!rc) rc = take_result(out, out->horizon, e);
     if (!rc) rc = prepare(&ev, e);
     if (rc) goto out;

@@ -39,6 +39,9 @@ struct eval_result {
     double seconds;
 };
 
+// CONFIG, DATA: these keys and this data cannot be evaluated.
+int evaluate_check(const struct config *c, const struct eval_source *train,
+                   const struct eval_source *held_out, struct err *e) ERR_CHECK;
 // Collective. The result is filled on every rank; the caller finishes it.
 int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) ERR_CHECK;
 void eval_result_fini(struct eval_result *r);

@@ -14,21 +14,11 @@ static bool in_ring(const struct config *c, int world) {
     return c->comm_reduce == REDUCE_FAST && c->comm_zero == 2 && world > 1;
 }
 
-int grads_check(const struct config *c, struct err *e) {
-    if (c->comm_zero == 1 || c->comm_reduce == REDUCE_FAST) return 0;
-    return err_set(
-        e, ERR_CONFIG,
-        "comm.zero=2 needs comm.reduce=fast: exact keeps whole gradients of the shards that it has "
-        "yet to add up; set comm.zero=1 or comm.reduce=fast");
-}
-
 int64_t grads_rounds(const struct config *c, int world) {
     return in_ring(c, world) ? (c->comm_shards + world - 1) / world : 1;
 }
 
 int grads_open(struct grads **out, const struct grads_options *o, struct err *e) {
-    int rc = grads_check(o->config, e);
-    if (rc) return rc;
     if (in_ring(o->config, coll_size(o->coll))) return grads_ring_open(out, o, e);
     if (o->config->comm_reduce == REDUCE_EXACT) return grads_exact_open(out, o, e);
     return grads_whole_open(out, o, e);

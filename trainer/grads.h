@@ -31,8 +31,6 @@ int grads_open(struct grads **out, const struct grads_options *o, struct err *e)
 void grads_close(struct grads *g); // NULL-safe; gives up what is under way
 // For a rank of a world.
 int64_t grads_bytes(const struct config *c, const struct params *p, int world, int rank);
-// CONFIG: the keys do not go together.
-int grads_check(const struct config *c, struct err *e) ERR_CHECK;
 // How often a step with comm.reduce fast sums each element over ranks.
 int64_t grads_rounds(const struct config *c, int world);
 

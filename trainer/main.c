@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "trainer/debugger.h"
 #include "trainer/rank.h"
 #include "trainer/task.h"
@@ -73,6 +74,7 @@ int main(int argc, char **argv) {
     struct arguments a = {.overrides = overrides};
     struct rank r = {.signal_fd = -1};
     struct err e = {0};
+    process_begin();
     if (argc == 2 && !strcmp(argv[1], "--version")) return print_version();
     if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
     log_init(&r.log, STDERR_FILENO, LOG_INFO, "");

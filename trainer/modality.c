@@ -59,6 +59,7 @@ static bool modality_listed(const char *list, const char *name, size_t length) {
 }
 
 static int modality_check_list(const char *list, struct err *e) {
+    bool met[MODALITIES] = {false};
     for (const char *p = list; *p; p += strcspn(p, ", ")) {
         p += strspn(p, ", ");
         size_t length = strcspn(p, ", ");
@@ -70,6 +71,9 @@ static int modality_check_list(const char *list, struct err *e) {
             return err_set(e, ERR_CONFIG,
                            "model.modalities: unknown sense '%.*s'; known: action, touch, audio, video",
                            (int)(length < 64 ? length : 64), p);
+        if (length && met[i])
+            return err_set(e, ERR_CONFIG, "model.modalities: '%s' stands there twice", modalities[i]->name);
+        if (length) met[i] = true;
     }
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "comm/grid.h"
 #include "trainer/evaluate.h"
 #include "trainer/grads.h"
 #include "trainer/memory.h"
@@ -239,7 +240,7 @@ int task_plan(struct rank *r, struct err *e) {
     struct plan p = {.c = r->config, .world = r->config->launch_ranks > 0 ? (int)r->config->launch_ranks : 1};
     struct buf text;
     buf_init(&text, 1 << 20);
-    int rc = step_check(p.c, p.world, e);
+    int rc = grid_check_shards(p.c->comm_shards, p.world, e);
     if (!rc) rc = modality_set_init(&p.set, p.c, NULL, 0, e);
     if (!rc) rc = params_init(&p.params, p.c, &p.set, e);
     p.train_cells = cells_of(&p, p.c->data_train, &r->store);

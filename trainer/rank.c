@@ -48,22 +48,6 @@ static int64_t number_from(const char *variable, int64_t fallback) {
 
 // ---- the config's say
 
-static int check_layout(const struct config *c, struct err *e) {
-    const struct {
-        const char *key, *words;
-        int64_t size;
-    } sizes[] = {{"comm.tp", "tensor", c->comm_tp},
-                 {"comm.cp", "context", c->comm_cp},
-                 {"comm.pp", "pipeline", c->comm_pp}};
-    for (int i = 0; i < 3; i++)
-        if (sizes[i].size > 1)
-            return err_set(e, ERR_CONFIG, "%s is %lld: %s parallelism is not supported yet, leave it at 1",
-                           sizes[i].key, (long long)sizes[i].size, sizes[i].words);
-    if (c->comm_backend == BACKEND_NCCL && c->top_device == DEVICE_CPU)
-        return err_set(e, ERR_CONFIG, "comm.backend nccl moves what is on GPUs, but device is cpu: use auto");
-    return 0;
-}
-
 static bool has_peers(void) {
     return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK");
 }
@@ -215,7 +199,6 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
     log_init(&r->log, STDERR_FILENO, LOG_INFO, "");
     fill_paths(r);
     int rc = blackbox_create(&r->box, getenv("ORRERY_BLACKBOX"), r->number, r->world, r->attempt, task, e);
-    if (!rc) rc = check_layout(r->config, e);
     if (!rc) rc = open_device(r, alone, e);
     if (!rc) rc = open_peers(r, alone, e);
     if (!rc) rc = compare_devices(r, e);

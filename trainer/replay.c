@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "comm/grid.h"
 #include "storage/hash.h"
 #include "trainer/data.h"
 #include "trainer/memory.h"
@@ -42,7 +43,7 @@ struct replay {
 
 static int open_parts(struct replay *t, struct err *e) {
     struct rank *r = t->rank;
-    int rc = step_check(t->config, r->world, e);
+    int rc = grid_check_shards(t->config->comm_shards, r->world, e);
     if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
     if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
     if (!rc) rc = memory_check(r, data_modalities(t->data), e);

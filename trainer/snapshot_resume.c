@@ -106,10 +106,6 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
     if (!rc && how.stochastic) rc = model_round(s->model, &how, state->step, NULL, 0, s->params->elems, e);
     if (!rc) rc = load_optimiser(s, c, e);
     ckpt_close(c);
-    if (rc == -ERR_DATA)
-        err_prefix(e,
-                   "checkpoint %s is damaged (orrery ckpt remove takes it away, and the one before is used)",
-                   entry->id);
     if (!rc) s->newest = state->step;
     return rc;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "comm/grid.h"
 #include "kernels/ops.h"
 #include "trainer/regime.h"
 #include "trainer/schedule.h"
@@ -18,19 +19,6 @@ const char *step_part_name(enum step_part part) {
     return part_names[part];
 }
 
-int step_check(const struct config *c, int world, struct err *e) {
-    if (c->train_batch % c->comm_shards)
-        return err_set(e, ERR_CONFIG, "train.batch %lld is no multiple of comm.shards %lld; make it one",
-                       (long long)c->train_batch, (long long)c->comm_shards);
-    if (c->comm_shards < world)
-        return err_set(
-            e, ERR_CONFIG,
-            "comm.shards %lld is less than the %d ranks, and each needs at least one: start fewer ranks, "
-            "or raise comm.shards (for a new run: it changes the numbers)",
-            (long long)c->comm_shards, world);
-    return grads_check(c, e);
-}
-
 void step_range(const struct config *c, int world, int rank, int64_t number, int64_t *first, int64_t *count) {
     int64_t lo, hi, micro = c->train_batch / c->comm_shards;
     grid_split(c->comm_shards, world, rank, &lo, &hi);
@@ -41,7 +29,7 @@ void step_range(const struct config *c, int world, int rank, int64_t number, int
 int step_open(struct step **out, struct rank *r, struct model *m, struct optim *o, struct fault *f,
               struct err *e) {
     const struct config *c = r->config;
-    int rc = step_check(c, r->world, e);
+    int rc = grid_check_shards(c->comm_shards, r->world, e);
     if (rc) return rc;
     struct step *s = calloc(1, sizeof *s);
     if (!s) return err_set(e, ERR_MEMORY, "no memory for a step");

@@ -49,9 +49,6 @@ void step_close(struct step *s); // NULL-safe
 
 // Which global samples this rank works on in step `number` (from 0).
 void step_range(const struct config *c, int world, int rank, int64_t number, int64_t *first, int64_t *count);
-// Micro-batch: sequences of one logical shard. CONFIG error when shards do not divide the batch, are too few,
-// or comm.zero and comm.reduce do not go together.
-int step_check(const struct config *c, int world, struct err *e) ERR_CHECK;
 
 // `batch` holds exactly this rank's range. votes[STEP_VOTES]: in, this rank's; out, the sums over ranks.
 int step_run(struct step *s, const struct batch *batch, int64_t number, int64_t *votes,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "comm/grid.h"
 #include "storage/hash.h"
 #include "trainer/data.h"
 #include "trainer/eval_task.h"
@@ -62,11 +63,12 @@ static int init_faults(struct train *t, struct err *e) {
 
 static int open_parts(struct train *t, struct err *e) {
     struct rank *r = t->rank;
-    int rc = step_check(t->config, r->world, e);
+    int rc = grid_check_shards(t->config->comm_shards, r->world, e);
     if (!rc) rc = init_faults(t, e);
     if (!rc) rc = open_data(t, &t->data, t->config->data_train, e);
-    // Opened before the first step, so that a wrong URL does not cost a training.
+    // Opened before the first step, so that a wrong URL or horizon does not cost a training.
     if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
+    if (!rc && t->held_out) rc = eval_task_check(t->config, t->data, t->held_out, e);
     if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)
@@ -217,7 +219,7 @@ static int save(struct train *t, struct err *e) {
     state->config_hash = config_hash(t->config);
     bytes_hex(t->sample_digest, sizeof t->sample_digest, state->sample_sha256);
     int rc = step_settle(t->step, e);
-    if (!rc) rc = config_write(t->rank->file, &yaml, e);
+    if (!rc) rc = config_write_values(t->rank->file, &yaml, e);
     if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
     if (!rc) rc = snapshot_begin(t->snapshot, state, e);
     buf_fini(&yaml);

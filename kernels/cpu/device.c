@@ -63,7 +63,12 @@ static int host_alloc(void **out, size_t bytes, struct err *e) {
     size_t whole = bytes > SIZE_MAX - align ? 0 : (bytes + align - 1) / align * align;
     if (bytes == 0) whole = align;
     *out = whole > 0 ? aligned_alloc(align, whole) : NULL;
-    if (*out == NULL) return err_set(e, ERR_MEMORY, "cpu: no memory for %zu bytes", bytes);
+    if (*out == NULL)
+        return err_set(e, ERR_MEMORY,
+                       "cpu: no memory for %zu bytes more; 'orrery plan CONFIG' says what takes how much: a "
+                       "smaller model, "
+                       "train.batch or data.frames, or more comm.shards, take less",
+                       bytes);
     if (align == CPU_HUGE) (void)madvise(*out, whole, MADV_HUGEPAGE); // a wish; refusal changes nothing
     return 0;
 }

@@ -167,7 +167,15 @@ def check_damage(folder):
     for verb in ("verify", "digest"):
         done = ckpt(verb, where, expect=65)
         assert "rank-1.safetensors: tensor '" in done.stderr and "bytes " in done.stderr, done.stderr
-        assert "orrery ckpt remove RUN --step 41" in done.stderr, done.stderr
+        assert done.stderr.count("orrery ckpt remove RUN --step 41") == 1, done.stderr
+    os.rename(part, part + ".gone")
+    for verb in ("verify", "digest"):
+        done = ckpt(verb, where, expect=65)
+        assert "lacks a file" in done.stderr and "rank-1.safetensors" in done.stderr and "remove RUN --step 41" in done.stderr, done.stderr
+    with open(part, "wb") as short:
+        short.write(b"x" * 100)
+    for verb in ("verify", "digest"):
+        assert "is damaged ('orrery ckpt remove RUN --step 41'" in ckpt(verb, where, expect=65).stderr
     ckpt("verify", where, "--step", "40")
     ckpt("remove", where, expect=64)
     ckpt("remove", where, "--step", "41")

@@ -64,6 +64,9 @@ def bad_configs():
         deep = pathlib.Path(tmp) / "deep.yaml"
         deep.write_text("a: " + "[" * 200000)
         expect(78, ["config", "show", deep])
+        expect(78, ["run", config(tmp), "-n", 5, *settings(tmp)], "comm.shards 4 is less than the 5 ranks")
+        expect(78, ["run", config(tmp), "-n", 2, *settings(tmp, comm__backend="self")], "comm.backend=self is for one rank")
+        expect(78, ["run", config(tmp), *settings(tmp, comm__zero=2, comm__tp=2)], "comm.zero=2 needs", "comm.tp is 2", "2 errors")
         check(not (pathlib.Path(tmp) / "run").exists(), "nothing was started")
 
 
@@ -82,7 +85,25 @@ def missing_things():
         expect(66, ["why", f"{tmp}/none"], "no run folder")
         expect(66, ["why", tmp], "no run.json")
         expect(66, ["logs", tmp], "no logs")
+        expect(66, ["report", tmp], "no run folder")
+        check(not os.listdir(tmp), "report leaves no page in a folder that is none of ours")
+        expect(66, ["simulate", "table", "--out", f"{tmp}/data", "--episodes", 1], "set TMPDIR", env=fake_environment(TMPDIR=f"{tmp}/none"))
         expect(66, ["run", config(tmp), *settings(tmp)], "is no program", env=fake_environment(ORRERY_RANK_PROGRAM="/nonexistent"))
+
+
+def a_reader_that_has_enough():
+    with folder() as tmp:
+        big = pathlib.Path(tmp) / "big"
+        big.write_bytes(bytes(20 << 20))
+        for words in (["config", "schema"], ["config", "reference"], ["store", "cat", big]):
+            child = subprocess.Popen([ORRERY, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            child.stdout.read(10)
+            child.stdout.close()
+            told = child.stderr.read().decode()
+            check(child.wait(20) == 0 and told == "", f"orrery {words[0]} {words[1]} | head: exit {child.returncode}: {told.strip()}")
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([ORRERY, "store", "cat", str(big)], stdout=full, stderr=subprocess.PIPE, text=True)
+        check(done.returncode == 74 and "cannot write" in done.stderr, f"store cat to a full disk: exit {done.returncode}: {done.stderr.strip()}")
 
 
 def full_output():
@@ -91,6 +112,21 @@ def full_output():
     check(done.returncode == 74, f"stdout on a full disk: exit {done.returncode}")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, full_output):
+
+def closed_descriptors():
+    done = subprocess.run(["sh", "-c", f"{ORRERY} config schema >&-"], stderr=subprocess.PIPE, text=True)
+    check(done.returncode == 74 and "Bad file descriptor" in done.stderr, f"stdout closed: exit {done.returncode}: {done.stderr.strip()}")
+    with folder() as tmp:
+        words = " ".join(map(str, ["run", config(tmp), "-n", 2, *settings(tmp)]))
+        done = subprocess.run(["sh", "-c", f"{ORRERY} {words} <&- >&- 2>&-"], env=fake_environment())
+        check(done.returncode == 0, f"a run with all three closed: exit {done.returncode}")
+        run = pathlib.Path(tmp) / "run"
+        for name in ("lock", "run.json", "events.jsonl"):
+            for line in (run / name).read_text().splitlines():
+                json.loads(line)
+            print(f"ok: {name} holds nothing but its own")
+
+
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, closed_descriptors):
     print("--", test.__name__)
     test()

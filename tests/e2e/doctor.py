@@ -89,6 +89,8 @@ def sums(tmp):
 def limits(tmp):
     rows, code = ask(limit=(256, 256))
     named("few open files", rows, code, "limits", "warn", "256 open files", "ulimit -n", 0)
+    rows, code = ask(before=("prlimit", f"--fsize={100 << 20}"))
+    named("small files", rows, code, "limits", "warn", "open files", f"more than {100 << 20} bytes", 0)
     rows, code = ask(TMPDIR=f"{tmp}/none")
     named("no temporary folder", rows, code, "temporary files", "bad", "not writable", "TMPDIR", 77)
 

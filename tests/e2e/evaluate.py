@@ -64,6 +64,12 @@ def main():
         check(missing.returncode == 66, f"no run folder: exit 66, said {missing.stderr.strip()!r}")
         unset = orrery("eval", run, "data.eval=", check=False)
         check(unset.returncode == 78 and "data.eval" in unset.stderr, "no held-out data: exit 78 and the key's name")
+        words = ["run", "configs/tiny.yaml", f"run.dir={tmp}/never", f"data.train={tmp}/data", f"data.eval={tmp}/data"]
+        for key, code in (("eval.horizon=100", 65), ("eval.context=10", 78), ("model.modalities=video,video", 78)):
+            done = orrery(*words, key, check=False)
+            told = done.stderr.strip().splitlines()[-1]
+            check(done.returncode == code and key.split("=")[0] in told, f"training with {key}: exit {done.returncode}: {told}")
+            check(not (tmp / "never" / "metrics.jsonl").exists(), "before its first step")
         long = orrery("eval", run, "eval.horizon=100", check=False)
         check(long.returncode == 65 and "eval.horizon" in long.stderr, "episodes too short: exit 65 and the key's name")
 

@@ -5,6 +5,7 @@ is full or read-only, strangers at its port, forged black boxes. One line says w
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import box_folders, config, events, fake_environment, family, output, settings, wait_step  # noqa: E402
-from orrery_run import check, folder, orrery, start  # noqa: E402
+from orrery_run import ORRERY, ROOT, check, environment, folder, orrery, start  # noqa: E402
 
 DATA = None
 
@@ -156,6 +157,28 @@ def disks(tmp):
         subprocess.run(["umount", place], check=True)
 
 
+def a_limit_of_file_size(tmp):
+    """ulimit -f: the checkpoint that is too large is named; nobody dies of a signal. One rank: MPI's own files need more."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100 << 10, 100 << 10))
+    run = pathlib.Path(tmp) / "limited"
+    done = subprocess.run([ORRERY, *map(str, words(run)), "-n", "1"], cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=60,
+                          preexec_fn=limit)
+    told = [line for line in done.stderr.splitlines() if line.startswith("cause: ")]
+    check(done.returncode == 74 and len(told) == 1 and "File too large" in told[0] and "safetensors" in told[0], f"ulimit -f: exit {done.returncode}: {told}")
+
+
+def no_room_for_boxes(tmp):
+    """A /dev/shm of a container that was started with too little of it: the cause is told, not only an exit code."""
+    command = f"mount -t tmpfs -o size=100k none /dev/shm && exec {ORRERY} {' '.join(map(str, words(f'{tmp}/small')))}"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=60)
+    if "attempt 1" not in done.stderr:
+        return print("not tried: this machine lets us mount nothing")
+    told = [line for line in done.stderr.splitlines() if line.startswith("cause: ")]
+    check(done.returncode == 74 and len(told) == 1 and "no room for the black box /dev/shm/" in told[0] and "No space left" in told[0],
+          f"a small /dev/shm: exit {done.returncode}: {told}")
+
+
 def fill(path):
     try:
         with open(path, "wb", buffering=0) as f:
@@ -171,7 +194,7 @@ def main():
         tmp = os.path.realpath(tmp)
         DATA = f"{tmp}/data"
         orrery("simulate", "table", "--out", DATA, "--episodes", 8, "--frames", 30)
-        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, disks):
+        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, a_limit_of_file_size, no_room_for_boxes, disks):
             print("--", test.__name__, flush=True)
             test(tmp)
 

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import sys
@@ -62,6 +63,24 @@ def changed_configs(tmp):
     check(done.stderr.startswith("resume from step 40 of "), "behind the first line")
 
 
+def damaged_records(tmp):
+    copy, record = f"{tmp}/copy", pathlib.Path(tmp) / "copy" / "config.yaml"
+    shutil.copytree(f"{tmp}/run", copy)
+    whole = record.read_text()
+    for text, why in ((whole[:whole.rindex('"')], "not valid YAML"), (whole.replace("  steps:", "  stepz:"), "unknown key 'stepz'")):
+        record.write_text(text)
+        done = run(tmp, 65, run__dir=copy, steps=60)
+        check(str(record) in done.stderr and why in done.stderr and "remove it to go on" in done.stderr, done.stderr.strip()[-200:])
+    metrics = pathlib.Path(copy) / "metrics.jsonl"
+    metrics.write_text("nonsense\n" + metrics.read_text())
+    record.write_text(whole)
+    done = orrery("diff", f"{tmp}/run", copy, check=False)
+    check(done.returncode == 0 and "copy/metrics.jsonl: 1 lines are no metrics" in done.stderr, f"diff: exit {done.returncode}: {done.stderr.strip()}")
+    record.write_text("")
+    done = run(tmp, 0, run__dir=copy, steps=60)
+    check("is gone or empty" in done.stderr and last_step(tmp) < 60, "an empty record is told of, and the run goes on")
+
+
 def interrupt_saves(tmp):
     child = start("run", CONFIG, "-n", 2, *words(tmp, steps=100000, checkpoint__every=100000))
     metrics = pathlib.Path(tmp) / "run" / "metrics.jsonl"
@@ -97,6 +116,11 @@ def bad_step(tmp):
     check(log.count(" skipped: ") >= 12, "steps that are bad every time are left out, and the run reaches its end")
 
 
+def long_path(tmp):
+    """Every value's origin names the run folder; a checkpoint's copy of the config has room all the same."""
+    run(tmp, 0, run__dir=f"{tmp}/{'d' * 200}/{'e' * 150}", steps=6, data__eval="", checkpoint__every=3)
+
+
 def bad_data(tmp):
     run(tmp, 66, run__dir=f"{tmp}/other", data__train=f"{tmp}/none", launch__attempts=3)
     done = run(tmp, 78, run__dir=f"{tmp}/other", fault__inject="explode")
@@ -106,7 +130,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, interrupt_saves, bad_step, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, long_path, bad_data):
             print("--", test.__name__)
             test(tmp)
 

@@ -61,6 +61,21 @@ def first_signal_saves(tmp, number):
     child.output.close()
 
 
+def a_signal_before_the_ranks_is_not_lost(tmp):
+    """Guards that come after the wish to stop hear of it too: the run does not go on to its end."""
+    run = pathlib.Path(tmp) / "run"
+    for after_ms in (0, 5, 20, 60):
+        shutil.rmtree(run, ignore_errors=True)
+        child = start("run", config(tmp), "-n", 2, *settings(tmp, steps=100000), env=fake_environment())
+        check(wait_for(lambda: (run / "logs" / "attempt-1" / "launch.log").exists(), 20, 0.001), "mpirun is being started")
+        time.sleep(after_ms / 1000)
+        os.kill(child.pid, signal.SIGINT)
+        code = child.wait(20)
+        check(code in (75, 130), f"SIGINT {after_ms} ms after the start: exit {code}")
+        check(record(tmp)["state"] in ("saved", "failed"), f"the record says {record(tmp)['state']}")
+        child.output.close()
+
+
 def second_interrupt_stops_at_once(tmp):
     child = running(tmp, env=fake_environment(FAKE_IGNORE_TERM=1))
     everybody = [p for p, _ in descendants(child.pid)]
@@ -163,6 +178,10 @@ def logs_are_folded_and_followed(tmp):
     follow = subprocess.Popen([ORRERY, "logs", str(run), "-f", "--rank", "1"], stdout=subprocess.PIPE, text=True)
     for _ in range(3):
         check(follow.stdout.readline().startswith("rank 1 step "), "orrery logs -f shows lines as they come")
+    left = subprocess.Popen([ORRERY, "logs", str(run), "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    left.stdout.readline()
+    left.stdout.close()
+    check(left.wait(10) == 0 and left.stderr.read() == b"" and child.poll() is None, "orrery logs -f | head ends with its reader")
     os.kill(child.pid, signal.SIGTERM)
     check(child.wait(20) == 75, "the run ends")
     follow.communicate(timeout=20)
@@ -198,7 +217,7 @@ def hostile_folders(tmp):
 
 
 def main():
-    tests = [a_run_and_its_folder, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
+    tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
              second_supervisor_is_refused, strangers_are_turned_away, logs_are_bounded, logs_are_folded_and_followed, a_terminal_gets_one_line, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for test in tests:

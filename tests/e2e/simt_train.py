@@ -115,7 +115,7 @@ def main():
         check(both.returncode == 78 and "cuda.share" in both.stderr, "two ranks on one GPU are refused")
         old = rank("--config", config, "--task", "step-bench", "device=cuda", check_exit=False, ORRERY_SIMT_COMPUTE="75")
         check(old.returncode == 69 and "too old" in old.stderr, "an old GPU is refused in one line")
-        for what, ranks in (("comm", 2), ("step", 1)):
+        for what, ranks in (("comm", 2), ("step", 1), ("kernels", 3)):
             done = subprocess.run([ORRERY, "bench", what, str(config), "-n", str(ranks), "device=cpu"],
                                   env=environment(), text=True, capture_output=True, timeout=600)
             check(done.returncode == 0 and ("GB/s" in done.stdout or "TFLOP/s" in done.stdout), f"bench {what}")

@@ -78,6 +78,14 @@ static void refuse_bytes(const char *text, size_t n, const char *const *override
         refuse_bytes("", 0, overrides, 1, want, sizeof want / sizeof *want);                                 \
     } while (0)
 
+#define ACCEPT(yaml)                                                                                         \
+    do {                                                                                                     \
+        struct err why = {0};                                                                                \
+        struct config_file *good = NULL;                                                                     \
+        if (config_parse(&good, "test", yaml, strlen(yaml), &why)) fail_msg("%s", why.text);                 \
+        config_close(good);                                                                                  \
+    } while (0)
+
 // ---- values
 
 static void defaults_are_whole(void **state) {
@@ -275,6 +283,7 @@ static void yaml_s_odd_corners_are_refused(void **state) {
 }
 
 static void all_errors_come_at_once(void **state) {
+    REFUSE("TRAIN:\n  steps: 1\n", "1:1 unknown key 'TRAIN'; did you mean 'train'?");
     REFUSE("trian: {}\ntrain:\n  steps: 0\n  x: 1\nrun:\n  seed: -1\n", "1:1 unknown key 'trian'",
            "3:10 'train.steps' wants", "4:3 unknown key 'x' in train", "6:9 'run.seed' wants");
 }
@@ -283,13 +292,24 @@ static void relations_between_keys_are_checked(void **state) {
     REFUSE("train:\n  batch: 10\n", "2:3 'train.batch' is 10, which is no multiple of 'comm.shards' (4)");
     REFUSE("model:\n  width: 100\n",
            "2:3 'model.width' is 100, which is no multiple of 'model.head_dim' (32)");
-    REFUSE("video:\n  patch: 5\n",
-           "defaults: error: 'video.height' is 32, which is no multiple of 'video.patch' (5)",
-           "defaults: error: 'video.width' is 32, which is no multiple of 'video.patch' (5)");
+    REFUSE("video:\n  patch: 5\n", "2:3 'video.height' is 32, which is no multiple of 'video.patch' (5)",
+           "2:3 'video.width' is 32, which is no multiple of 'video.patch' (5)");
     REFUSE("mix: {forward: 0, independent: 0, inverse: 0, policy: 0, cross: 0}\n",
            "1:7 the shares of 'mix' add up to 0");
     REFUSE_OVERRIDE("comm.shards=5",
-                    "defaults: error: 'train.batch' is 12, which is no multiple of 'comm.shards' (5)");
+                    "command line: error: 'train.batch' is 12, which is no multiple of 'comm.shards' (5)");
+}
+
+static void what_ranks_cannot_do_is_told_before_they_start(void **state) {
+    REFUSE("comm:\n  tp: 2\n  pp: 3\n", "2:3 comm.tp is 2: tensor parallelism is not supported yet",
+           "3:3 comm.pp is 3: pipeline parallelism");
+    REFUSE("comm:\n  cp: 2\n", "2:3 comm.cp is 2: context parallelism");
+    REFUSE("comm:\n  zero: 2\n", "2:3 comm.zero=2 needs comm.reduce=fast");
+    REFUSE("comm:\n  zero: 2\n  reduce: exact\n", "2:3 comm.zero=2 needs comm.reduce=fast");
+    REFUSE_OVERRIDE("comm.zero=2", "command line: error: comm.zero=2 needs comm.reduce=fast");
+    REFUSE("device: cpu\ncomm:\n  backend: nccl\n", "3:3 comm.backend nccl moves what is on GPUs");
+    ACCEPT("comm:\n  zero: 2\n  reduce: fast\n");
+    ACCEPT("comm:\n  backend: nccl\n");
 }
 
 static char *repeat(const char *piece, size_t times) {
@@ -375,6 +395,13 @@ static void what_is_written_reads_back_bit_for_bit(void **state) {
     again = load(out.data, NULL, 0);
     assert_memory_equal(config_values(f), config_values(again), sizeof(struct config));
     assert_true(config_hash(config_values(f)) == config_hash(config_values(again)));
+    config_close(again);
+    buf_clear(&out);
+    assert_int_equal(config_write_values(f, &out, &e), 0);
+    assert_null(strstr(out.data, "command line"));
+    assert_null(strstr(out.data, path));
+    again = load(out.data, NULL, 0);
+    assert_memory_equal(config_values(f), config_values(again), sizeof(struct config));
     config_close(again);
     config_close(f);
     buf_fini(&out);
@@ -500,6 +527,7 @@ int main(void) {
         cmocka_unit_test(yaml_s_odd_corners_are_refused),
         cmocka_unit_test(all_errors_come_at_once),
         cmocka_unit_test(relations_between_keys_are_checked),
+        cmocka_unit_test(what_ranks_cannot_do_is_told_before_they_start),
         cmocka_unit_test(hostile_files_are_refused_at_once),
         cmocka_unit_test(errors_are_bounded),
         cmocka_unit_test(a_missing_file_is_named),

@@ -124,6 +124,36 @@ static void a_guard_that_vanishes_is_lost(void **state) {
     crew_close(c);
 }
 
+static bool hears_save(struct wire *w) {
+    struct wire_message m;
+    struct err e = {0};
+    bool have = false;
+    assert_int_equal(wire_receive(w, &e), 0);
+    assert_int_equal(wire_next(w, &m, &have, &e), 0);
+    return have && m.type == WIRE_SAVE;
+}
+
+static void who_starts_late_is_asked_to_save_too(void **state) {
+    struct crew *c = open_crew(2);
+    struct wire early = connect_to(c), late;
+    send_type(&early, WIRE_HELLO, 0, 2, crew_token(c));
+    send_type(&early, WIRE_STARTED, 0, 2, NULL);
+    settle(c);
+    assert_false(hears_save(&early));
+    crew_save_all(c);
+    assert_true(hears_save(&early));
+    late = connect_to(c);
+    send_type(&late, WIRE_HELLO, 1, 2, crew_token(c));
+    settle(c);
+    assert_false(hears_save(&late));
+    send_type(&late, WIRE_STARTED, 1, 2, NULL);
+    settle(c);
+    assert_true(hears_save(&late));
+    wire_fini(&early);
+    wire_fini(&late);
+    crew_close(c);
+}
+
 static void end_rank(struct wire *w, int rank, int signal_number, int code) {
     struct wire_message m = {.type = WIRE_ENDED,
                              .rank = rank,
@@ -174,6 +204,7 @@ int main(void) {
         cmocka_unit_test(a_rank_that_is_here_cannot_be_taken_over),
         cmocka_unit_test(rubbish_harms_nobody),
         cmocka_unit_test(a_guard_that_vanishes_is_lost),
+        cmocka_unit_test(who_starts_late_is_asked_to_save_too),
         cmocka_unit_test(the_cause_goes_before_its_victims),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

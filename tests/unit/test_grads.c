@@ -269,23 +269,11 @@ static void less_is_kept(void **state) {
     close_world(&w);
 }
 
-static void what_cannot_be_is_refused(void **state) {
-    struct config_file *both = fake_config("comm.zero=2"),
-                       *fast = fake_config("comm.zero=2", "comm.reduce=fast");
-    struct err e = {0};
-    assert_int_equal(grads_check(config_values(fast), &e), 0);
-    assert_int_equal(grads_check(config_values(both), &e), -ERR_CONFIG);
-    assert_non_null(strstr(e.text, "comm.reduce=fast"));
-    config_close(both);
-    config_close(fast);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_world_gives_its_sums),
         cmocka_unit_test(a_shard_each_gives_the_same_bits),
         cmocka_unit_test(less_is_kept),
-        cmocka_unit_test(what_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -61,11 +62,20 @@ static void a_split_covers_everything_once(void **state) {
     }
 }
 
+static void every_rank_needs_a_shard(void **state) {
+    struct err e = {0};
+    assert_int_equal(grid_check_shards(4, 4, &e), 0);
+    assert_int_equal(grid_check_shards(4, 1, &e), 0);
+    assert_int_equal(grid_check_shards(4, 5, &e), -ERR_CONFIG);
+    assert_non_null(strstr(e.text, "comm.shards 4 is less than the 5 ranks"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(places_and_ranks_are_inverse),
         cmocka_unit_test(what_does_not_divide_is_refused),
         cmocka_unit_test(a_split_covers_everything_once),
+        cmocka_unit_test(every_rank_needs_a_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,9 +67,38 @@ static void a_disk_that_is_full_costs_lines_only(void **state) {
     ledger_fini(&l);
 }
 
+static void half_a_line_spoils_no_other(void **state) {
+    char path[] = "/tmp/orrery-test-ledger-XXXXXX";
+    struct ledger l;
+    struct buf text;
+    struct err e = {0};
+    static const char half[] = "{\"time\":\"2026-11";
+    int fd = mkstemp(path);
+    assert_int_equal(write(fd, half, sizeof half - 1), sizeof half - 1);
+    ledger_init(&l, fd);
+    ledger_note(&l, "first", "a");
+    ledger_note(&l, "second", "b");
+    ledger_fini(&l);
+    buf_init(&text, 65536);
+    assert_int_equal(bytes_read_file(path, 65536, &text, &e), 0);
+    char *line = strchr(text.data, '\n');
+    assert_int_equal(line - text.data, sizeof half - 1);
+    for (int i = 0; i < 2; i++) {
+        struct json *doc = NULL;
+        char *end = strchr(++line, '\n');
+        assert_int_equal(json_parse(&doc, line, (size_t)(end - line), "ledger", &e), 0);
+        json_destroy(doc);
+        line = end;
+    }
+    assert_int_equal(line[1], 0);
+    buf_fini(&text);
+    unlink(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(categories_add_up_and_lost_work_moves),
+        cmocka_unit_test(half_a_line_spoils_no_other),
         cmocka_unit_test(a_disk_that_is_full_costs_lines_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,9 +129,15 @@ static void what_does_not_fit_is_refused(void **state) {
     assert_non_null(strstr(e.text, "'action'"));
     assert_non_null(strstr(e.text, "action,touch,audio,video"));
     assert_non_null(strstr(e.text, "audio,video,state"));
-    static const char *const bad[] = {
-        "model.modalities=action,smell", "model.modalities=", "action.width=3",  "touch.channels=3",
-        "touch.subsamples=11",           "audio.bins=11",     "video.height=64", "video.channels=3"};
+    static const char *const bad[] = {"model.modalities=action,smell",
+                                      "model.modalities=touch,video,touch",
+                                      "model.modalities=",
+                                      "action.width=3",
+                                      "touch.channels=3",
+                                      "touch.subsamples=11",
+                                      "audio.bins=11",
+                                      "video.height=64",
+                                      "video.channels=3"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(set_fails(bad[i], streams, STREAMS, &e), -ERR_CONFIG);
     assert_int_equal(set_fails("video.patch=1", streams, STREAMS, &e), -ERR_CONFIG); // 1027 tokens

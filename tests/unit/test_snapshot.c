@@ -49,7 +49,7 @@ static int begin(struct saved *s, int64_t step, struct err *e) {
     buf_init(&yaml, sizeof state->config_yaml - 1);
     *state = (struct ckpt_state){.step = step, .next_sample = step * 8, .seed = 1};
     memset(state->sample_sha256, '0', 64);
-    assert_int_equal(config_write(s->f.rank.file, &yaml, e), 0);
+    assert_int_equal(config_write_values(s->f.rank.file, &yaml, e), 0);
     memcpy(state->config_yaml, yaml.data, yaml.len);
     int rc = snapshot_begin(s->snapshot, state, e);
     buf_fini(&yaml);

@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
     s->state = calloc(1, sizeof *s->state);
     if (!s->copy || !s->state) fail_msg("no memory");
     buf_init(&yaml, sizeof s->state->config_yaml - 1);
-    if (config_write(s->f.rank.file, &yaml, &e)) fail_msg("%s", e.text);
+    if (config_write_values(s->f.rank.file, &yaml, &e)) fail_msg("%s", e.text);
     memcpy(s->state->config_yaml, yaml.data, yaml.len);
     memset(s->state->sample_sha256, '0', 64);
     for (int i = 0; i < (int)saves; i++) save(s, i);
