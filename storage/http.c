@@ -20,11 +20,11 @@
 #define CONNECT_MS_MAX      10000
 #define SOCKET_BUFFER       ((long)256 << 10) // one to receive and one to send per exchange: 64 of them are 32 MiB
 #define POLL_MS_MAX         1000
-#define POLL_MS_BUSY        250 // while exchanges are under way: some may stand still
+#define POLL_MS_BUSY        100 // while exchanges are under way: some may stand still
 // A reply that began and stands still is asked for again: after so long at most, and at least (beyond what a
 // lost packet costs), by what pauses are usual here.
 #define STALL_MOST_NS  3000000000
-#define STALL_LEAST_NS 1000000000
+#define STALL_LEAST_NS 400000000
 #define STALL_PAUSES   20
 #define STALL_KNOWN    16
 
