@@ -176,13 +176,17 @@ static int parse_fault(const char **at, struct draft *d, struct err *e) {
     return rc;
 }
 
-int fault_init(struct fault *f, const char *spec, int rank, int attempt, struct err *e) {
+int fault_init(struct fault *f, const char *spec, int rank, int world, int attempt, struct err *e) {
     memset(f, 0, sizeof *f);
     f->last_step = -1;
     while (*spec) {
         struct draft d;
         int rc = parse_fault(&spec, &d, e);
         if (rc) return rc;
+        // In another attempt there may be other ranks.
+        if (d.attempt == attempt && d.rank >= world)
+            return err_set(e, ERR_CONFIG, "fault.inject: there is no rank %lld to fail, only 0 to %d",
+                           (long long)d.rank, world - 1);
         bool ours = (d.rank < 0 || d.rank == rank) && (d.attempt < 0 || d.attempt == attempt);
         if (ours) rc = keep(f, &d, rank, e);
         if (rc) return rc;

@@ -62,8 +62,9 @@ struct fault {
     int64_t last_step, step_began_ns; // for slow=1.5x
 };
 
-// CONFIG error with the place in the spec. "" means no faults.
-int fault_init(struct fault *f, const char *spec, int rank, int attempt, struct err *e) ERR_CHECK;
+// CONFIG error with the place in the spec, or when a fault of this attempt names no rank of the world: a
+// rehearsal that cannot take place is none. "" means no faults.
+int fault_init(struct fault *f, const char *spec, int rank, int world, int attempt, struct err *e) ERR_CHECK;
 // Puts `url` behind the store faults, when there are any: "fault:503=5%:URL".
 int fault_store_url(const struct fault *f, const char *url, char *out, size_t room, struct err *e) ERR_CHECK;
 // Call where a phase of a step begins. May never return.

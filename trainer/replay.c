@@ -44,7 +44,7 @@ struct replay {
 static int open_parts(struct replay *t, struct err *e) {
     struct rank *r = t->rank;
     int rc = grid_check_shards(t->config->comm_shards, r->world, e);
-    if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
+    if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
     if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
     if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);

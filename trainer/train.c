@@ -56,7 +56,7 @@ static int open_data(struct train *t, struct data **out, const char *text, struc
 static int init_faults(struct train *t, struct err *e) {
     struct rank *r = t->rank;
     char url[CONFIG_TEXT_BYTES];
-    int rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->attempt, e);
+    int rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
     memcpy(url, r->ckpt_url, sizeof url);
     return rc ? rc : fault_store_url(&t->fault, url, r->ckpt_url, sizeof r->ckpt_url, e);
 }

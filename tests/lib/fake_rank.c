@@ -120,7 +120,7 @@ static int begin(struct fake *f, const char *config_path, const char *task, stru
     int rc = config_load(&f->file, config_path, NULL, 0, e);
     if (!rc) f->config = config_values(f->file);
     if (!rc) rc = blackbox_create(&f->box, getenv("ORRERY_BLACKBOX"), f->rank, f->world, f->attempt, task, e);
-    return rc ? rc : fault_init(&f->fault, f->config->fault_inject, f->rank, f->attempt, e);
+    return rc ? rc : fault_init(&f->fault, f->config->fault_inject, f->rank, f->world, f->attempt, e);
 }
 
 static int print_version(void) {

@@ -61,7 +61,7 @@ static inline void open_fixture_among(struct fixture *f, struct config_file *fil
     if (gpu ? device_open_gpu(&f->rank.device, &gpu_options, &e) : device_open_cpu(&f->rank.device, 1, &e))
         fail_msg("%s", e.text);
     if (coll(&f->rank.coll, f->rank.device, &e)) fail_msg("%s", e.text);
-    if (fault_init(&f->fault, c->fault_inject, f->rank.number, 1, &e)) fail_msg("%s", e.text);
+    if (fault_init(&f->fault, c->fault_inject, f->rank.number, world, 1, &e)) fail_msg("%s", e.text);
     if (model_create(&f->model, c, &f->set, f->rank.device, &e)) fail_msg("%s", e.text);
     if (optim_create(&f->optim, c, model_params(f->model), f->rank.device, world, f->rank.number,
                      model_weights(f->model), &e))

@@ -17,7 +17,7 @@
 static struct fault make(const char *spec, int rank, int attempt) {
     struct fault f;
     struct err e = {0};
-    assert_int_equal(fault_init(&f, spec, rank, attempt, &e), 0);
+    assert_int_equal(fault_init(&f, spec, rank, 8, attempt, &e), 0);
     return f;
 }
 
@@ -122,16 +122,29 @@ static void bad_specs_are_refused_with_their_place(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct fault f;
         struct err e = {0};
-        assert_int_not_equal(fault_init(&f, bad[i], 0, 1, &e), 0);
+        assert_int_not_equal(fault_init(&f, bad[i], 0, 8, 1, &e), 0);
         assert_int_equal(e.code, ERR_CONFIG);
         assert_non_null(strstr(e.text, "fault.inject"));
     }
+}
+
+static void a_rank_that_is_not_there_cannot_fail(void **state) {
+    struct fault f;
+    struct err e = {0};
+    assert_int_equal(fault_init(&f, "kill:rank=2", 0, 2, 1, &e), -ERR_CONFIG);
+    assert_non_null(strstr(e.text, "no rank 2"));
+    err_clear(&e);
+    assert_int_equal(fault_init(&f, "kill:rank=1", 0, 2, 1, &e), 0);
+    // A run that goes on with fewer ranks keeps its config.
+    assert_int_equal(fault_init(&f, "kill:rank=2", 0, 2, 2, &e), 0);
+    assert_int_equal(fault_init(&f, "slow=20ms:rank=2,attempt=any", 0, 2, 2, &e), 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(selectors_choose_rank_step_phase_and_attempt),
         cmocka_unit_test(store_faults_make_a_url),
+        cmocka_unit_test(a_rank_that_is_not_there_cannot_fail),
         cmocka_unit_test(nan_waits_for_the_forward),
         cmocka_unit_test(enospc_waits_for_a_checkpoint),
         cmocka_unit_test(deadly_kinds_do_what_they_say),

@@ -99,8 +99,9 @@ static void every_input_matters(void **state) {
 
 static void knobs_are_checked(void **state) {
     (void)state;
-    static const char *const bad[] = {"pucks",        "pucks=", "pucks=four", "pucks=4",      "speed=1",
-                                      "friction=nan", "=1",     "mass=1,,",   "camera_x=0.31"};
+    static const char *const bad[] = {
+        "pucks",   "pucks=2.5",    "latency=0.5", "pucks=",   "pucks=four",   "pucks=4",
+        "speed=1", "friction=nan", "=1",          "mass=1,,", "camera_x=0.31"};
     const struct world *w = world_find("table");
     double v[16];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

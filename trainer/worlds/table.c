@@ -13,24 +13,23 @@
 
 // In the order of struct table_knobs.
 static const struct world_knob table_knob_rows[] = {
-    {"pucks", 1, 1, TABLE_PUCKS_MAX, "how many pucks lie on the table"},
-    {"mass", 1, 0.25, 4, "the pucks' masses (0.4 to 2.5) times this; their sounds stay"},
-    {"friction", 1, 0, 4, "the pucks' damping (0.2 to 1.2 per second) times this"},
-    {"dish", 1.2, -2, 4, "pull of the dished table on a puck towards the middle, 1/s^2; 0: flat"},
-    {"restitution", 1, 0, 1.1, "every bounce (0.9 wall, 0.6 pusher) times this, at most 1"},
-    {"latency", 0, 0, 10, "frames between a command and its acting"},
-    {"lighting", 1, 0.1, 1, "brightness of the pictures"},
-    {"texture", 0, 0, 1, "height of a pattern behind the objects, of full brightness"},
-    {"camera_x", 0, -0.3, 0.3, "the camera's offset to the right, in table widths"},
-    {"camera_y", 0, -0.3, 0.3, "the camera's offset down, in table heights"},
-    {"sensor_noise", 0, 0, 1,
+    {"pucks", 1, 1, TABLE_PUCKS_MAX, true, "how many pucks lie on the table"},
+    {"mass", 1, 0.25, 4, false, "the pucks' masses (0.4 to 2.5) times this; their sounds stay"},
+    {"friction", 1, 0, 4, false, "the pucks' damping (0.2 to 1.2 per second) times this"},
+    {"dish", 1.2, -2, 4, false, "pull of the dished table on a puck towards the middle, 1/s^2; 0: flat"},
+    {"restitution", 1, 0, 1.1, false, "every bounce (0.9 wall, 0.6 pusher) times this, at most 1"},
+    {"latency", 0, 0, 10, true, "frames between a command and its acting"},
+    {"lighting", 1, 0.1, 1, false, "brightness of the pictures"},
+    {"texture", 0, 0, 1, false, "height of a pattern behind the objects, of full brightness"},
+    {"camera_x", 0, -0.3, 0.3, false, "the camera's offset to the right, in table widths"},
+    {"camera_y", 0, -0.3, 0.3, false, "the camera's offset down, in table heights"},
+    {"sensor_noise", 0, 0, 1, false,
      "standard deviation of noise on pictures (of full brightness), touch and sound"},
 };
 #define KNOBS (sizeof table_knob_rows / sizeof *table_knob_rows)
 
 static struct table_knobs table_knobs_of(const double *v) {
-    struct table_knobs k = {
-        (double)(int)v[0], v[1], v[2], v[3], v[4], (double)(int)v[5], v[6], v[7], v[8], v[9], v[10]};
+    struct table_knobs k = {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10]};
     return k;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/worlds/world.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +49,8 @@ static int world_set_knob(const struct world *w, const char *text, size_t length
     if (!(v >= w->knobs[i].lo && v <= w->knobs[i].hi))
         return err_set(e, ERR_CONFIG, "sim.knobs: %s = %g is outside %g .. %g", item, v, w->knobs[i].lo,
                        w->knobs[i].hi);
+    if (w->knobs[i].whole && v != floor(v))
+        return err_set(e, ERR_CONFIG, "sim.knobs: %s = %g is no whole number", item, v);
     values[i] = v;
     return 0;
 }

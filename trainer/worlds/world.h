@@ -5,6 +5,7 @@
 #ifndef ORRERY_TRAINER_WORLDS_WORLD_H
 #define ORRERY_TRAINER_WORLDS_WORLD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,7 @@
 struct world_knob {
     const char *name;
     double value, lo, hi; // default and range
+    bool whole;           // a count: no fractions
     const char *help;
 };
 
