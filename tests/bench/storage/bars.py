@@ -345,7 +345,7 @@ ROWS = {
     "faults": faults,
     "wire": wire,
     "outage": script("outage", sys.executable, ROOT / "tests/e2e/stream.py", pattern="survives", full=FULL),
-    "resume": script("resume", sys.executable, ROOT / "tests/e2e/exact.py", "kills", full={"ORRERY_KILLS": "1000"}),
+    "resume": script("resume", TESTS / "test_resume_order", pattern="kills", full={"ORRERY_KILLS": "1000"}),
     "crash": script("crash", TESTS / "test_ckpt_kill", pattern="kills", full=FULL),
     "steps": script("steps", TESTS / "test_ckpt_steps", pattern="points", full=FULL),
     "corruption": corruption,
