@@ -48,9 +48,8 @@ int eval_windows_check(const struct eval_source *s, int64_t frames, struct err *
 
 int eval_windows_init(struct eval_windows *w, const struct eval_source *s, int64_t n, int64_t frames,
                       uint64_t seed, struct err *e) {
+    int rc = 0;
     *w = (struct eval_windows){.n = n, .frames = frames};
-    int rc = eval_windows_check(s, frames, e);
-    if (rc) return rc;
     int64_t *list = calloc((size_t)s->episodes + 1, sizeof *list);
     w->episode = calloc((size_t)n, sizeof *w->episode);
     w->first_frame = calloc((size_t)n, sizeof *w->first_frame);
@@ -58,7 +57,11 @@ int eval_windows_init(struct eval_windows *w, const struct eval_source *s, int64
         rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
         goto out;
     }
-    place_windows(w, s, list, usable(s, frames, list), seed);
+    int64_t found = usable(s, frames, list);
+    if (found > 0)
+        place_windows(w, s, list, found, seed);
+    else
+        rc = eval_windows_check(s, frames, e);
 out:
     free(list);
     if (rc) eval_windows_fini(w);
