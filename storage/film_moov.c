@@ -147,7 +147,7 @@ static int take_edits(struct track *t, struct err *e) {
     int rc = need_table(t, ELST, 8, width, &n, e);
     if (rc || !n) return rc;
     struct edit x = edit_at(t, n - 1);
-    bool simple = n == 1 || (n == 2 && edit_at(t, 0).from == -1);
+    bool simple = n == 1 || (n == 2 && edit_at(t, 0).from == -1 && edit_at(t, 0).ticks >= 0);
     int64_t seconds = x.ticks / t->movie_timescale, rest = x.ticks % t->movie_timescale;
     if (!simple || !x.plain || x.from < 0 || x.from > (int64_t)1 << 53 || x.ticks < 1 || seconds > TICKS_MAX)
         return err_set(e, ERR_DATA, "its edit list does more than to cut one piece out");
