@@ -7,7 +7,7 @@
 //   store_s3_sweep.c  ListMultipartUploads, and ending what is found
 //   store_s3_pace.c   how many requests, retries and hedges
 //   store_s3_upload.c multipart uploads, the writer
-//   store_s3_file.c   a file as a multipart upload that can be gone on with
+//   store_s3_file.c   a file as one PUT, or as a multipart upload that can be gone on with
 //   store_s3_vendor.c what differs between vendors
 //   store_s3_probe.c  what the server at hand honours
 //   store_s3_xml.c    reading XML replies (expat)

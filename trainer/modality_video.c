@@ -163,20 +163,26 @@ static struct media_clip_want video_want(const struct modality_spec *spec, int64
                                     .max_pictures = modality_steps_max(spec, frames)};
 }
 
+// None of these frames is settled yet.
+static struct video_cut video_cut_of(const struct modality_spec *spec, int64_t frames, int64_t first,
+                                     int64_t count, void *cells, unsigned char *valid) {
+    memset(valid, 0, (size_t)count);
+    return (struct video_cut){.spec = spec,
+                              .frames = frames,
+                              .from = first,
+                              .next = first,
+                              .end = first + count,
+                              .out = cells,
+                              .valid = valid};
+}
+
 // Frames [first, first + count) out of a whole member.
 static int video_decode_frames(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames,
                                int64_t first, int64_t count, void *cells, unsigned char *valid,
                                struct err *e) {
     struct media_clip_want want = video_want(spec, frames);
-    struct video_cut cut = {.spec = spec,
-                            .frames = frames,
-                            .from = first,
-                            .next = first,
-                            .end = first + count,
-                            .out = cells,
-                            .valid = valid};
+    struct video_cut cut = video_cut_of(spec, frames, first, count, cells, valid);
     struct video_film film = {.cut = cut};
-    memset(valid, 0, (size_t)count);
     int rc = film_read(bytes, n, &film.table, e);
     bool is_film = film.table.frames || *film.table.why, planned = !rc && film_has_times(&film.table);
     if (planned) rc = video_decode_film(&film, bytes, n, &want, e);
@@ -294,16 +300,9 @@ static int video_decode_part(const struct modality_spec *spec, const struct moda
                              int64_t frames, int64_t first, int64_t count, void *cells, unsigned char *valid,
                              struct err *e) {
     const struct film_table *t = &film->table;
-    struct video_cut cut = {.spec = spec,
-                            .frames = frames,
-                            .from = first,
-                            .next = first,
-                            .end = first + count,
-                            .out = cells,
-                            .valid = valid};
+    struct video_cut cut = video_cut_of(spec, frames, first, count, cells, valid);
     struct video_part p = {.film = {.cut = cut, .table = *t}, .from = film};
     struct err astray = {ERR_OK};
-    memset(valid, 0, (size_t)count);
     int rc = video_film_length(spec, frames, t->frames,
                                (double)t->last * spec->stream.rate_hz / (double)t->timescale, e);
     if (!rc) rc = video_part_plan(&p, e);
