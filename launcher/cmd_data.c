@@ -321,8 +321,9 @@ static int draw(const struct data_args *a, int64_t number, struct err *e) {
     if (!rc && out.len) fwrite(out.data, 1, out.len, stdout);
     if (!rc && status) {
         const char *why = talk.len ? strstr(talk.data, "error: ") : NULL;
-        rc = err_set(e, status == err_exit_code(ERR_USAGE) ? ERR_USAGE : ERR_DATA, "%.*s",
-                     why ? (int)strcspn(why + 7, "\n") : 18, why ? why + 7 : "orrery-rank failed");
+        enum err_code code = err_from_exit_code(status);
+        rc = err_set(e, code ? code : ERR_BUG, "%.*s", why ? (int)strcspn(why + 7, "\n") : 18,
+                     why ? why + 7 : "orrery-rank failed");
     }
     strv_fini(&command);
     buf_fini(&out);

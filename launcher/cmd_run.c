@@ -37,8 +37,9 @@ static void say_start(const struct log *log, const struct config *c, const struc
     int threads = machine_threads(c->train_threads, (int)ranks);
     char each[48] = "";
     if (!place->hosts.n) snprintf(each, sizeof each, " x %d thread%s", threads, threads == 1 ? "" : "s");
-    log_info(log, "%s: %s, %lld rank%s%s on %s, to step %lld", from, run->given, ranks, ranks == 1 ? "" : "s",
-             each, host, (long long)c->train_steps);
+    log_info(log, "%s: %s, %lld rank%s%s on %s, %s %lld", from, run->given, ranks, ranks == 1 ? "" : "s",
+             each, host, resume->step < c->train_steps ? "to step" : "evaluation alone: no step left of",
+             (long long)c->train_steps);
 }
 
 static void say_changes(const struct log *log, const struct buf *changes) {

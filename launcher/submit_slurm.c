@@ -6,11 +6,11 @@
 
 #include "launcher/submit.h"
 
-#define WORDS     "._-" // accounts, partitions
-#define PATHS     "/._-+@"
-#define OPTIONS   "._-=:,/+@[]"
-#define MODULES   "/._-+"
-#define FORM_TIME ":-"
+#define WORDS   "._-" // accounts, partitions
+#define PATHS   "/._-+@"
+#define OPTIONS "._-=:,/+@[]"
+#define MODULES "/._-+"
+#define DIGITS  "0123456789"
 
 // What happens after the header; the three words of the run stand before it.
 static const char tail[] =
@@ -40,6 +40,28 @@ static int add_option(struct buf *out, const char *key, const char *option, cons
     if (!*value) return 0;
     int rc = submit_check(key, value, more, e);
     return rc ? rc : buf_appendf(out, e, "#SBATCH --%s=%s\n", option, value);
+}
+
+// Minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, as sbatch takes it.
+static bool is_time(const char *text) {
+    size_t days = strspn(text, DIGITS);
+    if (text[days] == '-' && days) text += days + 1;
+    for (int fields = 1; fields <= 3; fields++) {
+        size_t n = strspn(text, DIGITS);
+        if (!n || !text[n]) return n > 0;
+        if (text[n] != ':') return false;
+        text += n + 1;
+    }
+    return false;
+}
+
+static int add_time(struct buf *out, const char *limit, struct err *e) {
+    if (!*limit || is_time(limit)) return add_option(out, "slurm.time", "time", limit, ":-", e);
+    return err_set(
+        e, ERR_CONFIG,
+        "slurm.time: '%.80s' is no time limit: minutes, or hours:minutes:seconds as in 4:00:00, or "
+        "days-hours as in 2-12",
+        limit);
 }
 
 static int add_number(struct buf *out, const char *option, int64_t value, struct err *e) {
@@ -91,7 +113,7 @@ static int add_header(const struct submit_request *r, struct buf *out, struct er
     if (!rc) rc = add_option(out, "slurm.partition", "partition", c->slurm_partition, WORDS ",", e);
     if (!rc) rc = add_option(out, "slurm.account", "account", c->slurm_account, WORDS, e);
     if (!rc) rc = add_option(out, "slurm.qos", "qos", c->slurm_qos, WORDS, e);
-    if (!rc) rc = add_option(out, "slurm.time", "time", c->slurm_time, FORM_TIME, e);
+    if (!rc) rc = add_time(out, c->slurm_time, e);
     if (!rc) rc = add_ranks(r, out, e);
     if (!rc) rc = add_number(out, "gpus-per-node", c->slurm_gpus_per_node, e);
     if (!rc) rc = add_number(out, "cpus-per-task", c->slurm_cpus_per_rank, e);

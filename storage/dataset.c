@@ -12,6 +12,7 @@
 #include "storage/hash.h"
 
 #define CACHE_BYTES ((size_t)64 << 20) // of parsed indices
+#define DAMAGED     ": the shard is damaged; 'orrery data check %s' finds all that is; put a whole copy there"
 
 struct slot {
     struct dataset_index *index; // NULL: not here
@@ -399,10 +400,10 @@ static int verify(const struct dataset *d, const struct manifest_shard *shard, c
         if (crc != m->crc32c)
             return err_set(e, ERR_DATA,
                            "%s/%s: sample %" PRId64 ", member '%s.%s' at offset %" PRId64
-                           ", %zu bytes: CRC32C is %08" PRIx32 ", the index says %08" PRIx32
-                           ": the shard is damaged",
+                           ", %zu bytes: CRC32C is %08" PRIx32 ", the index says %08" PRIx32 DAMAGED,
                            store_url(d->sources[shard->source].store), shard->key, s->number, s->stem,
-                           m->name, m->offset, m->bytes, crc, m->crc32c);
+                           m->name, m->offset, m->bytes, crc, m->crc32c,
+                           store_url(d->sources[shard->source].store));
     }
     return 0;
 }
@@ -448,6 +449,16 @@ static void keep_cached(struct dataset *d, const struct manifest_shard *shard, i
     cache_put(d->cache, name, data, (size_t)bytes);
 }
 
+// Of a read that failed.
+static int explain_absence(const struct dataset *d, const struct manifest_shard *shard, int rc,
+                           struct err *e) {
+    if (rc != -ERR_MISSING) return rc;
+    return err_prefix(e,
+                      "a shard has gone since the data set was indexed: put it back, or run 'orrery data "
+                      "index %s' to do without it",
+                      store_url(d->sources[shard->source].store));
+}
+
 static int read_spans(struct dataset *d, const struct manifest_shard *shard, const struct spans *p,
                       struct sample *out, struct err *e) {
     int rc = 0;
@@ -455,6 +466,7 @@ static int read_spans(struct dataset *d, const struct manifest_shard *shard, con
         if (p->bytes[i])
             rc = store_get_range(d->sources[shard->source].store, shard->key, p->lo[i], (size_t)p->bytes[i],
                                  span_at(out, p, i), e);
+    if (rc) rc = explain_absence(d, shard, rc, e);
     return rc ? err_prefix(e, "sample %" PRId64 " ('%s')", out->number, out->stem) : 0;
 }
 
@@ -546,9 +558,10 @@ static int verify_blocks(const struct dataset *d, const struct film_place *f, co
         if (crc != f->table->crcs[block])
             return err_set(e, ERR_DATA,
                            "%s/%s: bytes %" PRId64 " .. %" PRId64 " of the film at offset %" PRId64
-                           ": CRC32C is %08" PRIx32 ", the index says %08" PRIx32 ": the shard is damaged",
+                           ": CRC32C is %08" PRIx32 ", the index says %08" PRIx32 DAMAGED,
                            store_url(d->sources[f->shard->source].store), f->shard->key, p->at + at,
-                           p->at + at + n, f->offset, crc, f->table->crcs[block]);
+                           p->at + at + n, f->offset, crc, f->table->crcs[block],
+                           store_url(d->sources[f->shard->source].store));
     }
     return 0;
 }
@@ -564,7 +577,7 @@ static int read_blocks(struct dataset *d, const struct film_place *f, struct dat
     for (int reads = 1;; reads++) {
         int rc = store_get_range(d->sources[f->shard->source].store, f->shard->key, f->offset + p->at, p->n,
                                  p->data, e);
-        if (rc) return rc;
+        if (rc) return explain_absence(d, f->shard, rc, e);
         rc = verify_blocks(d, f, p, e);
         if (!rc) keep_cached(d, f->shard, f->offset + p->at, (int64_t)p->n, p->data);
         if (rc != -ERR_DATA || reads == STORE_READS_MAX) return rc;

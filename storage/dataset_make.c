@@ -88,6 +88,7 @@ static void say(const struct making *m, const char *fmt, ...) {
     m->report(m->arg, line);
 }
 
+// Opened late: where there is nothing to write, a mistyped folder is not made.
 static int flush(struct making *m, struct err *e) {
     m->written += m->text.len;
     if (m->written > DATASET_MANIFEST_MAX)
@@ -96,17 +97,17 @@ static int flush(struct making *m, struct err *e) {
             "%s: %zu shards are more than one data set can hold (a manifest of %zu MiB): make several, and "
             "name them in a list",
             store_url(m->store), m->shards, DATASET_MANIFEST_MAX >> 20);
-    int rc = store_writer_write(m->out, m->text.data, m->text.len, e);
+    int rc = m->out ? 0 : store_writer_open(m->store, &m->out, DATASET_MANIFEST, e);
+    if (!rc) rc = store_writer_write(m->out, m->text.data, m->text.len, e);
     buf_clear(&m->text);
     return rc;
 }
 
-static int begin_manifest(struct making *m, struct err *e) {
+static void begin_manifest(struct making *m) {
     dataset_manifest_init(&m->sums);
     buf_init(&m->text, DATASET_MANIFEST_MAX);
     json_begin(&m->json, &m->text);
     dataset_manifest_put_head(&m->json);
-    return store_writer_open(m->store, &m->out, DATASET_MANIFEST, e);
 }
 
 static int add_to_manifest(struct making *m, const char *key, const struct dataset_index *x,
@@ -257,8 +258,8 @@ static int on_object(void *arg, const struct store_entry *o, struct err *e) {
 static int make(struct making *m, const char *const *keys, size_t n, struct err *e) {
     m->jobs =
         (struct inorder){.width = SHARDS_AT_ONCE, .work = work, .finish = finish, .drop = drop, .arg = m};
-    int rc = begin_manifest(m, e);
-    if (!rc && !keys) rc = store_each(m->store, "", NULL, on_object, m, e);
+    begin_manifest(m);
+    int rc = keys ? 0 : store_each(m->store, "", NULL, on_object, m, e);
     for (size_t i = 0; keys && i < n && !rc; i++) rc = give(m, keys[i], strlen(keys[i]), 0, e);
     rc = inorder_end(&m->jobs, rc, e);
     return end_manifest(m, rc, e);

@@ -18,7 +18,8 @@ struct arguments {
 };
 
 static int usage(FILE *to) {
-    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [--device NAME] [key=value ...]\n\ntasks:\n");
+    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [--device NAME] [key=value ...]\n\n"
+                "tasks (without one: train):\n");
     for (int i = 0; task_at(i); i++) fprintf(to, "  %-12s %s\n", task_at(i)->name, task_at(i)->help);
     return to == stdout ? 0 : err_exit_code(ERR_USAGE);
 }
@@ -53,10 +54,9 @@ static int run(struct rank *r, const struct arguments *a, struct err *e) {
     struct config_file *file = NULL;
     int rc = config_load(&file, a->config, a->overrides, a->n_overrides, e);
     if (rc) return rc;
-    const char *name = a->task ? a->task : config_values(file)->run_task;
-    const struct task *task = task_find(name);
+    const struct task *task = task_find(a->task);
     if (!task) {
-        rc = err_set(e, ERR_USAGE, "unknown task '%.64s'; see orrery-rank --help", name);
+        rc = err_set(e, ERR_USAGE, "unknown task '%.64s'; see orrery-rank --help", a->task);
         config_close(file);
         return rc;
     }
@@ -71,7 +71,7 @@ static int run(struct rank *r, const struct arguments *a, struct err *e) {
 
 int main(int argc, char **argv) {
     const char *overrides[1024];
-    struct arguments a = {.overrides = overrides};
+    struct arguments a = {.task = "train", .overrides = overrides};
     struct rank r = {.signal_fd = -1};
     struct err e = {0};
     process_begin();

@@ -118,8 +118,12 @@ def check_damage(folder, rng):
     assert words in done.stderr and "1-gnu.tar" in done.stderr, done.stderr
     assert "1 problem" in done.stdout, done.stdout
     done = orrery("show", folder, "7", expect=65)
-    assert words in done.stderr, done.stderr
+    assert words in done.stderr and f"orrery data check {folder}" in done.stderr, done.stderr
     orrery("show", folder, "6")
+    os.rename(shard, f"{shard}.away")
+    done = orrery("show", folder, "7", expect=66)
+    assert "put it back" in done.stderr and "1-gnu.tar" in done.stderr, done.stderr
+    os.rename(f"{shard}.away", shard)
     os.truncate(shard, os.path.getsize(shard) // 2)
     done = orrery("check", folder, expect=65)
     assert "1-gnu.tar: has" in done.stderr, done.stderr
@@ -153,7 +157,9 @@ def check_hostile(folder):
         f.write(zlib.compress(b"x") * 3)
     assert "too short" in orrery("index", folder, expect=65).stderr
     os.remove(path)
-    assert "ends in .tar" in orrery("index", folder, expect=66).stderr
+    for place in folder, f"{folder}/mistyped":
+        assert "ends in .tar" in orrery("index", place, expect=66).stderr
+    assert not os.listdir(folder), "a mistyped folder is not made"
     orrery("stat", f"{folder}/nowhere", expect=66)
     orrery("nonsense", folder, expect=64)
 

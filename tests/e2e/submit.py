@@ -199,6 +199,10 @@ def the_script(tmp):
     for words in (["slurm.ranks_per_node=2", "-n", "3"], ["slurm.nodes=4", "-n", "3"]):
         done = orrery("submit", f"{tmp}/c.yaml", "--slurm", "--dry-run", *words, check=False)
         check(done.returncode == 78 and "ranks" in done.stderr, done.stderr.strip())
+    for limit, good in (("90", 1), ("1:30", 1), ("2-12", 1), ("2-12:30:00", 1), ("abc", 0), ("4:", 0), ("2-", 0), ("1:2:3:4", 0)):
+        done = orrery("submit", f"{tmp}/c.yaml", "--slurm", "--dry-run", f"slurm.time={limit}", check=False)
+        said = f"#SBATCH --time={limit}" in done.stdout.splitlines() if good else "slurm.time" in done.stderr
+        check(said and done.returncode == (0 if good else 78), f"slurm.time={limit}: exit {done.returncode}")
     env = environment(PATH="/nonexistent")
     done = orrery("submit", f"{tmp}/c.yaml", "--slurm", f"run.dir={tmp}/none", env=env, check=False)
     check(done.returncode == 69 and "--dry-run" in done.stderr, done.stderr.strip())

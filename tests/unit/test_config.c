@@ -375,7 +375,7 @@ static void a_missing_file_is_named(void **state) {
 static void what_is_written_reads_back_bit_for_bit(void **state) {
     const char *const overrides[] = {
         "run.dir=a \"b\" \\ \xc3\xa9 # \xe2\x80\xa8 \xc2\x85 \xf0\x9f\x98\x80 '~'",
-        "run.task=null",
+        "slurm.partition=null",
         "data.train=",
         "optim.lr=0.30000000000000004",
         "optim.eps=5e-324",
