@@ -4,12 +4,19 @@
 # done, and then puts this very job into the queue again. Signals: USR1 (the time limit is near): save, then run again.
 # USR2 (scancel --batch --signal=USR2 JOB): save, and stay away. TERM (scancel, preempted without grace): Slurm decides.
 go() {
-    local again=1 heard=1 code=1 got run
-    trap 'heard=1; kill -USR1 $run 2>/dev/null' USR1
-    trap 'heard=1 again=0; kill -USR1 $run 2>/dev/null' USR2
-    trap 'heard=1 again=0; kill -TERM $run 2>/dev/null' TERM
+    local again=1 heard=1 code=1 early='' got run
+    SECONDS=0
+    tell() { # a run that has just begun may not listen yet
+        heard=1
+        [ $SECONDS -gt 2 ] || sleep 1
+        kill -"$1" $! 2>/dev/null || early=$1
+    }
+    trap 'tell USR1' USR1
+    trap 'again=0; tell USR1' USR2
+    trap 'again=0; tell TERM' TERM
     "$@" &
     run=$!
+    [ -z "$early" ] || tell "$early"
     while [ $heard = 1 ]; do # a signal ends the wait, not the run
         heard=0
         wait $run

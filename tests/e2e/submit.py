@@ -3,6 +3,7 @@
 """Job files of `orrery submit`: readable, parseable, and deaf to hostile values. Each value either is refused, or the
 script that holds it passes `bash -n`, has the same lines as one with harmless values, and hands orrery that very value
 when bash runs it. ORRERY_SEED and ORRERY_ROUNDS: random values besides the listed ones."""
+import contextlib
 import json
 import os
 import pathlib
@@ -212,6 +213,18 @@ def the_script(tmp):
     check(done.returncode == 78 and "k8s.image" in done.stderr, done.stderr.strip())
 
 
+@contextlib.contextmanager
+def in_a_group(*words, **more):
+    """All of it ends with the test: what is left would hold the test's output open."""
+    child = subprocess.Popen(*words, start_new_session=True, **more)
+    try:
+        yield child
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, 9)
+        child.wait()
+
+
 def signals(tmp):
     """USR1: passed on, then again. USR2 and TERM: passed on, and not again. The exit status is orrery's own."""
     stub = pathlib.Path(tmp) / "stubs" / "orrery"
@@ -219,17 +232,21 @@ def signals(tmp):
                     "touch $RECORD.up\nwhile [ -z \"$got\" ]; do sleep 0.05; done\nsleep 0.3\nexit 75\n")
     script = pathlib.Path(tmp) / "script.sh"
     ready = f"source deploy/slurm/go.sh\ngo {stub}\n"
-    cases = [(text, *case) for text in (dry_run(tmp, "slurm").replace(ORRERY, str(stub)), ready)
-             for case in (("USR1", "USR1", 1), ("USR2", "USR1", 0), ("TERM", "TERM", 0))]
+    made = dry_run(tmp, "slurm").replace(ORRERY, str(stub))
+    scripts = [made, ready]
+    for start in ('"${command[@]}" &', "run=$!"):  # the signal comes before either of them is done
+        check_quiet(made.count(f"{start}\n") == 1, start)
+        scripts.append(made.replace(start, f"touch $RECORD.up; sleep 0.3; {start}"))
+    cases = [(text, *case) for text in scripts for case in (("USR1", "USR1", 1), ("USR2", "USR1", 0), ("TERM", "TERM", 0))]
     for text, number, passed, asked in cases:
-        record = pathlib.Path(tmp) / f"record-{number}{text == ready}"
+        record = pathlib.Path(tmp) / f"record-{number}-{scripts.index(text)}"
         env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}", "RECORD": str(record), "SLURM_JOB_ID": "7"}
         script.write_text(text)
-        child = subprocess.Popen(["bash", script], cwd=ROOT, env=env)
-        while not pathlib.Path(f"{record}.up").exists():
-            check_quiet(child.poll() is None, "the script runs")
-        subprocess.run(["bash", "-c", f"kill -{number} {child.pid}"], check=True)
-        code = child.wait(30)
+        with in_a_group(["bash", script], cwd=ROOT, env=env) as child:
+            while not pathlib.Path(f"{record}.up").exists():
+                check_quiet(child.poll() is None, "the script runs")
+            subprocess.run(["bash", "-c", f"kill -{number} {child.pid}"], check=True)
+            code = child.wait(30)
         again = pathlib.Path(f"{record}.scontrol").exists()
         check(code == 75 and record.read_text().split() == [passed] and again == bool(asked),
               f"{number}: orrery gets {passed}, exit {code}, {'requeued' if again else 'not requeued'}")
