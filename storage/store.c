@@ -89,15 +89,26 @@ static int check_call(const struct store *s, const struct store_call *c, struct 
     return check_key(s, c->key, e);
 }
 
-// A back end of blocking calls fills memory.
+// A back end of blocking calls fills memory, a step at a time.
 static int perform_taken(struct store *s, const struct store_call *c, struct store_result *out,
                          struct err *e) {
     struct store_call filled = *c;
+    bool steps = c->step && c->length > 0 && (uint64_t)c->length > c->step;
+    size_t taken = 0;
+    int rc = 0;
     filled.take = NULL;
-    filled.into = malloc(c->capacity + !c->capacity);
+    if (steps) filled.capacity = c->step;
+    filled.into = malloc(filled.capacity + !filled.capacity);
     if (!filled.into) return err_set(e, ERR_MEMORY, "%s: no memory for a request", s->url);
-    int rc = s->ops->perform(s, &filled, out, e);
-    if (!rc && out->bytes) rc = c->take(c->take_arg, 0, filled.into, out->bytes, e);
+    do {
+        int64_t left = c->length - (int64_t)taken;
+        filled.offset = c->offset + (int64_t)taken;
+        if (steps) filled.length = left < (int64_t)c->step ? left : (int64_t)c->step;
+        rc = s->ops->perform(s, &filled, out, e);
+        if (!rc && out->bytes) rc = c->take(c->take_arg, taken, filled.into, out->bytes, e);
+        taken += out->bytes;
+    } while (!rc && steps && out->bytes == (size_t)filled.length && (int64_t)taken < c->length);
+    out->bytes = taken;
     free(filled.into);
     return rc;
 }

@@ -65,10 +65,12 @@ struct store_call {
     void *into;             // GET: caller memory of `capacity` bytes
     size_t capacity;
     // GET: instead of `into`, `capacity` still being the most: given the bytes as they come, the first of the
-    // range being at 0, on any thread. An attempt that broke off is followed by one that begins at 0 again;
-    // what was taken counts once the request has succeeded. An error ends the request.
+    // range being at 0, on any thread. An attempt that broke off is followed by one that begins at the last
+    // multiple of `step` that was taken, or, with a step of 0, at 0 again; what was taken counts once the
+    // request has succeeded. An error ends the request.
     int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e);
     void *take_arg;
+    size_t step; // of a range whose length is given
     // Beside `take`, NULL: not asked. Told what the object is as soon as that is known, of every attempt, on
     // any thread; at the latest when the request ends, then with NULL if it failed.
     void (*known)(void *take_arg, const struct store_result *object);
@@ -146,7 +148,7 @@ struct store_transfer {
     bool verify; // put: leaves the CRC32C of the file beside the object; get: compares it, or the MD5 that
                  // the ETag is, with what came
     void (*sized)(void *arg, int64_t bytes); // get: of the object, once it is known; NULL: not
-    void (*moved)(void *arg, int64_t bytes); // called on the caller's thread as bytes are done; NULL: not
+    void (*moved)(void *arg, int64_t bytes); // as bytes are done, on any thread; NULL: not
     void *arg;
     // Results.
     int64_t bytes, resumed_bytes;

@@ -23,20 +23,15 @@ static int bad_reply(const struct s3_op *op, struct err *e, const char *what) {
                    op->x.content_range, op->x.got);
 }
 
-static bool parse_content_range(const char *text, int64_t *first, int64_t *last, int64_t *total) {
-    int end = 0;
-    return sscanf(text, "bytes %18" SCNd64 "-%18" SCNd64 "/%18" SCNd64 "%n", first, last, total, &end) == 3 &&
-           end > 0 && !text[end] && *first >= 0 && *last >= *first && *total > *last;
-}
-
 // 416: the range starts at or behind the end; "bytes */TOTAL".
 static int accept_unsatisfiable(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
     int64_t total = 0;
     if (sscanf(op->x.content_range, "bytes */%18" SCNd64, &total) != 1 && r->call.offset)
         total = -1; // without the size, all that is known is that the offset lies at the end or behind it
-    if (r->call.offset > total)
-        return err_set(e, ERR_DATA, "a range at %" PRId64 " lies at the end or behind it", r->call.offset);
+    if (r->call.offset + (int64_t)op->kept > total)
+        return err_set(e, ERR_DATA, "a range at %" PRId64 " lies at the end or behind it",
+                       r->call.offset + (int64_t)op->kept);
     r->result.object_bytes = total;
     r->result.bytes = 0;
     return 0;
@@ -44,12 +39,13 @@ static int accept_unsatisfiable(struct s3_op *op, struct err *e) {
 
 static int accept_part(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
-    int64_t first, last, total, want;
-    if (!parse_content_range(op->x.content_range, &first, &last, &total))
+    int64_t first, last, total, from = r->call.offset + (int64_t)op->kept, want;
+    if (!store_s3_content_range(op->x.content_range, &first, &last, &total))
         return bad_reply(op, e, "a part without a proper Content-Range");
-    want = total - r->call.offset;
-    if (r->call.length >= 0 && want > r->call.length) want = r->call.length;
-    if (first != r->call.offset || last - first + 1 != want || op->x.got != (uint64_t)want)
+    want = total - from;
+    if (r->call.length >= 0 && want > r->call.length - (int64_t)op->kept)
+        want = r->call.length - (int64_t)op->kept;
+    if (op->astray || first != from || last - first + 1 != want || op->x.got != (uint64_t)want)
         return bad_reply(op, e, "another range than was asked for");
     r->result.object_bytes = total;
     return 0;
@@ -57,7 +53,7 @@ static int accept_part(struct s3_op *op, struct err *e) {
 
 static int accept_get(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
-    r->result.bytes = op->x.got;
+    r->result.bytes = op->kept + op->x.got;
     memcpy(r->result.etag, op->x.etag, sizeof r->result.etag);
     memcpy(r->result.sum, op->x.sum, sizeof r->result.sum);
     r->result.opaque = !strncmp(op->x.encryption, "aws:kms", 7);
@@ -74,7 +70,7 @@ static int accept_head(struct s3_op *op, struct err *e) {
     struct store_request *r = request_of(op);
     int64_t first, last, total = op->x.status == 416 ? 0 : op->x.content_length;
     bool part = op->x.status == 206; // asked again as a GET
-    if (part && !parse_content_range(op->x.content_range, &first, &last, &total))
+    if (part && !store_s3_content_range(op->x.content_range, &first, &last, &total))
         return bad_reply(op, e, "a part without a proper Content-Range");
     if (total < 0) return bad_reply(op, e, "no Content-Length");
     r->result.object_bytes = total;
@@ -97,7 +93,7 @@ static void on_begun(struct s3_op *op, const struct http_exchange *x) {
     const struct store_call *c = &request_of(op)->call;
     struct store_result object = {.opaque = !strncmp(x->encryption, "aws:kms", 7)};
     int64_t first, last;
-    if (!parse_content_range(x->content_range, &first, &last, &object.object_bytes)) return;
+    if (!store_s3_content_range(x->content_range, &first, &last, &object.object_bytes)) return;
     memcpy(object.etag, x->etag, sizeof object.etag);
     memcpy(object.sum, x->sum, sizeof object.sum);
     c->known(c->take_arg, &object);
@@ -109,6 +105,9 @@ static void set_get(struct s3_op *op, const struct store_call *c) {
     op->capacity = c->capacity;
     op->take = c->take;
     op->take_arg = c->take_arg;
+    op->step = c->length > 0 ? c->step : 0;
+    op->first = c->offset;
+    op->last = c->offset + c->length - 1;
     op->begun = c->known ? on_begun : NULL;
     op->also_ok = 416;
     op->accept = accept_get;

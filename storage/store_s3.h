@@ -80,7 +80,9 @@ struct s3_op {
     int (*take)(void *take_arg, size_t at, const void *data, size_t n, struct err *e); // as a store_call's
     void *take_arg;
     void (*begun)(struct s3_op *op, const struct http_exchange *x); // before its first byte; NULL: not asked
-    size_t text_max;                                                // bound of `text`; 0: S3_ERROR_BODY_MAX
+    size_t step;                                                    // of `take`, as a store_call's
+    int64_t first, last; // bytes of the object that are asked for, where step is not 0
+    size_t text_max;     // bound of `text`; 0: S3_ERROR_BODY_MAX
     // Looks at a 2xx reply: 0, or an error. UNAVAILABLE: a failure in disguise, tried again until the
     // deadline. PEER: the reply makes no sense, tried again twice, DATA in the end. Also called for
     // `also_ok`.
@@ -102,6 +104,9 @@ struct s3_op {
     pthread_cond_t woken;
     bool doubtful; // an attempt may have been carried out without our knowing
     bool clock_corrected;
+    size_t kept;            // taken by earlier attempts, whole steps; what is asked for begins behind it
+    char kept_etag[72];     // of what they were parts of
+    bool astray;            // the reply of this attempt is another part than was asked for
     uint64_t generation;    // of the credentials of the last attempt
     int expired;            // attempts that met expired ones
     struct s3_hedge *hedge; // of a GET; NULL: none
@@ -115,6 +120,8 @@ void store_s3_op_start(struct s3_op *op, struct s3_store *s);
 void store_s3_op_begin(struct s3_op *op, struct s3_store *s); // the same, for store_s3_op_wait
 int store_s3_op_wait(struct s3_op *op, struct err *e) ERR_CHECK;
 int store_s3_op_run(struct s3_op *op, struct s3_store *s, struct err *e) ERR_CHECK; // begin and wait
+// "bytes FIRST-LAST/TOTAL"
+bool store_s3_content_range(const char *text, int64_t *first, int64_t *last, int64_t *total);
 const char *store_s3_sum_header(const struct s3_store *s);
 void store_s3_op_checksum(struct s3_op *op, const struct s3_vendor *v, uint32_t crc); // adds its header
 void store_s3_op_fini(struct s3_op *op);                                              // frees the reply

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One operation: sign, send, look at the reply, try again after a backoff until it works, cannot work, or the
 // deadline is near. Runs on the HTTP client's thread but for the first attempt.
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,6 +134,7 @@ static bool prepare_hedge(struct http_exchange *x) {
     struct s3_op *op = x->owner;
     struct err ignored = {0};
     x->deadline_ns = op->x.deadline_ns;
+    x->capacity = op->x.capacity;
     return !build_attempt(op, x, &ignored);
 }
 
@@ -223,14 +225,46 @@ static bool give(struct http_exchange *x, size_t at, void *into, size_t n) {
     return !op->give(op->give_arg, at, into, n, &op->unmade);
 }
 
+bool store_s3_content_range(const char *text, int64_t *first, int64_t *last, int64_t *total) {
+    int end = 0;
+    return sscanf(text, "bytes %18" SCNd64 "-%18" SCNd64 "/%18" SCNd64 "%n", first, last, total, &end) == 3 &&
+           end > 0 && !text[end] && *first >= 0 && *last >= *first && *total > *last;
+}
+
+// Of a reply that is taken in steps, before its first byte: is it what was asked for, of the same object as
+// the steps that are kept? What is not, is let pass by, and judged when it has ended.
+static int look_at_reply(struct s3_op *op, const struct http_exchange *x) {
+    int64_t first, last, total;
+    op->astray = x->status != 206 || !store_s3_content_range(x->content_range, &first, &last, &total) ||
+                 first != op->first + (int64_t)op->kept || last > op->last;
+    if (op->astray) return 0;
+    if (op->kept && strcmp(op->kept_etag, x->etag) != 0)
+        return err_set(&op->unmade, ERR_DATA, "the object changed while it was read");
+    memcpy(op->kept_etag, x->etag, sizeof op->kept_etag);
+    return 0;
+}
+
 static bool take(struct http_exchange *x, const void *data, size_t n) {
     struct s3_op *op = x->owner;
     if (!x->got && op->begun) op->begun(op, x);
-    return !op->take(op->take_arg, x->got, data, n, &op->unmade);
+    if (!x->got && op->step && look_at_reply(op, x)) return false;
+    return op->astray || !op->take(op->take_arg, op->kept + x->got, data, n, &op->unmade);
+}
+
+// The last byte is always asked for again: a range must not be empty.
+static void keep_steps(struct s3_op *op) {
+    size_t most = (size_t)(op->last - op->first), taken = op->kept + op->x.got;
+    if (!op->step || op->astray || op->x.status != 206) return;
+    if (taken > most) taken = most;
+    op->kept = taken - taken % op->step;
+    op->x.capacity = op->capacity - op->kept;
+    snprintf(op->range, sizeof op->range, "bytes=%" PRId64 "-%" PRId64, op->first + (int64_t)op->kept,
+             op->last);
 }
 
 static void attempt(struct s3_op *op, int64_t not_before_ns) {
     op->attempts++;
+    op->astray = false;
     op->x.not_before_ns = not_before_ns;
     op->x.deadline_ns = deadline_of(op); // while it waits for its turn
     http_submit(op->s->http, &op->x);
@@ -315,6 +349,7 @@ static void on_reply(struct http_exchange *x) {
     if (at) {
         bool refused = x->end == HTTP_CONNECT || x->status == 429 || x->status == 503;
         if (!refused) op->doubtful = true;
+        keep_steps(op);
         attempt(op, at);
         return;
     }

@@ -12,7 +12,7 @@
 
 #define WRITER_SLOTS      4 // parts of a writer in memory
 #define LARGE_SLOTS       8
-#define LARGE_PART_BYTES  ((size_t)32 << 20)
+#define LARGE_PART_BYTES  ((size_t)64 << 20)
 #define SIDE_BY_SIDE      4
 #define GROW_EVERY        2500 // a writer does not know its length: its parts double so often, 280 GiB in all
 #define ABORT_DEADLINE_MS 5000

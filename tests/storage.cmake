@@ -22,6 +22,7 @@ set_target_properties(s3_once PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY
 orrery_script(creds e2e tests/e2e/creds.py)
 orrery_script(store_vendors e2e tests/e2e/store_vendors.py)
 orrery_script(store_pace e2e tests/e2e/store_pace.py)
+orrery_script(store_fetch e2e tests/e2e/store_fetch.py)
 orrery_script(store_verbs e2e tests/e2e/store_verbs.py)
 orrery_script(listing e2e tests/e2e/listing.py)
 add_executable(store_faults fault/store_faults.c)

@@ -151,8 +151,8 @@ def peak(*args, env=None):
     return int(kib), done.stdout.count("\n") + done.stdout.count('"key"'), told
 
 
-def same_memory(what, few, many):
-    check(many - few < ROOM_KIB, f"{what}: {few} KiB for few, {many} KiB for many")
+def same_memory(what, few, many, room=ROOM_KIB):
+    check(many - few < room, f"{what}: {few} KiB for few, {many} KiB for many")
 
 
 def far(env):
@@ -193,13 +193,14 @@ def copied(env):
         seen[count] = {"store cp -r": marks, "ckpt clean": clean}
     for what, few in seen[FEW].items():
         same_memory(f"S3, {FEW} and {MANY} keys, {what}", few, seen[MANY][what])
-    seen, few = {}, MANY // 40  # past which allocators have what they keep
+    seen, few = {}, MANY // 40
     for count in (few, 3 * few):
         Server.count = count
         with folder() as tmp:
             seen[count], _, told = peak("store", "cp", "-r", "s3://long/set", tmp, env=env)
             check(f"{count} objects" in told, f"{count} objects of long names are copied")
-    same_memory(f"S3, {few} and {3 * few} objects of long names, store cp -r", seen[few], seen[3 * few])
+    # The keys that are more would be 8 MB; 64 workers' allocators take their time to have what they keep.
+    same_memory(f"S3, {few} and {3 * few} objects of long names, store cp -r", seen[few], seen[3 * few], 6144)
 
 
 def itself(tmp):
