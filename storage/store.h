@@ -77,7 +77,7 @@ struct store_call {
     const void *data; // PUT
     size_t bytes;
     bool create_only;    // PUT: CONFLICT when the key exists
-    int64_t deadline_ms; // 0: the store's
+    int64_t deadline_ms; // 0: the store's; with a step, of each that is taken
 };
 int store_start(struct store *s, struct store_request **out, const struct store_call *call,
                 struct err *e) ERR_CHECK;

@@ -206,7 +206,8 @@ static int start(struct fetch *f, struct fetch_run *r, struct store_call *c, str
     c->op = STORE_GET;
     c->key = f->key;
     c->capacity = (size_t)c->length;
-    c->deadline_ms = f->s->deadline_ms * ((c->length + SMALL_PIECE - 1) / SMALL_PIECE);
+    int64_t least = c->step ? (int64_t)c->step : c->length; // that must come within the deadline
+    c->deadline_ms = f->s->deadline_ms * ((least + SMALL_PIECE - 1) / SMALL_PIECE);
     c->take = take;
     c->take_arg = r;
     return store_start(f->s, &r->request, c, e);

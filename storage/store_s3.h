@@ -113,6 +113,9 @@ struct s3_op {
     int attempts, nonsense;
     uint64_t id;
     int64_t start_ns;
+    int64_t moved_ns;   // from which its deadline counts: the start, or when a step was kept last
+    int64_t due_ns;     // when the last attempt might have begun
+    int moved_attempts; // that were made before
     char payload_sha256[65];
 };
 // Begins; `finished` follows exactly once, perhaps before this returns. No store_s3_op_fini before that.

@@ -17,12 +17,12 @@
 
 static int64_t deadline_of(const struct s3_op *op) {
     int64_t ms = op->deadline_ms ? op->deadline_ms : op->s->store.deadline_ms;
-    return op->start_ns + ms * 1000000;
+    return op->moved_ns + ms * 1000000;
 }
 
 // One attempt may take half of the time, so that another is left when it stands still.
 static int64_t attempt_deadline_of(const struct s3_op *op) {
-    int64_t now = clock_monotonic_ns(), end = deadline_of(op), half = (end - op->start_ns) / 2;
+    int64_t now = clock_monotonic_ns(), end = deadline_of(op), half = (end - op->moved_ns) / 2;
     return now + half > end ? end : now + half;
 }
 
@@ -213,8 +213,10 @@ static void end_op(struct s3_op *op, int rc) {
 
 // ---- attempts.
 
+// Others that come in steps may go before it for long: the wait for a turn does not count.
 static bool prepare(struct http_exchange *x) {
     struct s3_op *op = x->owner;
+    if (op->step) op->moved_ns += clock_monotonic_ns() - op->due_ns;
     op->x.hedge_ns = op->hedge ? store_s3_pace_hedge_ns(&op->s->pace) : 0;
     op->x.deadline_ns = attempt_deadline_of(op);
     return !build_attempt(op, x, &op->unmade);
@@ -251,12 +253,16 @@ static bool take(struct http_exchange *x, const void *data, size_t n) {
     return op->astray || !op->take(op->take_arg, op->kept + x->got, data, n, &op->unmade);
 }
 
-// The last byte is always asked for again: a range must not be empty.
+// The last byte is always asked for again: a range must not be empty. Each step has the deadline anew.
 static void keep_steps(struct s3_op *op) {
     size_t most = (size_t)(op->last - op->first), taken = op->kept + op->x.got;
     if (!op->step || op->astray || op->x.status != 206) return;
     if (taken > most) taken = most;
-    op->kept = taken - taken % op->step;
+    taken -= taken % op->step;
+    if (taken == op->kept) return;
+    op->moved_ns = clock_monotonic_ns();
+    op->moved_attempts = op->attempts - 1;
+    op->kept = taken;
     op->x.capacity = op->capacity - op->kept;
     snprintf(op->range, sizeof op->range, "bytes=%" PRId64 "-%" PRId64, op->first + (int64_t)op->kept,
              op->last);
@@ -265,8 +271,10 @@ static void keep_steps(struct s3_op *op) {
 static void attempt(struct s3_op *op, int64_t not_before_ns) {
     op->attempts++;
     op->astray = false;
+    int64_t now = clock_monotonic_ns();
+    op->due_ns = now > not_before_ns ? now : not_before_ns;
     op->x.not_before_ns = not_before_ns;
-    op->x.deadline_ns = deadline_of(op); // while it waits for its turn
+    op->x.deadline_ns = op->step ? INT64_MAX : deadline_of(op); // while it waits for its turn
     http_submit(op->s->http, &op->x);
 }
 
@@ -275,8 +283,8 @@ static void attempt(struct s3_op *op, int64_t not_before_ns) {
 static int64_t next_attempt_ns(const struct s3_op *op, bool corrected) {
     int64_t now = clock_monotonic_ns();
     if (corrected) return now;
-    int64_t at = store_retry_ns(op->s->store.jitter, op->id, op->attempts - 1, op->x.retry_after_s * 1000,
-                                deadline_of(op));
+    int64_t at = store_retry_ns(op->s->store.jitter, op->id, op->attempts - op->moved_attempts - 1,
+                                op->x.retry_after_s * 1000, deadline_of(op));
     int64_t turn = at ? now + store_s3_pace_retry_ns(&op->s->pace, now) : 0;
     if (turn > at) at = turn < deadline_of(op) ? turn : 0;
     return at;
@@ -345,11 +353,12 @@ static void on_reply(struct http_exchange *x) {
         rc = store_s3_judge(op);
     }
     if (rc == -ERR_DENIED && renewable(op)) rc = -ERR_UNAVAILABLE;
-    int64_t at = worth_another(op, rc) ? next_attempt_ns(op, op->clock_corrected != clock_before) : 0;
+    bool again = worth_another(op, rc);
+    if (again) keep_steps(op);
+    int64_t at = again ? next_attempt_ns(op, op->clock_corrected != clock_before) : 0;
     if (at) {
         bool refused = x->end == HTTP_CONNECT || x->status == 429 || x->status == 503;
         if (!refused) op->doubtful = true;
-        keep_steps(op);
         attempt(op, at);
         return;
     }
@@ -387,7 +396,7 @@ static int hash_body(struct s3_op *op, struct err *e) {
 void store_s3_op_start(struct s3_op *op, struct s3_store *s) {
     op->s = s;
     op->id = atomic_fetch_add(&s->operations, 1);
-    op->start_ns = clock_monotonic_ns();
+    op->start_ns = op->moved_ns = clock_monotonic_ns();
     buf_init(&op->text, op->text_max ? op->text_max : S3_ERROR_BODY_MAX);
     int rc = hash_body(op, &op->err);
     if (rc) {

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 import aws_standins as aws  # noqa: E402
@@ -38,10 +39,10 @@ class Bucket:
             nth = len(self.asked)
             self.asked.append(first)
         how = self.spoil(first, nth) or {}
-        body = CONTENT[first:last + 1]
+        body = how.get("body", CONTENT[first:last + 1])
         headers = {"ETag": how.get("etag", '"x-1"'), "Content_Length": len(body),
                    "Content_Range": how.get("range", f"bytes {first}-{last}/{len(CONTENT)}")}
-        body = how.get("body", body)[:how.get("upto")]
+        body = body[:how.get("upto")]
         with self.lock:
             self.sent += len(body)
         h.send(how.get("status", 206), body, **headers, **more)
@@ -145,6 +146,39 @@ def killed(tmp, content_sum):
     check(bucket.sent == len(CONTENT) - said["resumed_bytes"], f"{bucket.sent} more were asked for")
 
 
+def slow(tmp):
+    """As long as pieces come, a request may take longer than its deadline."""
+    def spoil(first, nth):
+        if first < FIRST:
+            return None
+        time.sleep(0.7)
+        return {"upto": PIECE + 1000}
+
+    begin = time.monotonic()
+    bucket = Bucket(spoil)
+    done = bucket.copy(tmp, "--no-verify", "--deadline", 3)
+    took = time.monotonic() - begin
+    check(done.returncode == 0 and (tmp / "out").read_bytes() == CONTENT, f"a slow server: every byte came {done.stderr.strip()}")
+    check(took > 3, f"in {took:.1f} s")
+    (tmp / "out").unlink()
+
+
+def gone(tmp):
+    """A server that goes away in the middle is given up after the deadline of a piece, not of a whole request."""
+    def spoil(first, nth):
+        if first < FIRST:
+            return None
+        return {"upto": 7 * MIB} if nth < 5 else {"status": 503, "body": b"", "range": ""}
+
+    bucket = Bucket(spoil)
+    begin = time.monotonic()
+    done = bucket.copy(tmp, "--deadline", 3)
+    took = time.monotonic() - begin
+    check(done.returncode == 69 and "HTTP 503" in done.stderr, f"a server that is gone: {done.stderr.strip()}")
+    check(took < 9, f"after {took:.1f} s: a request of {10 * MIB} bytes has no longer than one of {PIECE}")
+    check((tmp / "out.orrery-part").exists(), "and what came of it is kept")
+
+
 def main():
     rng = random.Random(int(os.environ.get("ORRERY_SEED", "1")))
     with folder() as tmp:
@@ -156,6 +190,8 @@ def main():
         once("another part instead", tmp, lambda first: {"range": f"bytes 0-{4 * MIB - 1}/{len(CONTENT)}", "body": b"z" * (4 * MIB)}, 0, "")
         once("no Content-Range", tmp, lambda first: {"range": "", "body": b"z" * (4 * MIB)}, 0, "")
         killed(tmp, content_sum)
+        slow(tmp)
+        gone(tmp)
 
 
 main()
