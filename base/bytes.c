@@ -267,6 +267,20 @@ static int write_all(int fd, const char *path, const void *data, size_t n, struc
     return 0;
 }
 
+int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, struct err *e) {
+    char *to = into;
+    while (n) {
+        ssize_t got = pread(fd, to, n, at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return err_errno(e, errno, "cannot read %s", what);
+        if (!got) return err_set(e, ERR_DATA, "%s became shorter while it was read", what);
+        to += got;
+        at += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+
 static int open_beside(const char *path, char **temporary, struct err *e) {
     for (int attempt = 0; attempt < 100; attempt++) {
         char *name;

@@ -54,6 +54,8 @@ bool bytes_is_utf8(const void *data, size_t n);
 // Control characters become '?': text of others, before a terminal shows it.
 void bytes_defuse(char *text);
 
+// Exactly n bytes from `at` on. DATA where it ends before; `what` names it: "cannot read WHAT".
+int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, struct err *e) ERR_CHECK;
 // Reads a whole file of at most max_bytes into *out (appended; as before on failure). DATA when it is larger.
 // Of a pipe what comes with no pause longer than five seconds; TIMEOUT.
 int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/file_sums.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "storage/hash.h"
 
 #define STEP        ((size_t)16 << 10) // of every lane: HASH_LANES of them stay in the cache
@@ -15,19 +15,6 @@
 #define THREADS_MAX 4
 #define CHUNK       ((int64_t)1 << 20) // what a thread of file_crc32c takes at a time
 #define GIVEN_UP    1                  // no error: nobody waits any more, or another thread failed
-
-static int read_at(int fd, unsigned char *into, size_t n, int64_t at, struct err *e) {
-    while (n) {
-        ssize_t got = pread(fd, into, n, at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return err_errno(e, errno, "cannot read the file");
-        if (!got) return err_set(e, ERR_DATA, "the file became shorter while it was read");
-        into += got;
-        at += got;
-        n -= (size_t)got;
-    }
-    return 0;
-}
 
 static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -60,7 +47,7 @@ static int crc_chunk(struct crc_work *g, int64_t i, unsigned char *block, struct
     int rc = 0;
     for (; at < end && !rc; at += (int64_t)BLOCK) {
         size_t n = (size_t)least(end - at, (int64_t)BLOCK);
-        rc = read_at(g->fd, block, n, at, e);
+        rc = bytes_read_at(g->fd, block, n, at, "the file", e);
         if (!rc) g->crcs[i] = hash_crc32c(g->crcs[i], block, n);
     }
     return rc;
@@ -145,7 +132,7 @@ static int sum_one(struct summer *w, int64_t i, struct err *e) {
     for (size_t at = 0; at < size; at += BLOCK) {
         if (atomic_load(&s->stop)) return GIVEN_UP;
         size_t n = size - at < BLOCK ? size - at : BLOCK;
-        int rc = read_at(s->fd, w->block, n, i * (int64_t)s->part + (int64_t)at, e);
+        int rc = bytes_read_at(s->fd, w->block, n, i * (int64_t)s->part + (int64_t)at, "the file", e);
         if (rc) return rc;
         s->crcs[i] = hash_crc32c(s->crcs[i], w->block, n);
         if (w->md5) hash_md5_update(w->md5, w->block, n);
@@ -167,7 +154,8 @@ static int sum_lanes(struct summer *w, int64_t first, int n, struct err *e) {
         size_t size = s->part - at < STEP ? s->part - at : STEP;
         for (int l = 0; l < n; l++) {
             unsigned char *lane = w->block + (size_t)l * STEP;
-            int rc = read_at(s->fd, lane, size, (first + l) * (int64_t)s->part + (int64_t)at, e);
+            int rc =
+                bytes_read_at(s->fd, lane, size, (first + l) * (int64_t)s->part + (int64_t)at, "the file", e);
             if (rc) return rc;
             s->crcs[first + l] = hash_crc32c(s->crcs[first + l], lane, size);
         }

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "storage/hash.h"
 #include "storage/object_proof.h"
@@ -35,20 +36,6 @@
 
 static int io_error(struct err *e, const char *what, const char *path) {
     return err_errno(e, errno, "%s %s", what, path);
-}
-
-static int read_at(int fd, void *into, size_t n, int64_t at, const char *path, struct err *e) {
-    char *to = into;
-    while (n) {
-        ssize_t got = pread(fd, to, n, at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return io_error(e, "cannot read", path);
-        if (!got) return err_set(e, ERR_DATA, "%s became shorter while it was read", path);
-        to += got;
-        at += got;
-        n -= (size_t)got;
-    }
-    return 0;
 }
 
 static int write_at(int fd, const void *data, size_t n, int64_t at, const char *path, struct err *e) {
@@ -147,14 +134,14 @@ static int read_table(struct fetch *f, struct err *e) {
     table_head(f, want);
     if (fstat(f->fd, &st)) return io_error(e, "cannot look at", f->path);
     bool same = !f->fresh && f->object.etag[0] && st.st_size == row_at(f, f->pieces) &&
-                !read_at(f->fd, got, sizeof got, f->object.object_bytes, f->path, NULL) &&
+                !bytes_read_at(f->fd, got, sizeof got, f->object.object_bytes, f->path, NULL) &&
                 !memcmp(want, got, sizeof got);
     if (!same && ((!f->fresh && ftruncate(f->fd, 0)) || ftruncate(f->fd, row_at(f, f->pieces))))
         return io_error(e, "cannot make room for", f->path);
     if (!same) return write_at(f->fd, want, sizeof want, f->object.object_bytes, f->path, e);
     for (int64_t i = 0; i < f->pieces; i++) {
         int end = 0;
-        if (read_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, NULL)) continue;
+        if (bytes_read_at(f->fd, row, TABLE_ROW, row_at(f, i), f->path, NULL)) continue;
         f->have[i] = sscanf(row, "%8" SCNx32 "%n", &f->crcs[i], &end) == 1 && end == 8;
     }
     return 0;
@@ -259,7 +246,7 @@ static int read_back(struct fetch *f, int64_t i, void (*each)(void *arg, const c
     int rc = 0;
     for (size_t at = 0; at < size && !rc; at += BLOCK) {
         size_t n = size - at < BLOCK ? size - at : BLOCK;
-        rc = read_at(f->fd, f->block, n, offset_of(f, i) + (int64_t)at, f->path, e);
+        rc = bytes_read_at(f->fd, f->block, n, offset_of(f, i) + (int64_t)at, f->path, e);
         if (!rc) each(arg, f->block, n);
     }
     return rc;

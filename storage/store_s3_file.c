@@ -145,14 +145,7 @@ struct sending {
 
 static int give(void *arg, size_t at, void *into, size_t n, struct err *e) {
     const struct file_read *r = arg;
-    for (size_t done = 0; done < n;) {
-        ssize_t got = pread(r->g->fd, (char *)into + done, n - done, r->at + (int64_t)(at + done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0)
-            return err_set(e, ERR_IO, "the file for '%s' cannot be read, or became shorter", r->g->u.key);
-        done += (size_t)got;
-    }
-    return 0;
+    return bytes_read_at(r->g->fd, into, n, r->at + (int64_t)at, "the file", e);
 }
 
 static int start_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {

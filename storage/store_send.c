@@ -8,26 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "storage/hash.h"
 #include "storage/store_backend.h"
-
-static int io_error(struct err *e, const char *what, const char *path) {
-    return err_errno(e, errno, "%s %s", what, path);
-}
-
-static int read_at(int fd, void *into, size_t n, int64_t at, const char *path, struct err *e) {
-    char *to = into;
-    while (n) {
-        ssize_t got = pread(fd, to, n, at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return io_error(e, "cannot read", path);
-        if (!got) return err_set(e, ERR_DATA, "%s became shorter while it was read", path);
-        to += got;
-        at += got;
-        n -= (size_t)got;
-    }
-    return 0;
-}
 
 static void tell(const struct store_transfer *t, size_t bytes) {
     if (t->moved) t->moved(t->arg, (int64_t)bytes);
@@ -37,7 +20,7 @@ static int put_at_once(struct store *s, const char *key, int fd, size_t bytes, s
                        const char *path, struct err *e) {
     char *data = malloc(bytes + !bytes);
     if (!data) return err_set(e, ERR_MEMORY, "no memory to send %s", path);
-    int rc = read_at(fd, data, bytes, 0, path, e);
+    int rc = bytes_read_at(fd, data, bytes, 0, path, e);
     if (!rc) rc = store_put(s, key, data, bytes, false, e);
     if (!rc && t->verify) snprintf(t->sum, sizeof t->sum, "%08" PRIx32, hash_crc32c(0, data, bytes));
     if (!rc) tell(t, bytes);
@@ -54,7 +37,7 @@ static int put_through_writer(struct store *s, const char *key, int fd, int64_t 
     int rc = store_writer_open(s, &w, key, e);
     for (int64_t at = 0; at < bytes && !rc;) {
         size_t n = bytes - at < (int64_t)block ? (size_t)(bytes - at) : block;
-        rc = read_at(fd, data, n, at, path, e);
+        rc = bytes_read_at(fd, data, n, at, path, e);
         if (!rc) rc = store_writer_write(w, data, n, e);
         if (!rc) tell(t, n);
         at += (int64_t)n;
@@ -74,7 +57,7 @@ int store_put_file(struct store *s, const char *key, const char *path, struct st
     t->bytes = t->resumed_bytes = 0;
     t->verified = false;
     t->sum[0] = 0;
-    if (fd < 0) return io_error(e, "cannot read", path);
+    if (fd < 0) return err_errno(e, errno, "cannot read %s", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         rc = err_set(e, ERR_USAGE, "%s is no plain file", path);
     else if (s->ops->put_file)
