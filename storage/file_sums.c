@@ -31,6 +31,7 @@ static int threads_for(int64_t pieces, int share) {
 
 struct crc_work {
     int fd;
+    const char *name;
     int64_t bytes, chunks;
     uint32_t *crcs; // by chunk
     _Atomic int64_t next;
@@ -47,7 +48,7 @@ static int crc_chunk(struct crc_work *g, int64_t i, unsigned char *block, struct
     int rc = 0;
     for (; at < end && !rc; at += (int64_t)BLOCK) {
         size_t n = (size_t)least(end - at, (int64_t)BLOCK);
-        rc = bytes_read_at(g->fd, block, n, at, "the file", e);
+        rc = bytes_read_at(g->fd, block, n, at, g->name, e);
         if (!rc) g->crcs[i] = hash_crc32c(g->crcs[i], block, n);
     }
     return rc;
@@ -80,8 +81,8 @@ static int crc_all(struct crc_work *g, struct err *e) {
     return rc;
 }
 
-int file_crc32c(int fd, int64_t bytes, uint32_t *out, struct err *e) {
-    struct crc_work g = {.fd = fd, .bytes = bytes, .chunks = (bytes + CHUNK - 1) / CHUNK};
+int file_crc32c(int fd, const char *name, int64_t bytes, uint32_t *out, struct err *e) {
+    struct crc_work g = {.fd = fd, .name = name, .bytes = bytes, .chunks = (bytes + CHUNK - 1) / CHUNK};
     struct err local = {0};
     g.crcs = calloc((size_t)g.chunks + 1, sizeof *g.crcs);
     int rc = g.crcs ? crc_all(&g, &local) : err_set(&local, ERR_MEMORY, "no memory for checksums");
@@ -97,6 +98,7 @@ int file_crc32c(int fd, int64_t bytes, uint32_t *out, struct err *e) {
 
 struct file_sums {
     int fd;
+    const char *name;
     bool md5s; // else CRC32C alone
     int64_t bytes, parts, groups;
     size_t part;
@@ -132,7 +134,7 @@ static int sum_one(struct summer *w, int64_t i, struct err *e) {
     for (size_t at = 0; at < size; at += BLOCK) {
         if (atomic_load(&s->stop)) return GIVEN_UP;
         size_t n = size - at < BLOCK ? size - at : BLOCK;
-        int rc = bytes_read_at(s->fd, w->block, n, i * (int64_t)s->part + (int64_t)at, "the file", e);
+        int rc = bytes_read_at(s->fd, w->block, n, i * (int64_t)s->part + (int64_t)at, s->name, e);
         if (rc) return rc;
         s->crcs[i] = hash_crc32c(s->crcs[i], w->block, n);
         if (w->md5) hash_md5_update(w->md5, w->block, n);
@@ -154,8 +156,8 @@ static int sum_lanes(struct summer *w, int64_t first, int n, struct err *e) {
         size_t size = s->part - at < STEP ? s->part - at : STEP;
         for (int l = 0; l < n; l++) {
             unsigned char *lane = w->block + (size_t)l * STEP;
-            int rc =
-                bytes_read_at(s->fd, lane, size, (first + l) * (int64_t)s->part + (int64_t)at, "the file", e);
+            int64_t from = (first + l) * (int64_t)s->part + (int64_t)at;
+            int rc = bytes_read_at(s->fd, lane, size, from, s->name, e);
             if (rc) return rc;
             s->crcs[first + l] = hash_crc32c(s->crcs[first + l], lane, size);
         }
@@ -216,10 +218,12 @@ static bool allowed(void) {
     return md5 != NULL;
 }
 
-int file_sums_start(struct file_sums **out, int fd, int64_t bytes, size_t part, struct err *e) {
+int file_sums_start(struct file_sums **out, int fd, const char *name, int64_t bytes, size_t part,
+                    struct err *e) {
     struct file_sums *s = calloc(1, sizeof *s);
     if (!s) return err_set(e, ERR_MEMORY, "no memory for checksums");
     s->fd = fd;
+    s->name = name;
     s->bytes = bytes;
     s->part = part;
     s->md5s = allowed();

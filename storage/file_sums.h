@@ -11,13 +11,14 @@
 
 #include "base/err.h"
 
-// Of the first `bytes` of a file.
-int file_crc32c(int fd, int64_t bytes, uint32_t *out, struct err *e) ERR_CHECK;
+// Of the first `bytes` of a file; `name` is how errors call it.
+int file_crc32c(int fd, const char *name, int64_t bytes, uint32_t *out, struct err *e) ERR_CHECK;
 
 struct file_sums;
 // Of the first `bytes` of the file, in parts of `part`, a multiple of 64 where there are several; no bytes
-// are one part. The file stays open until file_sums_stop.
-int file_sums_start(struct file_sums **out, int fd, int64_t bytes, size_t part, struct err *e) ERR_CHECK;
+// are one part. The file stays open, and its name there, until file_sums_stop.
+int file_sums_start(struct file_sums **out, int fd, const char *name, int64_t bytes, size_t part,
+                    struct err *e) ERR_CHECK;
 bool file_sums_md5s(const struct file_sums *s); // false: this machine forbids MD5
 // Once they are there. A part's MD5 only where file_sums_md5s.
 int file_sums_md5(struct file_sums *s, int64_t part, unsigned char out[16], struct err *e) ERR_CHECK;

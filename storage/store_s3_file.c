@@ -138,6 +138,7 @@ struct sending {
     uint32_t crc;           // of the whole, where the transfer is verified
     struct store_transfer *t;
     int fd;
+    char *name;       // of the file, for errors
     struct stat file; // at the start
     size_t part;
     bool hashed; // parts are signed with their hash, which the server checks
@@ -145,7 +146,7 @@ struct sending {
 
 static int give(void *arg, size_t at, void *into, size_t n, struct err *e) {
     const struct file_read *r = arg;
-    return bytes_read_at(r->g->fd, into, n, r->at + (int64_t)at, "the file", e);
+    return bytes_read_at(r->g->fd, into, n, r->at + (int64_t)at, r->g->name, e);
 }
 
 static int start_part(struct sending *g, struct s3_slot *p, int number, size_t n, struct err *e) {
@@ -158,9 +159,8 @@ static int start_part(struct sending *g, struct s3_slot *p, int number, size_t n
 static int has_tag(const struct sending *g, int number, const char *etag, bool *same, struct err *e) {
     unsigned char md5[16];
     int rc = file_sums_md5(g->sums, number, md5, e);
-    if (rc) return err_prefix(e, "'%s'", g->u.key);
-    *same = is_tag(etag, md5);
-    return 0;
+    if (!rc) *same = is_tag(etag, md5);
+    return rc;
 }
 
 // Where the server's ETag of a part is not the file's MD5, the part was damaged, or the file changed, or the
@@ -214,12 +214,12 @@ static int check_unchanged(struct sending *g, struct err *e) {
     uint32_t crc;
     if (!g->t->verify) return 0;
     int rc = file_sums_crc32c(g->sums, &crc, e);
-    if (rc) return err_prefix(e, "'%s'", g->u.key);
-    if (fstat(g->fd, &now)) return err_errno(e, errno, "cannot look at the file for '%s'", g->u.key);
+    if (rc) return rc;
+    if (fstat(g->fd, &now)) return err_errno(e, errno, "cannot look at %s", g->name);
     bool same = crc == g->crc && now.st_size == g->file.st_size &&
                 now.st_mtim.tv_sec == g->file.st_mtim.tv_sec &&
                 now.st_mtim.tv_nsec == g->file.st_mtim.tv_nsec;
-    return same ? 0 : err_set(e, ERR_DATA, "the file for '%s' changed while it was sent", g->u.key);
+    return same ? 0 : err_set(e, ERR_DATA, "%s changed while it was sent", g->name);
 }
 
 static int send_parts(struct sending *g, int64_t bytes, struct err *e) {
@@ -237,35 +237,39 @@ static int send_parts(struct sending *g, int64_t bytes, struct err *e) {
 
 static int start_sums(struct sending *g, int64_t bytes, struct err *e) {
     bool wanted = g->t->verify || g->earlier.id[0];
-    int rc = g->t->verify ? file_crc32c(g->fd, bytes, &g->crc, e) : 0;
-    if (!rc && wanted) rc = file_sums_start(&g->sums, g->fd, bytes, g->part, e);
-    if (rc) return err_prefix(e, "'%s'", g->u.key);
-    if (!g->t->verify) return 0;
+    int rc = g->t->verify ? file_crc32c(g->fd, g->name, bytes, &g->crc, e) : 0;
+    if (!rc && wanted) rc = file_sums_start(&g->sums, g->fd, g->name, bytes, g->part, e);
+    if (rc || !g->t->verify) return rc;
     snprintf(g->t->sum, sizeof g->t->sum, "%08" PRIx32, g->crc);
     g->u.sum = g->t->sum;
     g->hashed = !file_sums_md5s(g->sums);
     return 0;
 }
 
+static void sending_free(struct sending *g) {
+    file_sums_stop(g->sums);
+    free(g->name);
+    free(g->earlier.etags);
+    free(g->earlier.bytes);
+    free(g->u.etags);
+    free(g);
+}
+
 static int sending_create(struct sending **out, struct s3_store *s, const char *key, int fd,
                           struct store_transfer *t, struct err *e) {
     struct sending *g = calloc(1, sizeof *g);
-    if (!g) return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
+    if (!g || asprintf(&g->name, "the file for '%s'", key) < 0) {
+        free(g);
+        return err_set(e, ERR_MEMORY, "no memory for an upload of '%s'", key);
+    }
     g->u = (struct s3_upload){.s = s, .key = key};
     g->t = t;
     g->fd = fd;
     *out = g;
     if (!fstat(fd, &g->file)) return 0;
-    free(g);
-    return err_errno(e, errno, "cannot look at the file for '%s'", key);
-}
-
-static void sending_free(struct sending *g) {
-    file_sums_stop(g->sums);
-    free(g->earlier.etags);
-    free(g->earlier.bytes);
-    free(g->u.etags);
-    free(g);
+    int rc = err_errno(e, errno, "cannot look at %s", g->name);
+    sending_free(g);
+    return rc;
 }
 
 static int send_in_parts(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,

@@ -53,25 +53,31 @@ def verified(md5_tags, parts):
         check(unhashed and all(told == true for told, true in last.values()), f"{what}: each was sent with its hash in the end")
 
 
-def changed(mebibytes):
-    """A file that is written to while it is sent is no copy: cp says so."""
+def changed(mebibytes, words, change):
+    """A file that is written to, or cut, while it is sent is no copy: cp says so."""
     with folder() as tmp:
         path = tmp / "x"
         path.write_bytes(os.urandom(mebibytes << 20))
-
-        def write():
-            with path.open("r+b") as f:
-                f.seek(-1, os.SEEK_END)
-                f.write(os.urandom(1))
-
-        server = aws.bucket("careless", on_body=write)
+        server = aws.bucket("careless", on_body=lambda: change(path))
         done = store(server, "other", "cp", path, "s3://bucket/x")
-        check(done.returncode == 65 and "changed while it was sent" in done.stderr, f"{mebibytes} MiB changed: {done.stderr}")
-        check(mebibytes == 1 or not server.objects, "a changed file in parts is not completed")
+        what = f"{mebibytes} MiB, {change.__name__}"
+        check(done.returncode == 65 and words in done.stderr and done.stderr.count("the file") == 1, f"{what}: {done.returncode} {done.stderr}")
+        check(mebibytes == 1 or not server.objects, f"{what}: a file in parts is not completed")
 
 
-changed(1)
-changed(80)
+def write(path):
+    with path.open("r+b") as f:
+        f.seek(-1, os.SEEK_END)
+        f.write(os.urandom(1))
+
+
+def cut(path):
+    os.truncate(path, 1000)
+
+
+for change, words in ((write, "changed while it was sent"), (cut, "the file for 'x'")):
+    changed(1, words, change)
+    changed(80, words, change)
 for tags in (True, False):
     verified(tags, 1)
     verified(tags, 4)
