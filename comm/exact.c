@@ -7,18 +7,11 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "comm/exact_tree.h"
 #include "comm/grid.h"
 
-// Ranges of leaves that are nodes of the tree and lie on one rank; at most two per level.
-#define MAX_ROOTS  64
-#define MAX_SHARDS ((int64_t)1 << 30)
-
-struct node {
-    int64_t lo, hi;
-};
-
 struct live {
-    struct node node;
+    struct exact_node node;
     int buffer;
 };
 
@@ -42,7 +35,7 @@ struct exact {
     float **buffers; // of `elems`
     int n_buffers;
     bool *in_use;
-    struct live live[MAX_ROOTS]; // finished nodes on this rank, left to right
+    struct live live[EXACT_ROOTS_MAX]; // finished nodes on this rank, left to right
     int n_live;
     float *received; // other ranks' roots, this rank's segment: by bucket, by round, by rank
     int rounds;      // most roots that any rank has: one exchange of each bucket for each
@@ -53,55 +46,16 @@ struct exact {
     int n_roots;
 };
 
-// ---- the tree
-
-static int64_t middle(struct node n) {
-    int64_t half = 1;
-    while (half * 2 < n.hi - n.lo) half *= 2;
-    return n.lo + half;
-}
-
-static struct node left_of(struct node n) {
-    return (struct node){n.lo, middle(n)};
-}
-static struct node right_of(struct node n) {
-    return (struct node){middle(n), n.hi};
-}
-
-// The largest nodes inside [lo, hi), left to right. The whole tree is never one: its last sum belongs to
-// exact_finish.
-static int find_roots(struct node n, int64_t lo, int64_t hi, bool whole, struct node *out) {
-    if (hi <= n.lo || n.hi <= lo) return 0;
-    if (n.hi - n.lo == 1 || (lo <= n.lo && n.hi <= hi && !whole)) {
-        out[0] = n;
-        return 1;
-    }
-    int count = find_roots(left_of(n), lo, hi, false, out);
-    return count + find_roots(right_of(n), lo, hi, false, out + count);
-}
-
-static int roots_of_rank(int64_t shards, int size, int rank, struct node *out) {
-    int64_t lo, hi;
-    grid_split(shards, size, rank, &lo, &hi);
-    return find_roots((struct node){0, shards}, lo, hi, true, out);
-}
-
-// Are these two the children of one node below the whole tree?
-static bool are_siblings(int64_t shards, struct node a, struct node b) {
-    struct node n = {0, shards};
-    while (n.hi - n.lo > 1 && !(n.lo == a.lo && n.hi == b.hi))
-        n = b.hi <= middle(n) ? left_of(n) : right_of(n);
-    return n.lo == a.lo && n.hi == b.hi && middle(n) == a.hi && n.hi - n.lo < shards;
-}
+// ---- the plan
 
 // Most buffers that leaves and unfinished sums ever take at once.
 static int count_buffers(int64_t shards, int64_t lo, int64_t hi) {
-    struct node stack[MAX_ROOTS];
+    struct exact_node stack[EXACT_ROOTS_MAX];
     int depth = 0, most = 0;
     for (int64_t leaf = lo; leaf < hi; leaf++) {
-        stack[depth++] = (struct node){leaf, leaf + 1};
+        stack[depth++] = (struct exact_node){leaf, leaf + 1};
         if (depth > most) most = depth;
-        while (depth > 1 && are_siblings(shards, stack[depth - 2], stack[depth - 1])) {
+        while (depth > 1 && exact_siblings(shards, stack[depth - 2], stack[depth - 1])) {
             stack[depth - 2].hi = stack[depth - 1].hi;
             depth--;
         }
@@ -109,13 +63,11 @@ static int count_buffers(int64_t shards, int64_t lo, int64_t hi) {
     return most;
 }
 
-// ---- the plan
-
 static int count_rounds(int64_t shards, int size) {
-    struct node roots[MAX_ROOTS];
+    struct exact_node roots[EXACT_ROOTS_MAX];
     int most = 0;
     for (int r = 0; r < size; r++) {
-        int n = roots_of_rank(shards, size, r, roots);
+        int n = exact_roots(shards, size, r, roots);
         if (n > most) most = n;
     }
     return most;
@@ -125,11 +77,11 @@ static int count_rounds(int64_t shards, int size) {
 // goes, from `total` on.
 static int64_t plan_received(int64_t shards, int size, int rank, int64_t own_elems, int rounds, int64_t total,
                              int64_t *at) {
-    struct node roots[MAX_ROOTS];
+    struct exact_node roots[EXACT_ROOTS_MAX];
     for (int round = 0; round < rounds; round++) {
         for (int r = 0; r < size; r++) {
             if (at) at[round * (size + 1) + r] = total;
-            if (r != rank && roots_of_rank(shards, size, r, roots) > round) total += own_elems;
+            if (r != rank && exact_roots(shards, size, r, roots) > round) total += own_elems;
         }
         if (at) at[round * (size + 1) + size] = total;
     }
@@ -193,11 +145,11 @@ static int plan_buckets(struct exact *x, const int64_t *offset, const struct exa
 }
 
 static int alloc_plan(struct exact *x, const int64_t *offset, const struct exact_cut *cut, struct err *e) {
-    struct node roots[MAX_ROOTS];
+    struct exact_node roots[EXACT_ROOTS_MAX];
     int64_t received = 0;
     x->n_buffers = count_buffers(x->shards, x->lo, x->hi);
     x->rounds = x->size > 1 ? count_rounds(x->shards, x->size) : 0;
-    x->n_roots = roots_of_rank(x->shards, x->size, x->rank, roots);
+    x->n_roots = exact_roots(x->shards, x->size, x->rank, roots);
     x->nothing = calloc((size_t)x->size + 1, sizeof *x->nothing);
     x->buffers = calloc((size_t)x->n_buffers, sizeof *x->buffers);
     x->in_use = calloc((size_t)x->n_buffers, sizeof *x->in_use);
@@ -211,12 +163,8 @@ static int alloc_plan(struct exact *x, const int64_t *offset, const struct exact
 static int check_plan(int64_t shards, int size, const int64_t *offset, const struct exact_cut *cut,
                       struct err *e) {
     int64_t elems = cut->cut[0];
-    if (shards < size)
-        return err_set(e, ERR_CONFIG,
-                       "comm.shards is %" PRId64 ", but there are %d ranks: each needs at least one shard",
-                       shards, size);
-    if (shards > MAX_SHARDS)
-        return err_set(e, ERR_CONFIG, "comm.shards is %" PRId64 ", more than %" PRId64, shards, MAX_SHARDS);
+    int rc = exact_check_shards(shards, size, e);
+    if (rc) return rc;
     if (offset[0] != 0 || offset[size] != elems)
         return err_set(e, ERR_BUG, "segments cover %" PRId64 " .. %" PRId64 " of %" PRId64 " gradients",
                        offset[0], offset[size], elems);
@@ -300,17 +248,17 @@ int exact_leaf(struct exact *x, int64_t shard, float **out, struct err *e) {
 }
 
 // What becomes of the last `n_live` nodes when the newest one is complete: where the sum stays, and its node.
-static int fold_end(const struct exact *x, struct node *sum) {
+static int fold_end(const struct exact *x, struct exact_node *sum) {
     int at = x->n_live - 1;
     *sum = x->live[at].node;
-    for (; at > 0 && are_siblings(x->shards, x->live[at - 1].node, *sum); at--)
+    for (; at > 0 && exact_siblings(x->shards, x->live[at - 1].node, *sum); at--)
         sum->lo = x->live[at - 1].node.lo;
     return at;
 }
 
 // Adds the newest leaf's part of a bucket, and what that completes, from right to left.
 static int fold_bucket(struct exact *x, struct bucket *b, struct err *e) {
-    struct node sum;
+    struct exact_node sum;
     int end = fold_end(x, &sum), rc = 0;
     for (int at = x->n_live - 1; !rc && at > end; at--) {
         float *left = x->buffers[x->live[at - 1].buffer] + b->lo;
@@ -322,7 +270,7 @@ static int fold_bucket(struct exact *x, struct bucket *b, struct err *e) {
 }
 
 static void forget_folded(struct exact *x) {
-    struct node sum;
+    struct exact_node sum;
     int end = fold_end(x, &sum);
     for (int at = end + 1; at < x->n_live; at++) x->in_use[x->live[at].buffer] = false;
     x->live[end].node = sum;
@@ -348,10 +296,10 @@ static int start_until(struct exact *x, int end, struct err *e) {
 }
 
 int exact_leaf_ready(struct exact *x, int64_t shard, int64_t from, struct err *e) {
-    struct node roots[MAX_ROOTS], sum;
+    struct exact_node roots[EXACT_ROOTS_MAX], sum;
     if (shard != x->next || !x->open) return err_set(e, ERR_BUG, "shard %" PRId64 " was not begun", shard);
     int round = fold_end(x, &sum), rc = 0;
-    roots_of_rank(x->shards, x->size, x->rank, roots);
+    exact_roots(x->shards, x->size, x->rank, roots);
     bool leaves =
         x->rounds > 0 && round < x->n_roots && roots[round].lo == sum.lo && roots[round].hi == sum.hi;
     for (int k = 0; !rc && k < x->n_buckets && x->buckets[k].lo >= from; k++) {
@@ -387,20 +335,14 @@ static int wait_bucket(struct exact *x, struct bucket *b, struct err *e) {
 
 // ---- the end of the tree, on this rank's segment
 
-// The inverse of grid_split.
-static int rank_of_leaf(int64_t shards, int size, int64_t leaf) {
-    int64_t each = shards / size, longer = shards % size;
-    return (int)(leaf < longer * (each + 1) ? leaf / (each + 1) : (leaf - longer) / each);
-}
-
 // Where this rank's share of a bucket of a node that lies on one rank is; NULL when the node spans ranks.
-static float *find_slice(struct exact *x, const struct bucket *b, struct node n) {
+static float *find_slice(struct exact *x, const struct bucket *b, struct exact_node n) {
     for (int i = 0; i < x->n_live; i++)
         if (x->live[i].node.lo == n.lo && x->live[i].node.hi == n.hi)
             return x->buffers[x->live[i].buffer] + b->lo + b->send_at[x->rank];
-    struct node roots[MAX_ROOTS];
-    int r = rank_of_leaf(x->shards, x->size, n.lo);
-    int count = r == x->rank ? 0 : roots_of_rank(x->shards, x->size, r, roots);
+    struct exact_node roots[EXACT_ROOTS_MAX];
+    int r = exact_rank_of(x->shards, x->size, n.lo);
+    int count = r == x->rank ? 0 : exact_roots(x->shards, x->size, r, roots);
     for (int k = 0; k < count; k++)
         if (roots[k].lo == n.lo && roots[k].hi == n.hi)
             return x->received + b->received_at[(int64_t)k * (x->size + 1) + r];
@@ -408,25 +350,26 @@ static float *find_slice(struct exact *x, const struct bucket *b, struct node n)
 }
 
 // Sums a node into its left end's slice, which nobody needs any more.
-static int sum_node(struct exact *x, const struct bucket *b, struct node n, float **out, struct err *e) {
+static int sum_node(struct exact *x, const struct bucket *b, struct exact_node n, float **out,
+                    struct err *e) {
     *out = find_slice(x, b, n);
     if (*out) return 0;
     float *right;
-    int rc = sum_node(x, b, left_of(n), out, e);
-    if (!rc) rc = sum_node(x, b, right_of(n), &right, e);
+    int rc = sum_node(x, b, exact_left(n), out, e);
+    if (!rc) rc = sum_node(x, b, exact_right(n), &right, e);
     return rc ? rc : x->device->vtable->add(x->device, *out, *out, right, b->own_elems, e);
 }
 
 static int sum_whole(struct exact *x, const struct bucket *b, float *out, struct err *e) {
-    struct node whole = {0, x->shards};
+    struct exact_node whole = {0, x->shards};
     float *left, *right;
     if (b->own_elems == 0) return 0;
     if (x->shards == 1) {
-        int rc = x->device->vtable->zero(x->device, out, (size_t)b->own_elems * sizeof(float), e);
-        return rc ? rc : x->device->vtable->add(x->device, out, out, x->buffers[0] + b->lo, b->own_elems, e);
+        size_t bytes = (size_t)b->own_elems * sizeof(float);
+        return x->device->vtable->copy(x->device, out, x->buffers[0] + b->lo, bytes, e);
     }
-    int rc = sum_node(x, b, left_of(whole), &left, e);
-    if (!rc) rc = sum_node(x, b, right_of(whole), &right, e);
+    int rc = sum_node(x, b, exact_left(whole), &left, e);
+    if (!rc) rc = sum_node(x, b, exact_right(whole), &right, e);
     return rc ? rc : x->device->vtable->add(x->device, out, left, right, b->own_elems, e);
 }
 

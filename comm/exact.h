@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fixed-order reduction: gradients are summed over S logical shards of the global batch along one binary tree
-// that depends on S alone, whoever computed the leaves. So any number of ranks 1..S gives the same bits.
-// Tree: sum(lo, hi) = sum(lo, mid) + sum(mid, hi), mid = lo + the largest power of two < hi - lo.
-// Rank r computes the leaves grid_split(S, size, r), in ascending order. Elements are dealt into buckets,
-// each exchanged by itself as soon as a sum that leaves this rank is complete in it; what is added to what,
-// and in which order, is the same for every way to cut.
+// Fixed-order reduction: gradients are summed over S logical shards of the global batch along the tree of
+// exact_tree.h, whoever computed the leaves. So any number of ranks 1..S gives the same bits. Each rank keeps
+// whole leaves and sends their sums. Elements are dealt into buckets, each exchanged by itself as soon as a
+// sum that leaves this rank is complete in it; what is added to what, and in which order, is the same for
+// every way to cut.
 #ifndef ORRERY_COMM_EXACT_H
 #define ORRERY_COMM_EXACT_H
 

@@ -54,6 +54,8 @@ struct device_vtable {
     int (*copy_in)(struct device *d, void *dst, const void *host_src, size_t bytes, struct err *e);
     int (*copy_out)(struct device *d, void *host_dst, const void *src, size_t bytes, struct err *e);
     int (*zero)(struct device *d, void *dst, size_t bytes, struct err *e);
+    int (*copy)(struct device *d, void *dst, const void *src, size_t bytes,
+                struct err *e); // device to device
     // dst[i] = a[i] + b[i], float32, exactly that order; dst may be a or b. The sum of the exact reduction.
     int (*add)(struct device *d, float *dst, const float *a, const float *b, int64_t n, struct err *e);
     int (*sync)(struct device *d, struct err *e); // waits for all queued work; reports its errors
@@ -117,7 +119,7 @@ struct device_gpu_options {
 int device_open_gpu(struct device **out, const struct device_gpu_options *o, struct err *e) ERR_CHECK;
 
 // What liborrery_cuda.so exports as `orrery_plugin`. Its first words are those of every version.
-#define DEVICE_PLUGIN_ABI 2
+#define DEVICE_PLUGIN_ABI 3
 struct coll;
 struct coll_options;
 struct device_plugin {

@@ -95,6 +95,11 @@ static int cpu_zero(struct device *d, void *dst, size_t bytes, struct err *e) {
     return 0;
 }
 
+static int cpu_copy(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
+    if (bytes > 0) memcpy(dst, src, bytes);
+    return 0;
+}
+
 struct add_job {
     float *dst;
     const float *a, *b;
@@ -159,6 +164,7 @@ static const struct device_vtable cpu_vtable = {
     .copy_in = cpu_copy_in,
     .copy_out = cpu_copy_out,
     .zero = cpu_zero,
+    .copy = cpu_copy,
     .add = cpu_add,
     .sync = cpu_sync,
     .describe = cpu_describe,

@@ -111,6 +111,12 @@ static int gpu_zero(struct device *d, void *dst, size_t bytes, struct err *e) {
     return cuda_check(cudaMemsetAsync(dst, 0, bytes, cuda_of(d)->stream), "zero", e);
 }
 
+static int gpu_copy(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
+    if (bytes == 0) return 0;
+    return cuda_check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda_of(d)->stream), "copy",
+                      e);
+}
+
 // ---- the sum of the exact reduction; the product of nothing, so no fused rounding
 
 template <int V> static __global__ void add_kernel(float *dst, const float *a, const float *b, int64_t n) {
@@ -278,8 +284,8 @@ static const struct device_ranges gpu_ranges = {range_push, range_pop};
 // ---- opening
 
 static const struct device_vtable gpu_vtable = {
-    "cuda",   gpu_alloc,    gpu_release, gpu_copy_in, gpu_copy_out, gpu_zero,    gpu_add,
-    gpu_sync, gpu_describe, gpu_close,   &gpu_queues, &gpu_graphs,  &gpu_ranges,
+    "cuda",  gpu_alloc, gpu_release,  gpu_copy_in, gpu_copy_out, gpu_zero,    gpu_copy,
+    gpu_add, gpu_sync,  gpu_describe, gpu_close,   &gpu_queues,  &gpu_graphs, &gpu_ranges,
 };
 
 #define OP(name, doc) cuda_##name,

@@ -136,14 +136,23 @@ static inline int fake_zero(struct device *d, void *dst, size_t bytes, struct er
     return 0;
 }
 
+static inline int fake_copy(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
+    memcpy(dst, src, bytes);
+    return 0;
+}
+
 static inline int fake_add(struct device *d, float *dst, const float *a, const float *b, int64_t n,
                            struct err *e) {
     for (int64_t i = 0; i < n; i++) dst[i] = a[i] + b[i];
     return 0;
 }
 
-static const struct device_vtable fake_device_vtable = {
-    .name = "cpu", .alloc = fake_alloc, .release = fake_free, .zero = fake_zero, .add = fake_add};
+static const struct device_vtable fake_device_vtable = {.name = "cpu",
+                                                        .alloc = fake_alloc,
+                                                        .release = fake_free,
+                                                        .zero = fake_zero,
+                                                        .copy = fake_copy,
+                                                        .add = fake_add};
 
 static inline struct fake_device fake_device(void) {
     return (struct fake_device){.base = {.vtable = &fake_device_vtable, .host_memory = true}};
