@@ -173,11 +173,6 @@ static void check_ranks(const struct config_file *f, struct config_errors *error
             config_errors_add(errors, config_origin(f, sizes[i].key),
                               "%s is %lld: %s parallelism is not supported yet, leave it at 1", sizes[i].key,
                               (long long)sizes[i].size, sizes[i].words);
-    if (c->comm_zero > 1 && is_word("comm.reduce", c->comm_reduce, "exact"))
-        config_errors_add(
-            errors, origin_of_either(f, "comm.zero", "comm.reduce"),
-            "comm.zero=2 needs comm.reduce=fast: exact keeps whole gradients of the shards that "
-            "it has yet to add up; set comm.zero=1 or comm.reduce=fast");
     if (is_word("comm.backend", c->comm_backend, "nccl") && is_word("device", c->top_device, "cpu"))
         config_errors_add(errors, origin_of_either(f, "comm.backend", "device"),
                           "comm.backend nccl moves what is on GPUs, but device is cpu: use auto");

@@ -7,11 +7,10 @@
 #include "trainer/optim.h"
 
 #define LEAST_BYTES 64
-#define REDUCE_NAME "reduce-scatter gradients"
 
 // One rank owns everything: a ring would come on top.
 static bool in_ring(const struct config *c, int world) {
-    return c->comm_reduce == REDUCE_FAST && c->comm_zero == 2 && world > 1;
+    return c->comm_zero == 2 && world > 1;
 }
 
 int64_t grads_rounds(const struct config *c, int world) {
@@ -47,18 +46,22 @@ int grads_zero(struct grads *g, float *at, int64_t elems, struct err *e) {
     return g->o.device->vtable->zero(g->o.device, at, (size_t)elems * sizeof(float), e);
 }
 
-void grads_name(char out[GRADS_NAME_BYTES], int bucket, int n) {
-    snprintf(out, GRADS_NAME_BYTES, n > 1 ? REDUCE_NAME " %d" : REDUCE_NAME, bucket + 1);
+void grads_name(char out[GRADS_NAME_BYTES], const struct config *c, int bucket, int n) {
+    const char *what = c->comm_reduce == REDUCE_EXACT ? "exact gradients" : "reduce-scatter gradients";
+    if (n > 1)
+        snprintf(out, GRADS_NAME_BYTES, "%s %d", what, bucket + 1);
+    else
+        snprintf(out, GRADS_NAME_BYTES, "%s", what);
 }
 
 int64_t grads_bytes(const struct config *c, const struct params *p, int world, int rank) {
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset), bytes;
     if (!offset) return -1;
     optim_split(c, p, world, offset);
-    if (c->comm_reduce == REDUCE_EXACT)
+    if (in_ring(c, world))
+        bytes = grads_ring_bytes(c, p, world, rank, offset);
+    else if (c->comm_reduce == REDUCE_EXACT)
         bytes = grads_exact_bytes(c, world, rank, offset);
-    else if (in_ring(c, world))
-        bytes = grads_ring_bytes(c, p, offset[rank + 1] - offset[rank]);
     else
         bytes = p->elems * (int64_t)sizeof(float);
     free(offset);

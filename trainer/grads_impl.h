@@ -33,12 +33,14 @@ void grads_fill(struct grads *g, const struct grads_vtable *vtable, const struct
 int grads_take(struct grads *g, float **out, int64_t elems, struct err *e) ERR_CHECK;
 int grads_zero(struct grads *g, float *at, int64_t elems, struct err *e) ERR_CHECK;
 
-void grads_name(char out[GRADS_NAME_BYTES], int bucket, int n); // of a bucket's collective
+// Of a bucket's collective.
+void grads_name(char out[GRADS_NAME_BYTES], const struct config *c, int bucket, int n);
 
 int grads_exact_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
 int64_t grads_exact_bytes(const struct config *c, int world, int rank, const int64_t *offset);
 int grads_ring_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
-int64_t grads_ring_bytes(const struct config *c, const struct params *p, int64_t own_elems);
+int64_t grads_ring_bytes(const struct config *c, const struct params *p, int world, int rank,
+                         const int64_t *offset);
 int grads_whole_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
 
 #endif

@@ -1,26 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gradients under ZeRO-2 (Rajbhandari et al., 2020): no rank ever has all of them. A backward writes a bucket
-// into one of a few buffers; when the bucket is complete it is summed over ranks there, and before the buffer
-// is used again this rank's share of it is added to the rank's own run.
+// into one of a few buffers; when it is complete it travels, and before the buffer is used again what this
+// rank owns of it is in the rank's own run.
 //
-// Every rank sums every bucket of shard after shard, in one order, so the sum over shards is made in the own
-// run in that order: the same bits whenever it is done anew. A rank with fewer shards than another sends
-// zeros in the end.
+// fast: every rank sums every bucket of shard after shard, in one order, so the sum over shards is made in
+// the own run in that order: the same bits whenever it is done anew. A rank with fewer shards than another
+// sends zeros in the end.
+// exact: the buckets of all ranks' shards go to exact_stream.h, which sums them along the tree.
 #include <stdlib.h>
 
+#include "comm/exact_stream.h"
 #include "trainer/grads_impl.h"
 
 enum { SLOTS = 2 }; // one that is written, one that is on its way
 
 struct slot {
     float *at;
+    int64_t round;
     int bucket;
     struct coll_op *op; // NULL: nothing is on its way
 };
 
 struct ring {
     struct grads base;
-    float *own;
+    struct exact_stream *exact; // NULL: fast
+    float *own, *room;          // room: what arrives of the bucket that is on its way, for exact
     struct slot slot[SLOTS];
     int slots;
     int open;      // the bucket that is being written, -1: none
@@ -37,37 +41,69 @@ static int count_slots(const struct config *c) {
     return c->comm_overlap ? SLOTS : 1;
 }
 
+static struct exact_cut cut_of(const struct buckets *b) {
+    return (struct exact_cut){.n = b->n, .cut = b->cut};
+}
+
+static int add_share(struct ring *r, const struct slot *s, struct err *e) {
+    const struct grads *g = &r->base;
+    const int64_t *share = buckets_share(g->o.buckets, s->bucket) + g->rank;
+    if (share[0] == share[1]) return 0;
+    float *to = r->own + (g->o.buckets->cut[s->bucket + 1] + share[0] - g->o.offset[g->rank]);
+    return g->o.device->vtable->add(g->o.device, to, to, s->at + share[0], share[1] - share[0], e);
+}
+
 // What a slot holds is in the own run behind what is queued.
 static int settle(struct ring *r, struct slot *s, struct err *e) {
-    const struct grads *g = &r->base;
-    const struct buckets *b = g->o.buckets;
     struct coll_op *op = s->op;
     if (!op) return 0;
     s->op = NULL;
-    int rc = coll_join(g->o.coll, op, e);
-    const int64_t *share = buckets_share(b, s->bucket) + g->rank;
-    if (rc || share[0] == share[1]) return rc;
-    float *to = r->own + (b->cut[s->bucket + 1] + share[0] - g->o.offset[g->rank]);
-    return g->o.device->vtable->add(g->o.device, to, to, s->at + share[0], share[1] - share[0], e);
+    int rc = coll_join(r->base.o.coll, op, e);
+    if (rc) return rc;
+    return r->exact ? exact_stream_add(r->exact, s->round, s->bucket, r->room, r->own, e)
+                    : add_share(r, s, e);
 }
 
 static struct slot *next_slot(struct ring *r) {
     return &r->slot[r->begun % r->slots];
 }
 
+// Of the bucket that is being written: which of the ranks' shards.
+static int64_t round_of(const struct ring *r) {
+    return r->begun / r->base.o.buckets->n;
+}
+
+static bool has_shard(const struct ring *r) {
+    return round_of(r) < r->base.hi - r->base.lo;
+}
+
 static int open_bucket(struct ring *r, int k, struct err *e) {
     const struct buckets *b = r->base.o.buckets;
     struct slot *s = next_slot(r);
     int rc = settle(r, s, e);
-    if (!rc) rc = grads_zero(&r->base, s->at, b->cut[k] - b->cut[k + 1], e);
+    if (!rc && (!r->exact || has_shard(r))) rc = grads_zero(&r->base, s->at, b->cut[k] - b->cut[k + 1], e);
     s->bucket = r->open = k;
+    s->round = round_of(r);
     return rc;
+}
+
+// There is one room: what arrived before is added up first.
+static int start_exact(struct ring *r, struct slot *s, struct err *e) {
+    int rc = r->begun > 0 ? settle(r, &r->slot[(r->begun - 1) % r->slots], e) : 0;
+    if (rc) return rc;
+    return exact_stream_send(r->exact, &s->op, r->name[s->bucket], s->round, s->bucket,
+                             has_shard(r) ? s->at : NULL, r->room, e);
+}
+
+static int start_sum(struct ring *r, struct slot *s, struct err *e) {
+    if (r->exact) return start_exact(r, s, e);
+    return coll_reduce_scatter(r->base.o.coll, &s->op, r->name[s->bucket], s->at,
+                               buckets_share(r->base.o.buckets, s->bucket), e);
 }
 
 static int send_bucket(struct ring *r, struct err *e) {
     struct slot *s = next_slot(r);
-    int k = r->open, rc = coll_reduce_scatter(r->base.o.coll, &s->op, r->name[k], s->at,
-                                              buckets_share(r->base.o.buckets, k), e);
+    int rc = start_sum(r, s, e);
     r->open = -1;
     r->begun++;
     return rc || r->slots > 1 ? rc : settle(r, s, e);
@@ -76,7 +112,7 @@ static int send_bucket(struct ring *r, struct err *e) {
 static int begin(struct grads *g, struct err *e) {
     ring_of(g)->begun = 0;
     ring_of(g)->open = -1;
-    return grads_zero(g, ring_of(g)->own, g->own_elems, e);
+    return ring_of(g)->exact ? 0 : grads_zero(g, ring_of(g)->own, g->own_elems, e);
 }
 
 static int place(struct grads *g, int stage, struct params_place *out, struct err *e) {
@@ -113,6 +149,8 @@ static int finish(struct grads *g, const float **own, struct err *e) {
 static void release(struct grads *g) {
     struct ring *r = ring_of(g);
     for (int i = 0; i < r->slots; i++) coll_drop(g->o.coll, r->slot[i].op);
+    exact_stream_close(r->exact);
+    if (r->room) device_release_shared(g->o.device, r->room);
     if (r->slot[0].at) device_release_shared(g->o.device, r->slot[0].at);
     if (r->own) g->o.device->vtable->release(g->o.device, r->own);
     free(r->name);
@@ -128,23 +166,43 @@ static const struct grads_vtable ring_vtable = {
     .close = release,
 };
 
-int64_t grads_ring_bytes(const struct config *c, const struct params *p, int64_t own_elems) {
+static int64_t room_elems(const struct config *c, const struct buckets *b, int world, int rank,
+                          const int64_t *offset) {
+    const struct exact_cut cut = cut_of(b);
+    return c->comm_reduce == REDUCE_EXACT ? exact_stream_room(world, rank, offset, &cut) : 0;
+}
+
+int64_t grads_ring_bytes(const struct config *c, const struct params *p, int world, int rank,
+                         const int64_t *offset) {
     struct buckets b;
     struct err ignored = {0};
+    int64_t elems = offset[rank + 1] - offset[rank];
     if (buckets_init(&b, p, buckets_least(c, p), &ignored)) return -1;
-    int64_t elems = own_elems + count_slots(c) * buckets_largest(&b);
+    if (c->comm_reduce == REDUCE_EXACT) elems += exact_stream_kept(c->comm_shards, world, elems);
+    elems += count_slots(c) * buckets_largest(&b) + room_elems(c, &b, world, rank, offset);
     buckets_fini(&b);
     return elems * (int64_t)sizeof(float);
 }
 
+// The room's size is a matter of what a rank owns, so that ranks do not take it alike.
 static int take(struct ring *r, struct err *e) {
     const struct grads_options *o = &r->base.o;
     int64_t each = buckets_largest(o->buckets);
-    void *slots = NULL;
+    int64_t room = room_elems(o->config, o->buckets, r->base.size, r->base.rank, o->offset);
+    void *slots = NULL, *arrivals = NULL;
     int rc = grads_take(&r->base, &r->own, r->base.own_elems, e);
     if (!rc) rc = device_alloc_shared(o->device, &slots, (size_t)(r->slots * each) * sizeof(float), true, e);
     for (int i = 0; !rc && i < r->slots; i++) r->slot[i].at = (float *)slots + i * each;
+    if (!rc && room) rc = device_alloc_shared(o->device, &arrivals, (size_t)room * sizeof(float), false, e);
+    r->room = arrivals;
     return rc;
+}
+
+static int open_exact(struct ring *r, struct err *e) {
+    const struct grads_options *o = &r->base.o;
+    const struct exact_cut cut = cut_of(o->buckets);
+    if (o->config->comm_reduce == REDUCE_FAST) return 0;
+    return exact_stream_open(&r->exact, o->coll, o->config->comm_shards, o->offset, &cut, o->device, e);
 }
 
 int grads_ring_open(struct grads **out, const struct grads_options *o, struct err *e) {
@@ -155,7 +213,8 @@ int grads_ring_open(struct grads **out, const struct grads_options *o, struct er
     r->slots = count_slots(o->config);
     r->name = calloc((size_t)n, sizeof *r->name);
     if (!r->name) rc = err_set(e, ERR_MEMORY, "no memory for %d buckets", n);
-    for (int k = 0; !rc && k < n; k++) grads_name(r->name[k], k, n);
+    for (int k = 0; !rc && k < n; k++) grads_name(r->name[k], o->config, k, n);
+    if (!rc) rc = open_exact(r, e);
     if (!rc) rc = take(r, e);
     if (rc)
         release(&r->base);

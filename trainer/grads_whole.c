@@ -84,7 +84,7 @@ int grads_whole_open(struct grads **out, const struct grads_options *o, struct e
     int rc = 0, n = o->buckets->n;
     w->bucket = calloc((size_t)n, sizeof *w->bucket);
     if (!w->bucket) rc = err_set(e, ERR_MEMORY, "no memory for %d buckets", n);
-    for (int k = 0; !rc && k < n; k++) grads_name(w->bucket[k].name, k, n);
+    for (int k = 0; !rc && k < n; k++) grads_name(w->bucket[k].name, o->config, k, n);
     if (!rc) rc = device_alloc_shared(o->device, &all, (size_t)w->base.elems * sizeof(float), true, e);
     w->all = all;
     if (rc)

@@ -102,13 +102,13 @@ static int64_t subtrees(int64_t lo, int64_t hi, int64_t own_lo, int64_t own_hi) 
     return subtrees(lo, lo + half, own_lo, own_hi) + subtrees(lo + half, hi, own_lo, own_hi);
 }
 
-// Bytes that a rank sends in a step: its subtrees' sums of others' segments (fast: one, or its shards'), and
-// its weights to the others.
+// Bytes that a rank sends in a step: of others' segments its subtrees' sums (exact), one sum (fast) or each
+// of its shards (ZeRO-2); and its weights to the others.
 static int64_t sent_per_step(const struct plan *p, int rank, const int64_t *offset) {
     int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = grads_rounds(p->c, p->world);
     grid_split(p->c->comm_shards, p->world, rank, &lo, &hi);
     bool exact = p->c->comm_reduce == 0;
-    if (exact) roots = subtrees(0, p->c->comm_shards, lo, hi);
+    if (exact) roots = roots > 1 ? hi - lo : subtrees(0, p->c->comm_shards, lo, hi);
     int64_t sums = roots * (p->params.elems - own), weights = own * (p->world - 1);
     return (sums + weights) * (int64_t)sizeof(float);
 }

@@ -66,7 +66,7 @@ def bad_configs():
         expect(78, ["config", "show", deep])
         expect(78, ["run", config(tmp), "-n", 5, *settings(tmp)], "comm.shards 4 is less than the 5 ranks")
         expect(78, ["run", config(tmp), "-n", 2, *settings(tmp, comm__backend="self")], "comm.backend=self is for one rank")
-        expect(78, ["run", config(tmp), *settings(tmp, comm__zero=2, comm__tp=2)], "comm.zero=2 needs", "comm.tp is 2", "2 errors")
+        expect(78, ["run", config(tmp), *settings(tmp, comm__cp=2, comm__tp=2)], "comm.cp is 2", "comm.tp is 2", "2 errors")
         check(not (pathlib.Path(tmp) / "run").exists(), "nothing was started")
 
 

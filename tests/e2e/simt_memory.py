@@ -48,15 +48,15 @@ def as_planned(tmp, config):
         check(0.97 <= took / plan <= 1.001, f"planned {plan} bytes besides fixed ones, {took} were taken, ratio {took / plan:.5f}")
 
 
-def with_peers(tmp, config):
+def with_peers(tmp, config, reduce):
     """Two ranks on one GPU: whole gradients, then each its own run and two buckets."""
-    words = ["device=cuda", "cuda.share=true", "comm.backend=mpi", "comm.reduce=fast", "comm.bucket_mb=0.001", "model.layers=8", "model.width=64"]
+    words = ["device=cuda", "cuda.share=true", "comm.backend=mpi", f"comm.reduce={reduce}", "comm.bucket_mb=0.001", "model.layers=8", "model.width=64"]
     saved = {0: [0, 0], 1: [0, 0]}  # by rank: as planned, as seen
     for zero, sign in ((1, 1), (2, -1)):
         command = ["mpirun", "--oversubscribe", "-n", "2", "sh", "-c", 'ORRERY_SIMT_PEAK=$1.$OMPI_COMM_WORLD_RANK && export ORRERY_SIMT_PEAK && shift && exec "$@"',
                    "sh", str(tmp / "peak"), RANK, "--config", str(config), "--task", "step-bench", *words, f"comm.zero={zero}"]
         done = subprocess.run(command, env=environment(ORRERY_CUDA_PLUGIN=PLUGIN, ORRERY_SIMT_COMPUTE=80), text=True, capture_output=True, timeout=600)
-        check(done.returncode == 0, f"two ranks, comm.zero={zero} {done.stderr[-300:] if done.returncode else ''}")
+        check(done.returncode == 0, f"two ranks, {reduce}, comm.zero={zero} {done.stderr[-300:] if done.returncode else ''}")
         for r in 0, 1:
             row = planned(config, 80, *words, f"comm.zero={zero}", "launch.ranks=2", number=r)
             plan, took = row["total"] - row["context"] - row["products"], int((tmp / f"peak.{r}").read_text()) - row["products"]
@@ -96,7 +96,8 @@ def main():
         config = tmp / "c.yaml"
         config.write_text(CONFIG % tmp)
         as_planned(tmp, config)
-        with_peers(tmp, config)
+        for reduce in "fast", "exact":
+            with_peers(tmp, config, reduce)
         refusals(tmp, config)
     print("all good")
 

@@ -64,11 +64,12 @@ def random_rounding(tmp, config):
 
 def share_gradients(config):
     """Gradients leave in the midst of a backward, which the host tells MPI: shards are not recorded then, all else is."""
-    words = ["device=cuda", "cuda.share=true", "train.steps=3", "comm.reduce=fast", "comm.bucket_mb=0.001"]
-    want = steps(config, *words, ranks=2)
-    for graph in "off", "on":
-        got = steps(config, *words, "comm.zero=2", f"cuda.graph={graph}", ranks=2)
-        check(got["weights_sha256"] == want["weights_sha256"], f"comm.zero=2, cuda.graph={graph}: the bits of comm.zero=1")
+    for reduce in "fast", "exact":
+        words = ["device=cuda", "cuda.share=true", "train.steps=3", f"comm.reduce={reduce}", "comm.bucket_mb=0.001"]
+        want = steps(config, *words, ranks=2)
+        for graph in "off", "on":
+            got = steps(config, *words, "comm.zero=2", f"cuda.graph={graph}", ranks=2)
+            check(got["weights_sha256"] == want["weights_sha256"], f"{reduce}, comm.zero=2, cuda.graph={graph}: the bits of comm.zero=1")
 
 
 def ranges(config, graph):

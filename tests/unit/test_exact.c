@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "comm/exact.h"
+#include "comm/exact_stream.h"
 #include "comm/grid.h"
 #include "fake_coll.h"
 
@@ -46,6 +46,7 @@ struct run {
     bool early; // parts of a leaf are ready before its end
     int buffers;
     int64_t planned;
+    struct coll *coll;
     struct err err;
 };
 
@@ -73,6 +74,39 @@ static int one_step(struct exact *x, struct run *r, int step) {
     return exact_finish(x, r->out[step] + r->offset[r->rank], &r->err);
 }
 
+static int stream_bucket(struct exact_stream *x, struct run *r, int64_t round, int k, float *room, int step) {
+    int64_t lo, hi, first = r->cut[k + 1];
+    struct coll_op *op = NULL;
+    float leaf[ELEMS];
+    grid_split(r->shards, r->size, r->rank, &lo, &hi);
+    for (int64_t i = first; i < r->cut[k]; i++) leaf[i - first] = leaf_value(lo + round, step, (int)i);
+    int rc = exact_stream_send(x, &op, "bucket", round, k, lo + round < hi ? leaf : NULL, room, &r->err);
+    if (!rc) rc = coll_join(r->coll, op, &r->err);
+    return rc ? rc : exact_stream_add(x, round, k, room, r->out[step] + r->offset[r->rank], &r->err);
+}
+
+static void *stream_rank(void *arg) {
+    struct run *r = arg;
+    struct fake_coll c = fake_coll(r->meeting, r->rank, r->size);
+    struct fake_device d = fake_device();
+    struct exact_stream *x = NULL;
+    const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
+    int64_t own = r->offset[r->rank + 1] - r->offset[r->rank];
+    int64_t room_elems = exact_stream_room(r->size, r->rank, r->offset, &cut);
+    float *room = malloc((size_t)(room_elems + 1) * sizeof(float));
+    r->coll = &c.base;
+    int rc = exact_stream_open(&x, &c.base, r->shards, r->offset, &cut, &d.base, &r->err);
+    r->planned = exact_stream_kept(r->shards, r->size, own);
+    if (d.bytes != r->planned * (int64_t)sizeof(float)) abort();
+    for (int step = 0; step < 2; step++)
+        for (int64_t round = 0; round < exact_stream_rounds(r->shards, r->size); round++)
+            for (int k = 0; !rc && k < r->buckets; k++) rc = stream_bucket(x, r, round, k, room, step);
+    exact_stream_close(x);
+    free(room);
+    if (d.blocks) abort(); // a buffer was not given back
+    return NULL;
+}
+
 static void *run_rank(void *arg) {
     struct run *r = arg;
     struct fake_coll c = fake_coll(r->meeting, r->rank, r->size);
@@ -94,10 +128,20 @@ static int log2_up(int64_t n) {
     return bits;
 }
 
-static void check_run(const struct run *r) {
-    assert_int_equal(r->err.code, 0);
+static void check_memory(const struct run *r) {
     assert_true(r->buffers <= log2_up(r->shards) + 2 + 1); // and the receive space
     assert_true(r->planned >= ELEMS * (int64_t)sizeof(float));
+}
+
+// At most a number of this rank's runs that grows with the logarithm of the leaves on a rank.
+static void check_kept(const struct run *r) {
+    int64_t each = exact_stream_rounds(r->shards, r->size), own = r->offset[r->rank + 1] - r->offset[r->rank];
+    assert_true(r->planned <= 2 * log2_up(each) * r->size * own);
+    if (each == 1) assert_int_equal(r->planned, 0);
+}
+
+static void check_run(const struct run *r) {
+    if (r->err.code) fail_msg("%s", r->err.text);
     for (int step = 0; step < 2; step++)
         for (int64_t i = r->offset[r->rank]; i < r->offset[r->rank + 1]; i++) {
             float want = tree_sum(0, r->shards, step, (int)i);
@@ -108,7 +152,9 @@ static void check_run(const struct run *r) {
 static const int64_t cuts[][MAX_CUTS] = {{ELEMS, 0}, {ELEMS, 16, 0}, {ELEMS, 30, 29, 14, 3, 0}};
 static const int n_cuts[] = {1, 2, 5};
 
-static void check_world(int64_t shards, int size, int way, bool early) {
+typedef void *rank_fn(void *run);
+
+static void check_world(int64_t shards, int size, int way, rank_fn *rank, bool early) {
     struct run *runs = calloc((size_t)size, sizeof *runs);
     struct fake_meeting *m = fake_meeting_open();
     pthread_t threads[FAKE_RANKS];
@@ -119,25 +165,36 @@ static void check_world(int64_t shards, int size, int way, bool early) {
         memcpy(runs[r].cut, cuts[way], sizeof cuts[way]);
         // Uneven segments, some of them empty.
         for (int s = 1; s <= size; s++) runs[r].offset[s] = s == size ? ELEMS : ELEMS * (s / 2) / size;
-        assert_int_equal(pthread_create(&threads[r], NULL, run_rank, &runs[r]), 0);
+        assert_int_equal(pthread_create(&threads[r], NULL, rank, &runs[r]), 0);
     }
     for (int r = 0; r < size; r++) pthread_join(threads[r], NULL);
-    for (int r = 0; r < size; r++) check_run(&runs[r]);
+    for (int r = 0; r < size; r++) {
+        check_run(&runs[r]);
+        (rank == run_rank ? check_memory : check_kept)(&runs[r]);
+    }
     fake_meeting_close(m);
     free(runs);
 }
 
+static const int64_t some_shards[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 31, 64};
+enum { SOME = sizeof some_shards / sizeof *some_shards };
+
 static void every_world_gives_the_tree_s_bits(void **state) {
-    static const int64_t shards[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 31, 64};
-    for (size_t s = 0; s < sizeof shards / sizeof *shards; s++)
-        for (int size = 1; size <= FAKE_RANKS && size <= shards[s]; size++)
+    for (int s = 0; s < SOME; s++)
+        for (int size = 1; size <= FAKE_RANKS && size <= some_shards[s]; size++)
             for (int way = 0; way < 3; way++) {
-                check_world(shards[s], size, way, false);
-                check_world(shards[s], size, way, true);
+                check_world(some_shards[s], size, way, run_rank, false);
+                check_world(some_shards[s], size, way, run_rank, true);
             }
 }
 
-// The test above proves something only if another order gives other bits.
+static void sums_made_by_their_owners_are_the_same(void **state) {
+    for (int s = 0; s < SOME; s++)
+        for (int size = 2; size <= FAKE_RANKS && size <= some_shards[s]; size++)
+            for (int way = 0; way < 3; way++) check_world(some_shards[s], size, way, stream_rank, false);
+}
+
+// The tests above prove something only if another order gives other bits.
 static void the_order_matters_for_these_numbers(void **state) {
     int different = 0;
     for (int i = 0; i < ELEMS; i++) {
@@ -178,6 +235,9 @@ static void misuse_is_refused(void **state) {
     assert_int_equal(exact_finish(x, out, &e), -ERR_BUG); // leaves are missing
     exact_close(x);
     exact_close(NULL);
+    struct exact_stream *stream = NULL;
+    assert_int_equal(exact_stream_open(&stream, c, 4, offset, &cut, &d.base, &e), -ERR_BUG); // one rank
+    exact_stream_close(stream);
     coll_close(c, false);
     assert_int_equal(d.blocks, 0);
 }
@@ -185,6 +245,7 @@ static void misuse_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_world_gives_the_tree_s_bits),
+        cmocka_unit_test(sums_made_by_their_owners_are_the_same),
         cmocka_unit_test(the_order_matters_for_these_numbers),
         cmocka_unit_test(misuse_is_refused),
     };

@@ -58,9 +58,20 @@ static int queue_sum(struct coll *c, const struct coll_request *q, struct err *e
     return rc || hi == lo ? rc : c->device->vtable->add(c->device, own, own, own, hi - lo, e);
 }
 
+static int queue_pieces(struct coll *c, const struct coll_request *q, struct err *e) {
+    int rc = 0;
+    for (int r = 0; r < c->size && !rc; r++) {
+        int64_t n = q->recv_offset[r + 1] - q->recv_offset[r];
+        rc = c->device->vtable->copy(c->device, q->recv + q->recv_offset[r],
+                                     q->send + q->send_offset[c->rank], (size_t)n * sizeof(float), e);
+    }
+    return rc;
+}
+
 static int peer_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
     int rc = 0;
     if (q->verb == VERB_REDUCE_SCATTER) rc = queue_sum(c, q, e);
+    if (q->verb == VERB_EXCHANGE) rc = queue_pieces(c, q, e);
     if (q->verb == VERB_ALL_GATHER && !strcmp(q->name, "losses and norms"))
         rc = queue_zero(c, q->buffer, q->offset[0], q->offset[1], e);
     *op = calloc(1, sizeof **op);
@@ -219,6 +230,15 @@ static void own_sums_of_two_shards(void **state) {
     compare(&(struct how){2, "comm.reduce=fast", "comm.zero=2", "cuda.precision=fp32", "comm.shards=4"});
 }
 
+static void own_exact_sums_of_two_shards(void **state) {
+    struct how h = {2, "comm.reduce=exact", "comm.zero=2", "cuda.precision=bf16", "comm.shards=4"};
+    compare(&h);
+    struct trace own = follow("on", &h);
+    h.zero = "comm.zero=1";
+    struct trace whole = follow("on", &h);
+    check_alike(&whole, &own);
+}
+
 static void whole_and_own_sums_are_alike(void **state) {
     struct how h = {2, "comm.reduce=fast", "comm.zero=1", "cuda.precision=bf16", "comm.shards=2"};
     struct trace whole = follow("on", &h);
@@ -243,9 +263,9 @@ static void a_cpu_records_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exact_sums_in_bf16),     cmocka_unit_test(fast_sums_in_fp32),
-        cmocka_unit_test(own_sums_of_two_shards), cmocka_unit_test(whole_and_own_sums_are_alike),
-        cmocka_unit_test(a_cpu_records_nothing),
+        cmocka_unit_test(exact_sums_in_bf16),           cmocka_unit_test(fast_sums_in_fp32),
+        cmocka_unit_test(own_sums_of_two_shards),       cmocka_unit_test(own_exact_sums_of_two_shards),
+        cmocka_unit_test(whole_and_own_sums_are_alike), cmocka_unit_test(a_cpu_records_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
