@@ -189,7 +189,7 @@ static void every_world_gives_the_tree_s_bits(void **state) {
 }
 
 static void sums_made_by_their_owners_are_the_same(void **state) {
-    for (int s = 0; s < SOME; s++)
+    for (int s = 0; s < SOME - 1; s++)
         for (int size = 2; size <= FAKE_RANKS && size <= some_shards[s]; size++)
             for (int way = 0; way < 3; way++) check_world(some_shards[s], size, way, stream_rank, false);
 }
