@@ -50,15 +50,10 @@ struct exact {
 
 // Most buffers that leaves and unfinished sums ever take at once.
 static int count_buffers(int64_t shards, int64_t lo, int64_t hi) {
-    struct exact_node stack[EXACT_ROOTS_MAX];
-    int depth = 0, most = 0;
+    int most = 0;
     for (int64_t leaf = lo; leaf < hi; leaf++) {
-        stack[depth++] = (struct exact_node){leaf, leaf + 1};
-        if (depth > most) most = depth;
-        while (depth > 1 && exact_siblings(shards, stack[depth - 2], stack[depth - 1])) {
-            stack[depth - 2].hi = stack[depth - 1].hi;
-            depth--;
-        }
+        int n = exact_count_roots(shards, lo, leaf) + 1;
+        if (n > most) most = n;
     }
     return most;
 }
@@ -105,10 +100,6 @@ static int alloc_floats(struct device *d, float **out, int64_t n, struct err *e)
     return rc;
 }
 
-static int64_t clamp(int64_t at, int64_t lo, int64_t hi) {
-    return at < lo ? lo : at > hi ? hi : at;
-}
-
 static int no_plan(struct err *e) {
     return err_set(e, ERR_MEMORY, "no memory to plan the exact reduction");
 }
@@ -121,7 +112,7 @@ static int plan_bucket(struct exact *x, struct bucket *b, const int64_t *offset,
     b->received_at = calloc(entries * rounds, sizeof *b->received_at);
     b->ops = calloc(rounds, sizeof(struct coll_op *));
     if (!b->send_at || !b->received_at || !b->ops) return no_plan(e);
-    for (int r = 0; r <= x->size; r++) b->send_at[r] = clamp(offset[r], b->lo, b->hi) - b->lo;
+    grid_share(offset, x->size, b->lo, b->hi, b->send_at);
     b->own_elems = b->send_at[x->rank + 1] - b->send_at[x->rank];
     b->own = b->own_elems ? b->lo + b->send_at[x->rank] - offset[x->rank] : 0;
     *upto = plan_received(x->shards, x->size, x->rank, b->own_elems, x->rounds, *upto, b->received_at);

@@ -63,16 +63,12 @@ int64_t exact_stream_kept(int64_t shards, int size, int64_t own_elems) {
     return runs * own_elems;
 }
 
-static int64_t clamp(int64_t at, int64_t lo, int64_t hi) {
-    return at < lo ? lo : at > hi ? hi : at;
-}
-
 int64_t exact_stream_room(int size, int rank, const int64_t *offset, const struct exact_cut *cut) {
     int64_t most = 0;
     for (int k = 0; k < cut->n; k++) {
-        int64_t lo = cut->cut[k + 1], hi = cut->cut[k];
-        int64_t own = clamp(offset[rank + 1], lo, hi) - clamp(offset[rank], lo, hi);
-        if (own > most) most = own;
+        int64_t share[2];
+        grid_share(offset + rank, 1, cut->cut[k + 1], cut->cut[k], share);
+        if (share[1] - share[0] > most) most = share[1] - share[0];
     }
     return size * most;
 }
@@ -88,7 +84,7 @@ static int plan_bucket(struct exact_stream *x, struct bucket *b, const int64_t *
     if (!b->share) return no_plan(e);
     b->all = b->share + entries;
     b->first = b->all + entries;
-    for (int r = 0; r <= x->size; r++) b->share[r] = clamp(offset[r], lo, hi) - lo;
+    grid_share(offset, x->size, lo, hi, b->share);
     b->own_elems = b->share[x->rank + 1] - b->share[x->rank];
     b->own = b->own_elems ? lo + b->share[x->rank] - offset[x->rank] : 0;
     for (int r = 0; r < x->size; r++) {

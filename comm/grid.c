@@ -45,3 +45,10 @@ void grid_split(int64_t n, int parts, int part, int64_t *lo, int64_t *hi) {
     *lo = part * each + (part < longer ? part : longer);
     *hi = *lo + each + (part < longer);
 }
+
+void grid_share(const int64_t *offset, int parts, int64_t lo, int64_t hi, int64_t *share) {
+    for (int p = 0; p <= parts; p++) {
+        int64_t at = offset[p];
+        share[p] = (at < lo ? lo : at > hi ? hi : at) - lo;
+    }
+}

@@ -28,4 +28,7 @@ int grid_check_shards(int64_t shards, int64_t ranks, struct err *e) ERR_CHECK;
 // (the first n mod parts runs have one more).
 void grid_split(int64_t n, int parts, int part, int64_t *lo, int64_t *hi);
 
+// Who owns what of items [lo, hi), counted from lo, where offset[parts + 1] says who owns what of all.
+void grid_share(const int64_t *offset, int parts, int64_t lo, int64_t hi, int64_t *share);
+
 #endif

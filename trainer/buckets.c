@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "comm/grid.h"
+
 #define AUTO_SHARE 16
 #define AUTO_LEAST ((int64_t)1 << 16) // elements
 #define AUTO_MOST  ((int64_t)1 << 24)
@@ -66,12 +68,8 @@ int buckets_deal(struct buckets *b, const int64_t *offset, int ranks, struct err
     b->ranks = ranks;
     b->share = calloc((size_t)b->n * ((size_t)ranks + 1), sizeof *b->share);
     if (!b->share) return err_set(e, ERR_MEMORY, "no memory for %d shares of %d buckets", ranks, b->n);
-    int64_t *share = b->share;
-    for (int k = 0; k < b->n; k++) {
-        int64_t lo = b->cut[k + 1], hi = b->cut[k];
-        for (int r = 0; r <= ranks; r++)
-            *share++ = (offset[r] < lo ? lo : offset[r] > hi ? hi : offset[r]) - lo;
-    }
+    for (int k = 0; k < b->n; k++)
+        grid_share(offset, ranks, b->cut[k + 1], b->cut[k], b->share + (int64_t)k * (ranks + 1));
     return 0;
 }
 

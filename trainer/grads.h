@@ -2,8 +2,9 @@
 // The gradients of a step: where a backward adds them, and how they become this rank's run of the sum over
 // all shards of all ranks. Of comm.reduce and comm.zero:
 //   exact   1: every shard has a buffer of all elements; they are summed along exact.h's tree.
-//           2: the rank's own run, what of it cannot be added up yet, and a few buffers of a bucket and its
-//           arrivals; each bucket of each shard goes to its owners (exact_stream.h). The same bits.
+//           2: the rank's own run, what of it cannot be added up yet, a few buffers of a bucket, and room for
+//           one bucket's arrivals; each bucket of each shard goes to its owners (exact_stream.h). The same
+//           bits.
 //   fast    1: one buffer of all elements, in which the rank's shards add up; each bucket is summed over
 //           ranks in the last shard's backward.
 //           2: the rank's own run and a few buffers of a bucket each; each bucket of each shard is summed

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "comm/exact_tree.h"
 #include "comm/grid.h"
 #include "trainer/evaluate.h"
 #include "trainer/grads.h"
@@ -93,22 +94,13 @@ static void put_memory(struct json_writer *w, const struct plan *p, int rank) {
     json_close(w, '}');
 }
 
-// Subtrees of the reduction tree over [lo, hi) that lie wholly in a rank's leaves [own_lo, own_hi).
-static int64_t subtrees(int64_t lo, int64_t hi, int64_t own_lo, int64_t own_hi) {
-    if (hi <= own_lo || lo >= own_hi) return 0;
-    if (lo >= own_lo && hi <= own_hi) return 1;
-    int64_t half = 1;
-    while (2 * half < hi - lo) half *= 2;
-    return subtrees(lo, lo + half, own_lo, own_hi) + subtrees(lo + half, hi, own_lo, own_hi);
-}
-
 // Bytes that a rank sends in a step: of others' segments its subtrees' sums (exact), one sum (fast) or each
 // of its shards (ZeRO-2); and its weights to the others.
 static int64_t sent_per_step(const struct plan *p, int rank, const int64_t *offset) {
     int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = grads_rounds(p->c, p->world);
     grid_split(p->c->comm_shards, p->world, rank, &lo, &hi);
     bool exact = p->c->comm_reduce == 0;
-    if (exact) roots = roots > 1 ? hi - lo : subtrees(0, p->c->comm_shards, lo, hi);
+    if (exact) roots = roots > 1 ? hi - lo : exact_count_roots(p->c->comm_shards, lo, hi);
     int64_t sums = roots * (p->params.elems - own), weights = own * (p->world - 1);
     return (sums + weights) * (int64_t)sizeof(float);
 }
