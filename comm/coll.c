@@ -297,13 +297,13 @@ static int run(struct coll *c, const struct coll_request *q, struct err *e) {
 
 // ---- the operations
 
-static int64_t float_bytes(const struct coll *c, const int64_t *offset) {
-    return (offset[c->size] - offset[0]) * (int64_t)sizeof(float);
+static int64_t float_bytes(const struct coll *c, int rows, const int64_t *offset) {
+    return (offset[(int64_t)rows * c->size] - offset[0]) * (int64_t)sizeof(float);
 }
 
 int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, float *buffer,
                         const int64_t *offset, struct err *e) {
-    struct coll_request q = {.verb = VERB_REDUCE_SCATTER, .name = name, .bytes = float_bytes(c, offset)};
+    struct coll_request q = {.verb = VERB_REDUCE_SCATTER, .name = name, .bytes = float_bytes(c, 1, offset)};
     q.buffer = buffer;
     q.offset = offset;
     return start(c, &q, op, e);
@@ -311,15 +311,16 @@ int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, f
 
 int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer,
                     const int64_t *offset, struct err *e) {
-    struct coll_request q = {.verb = VERB_ALL_GATHER, .name = name, .bytes = float_bytes(c, offset)};
+    struct coll_request q = {.verb = VERB_ALL_GATHER, .name = name, .bytes = float_bytes(c, 1, offset)};
     q.buffer = buffer;
     q.offset = offset;
     return start(c, &q, op, e);
 }
 
-int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
+int coll_exchange(struct coll *c, struct coll_op **op, const char *name, int rows, const float *send,
                   const int64_t *send_offset, float *recv, const int64_t *recv_offset, struct err *e) {
-    struct coll_request q = {.verb = VERB_EXCHANGE, .name = name, .bytes = float_bytes(c, send_offset)};
+    struct coll_request q = {.verb = VERB_EXCHANGE, .name = name, .bytes = float_bytes(c, rows, send_offset)};
+    q.rows = rows;
     q.send = send;
     q.send_offset = send_offset;
     q.recv = recv;
@@ -328,13 +329,14 @@ int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const f
 }
 
 int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) {
-    int r = c->rank;
-    int64_t n = q->recv_offset[r + 1] - q->recv_offset[r];
-    if (n == 0) return 0;
-    if (n != q->send_offset[r + 1] - q->send_offset[r])
-        return err_set(e, ERR_BUG, "%s: rank %d sends itself %" PRId64 " elements and expects %" PRId64,
-                       q->name, r, q->send_offset[r + 1] - q->send_offset[r], n);
-    memcpy(q->recv + q->recv_offset[r], q->send + q->send_offset[r], (size_t)n * sizeof(float));
+    for (int64_t i = c->rank; i < coll_pieces(c, q); i += c->size) {
+        int64_t n = q->recv_offset[i + 1] - q->recv_offset[i];
+        if (n == 0) continue;
+        if (n != q->send_offset[i + 1] - q->send_offset[i])
+            return err_set(e, ERR_BUG, "%s: rank %d sends itself %" PRId64 " elements and expects %" PRId64,
+                           q->name, c->rank, q->send_offset[i + 1] - q->send_offset[i], n);
+        memcpy(q->recv + q->recv_offset[i], q->send + q->send_offset[i], (size_t)n * sizeof(float));
+    }
     return 0;
 }
 

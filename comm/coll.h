@@ -68,10 +68,11 @@ int coll_reduce_scatter(struct coll *c, struct coll_op **op, const char *name, f
 // Every rank's segment goes to every other rank.
 int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float *buffer,
                     const int64_t *offset, struct err *e) ERR_CHECK;
-// Pieces to and from each rank: send[send_offset[r]..) goes to r, recv[recv_offset[r]..) comes from r.
-// Offsets count elements, size+1 entries, and stay valid until the wait. A rank's own piece is copied, or
-// left where it is when its place in recv is empty. What the exact reduction is made of.
-int coll_exchange(struct coll *c, struct coll_op **op, const char *name, const float *send,
+// Pieces to and from each rank, `rows` of each: send[send_offset[row * size + r]..) goes to r, whose piece of
+// that row goes to recv[recv_offset[row * size + its rank]..). Offsets count elements, rows * size + 1
+// entries, and stay valid until the wait. A rank's own piece is copied, or left where it is when its place in
+// recv is empty. What the exact reduction is made of.
+int coll_exchange(struct coll *c, struct coll_op **op, const char *name, int rows, const float *send,
                   const int64_t *send_offset, float *recv, const int64_t *recv_offset,
                   struct err *e) ERR_CHECK;
 int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,

@@ -25,7 +25,8 @@ struct coll_request {
     int64_t bytes; // moved by this rank, for the black box
     float *buffer; // reduce-scatter, all-gather
     const int64_t *offset;
-    const float *send; // exchange
+    int rows; // exchange
+    const float *send;
     const int64_t *send_offset;
     float *recv;
     const int64_t *recv_offset;
@@ -82,6 +83,11 @@ struct coll {
     int64_t busy_since_ns, busy_ns, wait_ns;
 };
 
+// Of an exchange: how many go out, and come in, this rank's own counted.
+static inline int64_t coll_pieces(const struct coll *c, const struct coll_request *q) {
+    return (int64_t)q->rows * c->size;
+}
+
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
 // Of the plug-in; takes `host` over when it succeeds.
 int coll_nccl_open(struct coll **out, struct coll *host, const struct coll_options *options,
@@ -95,7 +101,7 @@ int coll_stage_start(struct coll *c, const struct coll_request *q, struct coll_o
 int coll_stage_test(struct coll *c, struct coll_op *op, bool *done, struct err *e) ERR_CHECK;
 void coll_stage_release(struct coll *c, struct coll_op *op, bool ended);
 
-// Copies this rank's own piece of an exchange; nothing when it is to be left where it is.
+// Copies this rank's own pieces of an exchange, but those that are to be left where they are.
 int coll_copy_own(struct coll *c, const struct coll_request *q, struct err *e) ERR_CHECK;
 
 #endif

@@ -121,32 +121,34 @@ static int start_all_gather(struct mpi_coll *m, const struct coll_request *q, st
     return rc ? mpi_fail(rc, q->name, e) : 0;
 }
 
+// A row of an exchange's pieces, to or from every other rank: each rank begins with another one.
+static int start_row(struct mpi_coll *m, const struct coll_request *q, int row, bool in, struct mpi_op *op,
+                     struct err *e) {
+    int rank = m->base.rank, size = m->base.size, tag = (int)(m->base.seq % m->tag_max), rc = 0;
+    const int64_t *offset = (in ? q->recv_offset : q->send_offset) + (int64_t)row * size;
+    for (int i = 1; i < size && !rc; i++) {
+        int peer = (in ? rank + size - i : rank + i) % size;
+        int64_t n = offset[peer + 1] - offset[peer];
+        if (n == 0) continue;
+        if (n > INT_MAX) return too_large(q, n, e);
+        MPI_Request *request = &op->requests[op->n_requests++];
+        if (in)
+            rc = MPI_Irecv(q->recv + offset[peer], (int)n, MPI_FLOAT, peer, tag, m->comm, request);
+        else
+            rc = MPI_Isend(q->send + offset[peer], (int)n, MPI_FLOAT, peer, tag, m->comm, request);
+        if (rc) rc = mpi_fail(rc, q->name, e);
+    }
+    return rc;
+}
+
 // Receives first, so that no piece arrives unexpected and is copied twice.
 static int start_exchange(struct mpi_coll *m, const struct coll_request *q, struct mpi_op **out,
                           struct err *e) {
-    int rank = m->base.rank, size = m->base.size;
-    int tag = (int)(m->base.seq % m->tag_max);
-    struct mpi_op *op = *out = op_create(2 * size, 0, 0);
+    struct mpi_op *op = *out = op_create((int)(2 * coll_pieces(&m->base, q)), 0, 0);
     if (!op) return no_memory(q, e);
     int rc = coll_copy_own(&m->base, q, e);
-    for (int i = 1; i < size && !rc; i++) {
-        int from = (rank + size - i) % size;
-        int64_t n = q->recv_offset[from + 1] - q->recv_offset[from];
-        if (n == 0) continue;
-        if (n > INT_MAX) return too_large(q, n, e);
-        rc = MPI_Irecv(q->recv + q->recv_offset[from], (int)n, MPI_FLOAT, from, tag, m->comm,
-                       &op->requests[op->n_requests++]);
-        if (rc) rc = mpi_fail(rc, q->name, e);
-    }
-    for (int i = 1; i < size && !rc; i++) {
-        int to = (rank + i) % size;
-        int64_t n = q->send_offset[to + 1] - q->send_offset[to];
-        if (n == 0) continue;
-        if (n > INT_MAX) return too_large(q, n, e);
-        rc = MPI_Isend(q->send + q->send_offset[to], (int)n, MPI_FLOAT, to, tag, m->comm,
-                       &op->requests[op->n_requests++]);
-        if (rc) rc = mpi_fail(rc, q->name, e);
-    }
+    for (int row = 0; row < q->rows && !rc; row++) rc = start_row(m, q, row, true, op, e);
+    for (int row = 0; row < q->rows && !rc; row++) rc = start_row(m, q, row, false, op, e);
     return rc;
 }
 

@@ -170,16 +170,17 @@ static ncclResult_t issue_segments(struct nccl_coll *n, const struct coll_reques
 // A rank's own piece travels like the others', or stays when its place is empty.
 static ncclResult_t issue_exchange(struct nccl_coll *n, const struct coll_request *q) {
     ncclResult_t rc = ncclSuccess;
-    for (int r = 0; r < n->base.size && rc == ncclSuccess; r++) {
-        size_t in = (size_t)(q->recv_offset[r + 1] - q->recv_offset[r]);
-        size_t out = (size_t)(q->send_offset[r + 1] - q->send_offset[r]);
+    for (int64_t i = 0; i < coll_pieces(&n->base, q) && rc == ncclSuccess; i++) {
+        int r = (int)(i % n->base.size);
+        size_t in = (size_t)(q->recv_offset[i + 1] - q->recv_offset[i]);
+        size_t out = (size_t)(q->send_offset[i + 1] - q->send_offset[i]);
         if (r == n->base.rank && in == 0) continue;
         if (in)
-            rc = n->call.recv(q->recv + q->recv_offset[r], in, ncclFloat32, r, n->comm,
+            rc = n->call.recv(q->recv + q->recv_offset[i], in, ncclFloat32, r, n->comm,
                               (cudaStream_t)n->queue);
         if (rc == ncclInProgress) rc = ncclSuccess;
         if (out && rc == ncclSuccess)
-            rc = n->call.send(q->send + q->send_offset[r], out, ncclFloat32, r, n->comm,
+            rc = n->call.send(q->send + q->send_offset[i], out, ncclFloat32, r, n->comm,
                               (cudaStream_t)n->queue);
         if (rc == ncclInProgress) rc = ncclSuccess;
     }

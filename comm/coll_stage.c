@@ -57,9 +57,10 @@ static int stage_buffer(const struct coll *c, const struct coll_request *q, stru
 
 static int stage_exchange(const struct coll *c, const struct coll_request *q, struct staged_op *op,
                           struct err *e) {
-    int rc = host_floats(&op->send, q->send_offset[c->size], q->name, e);
-    if (!rc) rc = host_floats(&op->recv, q->recv_offset[c->size], q->name, e);
-    return rc ? rc : copy_out(c, op->send, q->send, q->send_offset[0], q->send_offset[c->size], e);
+    int64_t n = coll_pieces(c, q);
+    int rc = host_floats(&op->send, q->send_offset[n], q->name, e);
+    if (!rc) rc = host_floats(&op->recv, q->recv_offset[n], q->name, e);
+    return rc ? rc : copy_out(c, op->send, q->send, q->send_offset[0], q->send_offset[n], e);
 }
 
 bool coll_stage_needed(const struct coll *c, const struct coll_request *q) {
@@ -95,12 +96,10 @@ static int deliver(const struct coll *c, const struct staged_op *op, struct err 
     int rc = 0;
     if (q->verb == VERB_REDUCE_SCATTER)
         return copy_in(c, q->buffer, op->recv, q->offset[c->rank], q->offset[c->rank + 1], e);
-    for (int r = 0; r < c->size && !rc; r++) {
-        if (q->verb == VERB_EXCHANGE)
-            rc = copy_in(c, q->recv, op->recv, q->recv_offset[r], q->recv_offset[r + 1], e);
-        else if (r != c->rank)
-            rc = copy_in(c, q->buffer, op->recv, q->offset[r], q->offset[r + 1], e);
-    }
+    if (q->verb == VERB_EXCHANGE)
+        return copy_in(c, q->recv, op->recv, q->recv_offset[0], q->recv_offset[coll_pieces(c, q)], e);
+    for (int r = 0; r < c->size && !rc; r++)
+        if (r != c->rank) rc = copy_in(c, q->buffer, op->recv, q->offset[r], q->offset[r + 1], e);
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "comm/exact_slices.h"
 #include "comm/exact_tree.h"
 #include "comm/grid.h"
 
@@ -17,12 +18,12 @@ struct live {
 
 struct bucket {
     char name[32];
-    int64_t lo, hi;         // of the gradient's elements
-    int64_t own, own_elems; // this rank's share: from its segment's start; 0: none
-    int64_t *send_at;       // [size + 1] every rank's share, from lo
-    int64_t *received_at;   // [round][size + 1]: elements from the start of `received`
-    struct coll_op **ops;   // [round]
-    bool folded;            // of the leaf that is being written
+    int64_t lo, hi;       // of the gradient's elements
+    const int64_t *slice; // [size + 1] who sums what, from lo
+    int64_t elems;        // of this rank's slice
+    int64_t *received_at; // [round][size + 1]: elements from the start of `received`
+    struct coll_op **ops; // [round]
+    bool folded;          // of the leaf that is being written
 };
 
 struct exact {
@@ -37,7 +38,9 @@ struct exact {
     bool *in_use;
     struct live live[EXACT_ROOTS_MAX]; // finished nodes on this rank, left to right
     int n_live;
-    float *received; // other ranks' roots, this rank's segment: by bucket, by round, by rank
+    struct exact_slices slices;
+    float *received; // of other ranks' roots this rank's slices: by bucket, by round, by rank
+    float *sums;     // this rank's slices of the sum; NULL: one rank
     int rounds;      // most roots that any rank has: one exchange of each bucket for each
     struct bucket *buckets;
     int n_buckets;
@@ -68,26 +71,26 @@ static int count_rounds(int64_t shards, int size) {
     return most;
 }
 
-// Elements that arrive from the other ranks when this one owns so many; when at is not NULL, where each piece
+// Elements that arrive from the other ranks when this one sums so many; when at is not NULL, where each piece
 // goes, from `total` on.
-static int64_t plan_received(int64_t shards, int size, int rank, int64_t own_elems, int rounds, int64_t total,
+static int64_t plan_received(int64_t shards, int size, int rank, int64_t elems, int rounds, int64_t total,
                              int64_t *at) {
     struct exact_node roots[EXACT_ROOTS_MAX];
     for (int round = 0; round < rounds; round++) {
         for (int r = 0; r < size; r++) {
             if (at) at[round * (size + 1) + r] = total;
-            if (r != rank && exact_roots(shards, size, r, roots) > round) total += own_elems;
+            if (r != rank && exact_roots(shards, size, r, roots) > round) total += elems;
         }
         if (at) at[round * (size + 1) + size] = total;
     }
     return total;
 }
 
-int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems, const int64_t *offset) {
-    int64_t lo, hi, own = offset[rank + 1] - offset[rank];
+int64_t exact_bytes(int64_t shards, int size, int rank, const struct exact_cut *cut) {
+    int64_t lo, hi, sums = size > 1 ? exact_slices_elems(size, rank, cut) : 0;
     grid_split(shards, size, rank, &lo, &hi);
-    int64_t received = plan_received(shards, size, rank, own, count_rounds(shards, size), 0, NULL);
-    return (count_buffers(shards, lo, hi) * elems + received) * (int64_t)sizeof(float);
+    int64_t received = plan_received(shards, size, rank, sums, count_rounds(shards, size), 0, NULL);
+    return (count_buffers(shards, lo, hi) * cut->cut[0] + received + sums) * (int64_t)sizeof(float);
 }
 
 static int alloc_floats(struct device *d, float **out, int64_t n, struct err *e) {
@@ -105,22 +108,17 @@ static int no_plan(struct err *e) {
 }
 
 // What arrives for it goes to `received` from element `upto` on; returned is where the next one's goes.
-static int plan_bucket(struct exact *x, struct bucket *b, const int64_t *offset, int64_t *upto,
-                       struct err *e) {
+static int plan_bucket(struct exact *x, struct bucket *b, int64_t *upto, struct err *e) {
     size_t entries = (size_t)x->size + 1, rounds = (size_t)x->rounds + 1;
-    b->send_at = calloc(entries, sizeof *b->send_at);
     b->received_at = calloc(entries * rounds, sizeof *b->received_at);
     b->ops = calloc(rounds, sizeof(struct coll_op *));
-    if (!b->send_at || !b->received_at || !b->ops) return no_plan(e);
-    grid_share(offset, x->size, b->lo, b->hi, b->send_at);
-    b->own_elems = b->send_at[x->rank + 1] - b->send_at[x->rank];
-    b->own = b->own_elems ? b->lo + b->send_at[x->rank] - offset[x->rank] : 0;
-    *upto = plan_received(x->shards, x->size, x->rank, b->own_elems, x->rounds, *upto, b->received_at);
+    if (!b->received_at || !b->ops) return no_plan(e);
+    b->elems = b->slice[x->rank + 1] - b->slice[x->rank];
+    *upto = plan_received(x->shards, x->size, x->rank, b->elems, x->rounds, *upto, b->received_at);
     return 0;
 }
 
-static int plan_buckets(struct exact *x, const int64_t *offset, const struct exact_cut *cut,
-                        int64_t *received, struct err *e) {
+static int plan_buckets(struct exact *x, const struct exact_cut *cut, int64_t *received, struct err *e) {
     int rc = 0;
     x->buckets = calloc((size_t)cut->n, sizeof *x->buckets);
     if (!x->buckets) return no_plan(e);
@@ -129,8 +127,9 @@ static int plan_buckets(struct exact *x, const int64_t *offset, const struct exa
         struct bucket *b = &x->buckets[k];
         b->lo = cut->cut[k + 1];
         b->hi = cut->cut[k];
+        b->slice = exact_slices_share(&x->slices, k);
         snprintf(b->name, sizeof b->name, cut->n > 1 ? "exact gradients %d" : "exact gradients", k + 1);
-        rc = plan_bucket(x, b, offset, received, e);
+        rc = plan_bucket(x, b, received, e);
     }
     return rc;
 }
@@ -145,8 +144,10 @@ static int alloc_plan(struct exact *x, const int64_t *offset, const struct exact
     x->buffers = calloc((size_t)x->n_buffers, sizeof *x->buffers);
     x->in_use = calloc((size_t)x->n_buffers, sizeof *x->in_use);
     if (!x->nothing || !x->buffers || !x->in_use) return no_plan(e);
-    int rc = plan_buckets(x, offset, cut, &received, e);
+    int rc = exact_slices_init(&x->slices, x->size, x->rank, offset, cut, e);
+    if (!rc) rc = plan_buckets(x, cut, &received, e);
     if (!rc && received) rc = alloc_floats(x->device, &x->received, received, e);
+    if (!rc && x->size > 1) rc = alloc_floats(x->device, &x->sums, x->slices.elems, e);
     for (int i = 0; i < x->n_buffers && !rc; i++) rc = alloc_floats(x->device, &x->buffers[i], x->elems, e);
     return rc;
 }
@@ -193,7 +194,6 @@ int exact_open(struct exact **out, struct coll *c, int64_t shards, const int64_t
 
 static void drop_bucket(struct exact *x, struct bucket *b) {
     for (int round = 0; b->ops && round < x->rounds; round++) coll_drop(x->coll, b->ops[round]);
-    free(b->send_at);
     free(b->received_at);
     free(b->ops);
 }
@@ -204,6 +204,8 @@ void exact_close(struct exact *x) {
     for (int i = 0; x->buffers && i < x->n_buffers; i++)
         if (x->buffers[i]) device_release_shared(x->device, x->buffers[i]);
     if (x->received) device_release_shared(x->device, x->received);
+    if (x->sums) device_release_shared(x->device, x->sums);
+    exact_slices_fini(&x->slices);
     free(x->buckets);
     free(x->nothing);
     free(x->buffers);
@@ -274,7 +276,7 @@ static void forget_folded(struct exact *x) {
 static int start_exchange(struct exact *x, int round, struct bucket *b, struct err *e) {
     bool have = round < x->n_roots;
     const float *send = (have ? x->buffers[x->live[round].buffer] : x->buffers[0]) + b->lo;
-    return coll_exchange(x->coll, &b->ops[round], b->name, send, have ? b->send_at : x->nothing, x->received,
+    return coll_exchange(x->coll, &b->ops[round], b->name, 1, send, have ? b->slice : x->nothing, x->received,
                          b->received_at + (int64_t)round * (x->size + 1), e);
 }
 
@@ -324,13 +326,13 @@ static int wait_bucket(struct exact *x, struct bucket *b, struct err *e) {
     return rc;
 }
 
-// ---- the end of the tree, on this rank's segment
+// ---- the end of the tree, on this rank's slices
 
-// Where this rank's share of a bucket of a node that lies on one rank is; NULL when the node spans ranks.
+// Where this rank's slice of a bucket of a node that lies on one rank is; NULL when the node spans ranks.
 static float *find_slice(struct exact *x, const struct bucket *b, struct exact_node n) {
     for (int i = 0; i < x->n_live; i++)
         if (x->live[i].node.lo == n.lo && x->live[i].node.hi == n.hi)
-            return x->buffers[x->live[i].buffer] + b->lo + b->send_at[x->rank];
+            return x->buffers[x->live[i].buffer] + b->lo + b->slice[x->rank];
     struct exact_node roots[EXACT_ROOTS_MAX];
     int r = exact_rank_of(x->shards, x->size, n.lo);
     int count = r == x->rank ? 0 : exact_roots(x->shards, x->size, r, roots);
@@ -348,20 +350,20 @@ static int sum_node(struct exact *x, const struct bucket *b, struct exact_node n
     float *right;
     int rc = sum_node(x, b, exact_left(n), out, e);
     if (!rc) rc = sum_node(x, b, exact_right(n), &right, e);
-    return rc ? rc : x->device->vtable->add(x->device, *out, *out, right, b->own_elems, e);
+    return rc ? rc : x->device->vtable->add(x->device, *out, *out, right, b->elems, e);
 }
 
 static int sum_whole(struct exact *x, const struct bucket *b, float *out, struct err *e) {
     struct exact_node whole = {0, x->shards};
     float *left, *right;
-    if (b->own_elems == 0) return 0;
+    if (b->elems == 0) return 0;
     if (x->shards == 1) {
-        size_t bytes = (size_t)b->own_elems * sizeof(float);
+        size_t bytes = (size_t)b->elems * sizeof(float);
         return x->device->vtable->copy(x->device, out, x->buffers[0] + b->lo, bytes, e);
     }
     int rc = sum_node(x, b, exact_left(whole), &left, e);
     if (!rc) rc = sum_node(x, b, exact_right(whole), &right, e);
-    return rc ? rc : x->device->vtable->add(x->device, out, left, right, b->own_elems, e);
+    return rc ? rc : x->device->vtable->add(x->device, out, left, right, b->elems, e);
 }
 
 int exact_finish(struct exact *x, float *out, struct err *e) {
@@ -369,12 +371,14 @@ int exact_finish(struct exact *x, float *out, struct err *e) {
         return err_set(e, ERR_BUG, "shards %" PRId64 " .. %" PRId64 " of this rank are not done", x->next,
                        x->hi);
     int rc = start_until(x, x->rounds * x->n_buckets, e);
+    float *sums = x->size > 1 ? x->sums : out;
     for (int k = 0; k < x->n_buckets; k++) {
         struct bucket *b = &x->buckets[k];
         int joined = wait_bucket(x, b, e);
         if (!rc) rc = joined;
-        if (!rc) rc = sum_whole(x, b, out + b->own, e);
+        if (!rc) rc = sum_whole(x, b, sums + x->slices.at[k], e);
     }
+    if (!rc && x->size > 1) rc = exact_slices_deliver(&x->slices, x->coll, sums, out, e);
     memset(x->in_use, 0, (size_t)x->n_buffers * sizeof *x->in_use);
     x->n_live = x->started = 0;
     x->next = x->lo;

@@ -19,13 +19,12 @@ struct exact_cut {
     const int64_t *cut; // [n + 1]: elems, ..., 0
 };
 
-// offset[size+1] gives the segment that each rank owns (ZeRO-1). Plans the tree and
-// takes exact_buffer_count(...) buffers of `elems` floats plus the receive space from device memory.
+// offset[size+1] gives the segment that each rank owns (ZeRO-1); who adds up what says exact_slices.h. Takes
+// exact_bytes of device memory.
 int exact_open(struct exact **out, struct coll *c, int64_t shards, const int64_t *offset,
                const struct exact_cut *cut, struct device *device, struct err *e) ERR_CHECK;
 void exact_close(struct exact *x); // gives up what is under way
-int64_t exact_bytes(int64_t shards, int size, int rank, int64_t elems,
-                    const int64_t *offset); // planned memory
+int64_t exact_bytes(int64_t shards, int size, int rank, const struct exact_cut *cut);
 // Leaves of this rank: [*lo, *hi).
 void exact_leaves(const struct exact *x, int64_t *lo, int64_t *hi);
 
@@ -36,8 +35,8 @@ int exact_leaf(struct exact *x, int64_t shard, float **out, struct err *e) ERR_C
 int exact_leaf_ready(struct exact *x, int64_t shard, int64_t from, struct err *e) ERR_CHECK;
 // All of the leaf is complete: folds finished pairs of the tree that lie wholly on this rank.
 int exact_leaf_done(struct exact *x, int64_t shard, struct err *e) ERR_CHECK;
-// Exchanges what is not yet exchanged and finishes the tree for this rank's segment: out[0 .. own segment's
-// length).
+// Exchanges what is not yet exchanged, finishes the tree, and gives each rank its segment of the sum: out[0
+// .. own segment's length).
 int exact_finish(struct exact *x, float *out, struct err *e) ERR_CHECK;
 
 #endif

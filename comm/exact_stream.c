@@ -1,30 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an owner keeps between rounds: for each rank as many copies of its own run as that rank ever has sums
+// What is kept between rounds: for each rank as many copies of this one's slices as that rank ever has sums
 // that wait for their right-hand neighbours. A sum is made in its left end's place. In the last round nothing
-// waits, and leaves are used where they arrived.
+// waits, and leaves are used where they arrived. The sum of all comes to lie in the first copy, of which it
+// is the left end, or which is there for it alone.
 #include "comm/exact_stream.h"
 
 #include <stdlib.h>
 
 #include "base/bytes.h"
+#include "comm/exact_slices.h"
 #include "comm/exact_tree.h"
 #include "comm/grid.h"
 
 struct bucket {
-    int64_t own, own_elems; // this rank's share: from its run's start
-    int64_t *share;         // [size + 1] every rank's, from the bucket's start
-    int64_t *all,
-        *first; // [size + 1] where they arrive: of all ranks; of those with a leaf in the last round
+    int64_t at, elems; // this rank's slice, among its slices
+    int64_t *all;      // [size + 1] where slices arrive: of all ranks
+    int64_t *first;    // [size + 1] of those with a leaf in the last round
 };
 
 struct exact_stream {
     struct coll *coll;
     struct device *device;
-    int64_t shards, rounds, run_elems;
+    struct exact_slices slices;
+    int64_t shards, rounds;
     int rank, size, n_buckets;
     struct bucket *buckets;
     int64_t *nothing; // [size + 1] zeros
-    int64_t *place;   // [size + 1] the runs that are kept of each rank's leaves
+    int64_t *place;   // [size + 1] the copies that are kept of each rank's leaves
     float *kept;
 };
 
@@ -57,40 +59,32 @@ static int count_waiting(int64_t shards, int size, int rank) {
     return most;
 }
 
-int64_t exact_stream_kept(int64_t shards, int size, int64_t own_elems) {
-    int64_t runs = 0;
-    for (int r = 0; r < size; r++) runs += count_waiting(shards, size, r);
-    return runs * own_elems;
+int64_t exact_stream_kept(int64_t shards, int size, int rank, const struct exact_cut *cut) {
+    int64_t copies = 0;
+    for (int r = 0; r < size; r++) copies += count_waiting(shards, size, r);
+    return (copies > 0 ? copies : 1) * exact_slices_elems(size, rank, cut);
 }
 
-int64_t exact_stream_room(int size, int rank, const int64_t *offset, const struct exact_cut *cut) {
-    int64_t most = 0;
-    for (int k = 0; k < cut->n; k++) {
-        int64_t share[2];
-        grid_share(offset + rank, 1, cut->cut[k + 1], cut->cut[k], share);
-        if (share[1] - share[0] > most) most = share[1] - share[0];
-    }
-    return size * most;
+int64_t exact_stream_room(int size, int rank, const struct exact_cut *cut) {
+    return size * exact_slices_largest(size, rank, cut);
 }
 
 static int no_plan(struct err *e) {
     return err_set(e, ERR_MEMORY, "no memory to plan the exact reduction");
 }
 
-static int plan_bucket(struct exact_stream *x, struct bucket *b, const int64_t *offset, int64_t lo,
-                       int64_t hi, struct err *e) {
+static int plan_bucket(struct exact_stream *x, struct bucket *b, int k, struct err *e) {
+    const int64_t *share = exact_slices_share(&x->slices, k);
     size_t entries = (size_t)x->size + 1;
-    b->share = calloc(3 * entries, sizeof *b->share);
-    if (!b->share) return no_plan(e);
-    b->all = b->share + entries;
+    b->all = calloc(2 * entries, sizeof *b->all);
+    if (!b->all) return no_plan(e);
     b->first = b->all + entries;
-    grid_share(offset, x->size, lo, hi, b->share);
-    b->own_elems = b->share[x->rank + 1] - b->share[x->rank];
-    b->own = b->own_elems ? lo + b->share[x->rank] - offset[x->rank] : 0;
+    b->at = x->slices.at[k];
+    b->elems = share[x->rank + 1] - share[x->rank];
     for (int r = 0; r < x->size; r++) {
-        b->all[r + 1] = b->all[r] + b->own_elems;
+        b->all[r + 1] = b->all[r] + b->elems;
         bool there = has_leaf(x->shards, x->size, r, x->rounds - 1);
-        b->first[r + 1] = b->first[r] + (there ? b->own_elems : 0);
+        b->first[r + 1] = b->first[r] + (there ? b->elems : 0);
     }
     return 0;
 }
@@ -100,21 +94,21 @@ static int plan(struct exact_stream *x, const int64_t *offset, const struct exac
     x->place = calloc((size_t)x->size + 1, sizeof *x->place);
     x->buckets = calloc((size_t)cut->n, sizeof *x->buckets);
     int rc = x->nothing && x->place && x->buckets ? 0 : no_plan(e);
+    if (!rc) rc = exact_slices_init(&x->slices, x->size, x->rank, offset, cut, e);
     for (int r = 0; !rc && r < x->size; r++)
         x->place[r + 1] = x->place[r] + count_waiting(x->shards, x->size, r);
-    for (int k = 0; !rc && k < cut->n; k++) {
-        x->n_buckets++;
-        rc = plan_bucket(x, &x->buckets[k], offset, cut->cut[k + 1], cut->cut[k], e);
-    }
+    for (; !rc && x->n_buckets < cut->n; x->n_buckets += !rc)
+        rc = plan_bucket(x, &x->buckets[x->n_buckets], x->n_buckets, e);
     return rc;
 }
 
-static int take_kept(struct exact_stream *x, struct err *e) {
+static int take_kept(struct exact_stream *x, const struct exact_cut *cut, struct err *e) {
     size_t bytes;
     void *at = NULL;
-    if (!bytes_mul((size_t)(x->place[x->size] * x->run_elems), sizeof(float), &bytes))
+    int64_t elems = exact_stream_kept(x->shards, x->size, x->rank, cut);
+    if (!bytes_mul((size_t)elems, sizeof(float), &bytes))
         return err_set(e, ERR_BUG, "more gradients than can be addressed");
-    int rc = bytes ? x->device->vtable->alloc(x->device, &at, bytes, e) : 0;
+    int rc = bytes ? device_alloc_shared(x->device, &at, bytes, false, e) : 0;
     x->kept = at;
     return rc;
 }
@@ -129,9 +123,8 @@ int exact_stream_open(struct exact_stream **out, struct coll *c, int64_t shards,
     if (!x) return no_plan(e);
     *x = (struct exact_stream){.coll = c, .device = device, .shards = shards, .rank = rank, .size = size};
     x->rounds = exact_stream_rounds(shards, size);
-    x->run_elems = offset[rank + 1] - offset[rank];
     rc = plan(x, offset, cut, e);
-    if (!rc) rc = take_kept(x, e);
+    if (!rc) rc = take_kept(x, cut, e);
     if (rc)
         exact_stream_close(x);
     else
@@ -141,8 +134,9 @@ int exact_stream_open(struct exact_stream **out, struct coll *c, int64_t shards,
 
 void exact_stream_close(struct exact_stream *x) {
     if (!x) return;
-    if (x->kept) x->device->vtable->release(x->device, x->kept);
-    for (int k = 0; k < x->n_buckets; k++) free(x->buckets[k].share);
+    if (x->kept) device_release_shared(x->device, x->kept);
+    for (int k = 0; k < x->n_buckets; k++) free(x->buckets[k].all);
+    exact_slices_fini(&x->slices);
     free(x->buckets);
     free(x->nothing);
     free(x->place);
@@ -153,9 +147,9 @@ void exact_stream_close(struct exact_stream *x) {
 
 int exact_stream_send(struct exact_stream *x, struct coll_op **op, const char *name, int64_t round, int k,
                       const float *leaf, float *room, struct err *e) {
-    const struct bucket *b = &x->buckets[k];
-    const int64_t *to = round + 1 < x->rounds ? b->all : b->first;
-    return coll_exchange(x->coll, op, name, leaf ? leaf : room, leaf ? b->share : x->nothing, room, to, e);
+    const int64_t *from = leaf ? exact_slices_share(&x->slices, k) : x->nothing;
+    const int64_t *to = round + 1 < x->rounds ? x->buckets[k].all : x->buckets[k].first;
+    return coll_exchange(x->coll, op, name, 1, leaf ? leaf : room, from, room, to, e);
 }
 
 // What is summed at the moment.
@@ -171,17 +165,17 @@ static bool is_last(const struct summing *s) {
 }
 
 static float *arrived(const struct summing *s, int rank) {
-    return s->room + rank * s->b->own_elems;
+    return s->room + rank * s->b->elems;
 }
 
 static float *kept(const struct summing *s, int rank, struct exact_node n) {
     int64_t first = first_leaf(s->x->shards, s->x->size, rank);
     int64_t before = exact_count_roots(s->x->shards, first, n.lo);
-    return s->x->kept + (s->x->place[rank] + before) * s->x->run_elems + s->b->own;
+    return s->x->kept + (s->x->place[rank] + before) * s->x->slices.elems + s->b->at;
 }
 
 static int add(const struct summing *s, float *out, const float *left, const float *right, struct err *e) {
-    return s->x->device->vtable->add(s->x->device, out, left, right, s->b->own_elems, e);
+    return s->x->device->vtable->add(s->x->device, out, left, right, s->b->elems, e);
 }
 
 // Adds a leaf that arrived to the sum on its left, that to the one on its left, as far as the tree says.
@@ -197,7 +191,7 @@ static int fold_leaf(const struct summing *s, int rank, struct err *e) {
         n.lo = left.lo;
     }
     if (rc || n.hi - n.lo > 1 || is_last(s)) return rc;
-    size_t bytes = (size_t)s->b->own_elems * sizeof(float);
+    size_t bytes = (size_t)s->b->elems * sizeof(float);
     return s->x->device->vtable->copy(s->x->device, kept(s, rank, n), at, bytes, e);
 }
 
@@ -220,19 +214,23 @@ static int sum_node(const struct summing *s, struct exact_node n, float **out, s
     return rc ? rc : add(s, *out, *out, right, e);
 }
 
-static int sum_whole(const struct summing *s, float *run, struct err *e) {
+static int sum_whole(const struct summing *s, struct err *e) {
     struct exact_node whole = {0, s->x->shards};
     float *left, *right;
     int rc = sum_node(s, exact_left(whole), &left, e);
     if (!rc) rc = sum_node(s, exact_right(whole), &right, e);
-    return rc ? rc : add(s, run + s->b->own, left, right, e);
+    return rc ? rc : add(s, s->x->kept + s->b->at, left, right, e);
 }
 
-int exact_stream_add(struct exact_stream *x, int64_t round, int k, float *room, float *run, struct err *e) {
+int exact_stream_add(struct exact_stream *x, int64_t round, int k, float *room, struct err *e) {
     const struct summing s = {x, &x->buckets[k], round, room};
     int rc = 0;
-    if (s.b->own_elems == 0) return 0;
+    if (s.b->elems == 0) return 0;
     for (int r = 0; !rc && r < x->size; r++)
         if (has_leaf(x->shards, x->size, r, round)) rc = fold_leaf(&s, r, e);
-    return rc || !is_last(&s) ? rc : sum_whole(&s, run, e);
+    return rc || !is_last(&s) ? rc : sum_whole(&s, e);
+}
+
+int exact_stream_deliver(struct exact_stream *x, float *own, struct err *e) {
+    return exact_slices_deliver(&x->slices, x->coll, x->kept, own, e);
 }

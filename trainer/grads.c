@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "comm/exact_slices.h"
+#include "comm/exact_tree.h"
 #include "comm/grid.h"
 #include "trainer/grads_impl.h"
 #include "trainer/optim.h"
@@ -54,18 +56,59 @@ void grads_name(char out[GRADS_NAME_BYTES], const struct config *c, int bucket, 
         snprintf(out, GRADS_NAME_BYTES, "%s", what);
 }
 
+// What the questions about a rank of a world are answered from.
+struct layout {
+    struct buckets buckets;
+    int64_t *offset;
+};
+
+static int layout_init(struct layout *l, const struct config *c, const struct params *p, int world) {
+    struct err ignored = {0};
+    *l = (struct layout){.offset = calloc((size_t)world + 1, sizeof *l->offset)};
+    if (!l->offset || buckets_init(&l->buckets, p, buckets_least(c, p), &ignored)) return -1;
+    optim_split(c, p, world, l->offset);
+    return 0;
+}
+
+static void layout_fini(struct layout *l) {
+    buckets_fini(&l->buckets);
+    free(l->offset);
+}
+
 int64_t grads_bytes(const struct config *c, const struct params *p, int world, int rank) {
-    int64_t *offset = calloc((size_t)world + 1, sizeof *offset), bytes;
-    if (!offset) return -1;
-    optim_split(c, p, world, offset);
-    if (in_ring(c, world))
-        bytes = grads_ring_bytes(c, p, world, rank, offset);
+    struct layout l;
+    int64_t bytes = p->elems * (int64_t)sizeof(float);
+    if (layout_init(&l, c, p, world))
+        bytes = -1;
+    else if (in_ring(c, world))
+        bytes = grads_ring_bytes(c, &l.buckets, world, rank, l.offset);
     else if (c->comm_reduce == REDUCE_EXACT)
-        bytes = grads_exact_bytes(c, world, rank, offset);
-    else
-        bytes = p->elems * (int64_t)sizeof(float);
-    free(offset);
+        bytes = grads_exact_bytes(c, &l.buckets, world, rank, l.offset);
+    layout_fini(&l);
     return bytes;
+}
+
+// Of every sum that leaves the rank what others add up, and of what it adds up itself what others own.
+static int64_t sent_exact(const struct config *c, const struct layout *l, int world, int rank) {
+    const struct exact_cut cut = grads_cut(&l->buckets);
+    int64_t lo, hi;
+    grid_split(c->comm_shards, world, rank, &lo, &hi);
+    int64_t sums = in_ring(c, world) ? hi - lo : exact_count_roots(c->comm_shards, lo, hi);
+    return sums * (cut.cut[0] - exact_slices_elems(world, rank, &cut)) +
+           exact_slices_given(world, rank, l->offset, &cut);
+}
+
+int64_t grads_sent(const struct config *c, const struct params *p, int world, int rank) {
+    struct layout l;
+    int64_t sent;
+    if (layout_init(&l, c, p, world))
+        sent = -1;
+    else if (c->comm_reduce == REDUCE_EXACT)
+        sent = sent_exact(c, &l, world, rank);
+    else
+        sent = grads_rounds(c, world) * (p->elems - (l.offset[rank + 1] - l.offset[rank]));
+    layout_fini(&l);
+    return sent;
 }
 
 bool grads_in_backward(const struct grads *g) {

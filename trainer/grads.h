@@ -2,9 +2,8 @@
 // The gradients of a step: where a backward adds them, and how they become this rank's run of the sum over
 // all shards of all ranks. Of comm.reduce and comm.zero:
 //   exact   1: every shard has a buffer of all elements; they are summed along exact.h's tree.
-//           2: the rank's own run, what of it cannot be added up yet, a few buffers of a bucket, and room for
-//           one bucket's arrivals; each bucket of each shard goes to its owners (exact_stream.h). The same
-//           bits.
+//           2: the rank's own run, sums of its slices, a few buffers of a bucket, and room for one bucket's
+//           arrivals; each bucket of each shard goes to those who sum it (exact_stream.h). The same bits.
 //   fast    1: one buffer of all elements, in which the rank's shards add up; each bucket is summed over
 //           ranks in the last shard's backward.
 //           2: the rank's own run and a few buffers of a bucket each; each bucket of each shard is summed
@@ -35,8 +34,8 @@ int grads_open(struct grads **out, const struct grads_options *o, struct err *e)
 void grads_close(struct grads *g); // NULL-safe; gives up what is under way
 // For a rank of a world.
 int64_t grads_bytes(const struct config *c, const struct params *p, int world, int rank);
-// How often a step sums each element over ranks, but for exact with ZeRO-1.
-int64_t grads_rounds(const struct config *c, int world);
+// Elements that a rank sends to others in a step.
+int64_t grads_sent(const struct config *c, const struct params *p, int world, int rank);
 
 // ---- a step: begin, then for each of the rank's shards in order the backward between grads_shard and
 // grads_shard_done, then finish.

@@ -54,16 +54,18 @@ static const struct grads_vtable exact_vtable = {
     .close = release,
 };
 
-int64_t grads_exact_bytes(const struct config *c, int world, int rank, const int64_t *offset) {
+int64_t grads_exact_bytes(const struct config *c, const struct buckets *b, int world, int rank,
+                          const int64_t *offset) {
+    const struct exact_cut cut = grads_cut(b);
     int64_t own = (offset[rank + 1] - offset[rank]) * (int64_t)sizeof(float);
-    return own + exact_bytes(c->comm_shards, world, rank, offset[world], offset);
+    return own + exact_bytes(c->comm_shards, world, rank, &cut);
 }
 
 int grads_exact_open(struct grads **out, const struct grads_options *o, struct err *e) {
     struct exact_grads *g = calloc(1, sizeof *g);
     if (!g) return err_set(e, ERR_MEMORY, "no memory for gradients");
     grads_fill(&g->base, &exact_vtable, o);
-    const struct exact_cut cut = {.n = o->buckets->n, .cut = o->buckets->cut};
+    const struct exact_cut cut = grads_cut(o->buckets);
     int rc = grads_take(&g->base, &g->own, g->base.own_elems, e);
     if (!rc) rc = exact_open(&g->tree, o->coll, o->config->comm_shards, o->offset, &cut, o->device, e);
     if (rc)

@@ -3,6 +3,7 @@
 #ifndef ORRERY_TRAINER_GRADS_IMPL_H
 #define ORRERY_TRAINER_GRADS_IMPL_H
 
+#include "comm/exact.h"
 #include "trainer/grads.h"
 
 #define GRADS_NAME_BYTES 48
@@ -33,13 +34,19 @@ void grads_fill(struct grads *g, const struct grads_vtable *vtable, const struct
 int grads_take(struct grads *g, float **out, int64_t elems, struct err *e) ERR_CHECK;
 int grads_zero(struct grads *g, float *at, int64_t elems, struct err *e) ERR_CHECK;
 
+static inline struct exact_cut grads_cut(const struct buckets *b) {
+    return (struct exact_cut){.n = b->n, .cut = b->cut};
+}
+// How often a step sums each element over ranks, but for exact with ZeRO-1.
+int64_t grads_rounds(const struct config *c, int world);
 // Of a bucket's collective.
 void grads_name(char out[GRADS_NAME_BYTES], const struct config *c, int bucket, int n);
 
 int grads_exact_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
-int64_t grads_exact_bytes(const struct config *c, int world, int rank, const int64_t *offset);
+int64_t grads_exact_bytes(const struct config *c, const struct buckets *b, int world, int rank,
+                          const int64_t *offset);
 int grads_ring_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
-int64_t grads_ring_bytes(const struct config *c, const struct params *p, int world, int rank,
+int64_t grads_ring_bytes(const struct config *c, const struct buckets *b, int world, int rank,
                          const int64_t *offset);
 int grads_whole_open(struct grads **out, const struct grads_options *o, struct err *e) ERR_CHECK;
 

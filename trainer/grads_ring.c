@@ -6,7 +6,8 @@
 // fast: every rank sums every bucket of shard after shard, in one order, so the sum over shards is made in
 // the own run in that order: the same bits whenever it is done anew. A rank with fewer shards than another
 // sends zeros in the end.
-// exact: the buckets of all ranks' shards go to exact_stream.h, which sums them along the tree.
+// exact: the buckets of all ranks' shards go to exact_stream.h, which sums them along the tree; in the end it
+// fills the own run.
 #include <stdlib.h>
 
 #include "comm/exact_stream.h"
@@ -41,10 +42,6 @@ static int count_slots(const struct config *c) {
     return c->comm_overlap ? SLOTS : 1;
 }
 
-static struct exact_cut cut_of(const struct buckets *b) {
-    return (struct exact_cut){.n = b->n, .cut = b->cut};
-}
-
 static int add_share(struct ring *r, const struct slot *s, struct err *e) {
     const struct grads *g = &r->base;
     const int64_t *share = buckets_share(g->o.buckets, s->bucket) + g->rank;
@@ -53,15 +50,14 @@ static int add_share(struct ring *r, const struct slot *s, struct err *e) {
     return g->o.device->vtable->add(g->o.device, to, to, s->at + share[0], share[1] - share[0], e);
 }
 
-// What a slot holds is in the own run behind what is queued.
+// What a slot holds is added to what was there, behind what is queued.
 static int settle(struct ring *r, struct slot *s, struct err *e) {
     struct coll_op *op = s->op;
     if (!op) return 0;
     s->op = NULL;
     int rc = coll_join(r->base.o.coll, op, e);
     if (rc) return rc;
-    return r->exact ? exact_stream_add(r->exact, s->round, s->bucket, r->room, r->own, e)
-                    : add_share(r, s, e);
+    return r->exact ? exact_stream_add(r->exact, s->round, s->bucket, r->room, e) : add_share(r, s, e);
 }
 
 static struct slot *next_slot(struct ring *r) {
@@ -143,7 +139,7 @@ static int finish(struct grads *g, const float **own, struct err *e) {
     *own = r->own;
     for (int64_t round = g->hi - g->lo; !rc && round < rounds; round++) rc = send_nothing(r, e);
     for (int i = 0; !rc && i < r->slots; i++) rc = settle(r, &r->slot[(r->begun + i) % r->slots], e);
-    return rc;
+    return rc || !r->exact ? rc : exact_stream_deliver(r->exact, r->own, e);
 }
 
 static void release(struct grads *g) {
@@ -166,29 +162,24 @@ static const struct grads_vtable ring_vtable = {
     .close = release,
 };
 
-static int64_t room_elems(const struct config *c, const struct buckets *b, int world, int rank,
-                          const int64_t *offset) {
-    const struct exact_cut cut = cut_of(b);
-    return c->comm_reduce == REDUCE_EXACT ? exact_stream_room(world, rank, offset, &cut) : 0;
+static int64_t room_elems(const struct config *c, const struct buckets *b, int world, int rank) {
+    const struct exact_cut cut = grads_cut(b);
+    return c->comm_reduce == REDUCE_EXACT ? exact_stream_room(world, rank, &cut) : 0;
 }
 
-int64_t grads_ring_bytes(const struct config *c, const struct params *p, int world, int rank,
+int64_t grads_ring_bytes(const struct config *c, const struct buckets *b, int world, int rank,
                          const int64_t *offset) {
-    struct buckets b;
-    struct err ignored = {0};
-    int64_t elems = offset[rank + 1] - offset[rank];
-    if (buckets_init(&b, p, buckets_least(c, p), &ignored)) return -1;
-    if (c->comm_reduce == REDUCE_EXACT) elems += exact_stream_kept(c->comm_shards, world, elems);
-    elems += count_slots(c) * buckets_largest(&b) + room_elems(c, &b, world, rank, offset);
-    buckets_fini(&b);
-    return elems * (int64_t)sizeof(float);
+    const struct exact_cut cut = grads_cut(b);
+    int64_t elems = offset[rank + 1] - offset[rank] + count_slots(c) * buckets_largest(b);
+    if (c->comm_reduce == REDUCE_EXACT) elems += exact_stream_kept(c->comm_shards, world, rank, &cut);
+    return (elems + room_elems(c, b, world, rank)) * (int64_t)sizeof(float);
 }
 
-// The room's size is a matter of what a rank owns, so that ranks do not take it alike.
+// Slices are not of one size, so that ranks do not take the room alike.
 static int take(struct ring *r, struct err *e) {
     const struct grads_options *o = &r->base.o;
     int64_t each = buckets_largest(o->buckets);
-    int64_t room = room_elems(o->config, o->buckets, r->base.size, r->base.rank, o->offset);
+    int64_t room = room_elems(o->config, o->buckets, r->base.size, r->base.rank);
     void *slots = NULL, *arrivals = NULL;
     int rc = grads_take(&r->base, &r->own, r->base.own_elems, e);
     if (!rc) rc = device_alloc_shared(o->device, &slots, (size_t)(r->slots * each) * sizeof(float), true, e);
@@ -200,7 +191,7 @@ static int take(struct ring *r, struct err *e) {
 
 static int open_exact(struct ring *r, struct err *e) {
     const struct grads_options *o = &r->base.o;
-    const struct exact_cut cut = cut_of(o->buckets);
+    const struct exact_cut cut = grads_cut(o->buckets);
     if (o->config->comm_reduce == REDUCE_FAST) return 0;
     return exact_stream_open(&r->exact, o->coll, o->config->comm_shards, o->offset, &cut, o->device, e);
 }

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "comm/exact_tree.h"
 #include "comm/grid.h"
 #include "trainer/evaluate.h"
 #include "trainer/grads.h"
@@ -94,15 +93,10 @@ static void put_memory(struct json_writer *w, const struct plan *p, int rank) {
     json_close(w, '}');
 }
 
-// Bytes that a rank sends in a step: of others' segments its subtrees' sums (exact), one sum (fast) or each
-// of its shards (ZeRO-2); and its weights to the others.
+// Bytes that a rank sends in a step: gradients, and its weights to the others.
 static int64_t sent_per_step(const struct plan *p, int rank, const int64_t *offset) {
-    int64_t lo, hi, own = offset[rank + 1] - offset[rank], roots = grads_rounds(p->c, p->world);
-    grid_split(p->c->comm_shards, p->world, rank, &lo, &hi);
-    bool exact = p->c->comm_reduce == 0;
-    if (exact) roots = roots > 1 ? hi - lo : exact_count_roots(p->c->comm_shards, lo, hi);
-    int64_t sums = roots * (p->params.elems - own), weights = own * (p->world - 1);
-    return (sums + weights) * (int64_t)sizeof(float);
+    int64_t weights = (offset[rank + 1] - offset[rank]) * (p->world - 1);
+    return (grads_sent(p->c, &p->params, p->world, rank) + weights) * (int64_t)sizeof(float);
 }
 
 static int64_t checkpoint_bytes(const struct plan *p) {

@@ -92,22 +92,25 @@ static int check_floats(struct world *w, struct err *e) {
     return 0;
 }
 
-// Rank a sends a * 100 + b, (a + b) % 3 times, to rank b.
+// In row k rank a sends k * 10000 + a * 100 + b, (k + a + b) % 3 times, to rank b.
 static int check_exchange(struct world *w, struct err *e) {
+    enum { ROWS = 3 };
     struct coll_op *op;
-    int64_t to[65] = {0}, from[65] = {0};
-    float send[256], recv[256];
+    int64_t to[64 * ROWS + 1] = {0}, from[64 * ROWS + 1] = {0};
+    float send[2 * 64 * ROWS], recv[2 * 64 * ROWS];
     REQUIRE(w->size <= 64);
-    for (int r = 0; r < w->size; r++) {
-        int64_t n = (w->rank + r) % 3;
-        to[r + 1] = to[r] + n;
-        from[r + 1] = from[r] + n;
-        for (int64_t i = to[r]; i < to[r + 1]; i++) send[i] = (float)(w->rank * 100 + r);
+    for (int k = 0; k < ROWS * w->size; k++) {
+        int r = k % w->size, row = k / w->size;
+        int64_t n = (row + w->rank + r) % 3;
+        to[k + 1] = to[k] + n;
+        from[k + 1] = from[k] + n;
+        for (int64_t i = to[k]; i < to[k + 1]; i++) send[i] = (float)(row * 10000 + w->rank * 100 + r);
     }
-    REQUIRE(!coll_exchange(w->coll, &op, "exchange", send, to, recv, from, e));
+    REQUIRE(!coll_exchange(w->coll, &op, "exchange", ROWS, send, to, recv, from, e));
     REQUIRE(!coll_wait(w->coll, op, e));
-    for (int r = 0; r < w->size; r++)
-        for (int64_t i = from[r]; i < from[r + 1]; i++) REQUIRE(recv[i] == (float)(r * 100 + w->rank));
+    for (int k = 0; k < ROWS * w->size; k++)
+        for (int64_t i = from[k]; i < from[k + 1]; i++)
+            REQUIRE(recv[i] == (float)(k / w->size * 10000 + k % w->size * 100 + w->rank));
     return 0;
 }
 

@@ -48,13 +48,12 @@ static inline int fake_start(struct coll *c, const struct coll_request *q, struc
 
 static inline void fake_exchange(struct coll *c, const struct coll_request *posted) {
     const struct coll_request *mine = &posted[c->rank];
-    for (int r = 0; r < c->size; r++) {
-        int64_t n = mine->recv_offset[r + 1] - mine->recv_offset[r];
-        int64_t sent = posted[r].send_offset[c->rank + 1] - posted[r].send_offset[c->rank];
-        if (r != c->rank && n != sent) abort();
-        if (n)
-            memcpy(mine->recv + mine->recv_offset[r], posted[r].send + posted[r].send_offset[c->rank],
-                   (size_t)n * sizeof(float));
+    for (int64_t i = 0; i < coll_pieces(c, mine); i++) {
+        int r = (int)(i % c->size);
+        const int64_t *to = mine->recv_offset + i, *from = posted[r].send_offset + (i - r + c->rank);
+        if (posted[r].rows != mine->rows || (r != c->rank && to[1] - to[0] != from[1] - from[0])) abort();
+        if (to[1] > to[0])
+            memcpy(mine->recv + to[0], posted[r].send + from[0], (size_t)(to[1] - to[0]) * sizeof(float));
     }
 }
 

@@ -68,10 +68,19 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
     return ncclInProgress;
 }
 
-static const struct call *partner(int rank, enum what what, int peer) {
+static const struct call *partner(int rank, enum what what, int peer, int number) {
     for (int i = 0; i < job.calls[rank]; i++)
-        if (job.call[rank][i].what == what && job.call[rank][i].peer == peer) return &job.call[rank][i];
+        if (job.call[rank][i].what == what && job.call[rank][i].peer == peer && number-- == 0)
+            return &job.call[rank][i];
     return NULL;
+}
+
+// How many calls of its kind, with its peer, a rank made before this one: pairs meet in the order of calls.
+static int calls_before(int rank, const struct call *c) {
+    int n = 0;
+    for (const struct call *other = job.call[rank]; other < c; other++)
+        n += other->what == c->what && other->peer == c->peer;
+    return n;
 }
 
 // Everybody has issued the group: do it. A reduction ends where its root is.
@@ -81,13 +90,13 @@ static void run_group(void) {
             struct call *c = &job.call[r][i];
             if (c->what == REDUCE && c->peer == r) {
                 for (int p = 0; p < job.size; p++) {
-                    const struct call *other = p == r ? NULL : partner(p, REDUCE, r);
+                    const struct call *other = p == r ? NULL : partner(p, REDUCE, r, 0);
                     for (size_t k = 0; other && k < c->n; k++) c->to[k] += other->from[k];
                 }
             }
             const struct call *source = c->what == BROADCAST && c->peer != r
-                                            ? partner(c->peer, BROADCAST, c->peer)
-                                        : c->what == RECV ? partner(c->peer, SEND, r)
+                                            ? partner(c->peer, BROADCAST, c->peer, 0)
+                                        : c->what == RECV ? partner(c->peer, SEND, r, calls_before(r, c))
                                                           : NULL;
             if (source) memmove(c->to, source->from, c->n * sizeof *c->to);
         }

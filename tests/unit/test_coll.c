@@ -48,10 +48,16 @@ static void one_rank_is_its_own_world(void **state) {
     assert_int_equal(n.ended, 1);
     assert_int_equal(coll_all_gather(c, &op, "gather", v, offset, &e), 0);
     assert_int_equal(coll_wait(c, op, &e), 0);
-    assert_int_equal(coll_exchange(c, &op, "exchange", v, offset, w, offset, &e), 0);
+    assert_int_equal(coll_exchange(c, &op, "exchange", 1, v, offset, w, offset, &e), 0);
     assert_int_equal(coll_wait(c, op, &e), 0);
     assert_memory_equal(v, w, sizeof v);
-    assert_int_equal(coll_exchange(c, &op, "stay", v, offset, NULL, empty, &e), 0);
+    float rows[3] = {0};
+    int64_t two[] = {0, 1, 3};
+    assert_int_equal(coll_exchange(c, &op, "two rows", 2, v, two, rows, two, &e), 0);
+    assert_int_equal(n.bytes, 12);
+    assert_int_equal(coll_wait(c, op, &e), 0);
+    assert_memory_equal(v, rows, sizeof v);
+    assert_int_equal(coll_exchange(c, &op, "stay", 1, v, offset, NULL, empty, &e), 0);
     assert_int_equal(coll_wait(c, op, &e), 0);
     int64_t sum[] = {5, -7}, all = 0, piece = 9;
     assert_int_equal(coll_sum_i64(c, "sum", sum, 2, &e), 0);
@@ -76,7 +82,7 @@ static void a_piece_for_itself_must_fit(void **state) {
     float v[3] = {0}, w[3];
     int64_t three[] = {0, 3}, two[] = {0, 2};
     assert_int_equal(coll_open(&c, &options, &e), 0);
-    assert_int_equal(coll_exchange(c, &op, "uneven", v, three, w, two, &e), -ERR_BUG);
+    assert_int_equal(coll_exchange(c, &op, "uneven", 1, v, three, w, two, &e), -ERR_BUG);
     err_clear(&e);
     assert_int_equal(coll_barrier(c, "after", &e), -ERR_PEER); // nothing goes on after a failure
     coll_close(c, false);

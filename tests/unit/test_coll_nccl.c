@@ -137,6 +137,19 @@ static void give_back(struct rank *r, struct coll *c) {
     device_release_shared(c->device, r->out);
 }
 
+// Rank p's piece of row k for rank r is element k * SIZE + r of what all have the same of.
+static int exchange_rows(struct rank *r, struct coll *c, struct err *e) {
+    static const int64_t one_each[2 * SIZE + 1] = {0, 1, 2, 3, 4, 5, 6};
+    struct coll_op *op = NULL;
+    float *rows = r->out + SIZE;
+    int rc = coll_exchange(c, &op, "rows", 2, r->data, one_each, rows, one_each, e);
+    if (!rc) rc = coll_wait(c, op, e);
+    for (int i = 0; !rc && i < 2 * SIZE; i++)
+        if (rows[i] != (float)(300 + 3 * (i / SIZE * SIZE + r->number)))
+            rc = err_set(e, ERR_BUG, "piece %d of two rows is %g", i, (double)rows[i]);
+    return rc;
+}
+
 static int wait_for_each(struct rank *r, struct coll *c, struct err *e) {
     struct coll_op *op = NULL, *next = NULL;
     static const int64_t one_each[SIZE + 1] = {0, 1, 2, 3};
@@ -148,10 +161,10 @@ static int wait_for_each(struct rank *r, struct coll *c, struct err *e) {
     if (!rc) rc = coll_wait(c, op, e);
     // Two under way at once.
     if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);
-    if (!rc) rc = coll_exchange(c, &next, "exchange", r->data, one_each, r->out, one_each, e);
+    if (!rc) rc = coll_exchange(c, &next, "exchange", 1, r->data, one_each, r->out, one_each, e);
     if (!rc) rc = coll_wait(c, op, e);
     if (!rc) rc = coll_wait(c, next, e);
-    return rc;
+    return rc ? rc : exchange_rows(r, c, e);
 }
 
 // The same, with one wait at the end: as a step does it.
@@ -162,7 +175,7 @@ static int join_and_settle(struct rank *r, struct coll *c, struct err *e) {
     if (!rc) rc = coll_join(c, op, e);
     if (!rc) rc = coll_all_gather(c, &op, "gather", r->data, cuts, e);
     if (!rc) rc = coll_join(c, op, e);
-    if (!rc) rc = coll_exchange(c, &op, "exchange", r->data, one_each, r->out, one_each, e);
+    if (!rc) rc = coll_exchange(c, &op, "exchange", 1, r->data, one_each, r->out, one_each, e);
     if (!rc) rc = coll_join(c, op, e);
     return rc ? rc : coll_settle(c, e);
 }

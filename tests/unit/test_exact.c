@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "comm/exact_slices.h"
 #include "comm/exact_stream.h"
 #include "comm/grid.h"
 #include "fake_coll.h"
@@ -82,7 +83,7 @@ static int stream_bucket(struct exact_stream *x, struct run *r, int64_t round, i
     for (int64_t i = first; i < r->cut[k]; i++) leaf[i - first] = leaf_value(lo + round, step, (int)i);
     int rc = exact_stream_send(x, &op, "bucket", round, k, lo + round < hi ? leaf : NULL, room, &r->err);
     if (!rc) rc = coll_join(r->coll, op, &r->err);
-    return rc ? rc : exact_stream_add(x, round, k, room, r->out[step] + r->offset[r->rank], &r->err);
+    return rc ? rc : exact_stream_add(x, round, k, room, &r->err);
 }
 
 static void *stream_rank(void *arg) {
@@ -91,16 +92,17 @@ static void *stream_rank(void *arg) {
     struct fake_device d = fake_device();
     struct exact_stream *x = NULL;
     const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
-    int64_t own = r->offset[r->rank + 1] - r->offset[r->rank];
-    int64_t room_elems = exact_stream_room(r->size, r->rank, r->offset, &cut);
+    int64_t room_elems = exact_stream_room(r->size, r->rank, &cut);
     float *room = malloc((size_t)(room_elems + 1) * sizeof(float));
     r->coll = &c.base;
     int rc = exact_stream_open(&x, &c.base, r->shards, r->offset, &cut, &d.base, &r->err);
-    r->planned = exact_stream_kept(r->shards, r->size, own);
+    r->planned = exact_stream_kept(r->shards, r->size, r->rank, &cut);
     if (d.bytes != r->planned * (int64_t)sizeof(float)) abort();
-    for (int step = 0; step < 2; step++)
+    for (int step = 0; step < 2 && !rc; step++) {
         for (int64_t round = 0; round < exact_stream_rounds(r->shards, r->size); round++)
             for (int k = 0; !rc && k < r->buckets; k++) rc = stream_bucket(x, r, round, k, room, step);
+        if (!rc) rc = exact_stream_deliver(x, r->out[step] + r->offset[r->rank], &r->err);
+    }
     exact_stream_close(x);
     free(room);
     if (d.blocks) abort(); // a buffer was not given back
@@ -115,7 +117,7 @@ static void *run_rank(void *arg) {
     const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
     int rc = exact_open(&x, &c.base, r->shards, r->offset, &cut, &d.base, &r->err);
     r->buffers = d.blocks;
-    r->planned = exact_bytes(r->shards, r->size, r->rank, ELEMS, r->offset);
+    r->planned = exact_bytes(r->shards, r->size, r->rank, &cut);
     for (int step = 0; step < 2 && !rc; step++) rc = one_step(x, r, step);
     exact_close(x);
     if (d.blocks) abort(); // a buffer was not given back
@@ -129,15 +131,20 @@ static int log2_up(int64_t n) {
 }
 
 static void check_memory(const struct run *r) {
-    assert_true(r->buffers <= log2_up(r->shards) + 2 + 1); // and the receive space
+    assert_true(r->buffers <= log2_up(r->shards) + 2 + 2); // and the receive space, and the sums
     assert_true(r->planned >= ELEMS * (int64_t)sizeof(float));
 }
 
-// At most a number of this rank's runs that grows with the logarithm of the leaves on a rank.
+// At most a number of this rank's slices that grows with the logarithm of the leaves on a rank.
 static void check_kept(const struct run *r) {
-    int64_t each = exact_stream_rounds(r->shards, r->size), own = r->offset[r->rank + 1] - r->offset[r->rank];
-    assert_true(r->planned <= 2 * log2_up(each) * r->size * own);
-    if (each == 1) assert_int_equal(r->planned, 0);
+    const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
+    int64_t each = exact_stream_rounds(r->shards, r->size);
+    int64_t slices = exact_slices_elems(r->size, r->rank, &cut);
+    assert_true(slices <= ELEMS / r->size + 2 * 4 * r->buckets);
+    if (each == 1)
+        assert_int_equal(r->planned, slices);
+    else
+        assert_true(r->planned <= 2 * log2_up(each) * r->size * slices);
 }
 
 static void check_run(const struct run *r) {

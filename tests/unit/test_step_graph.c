@@ -68,10 +68,25 @@ static int queue_pieces(struct coll *c, const struct coll_request *q, struct err
     return rc;
 }
 
+// What the peer summed is not known here: the first of this rank's sums stand for it.
+static int queue_sums(struct coll *c, const struct coll_request *q, struct err *e) {
+    int rc = 0;
+    for (int64_t i = 0; i < coll_pieces(c, q) && !rc; i++) {
+        const float *from = q->send + (i % c->size == c->rank ? q->send_offset[i] : 0);
+        int64_t n = q->recv_offset[i + 1] - q->recv_offset[i];
+        assert_true(n <= q->send_offset[coll_pieces(c, q)]);
+        if (n > 0)
+            rc = c->device->vtable->copy(c->device, q->recv + q->recv_offset[i], from,
+                                         (size_t)n * sizeof(float), e);
+    }
+    return rc;
+}
+
 static int peer_start(struct coll *c, const struct coll_request *q, struct coll_op **op, struct err *e) {
     int rc = 0;
     if (q->verb == VERB_REDUCE_SCATTER) rc = queue_sum(c, q, e);
-    if (q->verb == VERB_EXCHANGE) rc = queue_pieces(c, q, e);
+    if (q->verb == VERB_EXCHANGE)
+        rc = strcmp(q->name, "exact sums") ? queue_pieces(c, q, e) : queue_sums(c, q, e);
     if (q->verb == VERB_ALL_GATHER && !strcmp(q->name, "losses and norms"))
         rc = queue_zero(c, q->buffer, q->offset[0], q->offset[1], e);
     *op = calloc(1, sizeof **op);
