@@ -5,7 +5,7 @@
 
 #include "comm/grid.h"
 
-#define PACK 4 // slices start at multiples of 16 bytes
+#define PACK 8 // slices start at, and are, multiples of a GPU thread's pack of numbers
 
 // Rank's slice of a bucket of n elements: [*lo, *hi).
 static void slice_of(int64_t n, int size, int rank, int64_t *lo, int64_t *hi) {

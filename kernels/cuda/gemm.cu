@@ -12,7 +12,7 @@ enum { SLOTS = 1024 }; // SLOTS: shapes that are remembered
 
 struct gemm_shape {
     int64_t m, n, k, lda, ldb, ldc;
-    int32_t align_a, align_b, align_c, align_bias; // of the pointers, at most 256; bias 0: none
+    int32_t align_a, align_b, align_c, align_bias; // of the pointers, at most 16; bias 0: none
     uint8_t trans_a, trans_b, accumulate, in_bf16, out_bf16, tf32, pad[2];
 };
 
@@ -67,9 +67,11 @@ static int open_cache(struct cuda_device *c, struct err *e) {
     return rc ? rc : cuda_check(cudaMalloc(&c->gemm->workspace, GPU_WORKSPACE), "gemm's workspace", e);
 }
 
+// Where a tensor lies beyond 16 bytes' alignment, more than which no load needs, differs with the number of
+// ranks and their buffers: the algorithm, and so the bits, must not.
 static int32_t align_of(const void *p) {
     uintptr_t at = (uintptr_t)p;
-    return at % 256 == 0 ? 256 : (int32_t)(at & (~at + 1));
+    return at % 16 == 0 ? 16 : (int32_t)(at & (~at + 1));
 }
 
 // Row-major [rows, cols] is column-major [cols, rows].

@@ -140,7 +140,7 @@ static void check_kept(const struct run *r) {
     const struct exact_cut cut = {.n = r->buckets, .cut = r->cut};
     int64_t each = exact_stream_rounds(r->shards, r->size);
     int64_t slices = exact_slices_elems(r->size, r->rank, &cut);
-    assert_true(slices <= ELEMS / r->size + 2 * 4 * r->buckets);
+    assert_true(slices <= ELEMS / r->size + 2 * 8 * r->buckets);
     if (each == 1)
         assert_int_equal(r->planned, slices);
     else
