@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static int64_t read_ns(clockid_t id) {
     struct timespec t;
@@ -21,6 +23,22 @@ int64_t clock_utc_ns(void) {
 
 double clock_seconds(void) {
     return 1e-9 * (double)clock_monotonic_ns();
+}
+
+// Field 22 of proc(5)'s stat: ticks from boot to the start. The name before it may hold blanks.
+double clock_process_seconds(void) {
+    char text[1024];
+    long long ticks;
+    FILE *f = fopen("/proc/self/stat", "re");
+    if (!f) return -1;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    const char *at = strrchr(text, ')');
+    static const char fields[] =
+        ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lld";
+    if (!at || sscanf(at, fields, &ticks) != 1) return -1;
+    return 1e-9 * (double)read_ns(CLOCK_BOOTTIME) - (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
 void clock_sleep_ms(int64_t ms) {

@@ -6,9 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-int64_t clock_monotonic_ns(void); // CLOCK_MONOTONIC: comparable between processes of one host
-int64_t clock_utc_ns(void);       // since 1970
-double clock_seconds(void);       // monotonic, for measuring durations
+int64_t clock_monotonic_ns(void);   // CLOCK_MONOTONIC: comparable between processes of one host
+int64_t clock_utc_ns(void);         // since 1970
+double clock_seconds(void);         // monotonic, for measuring durations
+double clock_process_seconds(void); // since this process was started, to 10 ms; -1: unknown
 void clock_sleep_ms(int64_t ms);
 
 #define CLOCK_ISO_BYTES 32

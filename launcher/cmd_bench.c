@@ -68,7 +68,8 @@ static double number(const struct json_value *o, const char *key) {
     return value;
 }
 
-// The step's one line of JSON as rows like those of the other benches: the median step, then its parts.
+// The step's one line of JSON as rows like those of the other benches: the median step, then its parts, then
+// how soon the first one was done.
 static int step_rows(const struct buf *line, struct buf *rows, struct err *e) {
     static const char *const parts[] = {"noise", "forward", "backward", "reduce", "update", "gather"};
     struct json *doc = NULL;
@@ -82,6 +83,9 @@ static int step_rows(const struct buf *line, struct buf *rows, struct err *e) {
     for (size_t i = 0; !rc && i < sizeof parts / sizeof *parts; i++)
         rc = buf_appendf(rows, e, "%s,mean,%.4f,,,%.3f\n", parts[i], number(ms, parts[i]),
                          number(ms, parts[i]) / (whole > 0 ? whole : 1));
+    if (!rc)
+        rc = buf_appendf(rows, e, "first step done,from the process's start,%.0f,,,\n",
+                         1e3 * number(o, "s_to_first_step"));
     double busy = number(o, "comm_busy_ms"), wait = number(o, "comm_wait_ms");
     if (!rc)
         rc = buf_appendf(rows, e, "collectives,under way / waited for,%.4f,%.4f,ms,%.3f\n", busy, wait,

@@ -26,10 +26,19 @@ static void monotonic_time_moves_on(void **state) {
     assert_true(clock_utc_ns() > 1700000000000000000);
 }
 
+static void a_process_knows_its_age(void **state) {
+    double before = clock_process_seconds();
+    assert_true(before >= -0.02 && before < 60);
+    clock_sleep_ms(50);
+    double passed = clock_process_seconds() - before;
+    assert_true(passed > 0.045 && passed < 30);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(iso_dates_are_utc),
         cmocka_unit_test(monotonic_time_moves_on),
+        cmocka_unit_test(a_process_knows_its_age),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

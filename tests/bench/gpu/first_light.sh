@@ -137,7 +137,7 @@ steps() { # steps NAME SECONDS COMMAND...: and the loss and digest into the summ
   shift
   step 5_steps.log "steps, $name" "$@"
   tail -c +$((at + 1)) "$OUT/5_steps.log" 2>/dev/null |
-    grep -aoE '"(loss|weights_sha256|ms_median|gflop_per_s)": *"?[0-9a-f.e+-]{1,16}' | paste -sd' ' >>"$OUT/summary.txt"
+    grep -aoE '"(loss|weights_sha256|s_to_first_step|ms_median|gflop_per_s)": *"?[0-9a-f.e+-]{1,16}' | paste -sd' ' >>"$OUT/summary.txt"
 }
 rank=("${run[@]}" "$bin/orrery-rank" --task step-bench)
 if wanted steps; then
