@@ -224,30 +224,31 @@ __device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t b
     bulk_wait<0>();
 }
 
-// c = 64 rows of a (panels of 128) times a stage of 64 rows of b.
-template <int D> __device__ __forceinline__ void issue_turned(float (&c)[32], uint32_t a, uint32_t b) {
+// s = 64 keys (in panels of 128 rows) times a stage of 64 queries.
+template <int D> __device__ __forceinline__ void issue_turned(float (&s)[32], uint32_t k, uint32_t q) {
+    uint64_t a = wgmma_matrix(k, WGMMA_BY_ROWS), b = wgmma_matrix(q, WGMMA_BY_ROWS);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         uint32_t at_a = (uint32_t)(i / 4 * SM90_PANEL + i % 4 * 32),
                  at_b = (uint32_t)(i / 4 * plan<D>::PANEL_Q + i % 4 * 32);
-        wgmma<0, 0>(c, wgmma_matrix(a + at_a, 0), wgmma_matrix(b + at_b, 0), i > 0);
+        wgmma<0, 0>(s, wgmma_further(a, at_a), wgmma_further(b, at_b), i > 0);
     }
 }
 
 // c (64 keys x D) += w (64 keys x 64 queries) times a stage of 64 queries.
 template <int D>
-__device__ __forceinline__ void issue_gradient(float (&c)[D / 2], const uint32_t (&w)[16], uint32_t b) {
+__device__ __forceinline__ void issue_gradient(float (&c)[D / 2], const uint32_t (&w)[16], uint32_t q) {
+    uint64_t b = wgmma_matrix(q, D > 64 ? plan<D>::PANEL_Q : 0);
 #pragma unroll
-    for (int i = 0; i < QUERIES / 16; i++)
-        wgmma<1>(c, w + 4 * i, wgmma_matrix(b + (uint32_t)i * 2048, plan<D>::PANEL_Q), true);
+    for (int i = 0; i < QUERIES / 16; i++) wgmma<1>(c, w + 4 * i, wgmma_further(b, (uint32_t)i * 2048), true);
 }
 
 // dq (64 queries x half of D) = ds turned back, times that half of k.
 template <int D> __device__ __forceinline__ void issue_dq(float (&c)[D / 4], uint32_t ds, uint32_t k) {
+    uint64_t a = wgmma_matrix(ds, 0), b = wgmma_matrix(k, 0);
 #pragma unroll
     for (int i = 0; i < SM90_KEYS / 16; i++)
-        wgmma<1, 1>(c, wgmma_matrix(ds + (uint32_t)i * 2048, 0), wgmma_matrix(k + (uint32_t)i * 2048, 0),
-                    i > 0);
+        wgmma<1, 1>(c, wgmma_further(a, (uint32_t)i * 2048), wgmma_further(b, (uint32_t)i * 2048), i > 0);
 }
 
 // Writes an accumulator (64 keys x D) into the panels of k or v, whence TMA takes it.

@@ -102,18 +102,20 @@ __device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t b
 
 // s = 64 queries times a tile of keys.
 template <int D> __device__ __forceinline__ void issue_logits(float (&s)[64], uint32_t q, uint32_t k) {
+    uint64_t a = wgmma_matrix(q, WGMMA_BY_ROWS), b = wgmma_matrix(k, WGMMA_BY_ROWS);
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
         uint32_t step = (uint32_t)(i / 4 * SM90_PANEL + i % 4 * 32);
-        wgmma<0, 0>(s, wgmma_matrix(q + step, 0), wgmma_matrix(k + step, 0), i > 0);
+        wgmma<0, 0>(s, wgmma_further(a, step), wgmma_further(b, step), i > 0);
     }
 }
 
 template <int D>
 __device__ __forceinline__ void issue_output(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v) {
+    uint64_t b = wgmma_matrix(v, D > 64 ? SM90_PANEL : 0);
 #pragma unroll
     for (int i = 0; i < SM90_KEYS / 16; i++)
-        wgmma<1>(o, p + 4 * i, wgmma_matrix(v + (uint32_t)i * 2048, SM90_PANEL), true);
+        wgmma<1>(o, p + 4 * i, wgmma_further(b, (uint32_t)i * 2048), true);
 }
 
 // Logits become weights; returns by how much what was summed before is to be scaled.

@@ -16,12 +16,17 @@
 #include <stdint.h>
 
 // A matrix in shared memory for wgmma: panels of 64 bf16 (128 bytes a row), 128-byte swizzle as TMA writes
-// it, each panel 1024-byte aligned. Along the rows' direction ("K-major": the product sums over columns)
-// groups of 8 rows lie 1024 bytes apart and `lead` is unused; with columns as M or N ("MN-major", transposed)
-// `lead` is the distance of panels.
+// it, each panel 1024-byte aligned; groups of 8 rows lie 1024 bytes apart. By rows ("K-major": the product
+// sums over columns) `lead` is not used: WGMMA_BY_ROWS, as CUTLASS has it. With columns as M or N
+// ("MN-major", turned) it is the distance of panels, 0 where one holds all.
+enum { WGMMA_BY_ROWS = 16 };
 static __device__ __forceinline__ uint64_t wgmma_matrix(uint32_t address, uint32_t lead) {
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)((lead & 0x3ffff) >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+// The matrix that begins so many bytes further: cheaper than to make it anew.
+static __device__ __forceinline__ uint64_t wgmma_further(uint64_t matrix, uint32_t bytes) {
+    return (matrix & 0xffffffff00000000u) | ((uint32_t)matrix + (bytes >> 4));
 }
 
 static __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {

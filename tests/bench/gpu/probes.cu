@@ -154,11 +154,11 @@ static int probe_form(FILE *out, const char *what, struct side left, struct side
 }
 
 int probe_wgmma(FILE *out, int form) {
-    const struct side q = {A_AT, 0, 1024, 128, 0}, k = {B_AT, 0, 1024, 128, 0},
-                      stage = {B_AT, 0, 1024, 64, 0};
+    const struct side q = {A_AT, WGMMA_BY_ROWS, 1024, 128, 0}, k = {B_AT, WGMMA_BY_ROWS, 1024, 128, 0},
+                      stage = {B_AT, WGMMA_BY_ROWS, 1024, 64, 0};
+    const struct side ds = {A_AT, 0, 1024, 128, 0}, one = {B_AT, 0, 1024, 128, 0},
+                      half = {B_AT, 0, 1024, 128, 32};
     const struct side v = {B_AT, 128 * 128, 1024, 128, 0}, gradient = {B_AT, 64 * 128, 1024, 64, 0};
-    struct side half = k;
-    half.first = 32;
     switch (form) {
     case 0:
         return probe_form<128, 0, 0, false>(out, "q k^T: both by rows, 128 columns in two panels", q, k, 128);
@@ -167,11 +167,11 @@ int probe_wgmma(FILE *out, int form) {
                                            128);
     case 2: return probe_form<128, 0, 1, true>(out, "p v: A in registers, B turned, two panels", q, v, 128);
     case 3: return probe_form<128, 0, 1, true>(out, "p^T dO: the same, panels of 64 rows", q, gradient, 64);
-    case 4: return probe_form<64, 0, 1, true>(out, "p v: A in registers, B turned, one panel", q, k, 128);
-    case 5: return probe_form<64, 1, 1, false>(out, "ds k: both turned", q, k, 128);
-    case 6: return probe_form<32, 1, 1, false>(out, "ds k: both turned, first half of a panel", q, k, 128);
+    case 4: return probe_form<64, 0, 1, true>(out, "p v: A in registers, B turned, one panel", q, one, 128);
+    case 5: return probe_form<64, 1, 1, false>(out, "ds k: both turned", ds, one, 128);
+    case 6: return probe_form<32, 1, 1, false>(out, "ds k: both turned, first half of a panel", ds, one, 128);
     case 7:
-        return probe_form<32, 1, 1, false>(out, "ds k: both turned, second half of a panel", q, half, 128);
+        return probe_form<32, 1, 1, false>(out, "ds k: both turned, second half of a panel", ds, half, 128);
     default: return -1;
     }
 }
