@@ -19,6 +19,7 @@ endif()
 
 orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
 orrery_script(gpu_alone kernels tests/kernels/gpu_alone.sh)
+orrery_script(cute_peer kernels tests/kernels/cute_peer.sh)
 
 # The whole plug-in on the emulator, with cuBLASLt's surface and a stand-in for NCCL: ORRERY_CUDA_PLUGIN names it, and
 # orrery-rank and the op tests believe that they have a GPU.

@@ -77,7 +77,7 @@ static __device__ __forceinline__ void done_by_now(uint32_t bar, uint32_t parity
 }
 
 // Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.
-template <int ROWS> static __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
+template <int ROWS> static __host__ __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
     return (uint32_t)(j / 8 * ROWS * 128 + row * 128 + ((j % 8) ^ (row & 7)) * 16 + t * 4);
 }
 

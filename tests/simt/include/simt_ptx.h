@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Models of the instructions of kernels/cuda/ptx.cuh, written from the PTX ISA: what each does to registers
-// and shared memory, lane by lane. Included by ptx.cuh outside nvcc.
+// and shared memory, lane by lane (simt_layout.h has the places). Included by ptx.cuh outside nvcc.
 #ifndef ORRERY_TESTS_SIMT_PTX_H
 #define ORRERY_TESTS_SIMT_PTX_H
+
+#include "simt_layout.h"
 
 static inline uint32_t shared_address(const void *p) {
     return simt_shared_address(p);
@@ -55,9 +57,8 @@ static inline void simt_ldmatrix4(uint32_t (&r)[4], uint32_t row, bool turned) {
                 for (int i = 0; i < 4; i++) {
                     uint16_t v[2];
                     for (int c = 0; c < 2; c++) {
-                        int at = lane / 4, by = 2 * (lane % 4) + c; // of the register: row, column
-                        int row_of = turned ? by : at, column = turned ? at : by;
-                        memcpy(&v[c], simt_shared(a[8 * i + row_of]->row + 2 * (uint32_t)column, 2), 2);
+                        simt_element from = simt_ldmatrix_source(lane, i, c, turned);
+                        memcpy(&v[c], simt_shared(a[from.lane]->row + 2 * (uint32_t)from.column, 2), 2);
                     }
                     a[lane]->r[i] = v[0] | (uint32_t)v[1] << 16;
                 }
@@ -69,14 +70,6 @@ static inline void ldmatrix4(uint32_t (&r)[4], uint32_t row) {
 }
 static inline void ldmatrix4_turned(uint32_t (&r)[4], uint32_t row) {
     simt_ldmatrix4(r, row, true);
-}
-
-// Element (row, column) of a 16 x 16 fragment: the lane and register that hold it.
-static inline int simt_a_lane(int row, int column) {
-    return row % 8 * 4 + column % 8 / 2;
-}
-static inline int simt_a_register(int row, int column) {
-    return row / 8 + 2 * (column / 8);
 }
 
 struct simt_mma {
@@ -91,11 +84,12 @@ static inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, 
         for (int i = 0; i < 16; i++) {
             for (int k = 0; k < 16; k++)
                 a[i][k] = simt_half_of(l[simt_a_lane(i, k)]->a[simt_a_register(i, k)], k % 2);
-            for (int j = 0; j < 8; j++) b[i][j] = simt_half_of(l[j * 4 + i % 8 / 2]->b[i / 8], i % 2);
+            for (int j = 0; j < 8; j++)
+                b[i][j] = simt_half_of(l[simt_b_lane(i, j)]->b[simt_b_register(i)], i % 2);
         }
         for (int i = 0; i < 16; i++) {
             for (int j = 0; j < 8; j++) {
-                float *c = &l[i % 8 * 4 + j / 2]->c[i / 8 * 2 + j % 2];
+                float *c = &l[simt_c_lane(i, j)]->c[simt_c_register(i, j)];
                 for (int k = 0; k < 16; k++) *c += a[i][k] * b[k][j];
             }
         }
@@ -159,8 +153,9 @@ static inline void fence_async() {}
 static inline void fence_async_global() {}
 static inline void tma_prefetch_map(const CUtensorMap *) {}
 
-static inline uint32_t simt_swizzle(uint32_t address) {
-    return address ^ (address >> 7 & 7) << 4;
+// Bytes of a box's row in shared memory, 0: not swizzled.
+static inline uint32_t simt_swizzled_row(const CUtensorMap *m) {
+    return m->swizzle == CU_TENSOR_MAP_SWIZZLE_NONE ? 0 : 16u << m->swizzle;
 }
 
 // Moves a box between global memory and its swizzled place in shared memory.
@@ -168,8 +163,8 @@ static inline void simt_box(const CUtensorMap &m, uint32_t shared, int x, int y,
     for (uint32_t k = 0; k < m.box[2]; k++) {
         for (uint32_t j = 0; j < m.box[1]; j++) {
             for (uint32_t i = 0; i < m.box[0]; i++) {
-                uint32_t at = shared + ((k * m.box[1] + j) * m.box[0] + i) * 2;
-                unsigned char *s = simt_shared(m.swizzle ? simt_swizzle(at) : at, 2);
+                uint32_t at = simt_box_at(shared, m.box[0], i, k * m.box[1] + j, simt_swizzled_row(&m));
+                unsigned char *s = simt_shared(at, 2);
                 int64_t c[3] = {x + (int64_t)i, y + (int64_t)j, z + (int64_t)k};
                 bool in = true;
                 uint8_t *g = m.base;
@@ -278,13 +273,9 @@ template <int N> static inline void wgmma_hold(float (&)[N]) {}
 
 // Element (i, k) of an operand in shared memory; i counts M or N.
 static inline float simt_operand(uint64_t matrix, int i, int k, bool turned) {
-    uint32_t start = (uint32_t)(matrix & 0x3fff) << 4, lead = (uint32_t)(matrix >> 16 & 0x3fff) << 4,
-             stride = (uint32_t)(matrix >> 32 & 0x3fff) << 4, a = (uint32_t)i, b = (uint32_t)k;
-    if (matrix >> 62 != 1) simt_fail("wgmma: only the 128-byte swizzle is modelled");
-    uint32_t at = turned ? a / 64 * lead + b / 8 * stride + b % 8 * 128 + a % 64 * 2
-                         : a / 8 * stride + a % 8 * 128 + b * 2;
+    if (simt_matrix_row(matrix) == 0) simt_fail("wgmma: only the 128-byte swizzle is modelled");
     uint16_t bits;
-    memcpy(&bits, simt_shared(simt_swizzle(start + at), 2), 2);
+    memcpy(&bits, simt_shared(simt_operand_at(matrix, (uint32_t)i, (uint32_t)k, turned), 2), 2);
     return simt_bf16(bits);
 }
 
@@ -298,10 +289,12 @@ template <int N, int TA, int TB> static void simt_wgmma_run(const simt_wgmma *l)
     static float a[64][16], b[16][N];
     for (int k = 0; k < 16; k++) {
         for (int i = 0; i < 64; i++) {
-            a[i][k] = l[0].a == NULL
-                          ? simt_operand(l[0].a_matrix, i, k, TA)
-                          : simt_half_of(
-                                l[i / 16 * 32 + simt_a_lane(i % 16, k)].a[simt_a_register(i % 16, k)], k % 2);
+            a[i][k] =
+                l[0].a == NULL
+                    ? simt_operand(l[0].a_matrix, i, k, TA)
+                    : simt_half_of(
+                          l[simt_warp_of(i) * 32 + simt_a_lane(i % 16, k)].a[simt_a_register(i % 16, k)],
+                          k % 2);
         }
         for (int j = 0; j < N; j++) b[k][j] = simt_operand(l[0].b_matrix, j, k, TB);
     }
@@ -311,7 +304,7 @@ template <int N, int TA, int TB> static void simt_wgmma_run(const simt_wgmma *l)
             for (int j = 0; j < N; j++) row[j] += a[i][k] * b[k][j];
         }
         for (int j = 0; j < N; j++) {
-            float *d = &l[i / 16 * 32 + i % 8 * 4 + j % 8 / 2].d[j / 8 * 4 + i % 16 / 8 * 2 + j % 2];
+            float *d = &l[simt_d_thread(i, j)].d[simt_d_register(i, j)];
             *d = l[0].add ? *d + row[j] : row[j];
         }
     }
