@@ -264,12 +264,12 @@ int attention_encoder(attention_encode_fn **out, struct err *e) {
 }
 
 int attention_map(attention_encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns,
-                  int rows, int sequences, int box, struct err *e) {
+                  int rows, int sequences, int across, int box, struct err *e) {
     const cuuint64_t dim[3] = {(cuuint64_t)columns, (cuuint64_t)rows, (cuuint64_t)sequences};
     const cuuint64_t stride[2] = {(cuuint64_t)r.stride * 2, (cuuint64_t)r.stride * 2 * (cuuint64_t)rows};
-    const cuuint32_t boxes[3] = {64, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
+    const cuuint32_t boxes[3] = {(cuuint32_t)across, (cuuint32_t)box, 1}, steps[3] = {1, 1, 1};
     CUresult rc = encode(out, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, r.data, dim, stride, boxes, steps,
-                         CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, attention_swizzle(across),
                          CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (rc == CUDA_SUCCESS) return 0;
     return err_set(e, ERR_DEVICE,
@@ -328,10 +328,10 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
     struct sm90_forward f = {};
     attention_encode_fn *encode = NULL;
     int rc = attention_encoder(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
-    if (rc == 0) rc = attention_map(encode, &f.q, t->q, q, t->queries, t->sequences, SM90_ROWS, e);
-    if (rc == 0) rc = attention_map(encode, &f.k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = attention_map(encode, &f.v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = attention_map(encode, &f.o, t->o, q, t->queries, t->sequences, SM90_ROWS / 2, e);
+    if (rc == 0) rc = attention_map(encode, &f.q, t->q, q, t->queries, t->sequences, 64, SM90_ROWS, e);
+    if (rc == 0) rc = attention_map(encode, &f.k, t->k, k, t->keys, t->sequences, 64, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f.v, t->v, k, t->keys, t->sequences, 64, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f.o, t->o, q, t->queries, t->sequences, 64, SM90_ROWS / 2, e);
     if (rc == 0) rc = cuda_scratch(&d->base, (void **)&f.next, sizeof *f.next, e);
     if (rc == 0) rc = cuda_check(cudaMemsetAsync(f.next, 0, sizeof *f.next, d->stream), "attention", e);
     if (rc != 0) return rc;
@@ -443,12 +443,16 @@ static int backward_maps(struct sm90_backward *f, int head_dim, struct err *e) {
     const struct attention_task *t = &f->t;
     attention_encode_fn *encode = NULL;
     int rc = attention_encoder(&encode, e), q = t->heads * head_dim, k = t->kv_heads * head_dim;
-    if (rc == 0) rc = attention_map(encode, &f->q, t->q, q, t->queries, t->sequences, SM90_QUERIES, e);
-    if (rc == 0) rc = attention_map(encode, &f->d_o, t->d_o, q, t->queries, t->sequences, SM90_QUERIES, e);
-    if (rc == 0) rc = attention_map(encode, &f->k, t->k, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = attention_map(encode, &f->v, t->v, k, t->keys, t->sequences, SM90_KEYS, e);
-    if (rc == 0) rc = attention_map(encode, &f->dk, t->dk, k, t->keys, t->sequences, SM90_KEYS / 2, e);
-    return rc == 0 ? attention_map(encode, &f->dv, t->dv, k, t->keys, t->sequences, SM90_KEYS / 2, e) : rc;
+    if (rc == 0) rc = attention_map(encode, &f->q, t->q, q, t->queries, t->sequences, 64, SM90_QUERIES, e);
+    if (rc == 0)
+        rc = attention_map(encode, &f->d_o, t->d_o, q, t->queries, t->sequences, 64, SM90_QUERIES, e);
+    if (rc == 0) rc = attention_map(encode, &f->k, t->k, k, t->keys, t->sequences, 64, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f->v, t->v, k, t->keys, t->sequences, 64, SM90_KEYS, e);
+    if (rc == 0) rc = attention_map(encode, &f->dk, t->dk, k, t->keys, t->sequences, 64, SM90_KEYS / 2, e);
+    if (rc == 0) rc = attention_map(encode, &f->dv, t->dv, k, t->keys, t->sequences, 64, SM90_KEYS / 2, e);
+    if (rc == 0 && head_dim == 64)
+        rc = attention_map(encode, &f->k_halves, t->k, k, t->keys, t->sequences, 32, SM90_KEYS, e);
+    return rc;
 }
 
 static int backward_hopper(struct cuda_device *d, const struct attention_task *task, int head_dim,

@@ -34,20 +34,24 @@ struct sm90_backward {
     int units, group; // sequences * kv heads; query heads to a kv head
     bool free_order;
     uint32_t *next;
-    uint32_t *flag; // [sequences][heads][tiles]: key tiles that have added to dq
-    float *dq;      // [sequences][heads][tiles][64 D], in the order of the accumulators' registers
+    uint32_t *flag;       // [sequences][heads][tiles]: key tiles that have added to dq
+    float *dq;            // [sequences][heads][tiles][64 D], in the order of the accumulators' registers
+    CUtensorMap k_halves; // head_dim 64: k in boxes of 32 columns
 };
 
 // How the copy engine sees q, k, v and their like: the driver's function that encodes it, found once per op,
-// and a map of boxes of 64 columns and `box` rows of one sequence. What lies beyond a sequence reads as zero
-// and is not written.
+// and a map of boxes of `across` columns (64 or 32, swizzled over that many) and `box` rows of one sequence.
+// What lies beyond a sequence reads as zero and is not written.
 typedef CUresult attention_encode_fn(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
                                      const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
                                      const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
                                      CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 int attention_encoder(attention_encode_fn **out, struct err *e);
 int attention_map(attention_encode_fn *encode, CUtensorMap *out, struct attention_rows r, int columns,
-                  int rows, int sequences, int box, struct err *e);
+                  int rows, int sequences, int across, int box, struct err *e);
+static inline CUtensorMapSwizzle attention_swizzle(int across) {
+    return across == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B;
+}
 
 cudaError_t attention_forward_sm90(const struct sm90_forward *f, int head_dim, int blocks,
                                    cudaStream_t stream);

@@ -16,7 +16,9 @@
 // in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32 and the
 // next s 32), p and ds as bf16 32: 224 at the most crowded point, of 240. While the exponentials run, dO v^T
 // is under way; while the slopes run, dv's product is. Shared memory at D = 128: k, v 64 KB (also dk, dv on
-// their way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB.
+// their way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB. At D = 64 k lies there twice: a consumer's
+// half of dq is 32 columns of k, half a panel, and wgmma's layouts begin with a panel; so for that product k
+// comes in panels of 32 columns too, with the 64-byte swizzle.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
@@ -32,7 +34,10 @@ template <int D> struct plan {
         TILE_DS = 128 * QUERIES * 2,
         K = 0,
         V = K + TILE_K,
-        Q = V + TILE_K,
+        HALVES = D == 128 ? K : V + TILE_K, // k in two panels of half of D, for dq
+        TILE_HALVES = D == 128 ? 0 : TILE_K,
+        PANEL_HALVES = 128 * D,
+        Q = V + TILE_K + TILE_HALVES,
         G = Q + STAGES * TILE_Q, // dO
         DS = G + STAGES * TILE_Q,
         DQ = DS + 2 * TILE_DS,
@@ -85,12 +90,12 @@ __device__ __forceinline__ uint32_t turn_of(const struct sm90_backward &f, const
     return (uint32_t)turn;
 }
 
-// A box of 64 columns for each panel of a tile.
-template <int D>
+// A box of WIDTH columns for each panel of a tile.
+template <int D, int WIDTH = 64>
 __device__ __forceinline__ void load_panels(uint32_t to, int panel, const CUtensorMap *map, uint32_t full,
                                             int head, int row, int b) {
 #pragma unroll
-    for (int c = 0; c < D; c += 64, to += (uint32_t)panel) tma_load(to, map, full, head * D + c, row, b);
+    for (int c = 0; c < D; c += WIDTH, to += (uint32_t)panel) tma_load(to, map, full, head * D + c, row, b);
 }
 
 // One step's queries. Registers are scarce here: little is carried, most is worked out anew.
@@ -117,9 +122,12 @@ __device__ __forceinline__ void load_keys(const struct sm90_backward &f, uint32_
                                           const volatile int *item, int n) {
     typedef plan<D> P;
     mbar_wait(base + P::KV_EMPTY, (uint32_t)(n & 1) ^ 1);
-    mbar_expect(base + P::KV_FULL, 2 * P::TILE_K);
+    mbar_expect(base + P::KV_FULL, 2 * P::TILE_K + P::TILE_HALVES);
     load_panels<D>(base + P::K, SM90_PANEL, &f.k, base + P::KV_FULL, item[2], item[0] * SM90_KEYS, item[1]);
     load_panels<D>(base + P::V, SM90_PANEL, &f.v, base + P::KV_FULL, item[2], item[0] * SM90_KEYS, item[1]);
+    if constexpr (P::TILE_HALVES > 0)
+        load_panels<D, D / 2>(base + P::HALVES, P::PANEL_HALVES, &f.k_halves, base + P::KV_FULL, item[2],
+                              item[0] * SM90_KEYS, item[1]);
 }
 
 // The walk of an item for threads with few registers: heads of the group, ranges, tiles of queries. What can
@@ -243,12 +251,12 @@ __device__ __forceinline__ void issue_gradient(float (&c)[D / 2], const uint32_t
     for (int i = 0; i < QUERIES / 16; i++) wgmma<1>(c, w + 4 * i, wgmma_further(b, (uint32_t)i * 2048), true);
 }
 
-// dq (64 queries x half of D) = ds turned back, times that half of k.
+// dq (64 queries x half of D) = ds turned back, times that half of k, D bytes to a row.
 template <int D> __device__ __forceinline__ void issue_dq(float (&c)[D / 4], uint32_t ds, uint32_t k) {
-    uint64_t a = wgmma_matrix(ds, 0), b = wgmma_matrix(k, 0);
+    uint64_t a = wgmma_matrix(ds, 0), b = wgmma_matrix<D>(k, 0);
 #pragma unroll
     for (int i = 0; i < SM90_KEYS / 16; i++)
-        wgmma<1, 1>(c, wgmma_further(a, (uint32_t)i * 2048), wgmma_further(b, (uint32_t)i * 2048), i > 0);
+        wgmma<1, 1>(c, wgmma_further(a, (uint32_t)i * 2048), wgmma_further(b, (uint32_t)i * (16 * D)), i > 0);
 }
 
 // Writes an accumulator (64 keys x D) into the panels of k or v, whence TMA takes it.
@@ -356,7 +364,7 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             wgmma_commit();
             bar_sync(BAR_BOTH, 256);
             wgmma_begin();
-            issue_dq<D>(dq, base + ds_at, base + P::K + (D == 128 ? who * SM90_PANEL : who * 64));
+            issue_dq<D>(dq, base + ds_at, base + P::HALVES + who * P::PANEL_HALVES);
             wgmma_commit();
             wgmma_wait<0>();
             wgmma_hold(dv);
@@ -416,6 +424,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
     volatile int *items = (volatile int *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
         tma_prefetch_map(&f.k);
+        if (P::TILE_HALVES > 0) tma_prefetch_map(&f.k_halves);
         tma_prefetch_map(&f.v);
         tma_prefetch_map(&f.q);
         tma_prefetch_map(&f.d_o);
@@ -469,6 +478,7 @@ template <int D> __global__ void finish_dq(const __grid_constant__ struct sm90_b
 }
 
 template <int D> cudaError_t launch(const struct sm90_backward *f, int blocks, cudaStream_t stream) {
+    static_assert(plan<D>::BYTES <= 227 << 10, "a block's shared memory");
     cudaError_t rc = launch_room(backward90<D>, plan<D>::BYTES);
     if (rc == cudaSuccess)
         rc = LAUNCH((backward90<D>), dim3((unsigned)blocks), dim3(SM90_THREADS), plan<D>::BYTES, stream, *f);

@@ -15,14 +15,16 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-// A matrix in shared memory for wgmma: panels of 64 bf16 (128 bytes a row), 128-byte swizzle as TMA writes
-// it, each panel 1024-byte aligned; groups of 8 rows lie 1024 bytes apart. By rows ("K-major": the product
-// sums over columns) `lead` is not used: WGMMA_BY_ROWS, as CUTLASS has it. With columns as M or N
-// ("MN-major", turned) it is the distance of panels, 0 where one holds all.
+// A matrix in shared memory for wgmma: panels with ROW bytes to a row (128 or 64: 64 or 32 bf16), swizzled
+// over as many bytes as TMA writes them, each panel 1024-byte aligned; groups of 8 rows lie one behind the
+// other. By rows ("K-major": the product sums over columns) `lead` is not used: WGMMA_BY_ROWS, as CUTLASS
+// has it. With columns as M or N ("MN-major", turned) it is the distance of panels, 0 where one holds all.
 enum { WGMMA_BY_ROWS = 16 };
+template <int ROW = 128>
 static __device__ __forceinline__ uint64_t wgmma_matrix(uint32_t address, uint32_t lead) {
+    static_assert(ROW == 128 || ROW == 64, "swizzles of 128 and 64 bytes");
     return (uint64_t)((address & 0x3ffff) >> 4) | (uint64_t)((lead & 0x3ffff) >> 4) << 16 |
-           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+           (uint64_t)(8 * ROW >> 4) << 32 | (uint64_t)(ROW == 128 ? 1 : 2) << 62;
 }
 // The matrix that begins so many bytes further: cheaper than to make it anew.
 static __device__ __forceinline__ uint64_t wgmma_further(uint64_t matrix, uint32_t bytes) {

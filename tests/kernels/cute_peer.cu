@@ -39,43 +39,51 @@ static void section(const char *what) {
     wrong_before = wrong;
 }
 
-// ---- matrices in shared memory: ROWS rows of COLUMNS bf16, in panels of 64 columns
+// ---- matrices in shared memory: ROWS rows of COLUMNS bf16, in panels of 64 columns, of 32 where ROW is 64
 
 // As the operand whose M or N counts rows, and k columns; and as the one whose k counts rows.
-template <int ROWS, int COLUMNS>
-using by_rows = decltype(cute::tile_to_shape(gmma::Layout_K_SW128_Atom<element>{},
-                                             cute::Shape<Int<ROWS>, Int<COLUMNS>>{}));
-template <int ROWS, int COLUMNS>
-using turned =
-    decltype(cute::tile_to_shape(gmma::Layout_MN_SW128_Atom<element>{},
-                                 cute::Shape<Int<COLUMNS>, Int<ROWS>>{}, cute::Step<cute::_2, cute::_1>{}));
+template <int ROWS, int COLUMNS, class ATOM = gmma::Layout_K_SW128_Atom<element>>
+using by_rows = decltype(cute::tile_to_shape(ATOM{}, cute::Shape<Int<ROWS>, Int<COLUMNS>>{}));
+template <int ROWS, int COLUMNS, class ATOM = gmma::Layout_MN_SW128_Atom<element>>
+using turned = decltype(cute::tile_to_shape(ATOM{}, cute::Shape<Int<COLUMNS>, Int<ROWS>>{},
+                                            cute::Step<cute::_2, cute::_1>{}));
+template <int ROWS, int COLUMNS> using by_rows64 = by_rows<ROWS, COLUMNS, gmma::Layout_K_SW64_Atom<element>>;
+template <int ROWS, int COLUMNS> using turned64 = turned<ROWS, COLUMNS, gmma::Layout_MN_SW64_Atom<element>>;
 
 // Byte of an element from the matrix's beginning.
 template <class LAYOUT> static uint32_t byte_of(const LAYOUT &layout, int i, int k) {
     return (uint32_t)cute::as_position_independent_swizzle_layout(layout)(i, k) * 2;
 }
 
-template <int ROWS, int COLUMNS> static void check_matrix(uint32_t base) {
-    by_rows<ROWS, COLUMNS> straight;
-    turned<ROWS, COLUMNS> across;
-    for (int row = 0; row < ROWS; row++) {
-        for (int c = 0; c < COLUMNS; c++) {
-            uint32_t at = byte_of(straight, row, c), panel = (uint32_t)(c / 64 * ROWS * 128);
-            same(at, byte_of(across, c, row), "one matrix, two views", row, c, 0);
-            same(simt_box_at(base + panel, 64, (uint32_t)c % 64, (uint32_t)row, 128), base + at,
-                 "a box of the copy engine", row, c, 0);
-            if (c % 2 == 0) same(swizzled<ROWS>(row, c / 8, c % 8 / 2), at, "stores of pairs", row, c, 0);
+// One matrix as both sorts of operand, as the copy engine lays its boxes of WIDE columns, and what the copy
+// engine is told of them.
+template <int WIDE, class STRAIGHT, class ACROSS>
+static void check_boxes(STRAIGHT straight, ACROSS across, uint32_t base) {
+    int rows = cute::size<0>(straight), columns = cute::size<1>(straight);
+    for (int row = 0; row < rows; row++) {
+        for (int c = 0; c < columns; c++) {
+            uint32_t at = byte_of(straight, row, c), panel = (uint32_t)(c / WIDE * rows * WIDE * 2);
+            same(at, byte_of(across, c, row), "one matrix, two views", row, c, WIDE);
+            same(simt_box_at(base + panel, WIDE, (uint32_t)c % WIDE, (uint32_t)row, 2 * WIDE), base + at,
+                 "a box of the copy engine", row, c, WIDE);
         }
     }
-}
-
-// What the copy engine is told, and the swizzle that the layouts have.
-static void check_swizzle_name() {
-    auto s = cute::get_swizzle_portion(by_rows<128, 64>{});
-    same(CU_TENSOR_MAP_SWIZZLE_128B,
+    auto s = cute::get_swizzle_portion(straight);
+    same(attention_swizzle(WIDE),
          cute::TMA::to_CUtensorMapSwizzle(cute::detail::get_tma_swizzle_bits(s),
                                           cute::detail::get_tma_swizzle_base(s)),
-         "the copy engine's swizzle", 0, 0, 0);
+         "the copy engine's swizzle", WIDE, 0, 0);
+}
+
+template <int ROWS, int COLUMNS> static void check_matrix(uint32_t base) {
+    by_rows<ROWS, COLUMNS> straight;
+    check_boxes<64>(straight, turned<ROWS, COLUMNS>{}, base);
+    check_boxes<32>(by_rows64<ROWS, COLUMNS>{}, turned64<ROWS, COLUMNS>{}, base);
+    for (int row = 0; row < ROWS; row++) {
+        for (int c = 0; c < COLUMNS; c += 2)
+            same(swizzled<ROWS>(row, c / 8, c % 8 / 2), byte_of(straight, row, c), "stores of pairs", row, c,
+                 0);
+    }
 }
 
 // ---- products
@@ -177,6 +185,7 @@ template <int D> static void check_products(uint32_t a, uint32_t b) {
     by_rows<64, D> stage;
     turned<128, D> tile_turned;
     turned<64, D> stage_turned;
+    cute::conditional_t<D == 128, turned<128, 128>, turned64<128, 64>> halves; // of D, a panel each
     turned<128, 64> ds;
     for (int who = 0; who < 2; who++) {
         uint32_t mine = a + 8192 * (uint32_t)who;
@@ -186,9 +195,9 @@ template <int D> static void check_products(uint32_t a, uint32_t b) {
         check_product<64, false, false>("k q^T", wgmma_turned(D, mine, b),
                                         operand<decltype(tile)>{tile, 64 * who, a},
                                         operand<decltype(stage)>{stage, 0, b});
-        check_product<D / 2, true, true>(
-            "ds k", wgmma_dq(D, a, b + (uint32_t)who * (D == 128 ? SM90_PANEL : 64)),
-            operand<decltype(ds)>{ds, 0, a}, operand<decltype(tile_turned)>{tile_turned, D / 2 * who, b});
+        check_product<D / 2, true, true>("ds k", wgmma_dq(D, a, b + (uint32_t)(who * 128 * D)),
+                                         operand<decltype(ds)>{ds, 0, a},
+                                         operand<decltype(halves)>{halves, D / 2 * who, b});
     }
     check_addition<D>("p v", wgmma_output(D, b), operand<decltype(tile_turned)>{tile_turned, 0, b});
     check_addition<D>("p^T dO", wgmma_gradient(D, b), operand<decltype(stage_turned)>{stage_turned, 0, b});
@@ -267,7 +276,6 @@ int main() {
     check_matrix<128, 64>(1024 * 33);
     check_matrix<64, 128>(1024 * 65);
     check_matrix<64, 64>(1024 * 7);
-    check_swizzle_name();
     section("swizzled panels: stores, boxes, rows as k and as M or N");
     const uint32_t bases[][2] = {{0, 32 << 10}, {96 << 10, 1024}, {3 << 10, 195 << 10}};
     for (const uint32_t *b : bases) check_products<64>(b[0], b[1]);

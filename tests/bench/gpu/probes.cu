@@ -33,11 +33,18 @@ static uint16_t bits_of(int v) { // of a small whole number as bf16
 
 enum { IMAGE = 64 << 10, A_AT = 0, B_AT = 32 << 10, MOST_K = 128 };
 
-// An operand: `rows` rows of shared memory in panels of 64 columns. turned: rows are k, else columns are.
+// An operand: `rows` rows of shared memory in panels, `row` bytes of a row in each. turned: rows are k, else
+// columns are.
 struct side {
     uint32_t at, lead, stride;
-    int rows, first; // first: column where it starts
+    int rows, row;
 };
+
+// Byte of a panel where the copy engine's swizzle puts an element.
+static uint32_t in_panel(int row, int column, int row_bytes) {
+    int chunk = (column / 8) ^ (row * row_bytes / 128 & (row_bytes / 16 - 1));
+    return (uint32_t)(row * row_bytes + chunk * 16 + column % 8 * 2);
+}
 
 struct product {
     const unsigned char *image;
@@ -48,8 +55,8 @@ struct product {
 };
 
 static __device__ __forceinline__ uint64_t matrix_of(const struct side &s, int step, bool turned) {
-    uint32_t by = turned ? (uint32_t)step * 2048 : (uint32_t)(step / 4 * s.rows * 128 + step % 4 * 32);
-    uint64_t m = wgmma_matrix(s.at + by + (uint32_t)s.first * 2, s.lead);
+    uint32_t at = s.at + (uint32_t)(turned ? step * 16 * s.row : step / 4 * s.rows * 128 + step % 4 * 32);
+    uint64_t m = s.row == 64 ? wgmma_matrix<64>(at, s.lead) : wgmma_matrix(at, s.lead);
     return (m & ~((uint64_t)0x3fff << 32)) | (uint64_t)(s.stride >> 4) << 32;
 }
 
@@ -92,10 +99,10 @@ static void fill_side(std::vector<unsigned char> &image, std::vector<int> &v, st
     v.resize((size_t)(count * k));
     for (int i = 0; i < count; i++) {
         for (int x = 0; x < k; x++) {
-            int row = turned ? x : i, column = (turned ? i : x) + s.first, value = small_number(seed);
+            int row = turned ? x : i, column = turned ? i : x, value = small_number(seed), wide = s.row / 2;
             uint16_t bits = bits_of(value);
-            uint32_t at = s.at + (uint32_t)(column / 64 * s.rows * 128 + row * 128 +
-                                            ((column % 64 / 8) ^ (row & 7)) * 16 + column % 8 * 2);
+            uint32_t at =
+                s.at + (uint32_t)(column / wide * s.rows * s.row) + in_panel(row, column % wide, s.row);
             memcpy(&image[at], &bits, sizeof bits);
             v[(size_t)(i * k + x)] = value;
         }
@@ -154,11 +161,11 @@ static int probe_form(FILE *out, const char *what, struct side left, struct side
 }
 
 int probe_wgmma(FILE *out, int form) {
-    const struct side q = {A_AT, WGMMA_BY_ROWS, 1024, 128, 0}, k = {B_AT, WGMMA_BY_ROWS, 1024, 128, 0},
-                      stage = {B_AT, WGMMA_BY_ROWS, 1024, 64, 0};
-    const struct side ds = {A_AT, 0, 1024, 128, 0}, one = {B_AT, 0, 1024, 128, 0},
-                      half = {B_AT, 0, 1024, 128, 32};
-    const struct side v = {B_AT, 128 * 128, 1024, 128, 0}, gradient = {B_AT, 64 * 128, 1024, 64, 0};
+    const struct side q = {A_AT, WGMMA_BY_ROWS, 1024, 128, 128}, k = {B_AT, WGMMA_BY_ROWS, 1024, 128, 128},
+                      stage = {B_AT, WGMMA_BY_ROWS, 1024, 64, 128};
+    const struct side ds = {A_AT, 0, 1024, 128, 128}, one = {B_AT, 0, 1024, 128, 128},
+                      half = {B_AT, 0, 512, 128, 64};
+    const struct side v = {B_AT, 128 * 128, 1024, 128, 128}, gradient = {B_AT, 64 * 128, 1024, 64, 128};
     switch (form) {
     case 0:
         return probe_form<128, 0, 0, false>(out, "q k^T: both by rows, 128 columns in two panels", q, k, 128);
@@ -169,9 +176,7 @@ int probe_wgmma(FILE *out, int form) {
     case 3: return probe_form<128, 0, 1, true>(out, "p^T dO: the same, panels of 64 rows", q, gradient, 64);
     case 4: return probe_form<64, 0, 1, true>(out, "p v: A in registers, B turned, one panel", q, one, 128);
     case 5: return probe_form<64, 1, 1, false>(out, "ds k: both turned", ds, one, 128);
-    case 6: return probe_form<32, 1, 1, false>(out, "ds k: both turned, first half of a panel", ds, one, 128);
-    case 7:
-        return probe_form<32, 1, 1, false>(out, "ds k: both turned, second half of a panel", ds, half, 128);
+    case 6: return probe_form<32, 1, 1, false>(out, "ds k: both turned, rows of 64 bytes", ds, half, 128);
     default: return -1;
     }
 }
@@ -179,31 +184,38 @@ int probe_wgmma(FILE *out, int form) {
 // ---- boxes
 
 enum { ROWS = 100, COLUMNS = 128, STRIDE = 136, SEQUENCES = 2, BOX = 64 * 128 };
-static const int places[2][3] = {{64, 64, 1}, {0, 0, 0}}; // the first reaches beyond its sequence
+// Where a box of 64 rows begins, and its columns.
+struct box_place {
+    int x, y, z, columns;
+};
 
+enum { BOXES = 3 };
 struct boxes {
-    CUtensorMap from, to;
-    unsigned char *seen; // [2][BOX], as they lie in shared memory
+    CUtensorMap from, narrow, to; // boxes of 64, 32 and 64 columns
+    struct box_place place[BOXES];
+    unsigned char *seen; // [BOXES][BOX], as they lie in shared memory
 };
 
 static __global__ void move_boxes(const __grid_constant__ struct boxes b) {
 #if SM90_CODE
     DYNAMIC_SHARED(shared);
-    uint32_t base = shared_address(shared), bar = base + 2 * BOX;
+    uint32_t base = shared_address(shared), bar = base + BOXES * BOX;
     if (threadIdx.x == 0) {
         mbar_init(bar, 1);
         mbar_init_done();
     }
     __syncthreads();
-    for (uint32_t i = 0; i < 2; i++) {
+    for (uint32_t i = 0; i < BOXES; i++) {
         if (threadIdx.x == 0) {
-            mbar_expect(bar, BOX);
-            tma_load(base + i * BOX, &b.from, bar, i == 0 ? 64 : 0, i == 0 ? 64 : 0, i == 0 ? 1 : 0);
+            struct box_place p = b.place[i];
+            mbar_expect(bar, 64 * 2 * p.columns);
+            tma_load(base + i * BOX, p.columns == 64 ? &b.from : &b.narrow, bar, p.x, p.y, p.z);
         }
-        mbar_wait(bar, i);
+        mbar_wait(bar, i & 1);
         __syncthreads(); // all have seen this round
     }
-    for (int i = (int)threadIdx.x; i < 2 * BOX / 16; i += 128) ((uint4 *)b.seen)[i] = ((uint4 *)shared)[i];
+    for (int i = (int)threadIdx.x; i < BOXES * BOX / 16; i += 128)
+        ((uint4 *)b.seen)[i] = ((uint4 *)shared)[i];
     __syncthreads();
     // Written anew by ordinary stores, then out again: the first box where it came from, but of sequence 0.
     for (int i = (int)threadIdx.x; i < BOX / 4; i += 128) ((uint32_t *)shared)[i] += 0x00010001;
@@ -216,14 +228,13 @@ static __global__ void move_boxes(const __grid_constant__ struct boxes b) {
 #endif
 }
 
-static bool boxes_in(const std::vector<uint16_t> &x, const std::vector<uint16_t> &seen) {
-    for (int n = 0; n < 2; n++) {
-        for (int i = 0; i < 64 * 64; i++) {
-            int row = places[n][1] + i / 64, column = places[n][0] + i % 64, at = i % 64;
-            size_t from = (size_t)((places[n][2] * ROWS + row) * STRIDE + column);
-            uint16_t want = row < ROWS ? x[from] : 0;
-            if (seen[(size_t)(n * BOX / 2 + i / 64 * 64 + ((at / 8) ^ (i / 64 & 7)) * 8 + at % 8)] != want)
-                return false;
+// One box lies in shared memory as the swizzle of its rows has it.
+static bool box_in(const std::vector<uint16_t> &x, struct box_place p, const uint16_t *seen) {
+    for (int row = 0; row < 64; row++) {
+        for (int c = 0; c < p.columns; c++) {
+            size_t from = (size_t)((p.z * ROWS + p.y + row) * STRIDE + p.x + c);
+            uint16_t want = p.y + row < ROWS ? x[from] : 0;
+            if (seen[in_panel(row, c, 2 * p.columns) / 2] != want) return false;
         }
     }
     return true;
@@ -245,32 +256,41 @@ static bool box_out(const std::vector<uint16_t> &x, const std::vector<uint16_t> 
 
 int probe_boxes(FILE *out) {
     const size_t n = (size_t)SEQUENCES * ROWS * STRIDE;
-    std::vector<uint16_t> x(n), got(n), seen(BOX);
+    std::vector<uint16_t> x(n), got(n), seen(BOXES * BOX / 2);
     for (size_t i = 0; i < n; i++) x[i] = (uint16_t)((i * 2 + 1) & 0x7fff);
     unsigned char *device = NULL;
     attention_encode_fn *encode = NULL;
-    struct boxes b = {};
+    // The first and the last reach beyond their sequences.
+    struct boxes b = {{}, {}, {}, {{64, 64, 1, 64}, {0, 0, 0, 64}, {32, 64, 0, 32}}, NULL};
     struct err e = {};
-    if (!cuda_good(out, cudaMalloc((void **)&device, 4 * n + 2 * BOX + 512))) return 1;
+    if (!cuda_good(out, cudaMalloc((void **)&device, 4 * n + BOXES * BOX + 512))) return 1;
     unsigned char *to = device + (2 * n + 255) / 256 * 256;
     b.seen = to + (2 * n + 255) / 256 * 256;
     int rc = attention_encoder(&encode, &e);
-    if (rc == 0)
-        rc = attention_map(encode, &b.from, {(bf16 *)device, STRIDE}, COLUMNS, ROWS, SEQUENCES, 64, &e);
-    if (rc == 0) rc = attention_map(encode, &b.to, {(bf16 *)to, STRIDE}, COLUMNS, ROWS, SEQUENCES, 64, &e);
+    struct attention_rows in = {(bf16 *)device, STRIDE}, back = {(bf16 *)to, STRIDE};
+    if (rc == 0) rc = attention_map(encode, &b.from, in, COLUMNS, ROWS, SEQUENCES, 64, 64, &e);
+    if (rc == 0) rc = attention_map(encode, &b.narrow, in, COLUMNS, ROWS, SEQUENCES, 32, 64, &e);
+    if (rc == 0) rc = attention_map(encode, &b.to, back, COLUMNS, ROWS, SEQUENCES, 64, 64, &e);
     if (rc != 0) fprintf(out, "WRONG  tensor map: %s\n", e.text);
     bool ran = rc == 0 && cuda_good(out, cudaMemcpy(device, x.data(), 2 * n, cudaMemcpyHostToDevice)) &&
                cuda_good(out, cudaMemset(to, 0xff, 2 * n)) &&
-               cuda_good(out, LAUNCH(move_boxes, dim3(1), dim3(128), 2 * BOX + 16, 0, b)) &&
-               cuda_good(out, cudaMemcpy(seen.data(), b.seen, 2 * BOX, cudaMemcpyDeviceToHost)) &&
+               cuda_good(out, LAUNCH(move_boxes, dim3(1), dim3(128), BOXES * BOX + 16, 0, b)) &&
+               cuda_good(out, cudaMemcpy(seen.data(), b.seen, BOXES * BOX, cudaMemcpyDeviceToHost)) &&
                cuda_good(out, cudaMemcpy(got.data(), to, 2 * n, cudaMemcpyDeviceToHost));
     cudaFree(device);
     if (!ran) return 1;
-    bool in = boxes_in(x, seen), back = box_out(x, got);
-    fprintf(out, "%s  boxes in: swizzle, rows beyond a sequence are zero, barrier's bytes and parity\n",
-            in ? "right" : "WRONG");
-    fprintf(out, "%s  box out: swizzle, rows beyond a sequence are not written\n", back ? "right" : "WRONG");
-    return !in + !back;
+    int wrong = 0;
+    for (int i = 0; i < BOXES; i++) {
+        bool right = box_in(x, b.place[i], &seen[(size_t)(i * BOX / 2)]);
+        fprintf(out,
+                "%s  box of %d columns in: swizzle, rows beyond a sequence are zero, barrier's bytes and "
+                "parity\n",
+                right ? "right" : "WRONG", b.place[i].columns);
+        wrong += !right;
+    }
+    bool right = box_out(x, got);
+    fprintf(out, "%s  box out: swizzle, rows beyond a sequence are not written\n", right ? "right" : "WRONG");
+    return wrong + !right;
 }
 
 // ---- additions in the order of flags

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { PROBE_FORMS = 8 };
+enum { PROBE_FORMS = 7 };
 int probe_wgmma(FILE *out, int form); // -1: there is no such form
 int probe_boxes(FILE *out);
 int probe_order(FILE *out, int blocks, int rounds);

@@ -10,7 +10,11 @@ typedef uint64_t cuuint64_t;
 typedef enum { CUDA_SUCCESS, CUDA_ERROR_INVALID_VALUE } CUresult;
 typedef enum { CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9 } CUtensorMapDataType;
 typedef enum { CU_TENSOR_MAP_INTERLEAVE_NONE } CUtensorMapInterleave;
-typedef enum { CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_SWIZZLE_128B = 3 } CUtensorMapSwizzle;
+typedef enum {
+    CU_TENSOR_MAP_SWIZZLE_NONE,
+    CU_TENSOR_MAP_SWIZZLE_64B = 2,
+    CU_TENSOR_MAP_SWIZZLE_128B = 3
+} CUtensorMapSwizzle;
 typedef enum {
     CU_TENSOR_MAP_L2_PROMOTION_NONE,
     CU_TENSOR_MAP_L2_PROMOTION_L2_256B = 3
@@ -39,7 +43,7 @@ static inline CUresult cuTensorMapEncodeTiled(CUtensorMap *m, CUtensorMapDataTyp
             (i > 0 && m->stride[i] % 16 != 0))
             return CUDA_ERROR_INVALID_VALUE;
     }
-    if (box[0] * 2 % 16 != 0 || (swizzle != CU_TENSOR_MAP_SWIZZLE_NONE && box[0] * 2 > 128))
+    if (box[0] * 2 % 16 != 0 || (swizzle != CU_TENSOR_MAP_SWIZZLE_NONE && box[0] * 2 > 16u << swizzle))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }

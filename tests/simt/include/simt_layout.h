@@ -73,7 +73,7 @@ static inline uint32_t simt_box_at(uint32_t shared, uint32_t columns, uint32_t c
 
 // Bytes of a swizzled row of a wgmma descriptor; 0: a form that is not modelled.
 static inline uint32_t simt_matrix_row(uint64_t matrix) {
-    return matrix >> 62 == 1 ? 128 : 0;
+    return matrix >> 62 == 1 ? 128 : matrix >> 62 == 2 ? 64 : 0;
 }
 static inline uint32_t simt_matrix_field(uint64_t matrix, int shift) {
     return (uint32_t)(matrix >> shift & 0x3fff) << 4;

@@ -183,7 +183,8 @@ static inline void simt_box(const CUtensorMap &m, uint32_t shared, int x, int y,
     }
 }
 static inline void simt_check_box(const CUtensorMap *map, uint32_t shared) {
-    if (shared % (map->swizzle ? 1024 : 128) != 0) simt_fail("TMA: shared address %u is not aligned", shared);
+    uint32_t row = simt_swizzled_row(map);
+    if (shared % (row > 0 ? 8 * row : 128) != 0) simt_fail("TMA: shared address %u is not aligned", shared);
     simt_shared(shared, map->box[0] * map->box[1] * map->box[2] * 2);
 }
 static inline void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x, int y, int z) {
@@ -273,7 +274,7 @@ template <int N> static inline void wgmma_hold(float (&)[N]) {}
 
 // Element (i, k) of an operand in shared memory; i counts M or N.
 static inline float simt_operand(uint64_t matrix, int i, int k, bool turned) {
-    if (simt_matrix_row(matrix) == 0) simt_fail("wgmma: only the 128-byte swizzle is modelled");
+    if (simt_matrix_row(matrix) == 0) simt_fail("wgmma: only swizzles of 128 and 64 bytes are modelled");
     uint16_t bits;
     memcpy(&bits, simt_shared(simt_operand_at(matrix, (uint32_t)i, (uint32_t)k, turned), 2), 2);
     return simt_bf16(bits);
