@@ -80,6 +80,12 @@ static __device__ __forceinline__ void done_by_now(uint32_t bar, uint32_t parity
     mbar_wait(bar, parity ^ (uint32_t)never);
 }
 
+// Which warpgroup of the block a thread is in, as a value that the compiler knows to be one for a warp: what
+// follows from it (descriptors) is kept in uniform registers.
+static __device__ __forceinline__ int warpgroup_of_block() {
+    return __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
+}
+
 // Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.
 template <int ROWS> static __host__ __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
     return (uint32_t)(j / 8 * ROWS * 128 + row * 128 + ((j % 8) ^ (row & 7)) * 16 + t * 4);

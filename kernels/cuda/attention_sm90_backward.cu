@@ -444,7 +444,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
         mbar_init_done();
     }
     __syncthreads();
-    int group = (int)threadIdx.x / 128;
+    int group = warpgroup_of_block();
     if (group == 0) {
         registers_fewer<24>();
         if (threadIdx.x == 0) {

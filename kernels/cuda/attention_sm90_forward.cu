@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
         mbar_init_done();
     }
     __syncthreads();
-    int group = (int)threadIdx.x / 128;
+    int group = warpgroup_of_block();
     if (group == 0) {
         registers_fewer<40>();
         if (threadIdx.x == 0) produce<D>(f, base, items);
