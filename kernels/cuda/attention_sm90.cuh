@@ -86,13 +86,11 @@ static __device__ __forceinline__ int warpgroup_of_block() {
     return __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0);
 }
 
-// Byte address of a pair of bf16 in panels of ROWS rows with the 128-byte swizzle: row, and column 8 j + 2 t.
-template <int ROWS> static __host__ __device__ __forceinline__ uint32_t swizzled(int row, int j, int t) {
-    return (uint32_t)(j / 8 * ROWS * 128 + row * 128 + ((j % 8) ^ (row & 7)) * 16 + t * 4);
-}
-
-static __device__ __forceinline__ void store_pair(unsigned char *shared, uint32_t at, uint32_t pair) {
-    *(uint32_t *)(shared + at) = pair;
+// Byte address of what a lane names to stmatrix4 for columns 16 j .. of 16 rows (from a multiple of 8 on), in
+// panels of ROWS rows with the 128-byte swizzle.
+template <int ROWS> static __host__ __device__ __forceinline__ uint32_t swizzled(int row, int j, int lane) {
+    uint32_t first = (uint32_t)((row + lane % 16) * 128 + (lane / 16 ^ (lane & 7)) * 16);
+    return (first ^ (uint32_t)(j % 4 * 32)) + (uint32_t)(j / 4 * ROWS * 128);
 }
 
 // The first of a row's intervals that ends beyond column lo.

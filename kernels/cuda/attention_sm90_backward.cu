@@ -261,13 +261,13 @@ template <int D> __device__ __forceinline__ void issue_dq(float (&c)[D / 4], uin
 
 // Writes an accumulator (64 keys x D) into the panels of k or v, whence TMA takes it.
 template <int D>
-__device__ __forceinline__ void stage_gradient(unsigned char *panel, const float (&c)[D / 2], int first_row) {
-    int thread = (int)threadIdx.x % 128, row = first_row + thread / 32 * 16 + thread % 32 / 4;
+__device__ __forceinline__ void stage_gradient(uint32_t panel, const float (&c)[D / 2], int first_row) {
+    int row = first_row + (int)threadIdx.x % 128 / 32 * 16;
 #pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-        store_pair(panel, swizzled<128>(row, j, thread % 4), pack_bf16(c[4 * j], c[4 * j + 1]));
-        store_pair(panel, swizzled<128>(row + 8, j, thread % 4), pack_bf16(c[4 * j + 2], c[4 * j + 3]));
-    }
+    for (int j = 0; j < D / 16; j++)
+        stmatrix4(panel + swizzled<128>(row, j, (int)threadIdx.x % 32), pack_bf16(c[8 * j], c[8 * j + 1]),
+                  pack_bf16(c[8 * j + 2], c[8 * j + 3]), pack_bf16(c[8 * j + 4], c[8 * j + 5]),
+                  pack_bf16(c[8 * j + 6], c[8 * j + 7]));
 }
 
 struct place {
@@ -323,7 +323,7 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
         for (int left = p.steps * f.group; left > 0; left--) {
             uint32_t at = step & 1, q = base + P::Q + at * P::TILE_Q, g = base + P::G + at * P::TILE_Q;
             uint32_t ds_at = P::DS + at * P::TILE_DS, weights[16], slopes[16];
-            const float *lse2 = (const float *)(shared + P::ROWS) + at * (2 * QUERIES) + 2 * (lane % 4);
+            uint32_t lse2 = base + P::ROWS + at * (8 * QUERIES) + 8 * (lane % 4); // of the lane's queries
             float dp[32], dq[D / 4];
             mbar_wait(base + P::G_FULL + 8 * at, step >> 1 & 1);
             wgmma_begin();
@@ -333,9 +333,7 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 hide90<QUERIES>(s, f.turned + p.b, p.tile * SM90_KEYS + row, t.keys, j_tile * QUERIES);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                const volatile float *now =
-                    lse2 + 8 * j; // volatile: read when used; there is no room to read ahead
-                float2 l = make_float2(now[0], now[1]);
+                float2 l = shared_pair(lse2 + 32 * j); // there is no room to read ahead
                 s[4 * j] = exp2_fast(s[4 * j] * ATTENTION_LOG2E - l.x);
                 s[4 * j + 1] = exp2_fast(s[4 * j + 1] * ATTENTION_LOG2E - l.y);
                 s[4 * j + 2] = exp2_fast(s[4 * j + 2] * ATTENTION_LOG2E - l.x);
@@ -346,16 +344,19 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             wgmma_begin();
             issue_gradient<D>(dv, weights, g);
             wgmma_commit();
+            float2 delta[3] = {shared_pair(lse2 + 4 * QUERIES), shared_pair(lse2 + 4 * QUERIES + 32)};
             wgmma_wait<1>();
             wgmma_hold(dp);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
-                float2 d = *(const float2 *)(lse2 + QUERIES + 8 * j);
+                if (j < 6) delta[(j + 2) % 3] = shared_pair(lse2 + 4 * QUERIES + 32 * (j + 2));
+                float2 d = delta[j % 3];
                 slopes[2 * j] = pack_bf16(s[4 * j] * (dp[4 * j] - d.x), s[4 * j + 1] * (dp[4 * j + 1] - d.y));
                 slopes[2 * j + 1] =
                     pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));
-                store_pair(shared + ds_at, swizzled<128>(row, j, lane % 4), slopes[2 * j]);
-                store_pair(shared + ds_at, swizzled<128>(row + 8, j, lane % 4), slopes[2 * j + 1]);
+                if (j % 2 == 1)
+                    stmatrix4(base + ds_at + swizzled<128>(64 * who + thread / 32 * 16, j / 2, lane),
+                              slopes[2 * j - 2], slopes[2 * j - 1], slopes[2 * j], slopes[2 * j + 1]);
             }
             fence_async();
             wgmma_hold(dk);
@@ -394,8 +395,8 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             wgmma_hold(s);
         }
         bar_sync(BAR_BOTH, 256); // k is no longer read
-        stage_gradient<D>(shared + P::K, dk, 64 * who);
-        stage_gradient<D>(shared + P::V, dv, 64 * who);
+        stage_gradient<D>(base + P::K, dk, 64 * who);
+        stage_gradient<D>(base + P::V, dv, 64 * who);
         fence_async();
         bar_sync(BAR_STORE + who, 128);
         if (thread == 0) {

@@ -142,32 +142,36 @@ __device__ __forceinline__ void soften(float (&s)[64], float (&top)[2], float (&
     }
 }
 
+// Through `room`, 64 rows in panels of 128.
 template <int D>
-__device__ __forceinline__ void
-store_tile(const struct sm90_forward &f, const struct place &p, unsigned char *shared, uint32_t base,
-           int q_at, int who, const float (&o)[D / 2], const float (&top)[2], const float (&sum)[2]) {
-    int thread = (int)threadIdx.x % 128, g = thread % 32 / 4, t4 = thread % 4;
+__device__ __forceinline__ void store_tile(const struct sm90_forward &f, const struct place &p, uint32_t room,
+                                           int who, const float (&o)[D / 2], const float (&top)[2],
+                                           const float (&sum)[2]) {
+    int thread = (int)threadIdx.x % 128, first = p.tile * SM90_ROWS + 64 * who;
+    float inverse[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         float total = sum[i];
         total += __shfl_xor_sync(0xffffffffu, total, 1);
         total += __shfl_xor_sync(0xffffffffu, total, 2);
-        float inverse = total > 0 ? 1 / total : 0;
-        int row = 64 * who + thread / 32 * 16 + g + 8 * i, q = p.tile * SM90_ROWS + row;
-        if (t4 == 0 && q < f.t.queries)
+        inverse[i] = total > 0 ? 1 / total : 0;
+        int q = first + thread / 32 * 16 + thread % 32 / 4 + 8 * i;
+        if (thread % 4 == 0 && q < f.t.queries)
             f.t.lse[((int64_t)p.b * f.t.queries + q) * f.t.lse_stride + p.h] =
                 total > 0 ? top[i] + ATTENTION_LN2 * __log2f(total) : -INFINITY;
+    }
 #pragma unroll
-        for (int j = 0; j < D / 8; j++)
-            store_pair(shared + q_at, swizzled<128>(row, j, t4),
-                       pack_bf16(o[4 * j + 2 * i] * inverse, o[4 * j + 2 * i + 1] * inverse));
+    for (int j = 0; j < D / 16; j++) {
+        const float *c = o + 8 * j;
+        stmatrix4(
+            room + swizzled<128>(thread / 32 * 16, j, thread % 32),
+            pack_bf16(c[0] * inverse[0], c[1] * inverse[0]), pack_bf16(c[2] * inverse[1], c[3] * inverse[1]),
+            pack_bf16(c[4] * inverse[0], c[5] * inverse[0]), pack_bf16(c[6] * inverse[1], c[7] * inverse[1]));
     }
     fence_async();
     bar_sync(BAR_STORE + who, 128);
     if (thread == 0) {
-        for (int c = 0; c < D / 64; c++)
-            tma_store(&f.o, base + q_at + c * SM90_PANEL + who * 8192, p.h * D + 64 * c,
-                      p.tile * SM90_ROWS + 64 * who, p.b);
+        for (int c = 0; c < D / 64; c++) tma_store(&f.o, room + c * SM90_PANEL, p.h * D + 64 * c, first, p.b);
         bulk_commit();
     }
 }
@@ -186,8 +190,8 @@ __device__ __forceinline__ void store_nothing(const struct sm90_forward &f, cons
 }
 
 template <int D>
-__device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned char *shared, uint32_t base,
-                                        int who, const int *items) {
+__device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t base, int who,
+                                        const int *items) {
     typedef plan<D> P;
     int thread = (int)threadIdx.x % 128, lane = thread % 32;
     struct ring kv = {0, 0}, vv = {0, 0};
@@ -271,7 +275,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, unsigned c
         if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);
         ring_next<P::STAGES>(&vv);
         // Both halves of a product read q only; each warpgroup's own rows are free for o.
-        store_tile<D>(f, p, shared, base, P::Q + slot * P::TILE, who, o, top, sum);
+        store_tile<D>(f, p, q, who, o, top, sum);
     }
     if (who == 0) bar_sync(BAR_TURN, 256);
     if (thread == 0) bulk_wait<0>();
@@ -311,7 +315,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
         if (threadIdx.x == 0) produce<D>(f, base, items);
     } else {
         registers_more<232>();
-        consume<D>(f, shared, base, group - 1, items);
+        consume<D>(f, base, group - 1, items);
     }
 #endif
 }

@@ -153,6 +153,20 @@ static __device__ __forceinline__ void tma_store(const CUtensorMap *map, uint32_
 static __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
+// Two floats of shared memory, read here and not earlier.
+static __device__ __forceinline__ float2 shared_pair(uint32_t at) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(at) : "memory");
+    return v;
+}
+// Four 8x8 matrices of bf16 into shared memory; lane i gives the address of row i % 8 of matrix i / 8.
+static __device__ __forceinline__ void stmatrix4(uint32_t row, uint32_t r0, uint32_t r1, uint32_t r2,
+                                                 uint32_t r3) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r0),
+                 "r"(r1), "r"(r2), "r"(r3)
+                 : "memory");
+}
+
 // Contiguous floats, 16-byte aligned: a load on a barrier, a store, an addition.
 static __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, int bytes, uint32_t bar) {
     asm volatile(

@@ -5,6 +5,7 @@
 #include <cute/tensor.hpp>
 
 #include <cute/atom/copy_traits_sm75.hpp>
+#include <cute/atom/copy_traits_sm90.hpp>
 #include <cute/atom/copy_traits_sm90_tma_swizzle.hpp>
 #include <cute/atom/mma_atom.hpp>
 #include <cute/atom/mma_traits_sm80.hpp>
@@ -79,10 +80,12 @@ template <int ROWS, int COLUMNS> static void check_matrix(uint32_t base) {
     by_rows<ROWS, COLUMNS> straight;
     check_boxes<64>(straight, turned<ROWS, COLUMNS>{}, base);
     check_boxes<32>(by_rows64<ROWS, COLUMNS>{}, turned64<ROWS, COLUMNS>{}, base);
-    for (int row = 0; row < ROWS; row++) {
-        for (int c = 0; c < COLUMNS; c += 2)
-            same(swizzled<ROWS>(row, c / 8, c % 8 / 2), byte_of(straight, row, c), "stores of pairs", row, c,
-                 0);
+    for (int row = 0; row + 16 <= ROWS; row += 8) {
+        for (int c = 0; c < COLUMNS; c += 16) {
+            for (int lane = 0; lane < 32; lane++)
+                same(swizzled<ROWS>(row, c / 16, lane), byte_of(straight, row + lane % 16, c + lane / 16 * 8),
+                     "stores of tiles", row, c, lane);
+        }
     }
 }
 
@@ -271,6 +274,18 @@ template <class OP> static void check_ldmatrix(const char *what, bool is_turned)
     }
 }
 
+// stmatrix, the other way round.
+static void check_stmatrix() {
+    typename cute::Copy_Traits<cute::SM90_U32x4_STSM_N>::SrcLayout from;
+    typename cute::Copy_Traits<cute::SM90_U32x4_STSM_N>::DstLayout to;
+    for (int lane = 0; lane < 32; lane++) {
+        for (int i = 0; i < 8; i++) {
+            struct simt_element e = simt_ldmatrix_source(lane, i / 2, i % 2, false);
+            same((uint64_t)to(e.lane, 16 * e.column), (uint64_t)from(lane, 16 * i), "stmatrix", lane, i, 0);
+        }
+    }
+}
+
 int main() {
     check_matrix<128, 128>(0);
     check_matrix<128, 64>(1024 * 33);
@@ -292,7 +307,8 @@ int main() {
     section("mma.m16n8k16");
     check_ldmatrix<cute::SM75_U32x4_LDSM_N>("ldmatrix", false);
     check_ldmatrix<cute::SM75_U16x8_LDSM_T>("ldmatrix, turned", true);
-    section("ldmatrix");
+    check_stmatrix();
+    section("ldmatrix, stmatrix");
     printf("%ld comparisons, %ld wrong\n", compared, wrong);
     return wrong > 0;
 }

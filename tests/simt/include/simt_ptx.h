@@ -72,6 +72,27 @@ static inline void ldmatrix4_turned(uint32_t (&r)[4], uint32_t row) {
     simt_ldmatrix4(r, row, true);
 }
 
+static inline float2 shared_pair(uint32_t at) {
+    float2 v;
+    memcpy(&v, simt_shared(at, sizeof v), sizeof v);
+    return v;
+}
+struct simt_stmatrix {
+    uint32_t row, r[4];
+};
+static inline void stmatrix4(uint32_t row, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
+    simt_stmatrix me = {row, {r0, r1, r2, r3}};
+    if (row % 16 != 0) simt_fail("stmatrix: row at %u is not 16-byte aligned", row);
+    simt_warp_all(0xffffffffu, "stmatrix", &me, [](simt_stmatrix **a, int n) {
+        for (int lane = 0; lane < n; lane++) {
+            for (int i = 0; i < 4; i++) { // the other way round
+                simt_element to = simt_ldmatrix_source(lane, i, 0, false);
+                memcpy(simt_shared(a[to.lane]->row + 2 * (uint32_t)to.column, 4), &a[lane]->r[i], 4);
+            }
+        }
+    });
+}
+
 struct simt_mma {
     float *c;
     const uint32_t *a;
