@@ -4,11 +4,13 @@
 warnings; nothing lies in local memory; wgmma is never serialised; the sm_90a code holds wgmma, bulk-tensor copies and
 setmaxnreg, the sm_80 code mma.sync and cp.async. Where nvdisasm is too (`pip install nvidia-cuda-nvdisasm`): in the
 machine code, exponentials come between the products they overlap with and the wait for those; nothing touches a
-register that a product in flight uses; producers keep within what setmaxnreg leaves them. Skipped (77) without nvcc."""
+register that a product in flight uses; a product's descriptors cost few instructions; producers keep within what
+setmaxnreg leaves them. Skipped (77) without nvcc."""
 import concurrent.futures
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +30,7 @@ MUST = {
 # Exponentials of one step: a consumer's logits over its threads, and two for the scale of what was summed.
 EXPONENTIALS = {FORWARD: 66, BACKWARD: 32}
 KEPT = {FORWARD: 40, BACKWARD: 24}  # registers of a thread of the producer's warpgroup
+BETWEEN = 4  # instructions between two products in a row: two descriptors of two words
 SERIALISED = re.compile(r"wgmma\.mma_async instructions are serialized|\(C75(08|1[0-9])\)")
 
 
@@ -110,12 +113,26 @@ def touched(lines):
     return bad
 
 
+def between(lines):
+    """The median of the instructions between two products that follow one another."""
+    gaps, last = [], None
+    for i, line in enumerate(lines):
+        if line.startswith("WARPGROUP"):
+            last = None
+        elif line.startswith("HGMMA"):
+            gaps += [i - last - 1] if last is not None else []
+            last = i
+    return statistics.median(gaps)
+
+
 def judge_machine_code(nvdisasm, path, cubin):
     problems = []
     for lines in kernels_of(nvdisasm, cubin):
         if not overlapped(lines, EXPONENTIALS[path]):
             problems.append("no step's exponentials lie between its products and the wait for them")
         problems += [f"touches a product in flight: {line}" for line in touched(lines)]
+        if between(lines) > BETWEEN:
+            problems.append(f"{between(lines)} instructions between two products")
         give = next(i for i, line in enumerate(lines) if line.startswith("USETMAXREG.DEALLOC"))
         last = max(i for i, line in enumerate(lines) if line.startswith("EXIT"))
         most = max(int(n) for line in lines[give:last] for n in re.findall(r"\bR(\d+)\b", line))
