@@ -13,12 +13,14 @@
 // blocks, even one, gets through, and the bits do not depend on it.
 //
 // Per step at D = 128: 10.5 MFLOP, 1.4 us at the datasheet's 990 TFLOP/s; Q and dO 32 KB in, dq 32 KB added
-// in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32 and the
-// next s 32), p and ds as bf16 32: 224 at the most crowded point, of 240. While the exponentials run, dO v^T
-// is under way; while the slopes run, dv's product is. Shared memory at D = 128: k, v 64 KB (also dk, dv on
-// their way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB. At D = 64 k lies there twice: a consumer's
-// half of dq is 32 columns of k, half a panel, and wgmma's layouts begin with a panel; so for that product k
-// comes in panels of 32 columns too, with the 64-byte swizzle.
+// in L2, shared by the blocks of a wave. Registers of a consumer: dk, dv 128, s and dp 64 (then dq 32), p and
+// ds as bf16 32: 224 at the most crowded point, of 240. While the exponentials run, dO v^T is under way;
+// while the slopes run, dv's product; while a share of dq is stored, dk's. Nothing is in flight from one step
+// to the next: ptxas would put waits of its own. Shared memory at D = 128: k, v 64 KB (also dk, dv on their
+// way out), two stages of q, dO 64 KB, ds 32 KB, dq 32 KB. Its 128 bytes a clock are the narrowest place:
+// 2048 clocks of operands for 2560 of products, and some 1000 more of copies in and out, ds and dq.
+// At D = 64 k lies there twice: a consumer's half of dq is 32 columns of k, half a panel, and wgmma's layouts
+// begin with a panel; so for that product k comes in panels of 32 columns too, with the 64-byte swizzle.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
@@ -259,6 +261,22 @@ template <int D> __device__ __forceinline__ void issue_dq(float (&c)[D / 4], uin
         wgmma<1, 1>(c, wgmma_further(a, (uint32_t)i * 2048), wgmma_further(b, (uint32_t)i * (16 * D)), i > 0);
 }
 
+// A step's share of dq, for the copy engine to add once it has taken the one before.
+template <int D>
+__device__ __forceinline__ void give_dq(unsigned char *shared, uint32_t base, int who, uint32_t parity,
+                                        const float (&dq)[D / 4]) {
+    typedef plan<D> P;
+    int thread = (int)threadIdx.x % 128;
+    mbar_wait(base + P::DQ_EMPTY, parity);
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+        *(float4 *)(shared + P::DQ + ((who * (D / 16) + i) * 128 + thread) * 16) =
+            make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+    fence_async();
+    __syncwarp();
+    if (thread % 32 == 0) mbar_arrive(base + P::DQ_FULL);
+}
+
 // Writes an accumulator (64 keys x D) into the panels of k or v, whence TMA takes it.
 template <int D>
 __device__ __forceinline__ void stage_gradient(uint32_t panel, const float (&c)[D / 2], int first_row) {
@@ -311,25 +329,26 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
             continue;
         }
         int i_range = f.turned[p.b].tile[p.tile].first, j_tile = f.turned[p.b].range[i_range].lo;
-        float dk[D / 2], dv[D / 2], s[32];
+        float dk[D / 2], dv[D / 2];
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
         mbar_wait(base + P::Q_FULL + 8 * (step & 1), step >> 1 & 1);
-        wgmma_begin();
-        issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + (step & 1) * P::TILE_Q);
-        wgmma_commit();
-        wgmma_wait<0>();
-        wgmma_hold(s);
         for (int left = p.steps * f.group; left > 0; left--) {
             uint32_t at = step & 1, q = base + P::Q + at * P::TILE_Q, g = base + P::G + at * P::TILE_Q;
             uint32_t ds_at = P::DS + at * P::TILE_DS, weights[16], slopes[16];
             uint32_t lse2 = base + P::ROWS + at * (8 * QUERIES) + 8 * (lane % 4); // of the lane's queries
-            float dp[32], dq[D / 4];
+            float s[32], dp[32], dq[D / 4];
+            wgmma_begin();
+            issue_turned<D>(s, base + P::K + 8192 * who, q);
+            wgmma_commit();
             mbar_wait(base + P::G_FULL + 8 * at, step >> 1 & 1);
             wgmma_begin();
             issue_turned<D>(dp, base + P::V + 8192 * who, g);
             wgmma_commit();
-            if (f.turned[p.b].range[i_range].partly)
+            bool partly = f.turned[p.b].range[i_range].partly; // read before the wait, not behind it
+            wgmma_wait<1>();
+            wgmma_hold(s);
+            if (partly)
                 hide90<QUERIES>(s, f.turned + p.b, p.tile * SM90_KEYS + row, t.keys, j_tile * QUERIES);
 #pragma unroll
             for (int j = 0; j < 8; j++) {
@@ -355,44 +374,33 @@ __device__ __forceinline__ void consume(const struct sm90_backward &f, unsigned 
                 slopes[2 * j + 1] =
                     pack_bf16(s[4 * j + 2] * (dp[4 * j + 2] - d.x), s[4 * j + 3] * (dp[4 * j + 3] - d.y));
                 if (j % 2 == 1)
-                    stmatrix4(base + ds_at + swizzled<128>(64 * who + thread / 32 * 16, j / 2, lane),
+                    stmatrix4(base + ds_at +
+                                  swizzled<128>(64 * who + thread / 32 * 16, j / 2, (int)threadIdx.x % 32),
                               slopes[2 * j - 2], slopes[2 * j - 1], slopes[2 * j], slopes[2 * j + 1]);
             }
             fence_async();
-            wgmma_hold(dk);
-            wgmma_begin();
-            issue_gradient<D>(dk, slopes, q);
-            wgmma_commit();
             bar_sync(BAR_BOTH, 256);
             wgmma_begin();
             issue_dq<D>(dq, base + ds_at, base + P::HALVES + who * P::PANEL_HALVES);
             wgmma_commit();
-            wgmma_wait<0>();
-            wgmma_hold(dv);
             wgmma_hold(dk);
-            wgmma_hold(dq);
-            if (lane == 0) mbar_arrive(base + P::EMPTY + 8 * at);
-            mbar_wait(base + P::DQ_EMPTY, at ^ 1);
-            step++;
-            // After the last step: a product of whatever lies there, which nobody reads.
-            if (left > 1) mbar_wait(base + P::Q_FULL + 8 * (step & 1), step >> 1 & 1);
             wgmma_begin();
-            issue_turned<D>(s, base + P::K + 8192 * who, base + P::Q + (step & 1) * P::TILE_Q);
+            issue_gradient<D>(dk, slopes, q);
             wgmma_commit();
-#pragma unroll
-            for (int i = 0; i < D / 16; i++)
-                *(float4 *)(shared + P::DQ + ((who * (D / 16) + i) * 128 + thread) * 16) =
-                    make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
-            fence_async();
-            __syncwarp();
-            if (lane == 0) mbar_arrive(base + P::DQ_FULL);
             if (++j_tile == f.turned[p.b].range[i_range].hi && left > 1) {
                 i_range++;
                 if ((left - 1) % p.steps == 0) i_range = f.turned[p.b].tile[p.tile].first; // the next head
                 j_tile = f.turned[p.b].range[i_range].lo;
             }
+            wgmma_wait<1>();
+            wgmma_hold(dv);
+            wgmma_hold(dq);
+            give_dq<D>(shared, base, who, at ^ 1, dq);
+            step++;
+            if (left > 1) mbar_wait(base + P::Q_FULL + 8 * (step & 1), step >> 1 & 1);
             wgmma_wait<0>();
-            wgmma_hold(s);
+            wgmma_hold(dk);
+            if (lane == 0) mbar_arrive(base + P::EMPTY + 8 * at);
         }
         bar_sync(BAR_BOTH, 256); // k is no longer read
         stage_gradient<D>(base + P::K, dk, 64 * who);
