@@ -1,24 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 // C (+)= op(A) op(B) + bias through cuBLASLt, row-major: as the library sees it, C^T = op(B)^T op(A)^T,
-// column-major. A and B both bf16 (C bf16 or fp32) or both fp32 (C fp32; TF32 when the device's precision
-// says so); sums in fp32. The algorithm of a shape is chosen once and kept. None that splits k over blocks is
-// allowed, so the order of every sum depends on the shape alone. A bias is fp32 and needs an fp32 C.
+// column-major; or as many such products, without a bias, of matrices that lie at equal distances. A and B
+// both bf16 (C bf16 or fp32) or both fp32 (C fp32; TF32 when the device's precision says so); sums in fp32.
+// The algorithm of a shape is chosen once and kept. None that splits k over blocks is allowed, so the order
+// of every sum depends on the shape alone. That of a batch is chosen for the largest one, must support all
+// smaller ones and serves them all; where the library has none, or none that does, one product follows
+// another. A bias is fp32 and needs an fp32 C.
 #include <cublasLt.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/kernel.cuh"
 
-enum { SLOTS = 1024 }; // SLOTS: shapes that are remembered
+enum {
+    SLOTS = 1024,  // shapes that are remembered
+    CANDIDATES = 8 // algorithms that a batch chooses from
+};
 
 struct gemm_shape {
     int64_t m, n, k, lda, ldb, ldc;
     int32_t align_a, align_b, align_c, align_bias; // of the pointers, at most 16; bias 0: none
     uint8_t trans_a, trans_b, accumulate, in_bf16, out_bf16, tf32, pad[2];
+    int64_t stride_a, stride_b, stride_c; // of a batch
+    int64_t most;                         // products of a batch; 1: none
 };
 
 struct gemm_choice {
     struct gemm_shape shape;
     bool known;
+    bool together; // a batch in one call
+    int32_t batch; // that the layouts say now
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
@@ -45,7 +55,8 @@ static void forget(struct gemm_choice *g) {
     if (g->product) cublasLtMatmulDescDestroy(g->product);
     g->a = g->b = g->c = NULL;
     g->product = NULL;
-    g->known = false;
+    g->known = g->together = false;
+    g->batch = 0;
 }
 
 void cuda_gemm_close(struct cuda_device *c) {
@@ -67,10 +78,11 @@ static int open_cache(struct cuda_device *c, struct err *e) {
     return rc ? rc : cuda_check(cudaMalloc(&c->gemm->workspace, GPU_WORKSPACE), "gemm's workspace", e);
 }
 
-// Where a tensor lies beyond 16 bytes' alignment, more than which no load needs, differs with the number of
-// ranks and their buffers: the algorithm, and so the bits, must not.
-static int32_t align_of(const void *p) {
-    uintptr_t at = (uintptr_t)p;
+// Of a pointer and of all that lie multiples of `stride` bytes behind it. Beyond 16 bytes, more than which no
+// load needs, where a tensor lies differs with the number of ranks and their buffers: the algorithm, and so
+// the bits, must not.
+static int32_t align_of(const void *p, int64_t stride) {
+    uintptr_t at = (uintptr_t)p | (uintptr_t)stride;
     return at % 16 == 0 ? 16 : (int32_t)(at & (~at + 1));
 }
 
@@ -110,6 +122,29 @@ static cublasStatus_t make_product(struct gemm_choice *g, const void *bias) {
     return rc;
 }
 
+static cublasStatus_t set_stride(cublasLtMatrixLayout_t layout, int64_t stride) {
+    return cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                            sizeof stride);
+}
+
+static cublasStatus_t set_strides(struct gemm_choice *g) {
+    cublasStatus_t rc = set_stride(g->a, g->shape.stride_b);
+    if (!rc) rc = set_stride(g->b, g->shape.stride_a);
+    return rc ? rc : set_stride(g->c, g->shape.stride_c);
+}
+
+static cublasStatus_t set_batch(struct gemm_choice *g, int32_t count) {
+    cublasLtMatrixLayout_t layout[] = {g->a, g->b, g->c};
+    cublasStatus_t rc = CUBLAS_STATUS_SUCCESS;
+    if (g->batch == count) return rc;
+    g->batch = 0;
+    for (int i = 0; !rc && i < 3; i++)
+        rc = cublasLtMatrixLayoutSetAttribute(layout[i], CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                              sizeof count);
+    if (!rc) g->batch = count;
+    return rc;
+}
+
 static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct gemm_shape *s) {
     size_t workspace = GPU_WORKSPACE;
     uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE; // no split k: a fixed order
@@ -134,22 +169,60 @@ static cublasStatus_t set_preference(cublasLtMatmulPreference_t p, const struct 
     return rc;
 }
 
-static int choose(struct gemm_cache *cache, struct gemm_choice *g, const void *bias, struct err *e) {
+// What the library offers, best first.
+struct gemm_offer {
+    cublasLtMatmulHeuristicResult_t of[CANDIDATES];
+    int count;
+};
+
+static cublasStatus_t ask(struct gemm_cache *cache, const struct gemm_choice *g, int wanted,
+                          struct gemm_offer *offer) {
     cublasLtMatmulPreference_t preference = NULL;
-    cublasLtMatmulHeuristicResult_t found = {};
-    int count = 0;
-    cublasStatus_t status = make_product(g, bias);
-    if (!status) status = cublasLtMatmulPreferenceCreate(&preference);
+    cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
     if (!status) status = set_preference(preference, &g->shape);
     if (!status)
         status = cublasLtMatmulAlgoGetHeuristic(cache->handle, g->product, g->a, g->b, g->c, g->c, preference,
-                                                1, &found, &count);
+                                                wanted, offer->of, &offer->count);
     if (preference) cublasLtMatmulPreferenceDestroy(preference);
+    return status;
+}
+
+// Does the algorithm serve every batch up to the largest?
+static bool serves_all(struct gemm_cache *cache, struct gemm_choice *g, const cublasLtMatmulAlgo_t *algo) {
+    for (int32_t count = 1; count <= (int32_t)g->shape.most; count++) {
+        cublasLtMatmulHeuristicResult_t found = {};
+        if (set_batch(g, count) ||
+            cublasLtMatmulAlgoCheck(cache->handle, g->product, g->a, g->b, g->c, g->c, algo, &found))
+            return false;
+        if (found.workspaceSize > GPU_WORKSPACE) return false;
+    }
+    return true;
+}
+
+// False: there is none.
+static bool choose_for_batch(struct gemm_cache *cache, struct gemm_choice *g) {
+    struct gemm_offer offer = {};
+    if (set_strides(g) || set_batch(g, (int32_t)g->shape.most) || ask(cache, g, CANDIDATES, &offer))
+        return false;
+    for (int i = 0; i < offer.count; i++) {
+        if (offer.of[i].state || !serves_all(cache, g, &offer.of[i].algo)) continue;
+        g->algo = offer.of[i].algo;
+        return true;
+    }
+    return false;
+}
+
+static int choose(struct gemm_cache *cache, struct gemm_choice *g, const void *bias, struct err *e) {
+    struct gemm_offer offer = {};
+    cublasStatus_t status = make_product(g, bias);
+    if (!status && g->shape.most > 1) g->together = choose_for_batch(cache, g);
+    if (!status && !g->together) status = set_batch(g, 1);
+    if (!status && !g->together) status = ask(cache, g, 1, &offer);
     int rc = lt_check(status, "the choice of an algorithm", &g->shape, e);
-    if (!rc && count == 0)
+    if (!rc && !g->together && offer.count == 0)
         rc = err_set(e, ERR_DEVICE, "gemm %lld x %lld x %lld: cuBLASLt knows no fixed-order algorithm",
                      (long long)g->shape.m, (long long)g->shape.n, (long long)g->shape.k);
-    g->algo = found.algo;
+    if (!g->together) g->algo = offer.of[0].algo;
     g->known = !rc;
     if (rc) forget(g);
     return rc;
@@ -178,34 +251,52 @@ static int find_choice(struct gemm_cache *cache, const struct gemm_shape *s, con
     return choose(cache, *out, bias, e);
 }
 
-static struct gemm_shape shape_of(struct device *d, const struct op_gemm_args *a) {
+static struct gemm_shape shape_of(struct device *d, const struct op_gemm_args *a,
+                                  const struct gemm_batch *batch) {
     struct gemm_shape s;
     memset(&s, 0, sizeof s); // it is hashed whole
     s.m = a->c.shape[0], s.n = a->c.shape[1], s.k = a->a.shape[a->trans_a ? 0 : 1];
     s.lda = a->a.stride[0], s.ldb = a->b.stride[0], s.ldc = a->c.stride[0];
-    s.align_a = align_of(a->a.data), s.align_b = align_of(a->b.data), s.align_c = align_of(a->c.data);
-    s.align_bias = a->bias.data ? align_of(a->bias.data) : 0;
     s.trans_a = a->trans_a, s.trans_b = a->trans_b, s.accumulate = a->accumulate;
     s.in_bf16 = a->a.dtype == DTYPE_BF16, s.out_bf16 = a->c.dtype == DTYPE_BF16;
+    int64_t in = s.in_bf16 ? 2 : 4, out = s.out_bf16 ? 2 : 4;
+    s.align_a = align_of(a->a.data, batch->a * in), s.align_b = align_of(a->b.data, batch->b * in);
+    s.align_c = align_of(a->c.data, batch->c * out);
+    s.align_bias = a->bias.data ? align_of(a->bias.data, 0) : 0;
     s.tf32 = !s.in_bf16 && cuda_of(d)->precision == DEVICE_TF32;
+    s.stride_a = batch->a, s.stride_b = batch->b, s.stride_c = batch->c;
+    s.most = batch->most;
     return s;
 }
 
-static int run_product(struct cuda_device *c, const struct gemm_choice *g, const struct op_gemm_args *a,
+// Where the matrices of one call begin.
+struct gemm_at {
+    const char *a, *b;
+    char *c;
+};
+
+static int run_product(struct cuda_device *c, const struct gemm_choice *g, const struct gemm_at *at,
                        struct err *e) {
-    float alpha = 1, beta = a->accumulate ? 1 : 0;
-    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    if (a->bias.data)
-        status = cublasLtMatmulDescSetAttribute(g->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &a->bias.data,
-                                                sizeof a->bias.data);
-    if (!status)
-        status = cublasLtMatmul(c->gemm->handle, g->product, &alpha, a->b.data, g->a, a->a.data, g->b, &beta,
-                                a->c.data, g->c, a->c.data, g->c, &g->algo, c->gemm->workspace, GPU_WORKSPACE,
-                                c->stream);
+    float alpha = 1, beta = g->shape.accumulate ? 1 : 0;
+    cublasStatus_t status =
+        cublasLtMatmul(c->gemm->handle, g->product, &alpha, at->b, g->a, at->a, g->b, &beta, at->c, g->c,
+                       at->c, g->c, &g->algo, c->gemm->workspace, GPU_WORKSPACE, c->stream);
     return lt_check(status, "cublasLtMatmul", &g->shape, e);
 }
 
-int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
+static int run_batch(struct cuda_device *c, struct gemm_choice *g, struct gemm_at at,
+                     const struct gemm_batch *batch, struct err *e) {
+    int64_t in = g->shape.in_bf16 ? 2 : 4, out = g->shape.out_bf16 ? 2 : 4;
+    int calls = g->together ? 1 : batch->count, rc = 0;
+    if (g->together) rc = lt_check(set_batch(g, batch->count), "a batch", &g->shape, e);
+    for (int i = 0; !rc && i < calls; i++) {
+        rc = run_product(c, g, &at, e);
+        at.a += batch->a * in, at.b += batch->b * in, at.c += batch->c * out;
+    }
+    return rc;
+}
+
+static int check_gemm(const struct op_gemm_args *a, struct err *e) {
     int64_t m = a->c.shape[0], n = a->c.shape[1], k = a->a.shape[a->trans_a ? 0 : 1];
     CUDA_REQUIRE(cuda_is_rows(&a->c, m, n));
     CUDA_REQUIRE(cuda_is_rows(&a->a, a->trans_a ? k : m, a->trans_a ? m : k));
@@ -214,9 +305,28 @@ int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
     CUDA_REQUIRE(a->bias.data == NULL ||
                  (cuda_is_vector(&a->bias, n) && !a->accumulate && a->c.dtype == DTYPE_F32));
     if (m == 0 || n == 0 || k == 0) return err_set(e, ERR_BUG, "gemm: a dimension is zero");
+    return 0;
+}
+
+int cuda_gemm_batch(struct device *d, const struct op_gemm_args *a, const struct gemm_batch *batch,
+                    struct err *e) {
     struct gemm_choice *choice = NULL;
-    struct gemm_shape s = shape_of(d, a);
-    int rc = open_cache(cuda_of(d), e);
+    CUDA_REQUIRE(batch->count >= 1 && batch->count <= batch->most);
+    CUDA_REQUIRE(batch->most == 1 || a->bias.data == NULL);
+    int rc = check_gemm(a, e);
+    if (rc) return rc;
+    struct gemm_shape s = shape_of(d, a, batch);
+    rc = open_cache(cuda_of(d), e);
     if (!rc) rc = find_choice(cuda_of(d)->gemm, &s, a->bias.data, &choice, e);
-    return rc ? rc : run_product(cuda_of(d), choice, a, e);
+    if (!rc && a->bias.data)
+        rc = lt_check(cublasLtMatmulDescSetAttribute(choice->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                                     &a->bias.data, sizeof a->bias.data),
+                      "a bias", &s, e);
+    struct gemm_at at = {(const char *)a->a.data, (const char *)a->b.data, (char *)a->c.data};
+    return rc ? rc : run_batch(cuda_of(d), choice, at, batch, e);
+}
+
+int cuda_gemm(struct device *d, const struct op_gemm_args *a, struct err *e) {
+    const struct gemm_batch one = {1, 1, 0, 0, 0};
+    return cuda_gemm_batch(d, a, &one, e);
 }

@@ -190,6 +190,24 @@ bool cuda_slots(const struct token_map *map, struct slot_table *out);
 int cuda_col_sum_f32(struct device *d, const float *x, int64_t ld, int64_t rows, int64_t cols, float *out,
                      bool accumulate, void *scratch, struct err *e) ERR_CHECK;
 
+// Sums of squares of `vectors` times n > 0 numbers, `apart` from each other, each in the order of
+// sum_squares. work: cuda_blocks(n, GPU_SQUARES) + 1 of these for each vector, the last of them its result.
+struct cuda_squares {
+    double sum, bad; // bad: how many are not finite
+};
+int cuda_sum_squares_of(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+                        struct cuda_squares *work, struct err *e) ERR_CHECK;
+
+// A product for each matrix of a batch, a's and b's and c's so many elements apart. The algorithm is a
+// function of the shape, the strides and `most`, the largest batch that will be asked for, never of `count`:
+// so a matrix's bits do not depend on how many are multiplied at once. No bias.
+struct gemm_batch {
+    int count, most;
+    int64_t a, b, c;
+};
+int cuda_gemm_batch(struct device *d, const struct op_gemm_args *a, const struct gemm_batch *batch,
+                    struct err *e) ERR_CHECK;
+
 // Calls f with a value of the type of dtype and the width of a pack.
 #define CUDA_TYPED(dtype, wide, f)                                                                           \
     ((dtype) == DTYPE_BF16 ? ((wide) ? f<bf16, CUDA_PACK> : f<bf16, 1>)                                      \

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums over rows and over everything. col_sum: out[j] (+)= sum over i of x[i, j], fp32. First stage: a block
 // owns 32 columns of ROWS rows, its threads every 8th row, added in a fixed tree; second stage: the blocks'
-// sums, the same way. sum_squares: blocks of 4096 elements in double, then one block over them. No atomics;
-// the order depends on shapes alone. Bytes: x once.
+// sums, the same way. sum_squares: blocks of 4096 elements in double, then one block over them, of several
+// vectors at once. No atomics; the order depends on shapes alone. Bytes: x once.
 #include "kernels/cuda/kernel.cuh"
 
 enum { COLUMNS = 32, LANES = 8, ROWS = GPU_SUM_ROWS, SQUARES = GPU_SQUARES };
@@ -58,15 +58,14 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
                           (float *)scratch, e);
 }
 
-struct squares {
-    double sum, bad;
-};
-static_assert(sizeof(struct squares) == GPU_SQUARES_BYTES, "what plans count with");
+static_assert(sizeof(struct cuda_squares) == GPU_SQUARES_BYTES, "what plans count with");
 
-static __global__ void squares_kernel(const float *x, int64_t n, struct squares *out) {
+// Grid (blocks, vectors); vector v lies at x + v apart, its blocks' sums at out + v (blocks + 1).
+static __global__ void squares_kernel(const float *x, int64_t n, int64_t apart, struct cuda_squares *out) {
     __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
     int64_t first = (int64_t)blockIdx.x * SQUARES, end = first + SQUARES < n ? first + SQUARES : n;
     double sum = 0, bad = 0;
+    x += blockIdx.y * apart;
     for (int64_t i = first + threadIdx.x; i < end; i += CUDA_THREADS) {
         float v = x[i];
         sum += (double)v * (double)v;
@@ -74,13 +73,15 @@ static __global__ void squares_kernel(const float *x, int64_t n, struct squares 
     }
     sum = block_sum(sum, part[0]);
     bad = block_sum(bad, part[1]);
-    if (threadIdx.x == 0) out[blockIdx.x] = squares{sum, bad};
+    if (threadIdx.x == 0) out[blockIdx.y * (gridDim.x + 1) + blockIdx.x] = cuda_squares{sum, bad};
 }
 
-static __global__ void squares_end_kernel(const struct squares *x, int64_t n, double *sum_to,
+// A block per vector: its sums go behind those of its blocks, or where the pointers say.
+static __global__ void squares_end_kernel(struct cuda_squares *x, int64_t n, double *sum_to,
                                           int64_t *bad_to) {
     __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
     double sum = 0, bad = 0;
+    x += blockIdx.x * (n + 1);
     for (int64_t i = threadIdx.x; i < n; i += CUDA_THREADS) {
         sum += x[i].sum;
         bad += x[i].bad;
@@ -88,21 +89,35 @@ static __global__ void squares_end_kernel(const struct squares *x, int64_t n, do
     sum = block_sum(sum, part[0]);
     bad = block_sum(bad, part[1]);
     if (threadIdx.x != 0) return;
-    *sum_to = sum;
-    *bad_to = (int64_t)bad;
+    x[n] = cuda_squares{sum, bad};
+    if (sum_to) *sum_to = sum;
+    if (bad_to) *bad_to = (int64_t)bad;
+}
+
+static int sum_squares(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+                       struct cuda_squares *work, double *sum, int64_t *nonfinite, struct err *e) {
+    int64_t blocks = cuda_blocks(n, SQUARES);
+    dim3 grid((unsigned)blocks, (unsigned)vectors);
+    int rc = 0;
+    if (blocks > 0)
+        rc = cuda_check(
+            LAUNCH(squares_kernel, grid, dim3(CUDA_THREADS), 0, cuda_of(d)->stream, x, n, apart, work),
+            "sum_squares", e);
+    return rc ? rc : CUDA_RUN(d, squares_end_kernel, vectors, CUDA_THREADS, 0, work, blocks, sum, nonfinite);
+}
+
+int cuda_sum_squares_of(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+                        struct cuda_squares *work, struct err *e) {
+    return sum_squares(d, x, n, apart, vectors, work, NULL, NULL, e);
 }
 
 int cuda_sum_squares(struct device *d, const struct op_sum_squares_args *a, struct err *e) {
-    int64_t n = tensor_elems(&a->x), blocks = cuda_blocks(n, SQUARES);
+    int64_t n = tensor_elems(&a->x);
     CUDA_REQUIRE(n == 0 || cuda_is_vector(&a->x, n));
-    CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && blocks < INT32_MAX);
+    CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && cuda_blocks(n, SQUARES) < INT32_MAX);
     void *scratch = NULL;
     int rc = cuda_scratch(d, &scratch, gpu_squares_bytes(n), e);
-    if (!rc && blocks > 0)
-        rc = CUDA_RUN(d, squares_kernel, blocks, CUDA_THREADS, 0, (const float *)a->x.data, n,
-                      (struct squares *)scratch);
-    if (!rc)
-        rc = CUDA_RUN(d, squares_end_kernel, 1, CUDA_THREADS, 0, (const struct squares *)scratch, blocks,
-                      a->sum, a->nonfinite);
-    return rc;
+    return rc ? rc
+              : sum_squares(d, (const float *)a->x.data, n, 0, 1, (struct cuda_squares *)scratch, a->sum,
+                            a->nonfinite, e);
 }

@@ -13,6 +13,8 @@ struct simt_product {
 struct simt_layout {
     cudaDataType_t type;
     int64_t rows, cols, ld;
+    int32_t batch;
+    int64_t stride; // elements
 };
 struct simt_preference {
     uint32_t reductions, align[4]; // of a, b, c, d
@@ -54,12 +56,21 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t p, cublasLtMa
 }
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType_t type, uint64_t rows,
                                           uint64_t cols, int64_t ld) {
-    *l = new simt_layout{type, (int64_t)rows, (int64_t)cols, ld};
+    *l = new simt_layout{type, (int64_t)rows, (int64_t)cols, ld, 1, 0};
     return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t l) {
     delete l;
     return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
+                                                cublasLtMatrixLayoutAttribute_t which, const void *value,
+                                                size_t bytes) {
+    switch (which) {
+    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT: return take(&l->batch, value, bytes);
+    case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET: return take(&l->stride, value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
 }
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) {
     *p = new simt_preference{~0u, {256, 256, 256, 256}};
@@ -90,24 +101,25 @@ static bool types_fit(const simt_product *p, const simt_layout *a, const simt_la
     return p->epilogue == CUBLASLT_EPILOGUE_DEFAULT || p->bias_type == c->type;
 }
 
-static uint64_t mixed(uint64_t seed, const simt_layout *l) {
-    const uint64_t told[] = {(uint64_t)l->type, (uint64_t)l->rows, (uint64_t)l->cols, (uint64_t)l->ld};
-    for (uint64_t v : told) seed = (seed ^ v) * 1099511628211u;
-    return seed;
+// Results of a batch do not overlap.
+static bool batches_fit(const simt_layout *a, const simt_layout *b, const simt_layout *c,
+                        const simt_layout *d) {
+    if (a->batch < 1 || a->batch != b->batch || a->batch != c->batch || a->batch != d->batch) return false;
+    return d->batch == 1 || d->stride >= d->ld * d->cols;
 }
 
-// The order of sums depends on all that the choice was told, as it may in the library: how many of the
-// products along k are added before their sum goes to the others.
-static uint64_t chunk_of(const cublasLtMatmulAlgo_t *algo, const simt_layout *a, const simt_layout *b,
-                         const simt_layout *d) {
-    uint64_t seed = mixed(mixed(mixed(14695981039346656037u, a), b), d);
-    for (int i = 0; i < 4; i++) seed = (seed ^ algo->data[i]) * 1099511628211u;
-    return 3 + (seed >> 32) % 29;
+// What an algorithm is: what was promised of the pointers, how many partial sums it adds in turn, and whether
+// it serves even batches only.
+enum { ALGO_ALIGN, ALGO_SUMS = 4, ALGO_EVEN };
+
+static void put_algo(cublasLtMatmulHeuristicResult_t *to, const simt_preference *preference, int32_t sums,
+                     bool even) {
+    *to = {};
+    for (int i = 0; i < 4; i++) to->algo.data[ALGO_ALIGN + i] = preference->align[i];
+    to->algo.data[ALGO_SUMS] = (uint64_t)sums;
+    to->algo.data[ALGO_EVEN] = even;
 }
 
-enum { ALGO_CHUNK = 4 };
-
-// What was promised of the pointers goes along in the algorithm.
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t p,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -115,22 +127,32 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulHeuristicResult_t *out, int *count) {
     *count = 0;
     if (preference->reductions != CUBLASLT_REDUCTION_SCHEME_NONE || wanted < 1 || !types_fit(p, a, b, d) ||
-        c->type != d->type)
+        c->type != d->type || !batches_fit(a, b, c, d))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    for (int i = 0; i < 4; i++) out->algo.data[i] = preference->align[i];
-    out->algo.data[ALGO_CHUNK] = chunk_of(&out->algo, a, b, d);
-    *count = 1;
+    if (d->batch > 1 && (d->rows == 1 || d->cols == 1)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (d->batch > 1) put_algo(&out[(*count)++], preference, 5, true);
+    if (*count < wanted) put_algo(&out[(*count)++], preference, d->batch == 1 ? 1 : 2 + d->batch % 3, false);
     return CUBLAS_STATUS_SUCCESS;
 }
 
-static float number_at(const void *data, const simt_layout *l, int64_t row, int64_t col) {
-    int64_t at = row + col * l->ld;
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t p, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+    if (!types_fit(p, a, b, d) || !batches_fit(a, b, c, d)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (algo->data[ALGO_EVEN] && d->batch % 2) return CUBLAS_STATUS_NOT_SUPPORTED;
+    result->workspaceSize = 0;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static float number_at(const void *data, const simt_layout *l, int32_t z, int64_t row, int64_t col) {
+    int64_t at = z * l->stride + row + col * l->ld;
     return l->type == CUDA_R_32F ? ((const float *)data)[at]
                                  : __bfloat162float(((const __nv_bfloat16 *)data)[at]);
 }
 
-static void put_at(void *data, const simt_layout *l, int64_t row, int64_t col, float x) {
-    int64_t at = row + col * l->ld;
+static void put_at(void *data, const simt_layout *l, int32_t z, int64_t row, int64_t col, float x) {
+    int64_t at = z * l->stride + row + col * l->ld;
     if (l->type == CUDA_R_32F)
         ((float *)data)[at] = x;
     else
@@ -144,30 +166,38 @@ struct simt_call {
     const void *a, *b, *c;
     void *d;
     float alpha, beta;
-    int64_t chunk;
+    int sums;
 };
 
-static float dot(const simt_call &q, int64_t i, int64_t j, int64_t from, int64_t end) {
+static float dot(const simt_call &q, int32_t z, int64_t i, int64_t j) {
     bool ta = q.p.transpose_a == CUBLAS_OP_T, tb = q.p.transpose_b == CUBLAS_OP_T;
-    float sum = 0;
-    for (int64_t x = from; x < end; x++)
-        sum += number_at(q.a, &q.la, ta ? x : i, ta ? i : x) * number_at(q.b, &q.lb, tb ? j : x, tb ? x : j);
-    return sum;
+    int64_t k = ta ? q.la.rows : q.la.cols;
+    float sum[8] = {};
+    for (int64_t x = 0; x < k; x++)
+        sum[x % q.sums] += number_at(q.a, &q.la, z, ta ? x : i, ta ? i : x) *
+                           number_at(q.b, &q.lb, z, tb ? j : x, tb ? x : j);
+    for (int s = 1; s < q.sums; s++) sum[0] += sum[s];
+    return sum[0];
 }
 
-static void multiply(const simt_call &q) {
-    int64_t m = q.ld.rows, n = q.ld.cols, k = q.p.transpose_a == CUBLAS_OP_T ? q.la.rows : q.la.cols;
-    for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < m; i++) {
-            float sum = 0;
-            for (int64_t x = 0; x < k; x += q.chunk)
-                sum += dot(q, i, j, x, x + q.chunk < k ? x + q.chunk : k);
-            sum *= q.alpha;
-            if (q.beta != 0) sum += q.beta * number_at(q.c, &q.lc, i, j);
+static void multiply(const simt_call &q, int32_t z) {
+    for (int64_t j = 0; j < q.ld.cols; j++) {
+        for (int64_t i = 0; i < q.ld.rows; i++) {
+            float sum = dot(q, z, i, j) * q.alpha;
+            if (q.beta != 0) sum += q.beta * number_at(q.c, &q.lc, z, i, j);
             if (q.p.epilogue == CUBLASLT_EPILOGUE_BIAS) sum += q.p.bias[i];
-            put_at(q.d, &q.ld, i, j, sum);
+            put_at(q.d, &q.ld, z, i, j, sum);
         }
     }
+}
+
+static void multiply_all(const simt_call &q) {
+    for (int32_t z = 0; z < q.ld.batch; z++) multiply(q, z);
+}
+
+static bool is_aligned(const void *at, const simt_layout *l, uint64_t align) {
+    uint64_t size = l->type == CUDA_R_32F ? 4 : 2;
+    return (uintptr_t)at % align == 0 && (l->batch == 1 || (uint64_t)l->stride * size % align == 0);
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const void *alpha, const void *a,
@@ -178,8 +208,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const vo
     bool ta = p->transpose_a == CUBLAS_OP_T, tb = p->transpose_b == CUBLAS_OP_T;
     int64_t m = ld->rows, n = ld->cols, k = ta ? la->rows : la->cols;
     const void *at[4] = {a, b, c, d};
+    const simt_layout *of[4] = {la, lb, lc, ld};
+    cublasLtMatmulHeuristicResult_t checked;
+    cublasStatus_t status = cublasLtMatmulAlgoCheck(NULL, p, la, lb, lc, ld, algo, &checked);
     for (int i = 0; i < 4; i++)
-        if ((uintptr_t)at[i] % algo->data[i] != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+        if (!is_aligned(at[i], of[i], algo->data[ALGO_ALIGN + i])) status = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
     if ((ta ? la->cols : la->rows) != m || (tb ? lb->rows : lb->cols) != n ||
         (tb ? lb->cols : lb->rows) != k || lc->rows != m || lc->cols != n)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -194,7 +228,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t p, const vo
                    d,
                    *(const float *)alpha,
                    *(const float *)beta,
-                   (int64_t)algo->data[ALGO_CHUNK]};
-    return simt_enqueue(stream, [=] { multiply(q); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
-                                                                     : CUBLAS_STATUS_INVALID_VALUE;
+                   (int)algo->data[ALGO_SUMS]};
+    return simt_enqueue(stream, [=] { multiply_all(q); }) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
+                                                                         : CUBLAS_STATUS_INVALID_VALUE;
 }
