@@ -288,19 +288,32 @@ struct op_adamw_args {
     const struct op_update *now;
 };
 
-// Muon on one matrix: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u / (|u|_F + 1e-7)
-// with (3.4445, -4.7750, 2.0315); w = w (1 - rate wd) - rate 0.2 sqrt(max(rows, cols)) u; average and low as
-// in adamw. work: op_muon_work_elems floats.
+// Muon on matrices of one shape: m = momentum m + g; u = g + momentum m; five Newton-Schulz steps on u /
+// (|u|_F + 1e-7) with (3.4445, -4.7750, 2.0315); w = w (1 - rate wd) - rate 0.2 sqrt(max(rows, cols)) u;
+// average and low as in adamw. A matrix's bits do not depend on what else is in its batch, nor on how many:
+// how many equal ones a rank owns depends on the number of ranks. What lies between the matrices is not
+// touched.
 struct op_muon_args {
-    struct tensor w, g, m;      // [rows, cols], contiguous
+    struct tensor w, g, m;      // [n]
     struct tensor average, low; // likewise, each optional; low is bf16
-    struct tensor work;
+    struct tensor work; // op_muon_work_elems(rows, cols, count) floats; on a GPU at a multiple of 256 bytes
+    int64_t rows, cols; // of each matrix, which lies without gaps
+    const int64_t *at;  // host, [count]: where in w, g, m, average and low each starts; no two overlap
+    int count;          // 1 .. op_muon_most(rows, cols)
     float momentum, weight_decay;
     struct op_rounding rounding;
     int64_t first; // number of w's first element among all parameters
     const struct op_update *now;
 };
-int64_t op_muon_work_elems(int64_t rows, int64_t cols);
+enum { OPS_MUON_MOST = 256 }; // the most that op_muon_most gives
+// The largest batch that is of use, a function of the shape alone: enough tiles of 128 x 128 of the smallest
+// product that each multiprocessor of a large GPU has about two, and no more than 2^24 numbers, so that the
+// work stays below 256 MiB.
+int op_muon_most(int64_t rows, int64_t cols);
+// Floats that one matrix of a batch takes twice over for X, and twice over for its Gram matrix: padded, so
+// that each begins at a multiple of 256 bytes in fp32 and in bf16.
+int64_t op_muon_padded(int64_t elems);
+int64_t op_muon_work_elems(int64_t rows, int64_t cols, int count);
 
 struct op_ema_args {
     struct tensor average, w;    // average += now->rest (w - average)

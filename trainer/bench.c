@@ -77,16 +77,22 @@ static int time_op(struct bench *b, op_fn *run, const void *args, struct err *e)
     return 0;
 }
 
-// One line; `flops` 0: what counts are the bytes.
-static int row(struct bench *b, const char *name, const char *shape, op_fn *run, const void *args,
-               double flops, double bytes, struct err *e) {
+// One line; `flops` 0: what counts are the bytes. `times`: what a call does so often counts once.
+static int row_of(struct bench *b, const char *name, const char *shape, op_fn *run, const void *args,
+                  int times, double flops, double bytes, struct err *e) {
     int rc = time_op(b, run, args, e);
     if (rc) return rc;
+    b->seconds /= times;
     double rate = (flops > 0 ? flops : bytes) / b->seconds,
            ceiling = flops > 0 ? b->product_rate : b->copy_rate;
     printf("%s,%s,%.4f,%.3f,%s,%.3f\n", name, shape, 1e3 * b->seconds, rate * (flops > 0 ? 1e-12 : 1e-9),
            flops > 0 ? "TFLOP/s" : "GB/s", ceiling > 0 ? rate / ceiling : 1.0);
     return 0;
+}
+
+static int row(struct bench *b, const char *name, const char *shape, op_fn *run, const void *args,
+               double flops, double bytes, struct err *e) {
+    return row_of(b, name, shape, run, args, 1, flops, bytes, e);
 }
 
 // ---- the ceilings
@@ -179,6 +185,7 @@ static int bench_attention(struct bench *b, const char *shape, struct err *e) {
 
 // With the average, and with the bf16 copy where products read one.
 static int bench_adamw(struct bench *b, struct err *e) {
+    size_t mark = arena_mark(&b->arena);
     int64_t n = b->device->host_memory ? 1 << 20 : 64 << 20;
     bool low = b->device->compute == DTYPE_BF16;
     const struct op_update numbers = op_update(1e-3f, 0.9f, 0.95f, 0.99f, 1);
@@ -194,9 +201,58 @@ static int bench_adamw(struct bench *b, struct err *e) {
     a.m = tensor_1d(t[2].data, n), a.v = tensor_1d(t[3].data, n);
     a.average = tensor_1d(t[4].data, n);
     if (low) a.low = t[5];
-    return rc ? rc
-              : row(b, "adamw", low ? "average, copy" : "average", run_adamw, &a, 0,
-                    (low ? 38.0 : 36.0) * (double)n, e);
+    if (!rc)
+        rc = row(b, "adamw", low ? "average, copy" : "average", run_adamw, &a, 0,
+                 (low ? 38.0 : 36.0) * (double)n, e);
+    arena_rewind(&b->arena, mark);
+    return rc;
+}
+
+// ms are one matrix's.
+static int bench_muon(struct bench *b, int64_t rows, int64_t cols, int count, struct err *e) {
+    int64_t n = rows * cols, at[OPS_MUON_MOST], r = rows < cols ? rows : cols;
+    double flops = 5 * (4 * (double)n * (double)r + 2 * (double)(r * r) * (double)r);
+    const struct op_update numbers = op_update(1e-3f, 0.9f, 0.95f, 0.99f, 1);
+    size_t mark = arena_mark(&b->arena);
+    struct tensor t[4] = {{0}};
+    void *now = NULL;
+    char shape[64];
+    int rc = arena_take(&b->arena, &now, sizeof numbers, e);
+    if (!rc) rc = b->device->vtable->copy_in(b->device, now, &numbers, sizeof numbers, e);
+    if (!rc) rc = take(b, &t[3], DTYPE_F32, 1, op_muon_work_elems(rows, cols, count), e);
+    for (int i = 0; !rc && i < 3; i++) rc = take(b, &t[i], DTYPE_F32, 1, count * n, e);
+    for (int i = 0; i < count; i++) at[i] = i * n;
+    struct op_muon_args a = {
+        .rows = rows, .cols = cols, .at = at, .count = count, .momentum = 0.95f, .now = now};
+    a.w = tensor_1d(t[0].data, count * n), a.g = tensor_1d(t[1].data, count * n);
+    a.m = tensor_1d(t[2].data, count * n), a.work = tensor_1d(t[3].data, t[3].shape[1]);
+    snprintf(shape, sizeof shape, "%lldx%lld batch of %d", (long long)rows, (long long)cols, count);
+    if (!rc) rc = row_of(b, "muon", shape, run_muon, &a, count, flops, 0, e);
+    arena_rewind(&b->arena, mark);
+    return rc;
+}
+
+static int muon_most(const struct bench *b, int64_t rows, int64_t cols) {
+    return b->device->host_memory ? 1 : op_muon_most(rows, cols);
+}
+
+// Of the largest, the SwiGLU's: weights, gradients, momenta and work.
+static size_t muon_bytes(const struct bench *b) {
+    int count = muon_most(b, b->hidden, b->width);
+    int64_t elems = 3 * count * b->hidden * b->width + op_muon_work_elems(b->hidden, b->width, count);
+    return (size_t)(elems + 4096) * sizeof(float);
+}
+
+// A block's matrices, each alone and in a batch as large as the optimiser takes on a GPU.
+static int bench_muons(struct bench *b, struct err *e) {
+    const int64_t shape[][2] = {{b->width, b->width}, {b->hidden, b->width}, {b->width, b->hidden}};
+    int rc = 0;
+    for (int i = 0; !rc && i < 3; i++) {
+        int most = muon_most(b, shape[i][0], shape[i][1]);
+        rc = bench_muon(b, shape[i][0], shape[i][1], 1, e);
+        if (!rc && most > 1) rc = bench_muon(b, shape[i][0], shape[i][1], most, e);
+    }
+    return rc;
 }
 
 // ---- the tasks
@@ -221,7 +277,8 @@ static int open_bench(struct bench *b, struct err *e) {
     if (rc) return rc;
     size_t block = (size_t)b->rows * (size_t)(12 * b->width + 6 * b->hidden) * sizeof(float);
     size_t groups = (size_t)(b->map.frames * b->map.modalities) * 12 * (size_t)b->width * sizeof(float);
-    size_t large = b->device->host_memory ? (size_t)64 << 20 : (size_t)3 << 30;
+    size_t large = b->device->host_memory ? (size_t)64 << 20 : (size_t)3 << 30, muon = muon_bytes(b);
+    if (muon > large) large = muon;
     return arena_init(&b->arena, b->device, block + groups + large, e);
 }
 
@@ -251,7 +308,8 @@ static int bench_kernels(struct bench *b, struct err *e) {
     if (!rc) rc = run_group(b, bench_norm, d, e);
     if (!rc) rc = run_group(b, bench_swiglu, b->hidden, e);
     if (!rc) rc = run_group(b, bench_attention, d, e);
-    return rc ? rc : bench_adamw(b, e);
+    if (!rc) rc = bench_adamw(b, e);
+    return rc ? rc : bench_muons(b, e);
 }
 
 static void print_head(void) {

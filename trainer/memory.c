@@ -31,7 +31,7 @@ static void count_state(struct memory_gpu *m, const struct config *c, const stru
     b[MEMORY_weights] = p->elems * (int64_t)sizeof(float);
     b[MEMORY_copy] = d->compute == DTYPE_F32 ? 0 : p->elems * (int64_t)dtype_bytes(d->compute);
     b[MEMORY_average] = optim_average_bytes(c, p, world, rank);
-    b[MEMORY_optimiser] = optim_bytes(c, p, world, rank) - b[MEMORY_average];
+    b[MEMORY_optimiser] = optim_bytes(c, p, world, rank, d) - b[MEMORY_average];
     b[MEMORY_inputs] = step_input_bytes(c, set, p, world, rank, d);
     b[MEMORY_gradients] = step_bytes(c, set, p, world, rank, d) - b[MEMORY_inputs];
 }

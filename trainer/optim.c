@@ -8,6 +8,19 @@
 
 enum { KIND_MUON, KIND_ADAMW }; // of optim.kind
 
+// Muon's matrices of one shape that are updated together; `at` counts from the start of the rank's segment.
+struct batch {
+    int64_t rows, cols;
+    const int64_t *at; // [count]
+    int count;
+};
+
+struct batches {
+    struct batch *list;
+    int n;
+    int64_t *at; // all batches', one behind the other
+};
+
 struct optim {
     const struct config *config;
     const struct params *params;
@@ -18,7 +31,8 @@ struct optim {
     int64_t v_elems;
     struct op_adamw_part *part; // [parts]: own tensors that AdamW updates
     int parts;
-    float *state; // m | v | average | work
+    struct batches batches;
+    float *state; // work | m | v | average: so the work is aligned the same on any number of ranks
     float *m, *v, *average, *work;
     int64_t work_elems;
 };
@@ -60,47 +74,107 @@ static void own_range(const struct params *p, const int64_t *offset, int rank, i
     while (*hi < p->n && p->list[*hi].offset < offset[rank + 1]) (*hi)++;
 }
 
+// A matrix of Muon's that waits for its batch.
+struct matrix {
+    int64_t rows, cols, at;
+    bool placed;
+};
+
+static int list_matrices(struct matrix *list, const struct config *c, const struct params *p, int64_t first,
+                         int lo, int hi) {
+    int n = 0;
+    for (int i = lo; i < hi; i++) {
+        const struct param *t = &p->list[i];
+        int64_t at = t->offset - first, cols = t->shape[1];
+        if (!uses_muon(c, t)) continue;
+        for (int k = 0; k < t->parts; at += t->part_rows[k++] * cols)
+            list[n++] = (struct matrix){.rows = t->part_rows[k], .cols = cols, .at = at};
+    }
+    return n;
+}
+
+// The first that waits and the next ones like it, at most `most`.
+static void gather(struct batch *out, int64_t *at, struct matrix *list, int n, int most) {
+    *out = (struct batch){.rows = list->rows, .cols = list->cols, .at = at};
+    for (int i = 0; i < n && out->count < most; i++) {
+        if (list[i].placed || list[i].rows != out->rows || list[i].cols != out->cols) continue;
+        list[i].placed = true;
+        at[out->count++] = list[i].at;
+    }
+}
+
+static void batches_fini(struct batches *b) {
+    free(b->list);
+    free(b->at);
+    *b = (struct batches){0};
+}
+
+// Of tensors [lo, hi) of the table; `first`: where the segment starts. A GPU takes as many equal matrices at
+// a time as fill it. The CPU takes one: that keeps it busy, and more would cost memory for nothing.
+static int batches_init(struct batches *b, const struct config *c, const struct params *p, int64_t first,
+                        int lo, int hi, const struct device *d) {
+    size_t room = (size_t)(hi - lo) * PARAM_PARTS_MAX + 1;
+    struct matrix *list = calloc(room, sizeof *list);
+    *b = (struct batches){.list = calloc(room, sizeof *b->list), .at = calloc(room, sizeof *b->at)};
+    if (!list || !b->list || !b->at) {
+        free(list);
+        batches_fini(b);
+        return -1;
+    }
+    int n = list_matrices(list, c, p, first, lo, hi);
+    int64_t *at = b->at;
+    for (int i = 0; i < n; i++) {
+        if (list[i].placed) continue;
+        int most = d->host_memory ? 1 : op_muon_most(list[i].rows, list[i].cols);
+        gather(&b->list[b->n], at, list + i, n - i, most);
+        at += b->list[b->n++].count;
+    }
+    free(list);
+    return 0;
+}
+
 struct sizes {
     int64_t m, v, average, work;
 };
 
-static struct sizes sizes_of(const struct config *c, const struct params *p, int64_t segment, int lo,
-                             int hi) {
+static struct sizes sizes_of(const struct config *c, const struct params *p, int64_t segment, int lo, int hi,
+                             const struct batches *b) {
     struct sizes s = {.m = segment, .average = c->optim_ema > 0 ? segment : 0};
-    for (int i = lo; i < hi; i++) {
-        const struct param *t = &p->list[i];
-        if (uses_muon(c, t)) {
-            for (int k = 0; k < t->parts; k++) {
-                int64_t work = op_muon_work_elems(t->part_rows[k], t->shape[1]);
-                if (work > s.work) s.work = work;
-            }
-        } else {
-            s.v += (t->elems + 15) / 16 * 16;
-        }
+    for (int i = lo; i < hi; i++)
+        if (!uses_muon(c, &p->list[i])) s.v += (p->list[i].elems + 15) / 16 * 16;
+    for (int i = 0; i < b->n; i++) {
+        int64_t work = op_muon_work_elems(b->list[i].rows, b->list[i].cols, b->list[i].count);
+        if (work > s.work) s.work = work;
     }
     return s;
 }
 
-static int share_of(const struct config *c, const struct params *p, int size, int rank, struct sizes *out) {
+static int share_of(const struct config *c, const struct params *p, int size, int rank,
+                    const struct device *d, struct sizes *out) {
+    struct batches b = {0};
     int64_t *offset = malloc(((size_t)size + 1) * sizeof *offset);
     if (!offset) return -1;
     int lo, hi;
     optim_split(c, p, size, offset);
     own_range(p, offset, rank, &lo, &hi);
-    *out = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi);
+    int rc = batches_init(&b, c, p, offset[rank], lo, hi, d);
+    if (!rc) *out = sizes_of(c, p, offset[rank + 1] - offset[rank], lo, hi, &b);
+    batches_fini(&b);
     free(offset);
-    return 0;
+    return rc;
 }
 
-int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank) {
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank,
+                    const struct device *d) {
     struct sizes s;
-    if (share_of(c, p, size, rank, &s)) return -1;
+    if (share_of(c, p, size, rank, d, &s)) return -1;
     return (s.m + s.v + s.average + s.work) * (int64_t)sizeof(float);
 }
 
 int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank) {
+    const struct device any = {.host_memory = true};
     struct sizes s;
-    return share_of(c, p, size, rank, &s) ? -1 : s.average * (int64_t)sizeof(float);
+    return share_of(c, p, size, rank, &any, &s) ? -1 : s.average * (int64_t)sizeof(float);
 }
 
 int64_t optim_largest(const struct params *p) {
@@ -132,16 +206,16 @@ static void place_seconds(struct optim *o) {
 
 static int take_state(struct optim *o, const float *weights, struct err *e) {
     int64_t segment = o->offset[o->rank + 1] - o->offset[o->rank];
-    struct sizes s = sizes_of(o->config, o->params, segment, o->lo, o->hi);
+    struct sizes s = sizes_of(o->config, o->params, segment, o->lo, o->hi, &o->batches);
     size_t bytes = (size_t)(s.m + s.v + s.average + s.work) * sizeof(float);
     if (bytes == 0) return 0;
     void *block = NULL;
     int rc = o->device->vtable->alloc(o->device, &block, bytes, e);
     if (rc) return rc;
-    o->state = o->m = block;
+    o->state = o->work = block;
+    o->m = o->work + s.work;
     o->v = o->m + s.m;
     o->average = s.average ? o->v + s.v : NULL;
-    o->work = o->v + s.v + s.average;
     o->work_elems = s.work;
     rc = o->device->vtable->zero(o->device, block, bytes, e);
     if (rc || !o->average) return rc;
@@ -166,6 +240,10 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     optim_split(c, p, size, o->offset);
     own_range(p, o->offset, rank, &o->lo, &o->hi);
     place_seconds(o);
+    if (batches_init(&o->batches, c, p, o->offset[rank], o->lo, o->hi, d)) {
+        rc = err_set(e, ERR_MEMORY, "no memory for the optimiser's tables");
+        goto out;
+    }
     rc = take_state(o, weights, e);
 out:
     if (rc)
@@ -181,6 +259,7 @@ void optim_destroy(struct optim *o) {
     free(o->offset);
     free(o->v_at);
     free(o->part);
+    batches_fini(&o->batches);
     free(o);
 }
 
@@ -228,36 +307,33 @@ struct update {
     const struct op_update *now;
 };
 
-static struct tensor low_at(const struct update *u, int64_t at, int64_t rows, int64_t cols) {
-    struct tensor low = tensor_2d(u->low ? u->low + at : NULL, rows, cols);
+static struct tensor low_of(const struct update *u, int64_t n) {
+    struct tensor low = tensor_1d(u->low, n);
     low.dtype = DTYPE_BF16;
     return low;
 }
 
-static struct tensor average_at(const struct optim *o, int64_t at, int64_t rows, int64_t cols) {
-    return tensor_2d(o->average ? o->average + at : NULL, rows, cols);
-}
-
-static int update_muon(struct optim *o, int i, const struct update *u, struct err *e) {
-    const struct param *t = &o->params->list[i];
-    int64_t cols = t->shape[1], at = own_at(o, i);
-    for (int k = 0; k < t->parts; at += t->part_rows[k++] * cols) {
-        int64_t rows = t->part_rows[k];
-        struct op_muon_args a = {.w = tensor_2d(u->weights + at, rows, cols),
-                                 .g = tensor_2d((void *)(u->grads + at), rows, cols),
-                                 .m = tensor_2d(o->m + at, rows, cols),
-                                 .average = average_at(o, at, rows, cols),
-                                 .low = low_at(u, at, rows, cols),
-                                 .work = tensor_1d(o->work, o->work_elems),
-                                 .momentum = (float)o->config->optim_momentum,
-                                 .weight_decay = (float)o->config->optim_weight_decay,
-                                 .rounding = optim_rounding(o->config),
-                                 .first = o->offset[o->rank] + at,
-                                 .now = u->now};
-        int rc = o->device->ops->muon(o->device, &a, e);
-        if (rc) return rc;
+static int update_muon(struct optim *o, const struct update *u, struct err *e) {
+    const struct config *c = o->config;
+    int64_t n = o->offset[o->rank + 1] - o->offset[o->rank];
+    struct op_muon_args a = {.w = tensor_1d(u->weights, n),
+                             .g = tensor_1d((void *)u->grads, n),
+                             .m = tensor_1d(o->m, n),
+                             .average = tensor_1d(o->average, n),
+                             .low = low_of(u, n),
+                             .work = tensor_1d(o->work, o->work_elems),
+                             .momentum = (float)c->optim_momentum,
+                             .weight_decay = (float)c->optim_weight_decay,
+                             .rounding = optim_rounding(c),
+                             .first = o->offset[o->rank],
+                             .now = u->now};
+    int rc = 0;
+    for (int i = 0; !rc && i < o->batches.n; i++) {
+        const struct batch *b = &o->batches.list[i];
+        a.rows = b->rows, a.cols = b->cols, a.at = b->at, a.count = b->count;
+        rc = o->device->ops->muon(o->device, &a, e);
     }
-    return 0;
+    return rc;
 }
 
 static int update_adamw(struct optim *o, const struct update *u, struct err *e) {
@@ -268,8 +344,8 @@ static int update_adamw(struct optim *o, const struct update *u, struct err *e) 
                               .g = tensor_1d((void *)u->grads, n),
                               .m = tensor_1d(o->m, n),
                               .v = tensor_1d(o->v, o->v_elems),
-                              .average = average_at(o, 0, 1, n),
-                              .low = low_at(u, 0, 1, n),
+                              .average = tensor_1d(o->average, n),
+                              .low = low_of(u, n),
                               .part = o->part,
                               .parts = o->parts,
                               .beta1 = (float)c->optim_beta1,
@@ -287,9 +363,7 @@ int optim_update(struct optim *o, float *weights, void *low, const float *grads,
     struct update u = {
         .weights = weights + first, .low = low ? (uint16_t *)low + first : NULL, .grads = grads, .now = now};
     int rc = update_adamw(o, &u, e);
-    for (int i = o->lo; !rc && i < o->hi; i++)
-        if (uses_muon(o->config, &o->params->list[i])) rc = update_muon(o, i, &u, e);
-    return rc;
+    return rc ? rc : update_muon(o, &u, e);
 }
 
 float *optim_state_of(struct optim *o, int i, enum optim_state which) {

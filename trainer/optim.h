@@ -17,8 +17,9 @@ struct optim;
 
 // offset[size + 1]: who owns what, in floats, cut at tensor borders, balanced by the optimiser's work.
 void optim_split(const struct config *c, const struct params *p, int size, int64_t *offset);
-// Device memory that a rank's optimiser takes.
-int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank);
+// Device memory that a rank's optimiser takes; of `d` what counts is whether its memory is the host's.
+int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank,
+                    const struct device *d);
 int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank); // of these
 int64_t optim_largest(const struct params *p); // numbers of the largest tensor: of one sum of squares
 

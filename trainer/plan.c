@@ -60,7 +60,7 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     struct plan_memory m = {.program = PROGRAM_BYTES};
     const struct device host = {.host_memory = true};
     m.weights = p->params.elems * (int64_t)sizeof(float);
-    m.optimiser = optim_bytes(c, &p->params, p->world, rank);
+    m.optimiser = optim_bytes(c, &p->params, p->world, rank, &host);
     m.activations = model_training_bytes(c, &p->set, NULL, micro, c->data_frames);
     m.step = step_bytes(c, &p->set, &p->params, p->world, rank, &host);
     m.snapshot = snapshot_bytes(c, &p->params, p->world, rank);

@@ -185,7 +185,7 @@ int CPU_FN(sum_squares)(struct device *d, const struct op_sum_squares_args *a, s
 // transposition.
 struct muon {
     const struct op_muon_args *a;
-    int64_t rows, cols, side;
+    int64_t at, rows, cols, side;
     float *x, *next, *s, *s2; // [rows, cols] twice, [side, side] twice
     float scale;              // of X, then of the update
 };
@@ -193,8 +193,8 @@ struct muon {
 // m = momentum m + g; x = g + momentum m.
 static void muon_momentum_task(void *arg, int64_t task) {
     const struct muon *u = arg;
-    const float momentum = u->a->momentum, *g = tensor_f32(&u->a->g);
-    float *m = tensor_f32(&u->a->m);
+    const float momentum = u->a->momentum, *g = tensor_f32(&u->a->g) + u->at;
+    float *m = tensor_f32(&u->a->m) + u->at;
     int64_t end = cpu_min(u->rows * u->cols, (task + 1) * OPTIM_BLOCK);
     for (int64_t i = task * OPTIM_BLOCK; i < end; i += VW) {
         vf grad = vf_load_n(g + i, end - i);
@@ -228,9 +228,9 @@ static void muon_apply_task(void *arg, int64_t task) {
     const struct op_update *now = u->a->now;
     float *w = tensor_f32(&u->a->w), keep = 1.0f - now->rate * u->a->weight_decay;
     struct follow f = follow_of(&u->a->average, &u->a->low, &u->a->rounding, now, u->a->first);
-    int64_t lo = task * OPTIM_BLOCK, end = cpu_min(u->rows * u->cols, lo + OPTIM_BLOCK);
+    int64_t lo = u->at + task * OPTIM_BLOCK, end = cpu_min(u->at + u->rows * u->cols, lo + OPTIM_BLOCK);
     for (int64_t i = lo; i < end && !now->skip; i += VW) {
-        vf step = vf_load_n(u->x + i, end - i) * u->scale;
+        vf step = vf_load_n(u->x + (i - u->at), end - i) * u->scale;
         put_weights(&f, w, i, end - i, vf_load_n(w + i, end - i) * keep - step);
     }
     if (f.low != NULL) lower(&f, w, lo, end);
@@ -281,16 +281,10 @@ static int muon_direction(struct device *d, struct muon *u, struct err *e) {
     return rc;
 }
 
-int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) {
-    int64_t rows = a->w.shape[0], cols = a->w.shape[1], n = rows * cols;
-    CPU_REQUIRE(cpu_is_rows(&a->w, rows, cols) && cpu_is_rows(&a->g, rows, cols) &&
-                cpu_is_rows(&a->m, rows, cols));
-    CPU_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
-    CPU_REQUIRE(can_follow(&a->average, &a->low, n));
-    CPU_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
-    CPU_REQUIRE(a->now != NULL);
+static int muon_matrix(struct device *d, const struct op_muon_args *a, int64_t at, struct err *e) {
+    int64_t rows = a->rows, cols = a->cols, n = rows * cols;
     struct muon u = {
-        .a = a, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
+        .a = a, .at = at, .rows = rows, .cols = cols, .side = cpu_min(rows, cols), .x = tensor_f32(&a->work)};
     u.next = u.x + n;
     u.s = u.next + n;
     u.s2 = u.s + u.side * u.side;
@@ -299,4 +293,20 @@ int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) 
     u.scale = a->now->rate * 0.2f * sqrtf((float)(rows > cols ? rows : cols));
     cpu_run(d, cpu_blocks(n, OPTIM_BLOCK), muon_apply_task, &u);
     return 0;
+}
+
+// Matrix after matrix: the products of one keep all threads busy, and its work stays in their caches.
+int CPU_FN(muon)(struct device *d, const struct op_muon_args *a, struct err *e) {
+    int64_t n = a->w.shape[0];
+    CPU_REQUIRE(a->w.rank == 1 && cpu_is_vector(&a->w, n) && cpu_is_vector(&a->g, n) &&
+                cpu_is_vector(&a->m, n));
+    CPU_REQUIRE(can_follow(&a->average, &a->low, n));
+    CPU_REQUIRE(a->rows > 0 && a->cols > 0 && a->count >= 1 && a->count <= op_muon_most(a->rows, a->cols));
+    CPU_REQUIRE(a->work.data != NULL &&
+                tensor_elems(&a->work) >= op_muon_work_elems(a->rows, a->cols, a->count));
+    CPU_REQUIRE(a->now != NULL);
+    for (int i = 0; i < a->count; i++) CPU_REQUIRE(a->at[i] >= 0 && a->at[i] + a->rows * a->cols <= n);
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < a->count; i++) rc = muon_matrix(d, a, a->at[i], e);
+    return rc;
 }

@@ -36,7 +36,6 @@ struct cuda_device {
     struct attention_cache *attention; // NULL until the first attention
     bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
     struct gemm_cache *gemm;           // NULL until the first product
-    double *result;                    // two numbers on the device, for the op at hand
     void *scratch;
     size_t scratch_bytes;
     struct cuda_pinned stage; // of copy_in and copy_out

@@ -167,7 +167,6 @@ static void gpu_close(struct device *d) {
     cuda_attention_close(d);
     cuda_gemm_close(c);
     close_pinned(&c->stage);
-    if (c->result) (void)cudaFree(c->result);
     if (c->scratch) (void)cudaFree(c->scratch);
     if (c->stream) (void)cudaStreamDestroy(c->stream);
     free(c);
@@ -346,9 +345,7 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     if (!rc) rc = check_gpu(c, &prop, e);
     if (!rc)
         rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
-    if (!rc) rc = open_pinned(&c->stage, GPU_STAGE_BYTES, e);
-    if (!rc) rc = cuda_check(cudaMalloc((void **)&c->result, 2 * sizeof *c->result), "the results", e);
-    return rc;
+    return rc ? rc : open_pinned(&c->stage, GPU_STAGE_BYTES, e);
 }
 
 int cuda_open(struct device **out, const struct device_gpu_options *o, struct err *e) {

@@ -6,8 +6,9 @@
 //   12 + 6.
 // Muon: m = momentum m + g, u = g + momentum m, X = u / (|u|_F + 1e-7), five times X <- (a I + b S + c S^2) X
 // with S = X X^T on the side with fewer rows (from the right for a tall X), w = w (1 - rate wd) - rate 0.2
-//   sqrt(max) X, average and copy in the same pass. The norm is added in double in a fixed order; X and S are
-//   the device's compute type, products add in fp32.
+//   sqrt(max) X, average and copy in the same pass. A batch of equal matrices takes each step in one launch
+//   and one product. The norm is added in double in a fixed order; X and S are the device's compute type,
+//   products add in fp32, by algorithms that do not know how large the batch is.
 // EMA alone: 12 bytes.
 #include "kernels/cuda/kernel.cuh"
 
@@ -179,24 +180,42 @@ int cuda_ema(struct device *d, const struct op_ema_args *a, struct err *e) {
                     (const float *)a->w.data, n, a->now);
 }
 
-static __global__ void momentum_kernel(const float *g, float *m, float *u, int64_t n, float momentum,
-                                       const struct op_update *now) {
-    if (now->skip) return;
-    for (int64_t i = thread_number(); i < n; i += thread_count()) {
-        float now = fmaf(m[i], momentum, g[i]);
-        m[i] = now;
-        u[i] = fmaf(now, momentum, g[i]);
+// The matrices of a batch, grids' second dimension. A launch's argument, as AdamW's tensors are.
+struct muon_walk {
+    float *w, *m;
+    const float *g;
+    struct follow follow;
+    float momentum, weight_decay, longer_root; // sqrt(max(rows, cols))
+    const struct op_update *now;
+    int64_t n, padded; // of a matrix, and from one to the next in the work
+    int64_t at[OPS_MUON_MOST];
+};
+
+static __global__ void momentum_kernel(const __grid_constant__ muon_walk k, float *u) {
+    if (k.now->skip) return;
+    int64_t at = k.at[blockIdx.y];
+    u += blockIdx.y * k.padded;
+    for (int64_t i = thread_number(); i < k.n; i += thread_count()) {
+        float g = k.g[at + i], now = fmaf(k.m[at + i], k.momentum, g);
+        k.m[at + i] = now;
+        u[i] = fmaf(now, k.momentum, g);
     }
 }
 
+// norm2 [matrices, apart]: a matrix's last.
 template <class T>
-static __global__ void normalise_kernel(const float *u, T *x, const double *norm2, int64_t n) {
-    float scale = (float)(1 / (sqrt(*norm2) + 1e-7));
+static __global__ void normalise_kernel(const float *u, T *x, const cuda_squares *norm2, int64_t apart,
+                                        int64_t n, int64_t padded) {
+    float scale = (float)(1 / (sqrt(norm2[(blockIdx.y + 1) * apart - 1].sum) + 1e-7));
+    u += blockIdx.y * padded;
+    x += blockIdx.y * padded;
     for (int64_t i = thread_number(); i < n; i += thread_count()) put_number(x + i, u[i] * scale);
 }
 
 // s2 = b s + c s2 + a I, so that the next X is one product.
-template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, int64_t side) {
+template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, int64_t side, int64_t padded) {
+    s += blockIdx.y * padded;
+    s2 += blockIdx.y * padded;
     for (int64_t i = thread_number(); i < side * side; i += thread_count()) {
         float v = fmaf(number_of(s2[i]), 2.0315f, number_of(s[i]) * -4.7750f);
         if (i / side == i % side) v += 3.4445f;
@@ -204,34 +223,60 @@ template <class T> static __global__ void polynomial_kernel(const T *s, T *s2, i
     }
 }
 
-struct muon_apply {
-    struct follow follow;
-    const struct op_update *now;
-    float weight_decay, longer_root; // sqrt(max(rows, cols))
-};
-
-template <class T, int V> static __global__ void apply_kernel(float *w, const T *x, int64_t n, muon_apply k) {
-    float keep = 1.0f - k.now->rate * k.weight_decay, scale = k.now->rate * 0.2f * k.longer_root;
-    bool skip = k.now->skip;
-    for (int64_t i = thread_number() * V; i < n; i += thread_count() * V) {
+template <class T, int V>
+static __global__ void apply_kernel(const __grid_constant__ muon_walk k, const T *x) {
+    const struct op_update *now = k.now;
+    float keep = 1.0f - now->rate * k.weight_decay, scale = now->rate * 0.2f * k.longer_root;
+    int64_t at = k.at[blockIdx.y];
+    bool skip = now->skip;
+    x += blockIdx.y * k.padded;
+    for (int64_t i = thread_number() * V; i < k.n; i += thread_count() * V) {
         float a[V], u[V];
-        load_pack<V>(w + i, a);
+        load_pack<V>(k.w + at + i, a);
         if (skip) {
-            if (k.follow.low) put_low<V>(k.follow, i, a, k.now->step);
+            if (k.follow.low) put_low<V>(k.follow, at + i, a, now->step);
             continue;
         }
         load_pack<V>(x + i, u);
 #pragma unroll
         for (int j = 0; j < V; j++) a[j] = a[j] * keep - u[j] * scale;
-        put_weights<V>(k.follow, w, i, a, k.now);
+        put_weights<V>(k.follow, k.w, at + i, a, now);
     }
 }
 
+// A kernel over n items of each matrix.
+#define RUN_EACH(d, kernel, n, matrices, ...)                                                                \
+    cuda_check(LAUNCH(kernel, dim3((unsigned)cuda_grid(n, CUDA_THREADS), (unsigned)(matrices)),              \
+                      dim3(CUDA_THREADS), 0, cuda_of(d)->stream, __VA_ARGS__),                               \
+               "muon", e)
+
+// A batch in the work: the same part of all matrices lies together, each padded.
 struct muon {
-    int64_t rows, cols, side;
-    void *x, *next, *s, *s2; // [rows, cols] twice, [side, side] twice
+    int64_t rows, cols, side, padded, padded_square;
+    int count, most;
+    float *direction;        // fp32
+    void *x, *next, *s, *s2; // of [rows, cols] two, of [side, side] two
     enum dtype dtype;
 };
+
+// The direction has the first of the work; in bf16 X and the rest lie behind it and fit twice over, in fp32 X
+// takes its place.
+static struct muon lay_muon(const struct op_muon_args *a, enum dtype dtype) {
+    struct muon u = {a->rows, a->cols};
+    u.side = u.rows < u.cols ? u.rows : u.cols;
+    u.padded = op_muon_padded(u.rows * u.cols), u.padded_square = op_muon_padded(u.side * u.side);
+    u.count = a->count, u.most = op_muon_most(u.rows, u.cols);
+    u.direction = tensor_f32(&a->work);
+    u.dtype = dtype;
+    size_t size = dtype == DTYPE_BF16 ? 2 : 4, all = (size_t)(u.count * u.padded),
+           squares = (size_t)(u.count * u.padded_square);
+    char *at = (char *)u.direction + (dtype == DTYPE_BF16 ? all * sizeof(float) : 0);
+    u.x = at;
+    u.next = at + all * size;
+    u.s = at + 2 * all * size;
+    u.s2 = at + (2 * all + squares) * size;
+    return u;
+}
 
 static struct tensor matrix(const struct muon *u, void *data, int64_t rows, int64_t cols) {
     struct tensor t = tensor_2d(data, rows, cols);
@@ -241,89 +286,87 @@ static struct tensor matrix(const struct muon *u, void *data, int64_t rows, int6
 
 template <class T> static int muon_iterate(struct device *d, struct muon *u, struct err *e) {
     bool tall = u->rows > u->cols;
+    int64_t n = u->padded, square = u->padded_square;
     struct tensor x = matrix(u, u->x, u->rows, u->cols), s = matrix(u, u->s, u->side, u->side);
     struct tensor s2 = matrix(u, u->s2, u->side, u->side);
-    struct op_gemm_args gram = {}, square = {}, next = {};
+    struct op_gemm_args gram = {}, power = {}, next = {};
+    struct gemm_batch of_gram = {u->count, u->most, n, n, square},
+                      of_power = {u->count, u->most, square, square, square},
+                      of_next = {u->count, u->most, tall ? n : square, tall ? square : n, n};
     gram.a = gram.b = x;
     gram.c = s;
     gram.trans_a = tall;
     gram.trans_b = !tall;
-    square.a = square.b = s;
-    square.c = s2;
+    power.a = power.b = s;
+    power.c = s2;
     next.a = tall ? x : s2;
     next.b = tall ? s2 : x;
     next.c = matrix(u, u->next, u->rows, u->cols);
-    int rc = cuda_gemm(d, &gram, e);
-    if (!rc) rc = cuda_gemm(d, &square, e);
+    int rc = cuda_gemm_batch(d, &gram, &of_gram, e);
+    if (!rc) rc = cuda_gemm_batch(d, &power, &of_power, e);
     if (!rc)
-        rc = CUDA_RUN(d, polynomial_kernel<T>, cuda_grid(u->side * u->side, CUDA_THREADS), CUDA_THREADS, 0,
-                      (const T *)u->s, (T *)u->s2, u->side);
-    if (!rc) rc = cuda_gemm(d, &next, e);
+        rc = RUN_EACH(d, polynomial_kernel<T>, u->side * u->side, u->count, (const T *)u->s, (T *)u->s2,
+                      u->side, square);
+    if (!rc) rc = cuda_gemm_batch(d, &next, &of_next, e);
     void *swap = u->x;
     u->x = u->next;
     u->next = swap;
     return rc;
 }
 
-// The direction (fp32) has the first rows*cols floats of the work, X and the rest lie behind it; in bf16 they
-// fit twice over. In fp32 X takes the direction's place.
-static struct muon lay_muon(const struct op_muon_args *a, enum dtype dtype) {
-    struct muon u = {a->w.shape[0], a->w.shape[1], 0, NULL, NULL, NULL, NULL, dtype};
-    u.side = u.rows < u.cols ? u.rows : u.cols;
-    size_t size = dtype == DTYPE_BF16 ? 2 : 4, n = (size_t)(u.rows * u.cols),
-           square = (size_t)(u.side * u.side);
-    char *at = (char *)a->work.data + (dtype == DTYPE_BF16 ? n * sizeof(float) : 0);
-    u.x = at;
-    u.next = at + n * size;
-    u.s = at + 2 * n * size;
-    u.s2 = at + 2 * n * size + square * size;
-    return u;
+// The next X is not there yet: its place holds the norms and what they are added from.
+template <class T> static int normalise(struct device *d, const struct muon *u, struct err *e) {
+    int64_t n = u->rows * u->cols, apart = cuda_blocks(n, GPU_SQUARES) + 1;
+    cuda_squares *squares = (cuda_squares *)u->next;
+    int rc = cuda_sum_squares_of(d, u->direction, n, u->padded, u->count, squares, e);
+    return rc ? rc
+              : RUN_EACH(d, normalise_kernel<T>, n, u->count, (const float *)u->direction, (T *)u->x,
+                         (const cuda_squares *)squares, apart, n, u->padded);
 }
 
-template <class T, int V>
-static int run_apply(struct device *d, const struct op_muon_args *a, const T *x, struct err *e) {
-    int64_t rows = a->w.shape[0], cols = a->w.shape[1];
-    muon_apply k = {follow_of(&a->average, &a->low, &a->rounding, a->first), a->now, a->weight_decay,
-                    sqrtf((float)(rows > cols ? rows : cols))};
-    return CUDA_RUN(d, (apply_kernel<T, V>), cuda_grid(rows * cols / V, CUDA_THREADS), CUDA_THREADS, 0,
-                    tensor_f32(&a->w), x, rows * cols, k);
+static struct muon_walk walk_of(const struct op_muon_args *a, const struct muon *u) {
+    muon_walk k = {tensor_f32(&a->w), tensor_f32(&a->m), tensor_f32(&a->g)};
+    k.follow = follow_of(&a->average, &a->low, &a->rounding, a->first);
+    k.momentum = a->momentum;
+    k.weight_decay = a->weight_decay;
+    k.longer_root = sqrtf((float)(u->rows > u->cols ? u->rows : u->cols));
+    k.now = a->now;
+    k.n = u->rows * u->cols;
+    k.padded = u->padded;
+    for (int i = 0; i < a->count; i++) k.at[i] = a->at[i];
+    return k;
 }
 
-template <class T>
-static int apply_muon(struct device *d, const struct op_muon_args *a, const T *x, struct err *e) {
-    bool wide = is_aligned(&a->w) && is_aligned(&a->average) && is_aligned(&a->low) &&
-                (uintptr_t)x % 16 == 0 && a->w.shape[0] * a->w.shape[1] % CUDA_PACK == 0 &&
-                a->first % ROUNDING_GROUP == 0;
-    return wide ? run_apply<T, CUDA_PACK>(d, a, x, e) : run_apply<T, 1>(d, a, x, e);
+// May the matrices be read eight elements at a time?
+static bool is_wide(const struct op_muon_args *a) {
+    bool yes = is_aligned(&a->w) && is_aligned(&a->average) && is_aligned(&a->low) &&
+               a->rows * a->cols % CUDA_PACK == 0 && a->first % ROUNDING_GROUP == 0;
+    for (int i = 0; i < a->count; i++) yes = yes && a->at[i] % CUDA_PACK == 0;
+    return yes;
 }
 
 template <class T>
 static int run_muon(struct device *d, const struct op_muon_args *a, struct muon *u, struct err *e) {
-    int64_t n = u->rows * u->cols;
-    float *direction = tensor_f32(&a->work);
-    struct op_sum_squares_args squares = {};
-    squares.x = tensor_1d(direction, n);
-    int rc = CUDA_RUN(d, momentum_kernel, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
-                      (const float *)a->g.data, tensor_f32(&a->m), direction, n, a->momentum, a->now);
-    double *norm2 = cuda_of(d)->result;
-    squares.sum = norm2;
-    squares.nonfinite = (int64_t *)(norm2 + 1);
-    if (!rc) rc = cuda_sum_squares(d, &squares, e);
-    if (!rc)
-        rc = CUDA_RUN(d, normalise_kernel<T>, cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
-                      (const float *)direction, (T *)u->x, (const double *)norm2, n);
+    muon_walk k = walk_of(a, u);
+    int rc = RUN_EACH(d, momentum_kernel, k.n, u->count, k, u->direction);
+    if (!rc) rc = normalise<T>(d, u, e);
     for (int i = 0; !rc && i < 5; i++) rc = muon_iterate<T>(d, u, e);
-    return rc ? rc : apply_muon<T>(d, a, (const T *)u->x, e);
+    if (rc) return rc;
+    return is_wide(a)
+               ? RUN_EACH(d, (apply_kernel<T, CUDA_PACK>), k.n / CUDA_PACK, u->count, k, (const T *)u->x)
+               : RUN_EACH(d, (apply_kernel<T, 1>), k.n, u->count, k, (const T *)u->x);
 }
 
 int cuda_muon(struct device *d, const struct op_muon_args *a, struct err *e) {
-    int64_t rows = a->w.shape[0], cols = a->w.shape[1];
-    CUDA_REQUIRE(cuda_is_f32(&a->w, rows, cols) && cuda_is_f32(&a->g, rows, cols) &&
-                 cuda_is_f32(&a->m, rows, cols));
-    CUDA_REQUIRE(a->w.stride[0] == cols && a->g.stride[0] == cols && a->m.stride[0] == cols);
-    CUDA_REQUIRE(can_follow(&a->average, &a->low, rows * cols));
-    CUDA_REQUIRE(a->work.data != NULL && tensor_elems(&a->work) >= op_muon_work_elems(rows, cols));
+    int64_t n = a->w.shape[0];
+    CUDA_REQUIRE(a->w.rank == 1 && cuda_is_vector(&a->w, n) && cuda_is_vector(&a->g, n) &&
+                 cuda_is_vector(&a->m, n));
+    CUDA_REQUIRE(can_follow(&a->average, &a->low, n));
+    CUDA_REQUIRE(a->rows > 0 && a->cols > 0 && a->count >= 1 && a->count <= op_muon_most(a->rows, a->cols));
     CUDA_REQUIRE(a->now != NULL);
+    CUDA_REQUIRE(a->work.data != NULL && (uintptr_t)a->work.data % 256 == 0 &&
+                 tensor_elems(&a->work) >= op_muon_work_elems(a->rows, a->cols, a->count));
+    for (int i = 0; i < a->count; i++) CUDA_REQUIRE(a->at[i] >= 0 && a->at[i] + a->rows * a->cols <= n);
     struct muon u = lay_muon(a, d->compute);
     return d->compute == DTYPE_BF16 ? run_muon<bf16>(d, a, &u, e) : run_muon<float>(d, a, &u, e);
 }

@@ -271,9 +271,16 @@ static const struct op_update numbers_now = {
     .rate = 1e-6f, .step_size = 1e-5f, .v_scale = 2, .rest = 0.01f, .step = 10, .grad_scale = 1};
 
 static void bench_muon(struct bench *b, double calls, int64_t rows, int64_t cols) {
-    struct op_muon_args a = {
-        .w = rows_of(rows, cols), .g = rows_of(rows, cols), .m = rows_of(rows, cols), .now = &numbers_now};
-    int64_t work = op_muon_work_elems(rows, cols), r = rows < cols ? rows : cols,
+    const int64_t at = 0, n = rows * cols;
+    struct op_muon_args a = {.w = tensor_1d(numbers(n), n),
+                             .g = tensor_1d(numbers(n), n),
+                             .m = tensor_1d(numbers(n), n),
+                             .rows = rows,
+                             .cols = cols,
+                             .at = &at,
+                             .count = 1,
+                             .now = &numbers_now};
+    int64_t work = op_muon_work_elems(rows, cols, 1), r = rows < cols ? rows : cols,
             c = rows < cols ? cols : rows;
     a.work = tensor_1d(numbers(work), work);
     a.momentum = 0.95f;

@@ -228,44 +228,116 @@ static void orthogonalise(struct trial *t, double *x, int64_t r, int64_t c) {
     }
 }
 
+enum { BATCH = 7 };
+
+// Matrices with gaps between them, in some rounds at multiples of 8. Returns how far they reach.
+static int64_t lay_matrices(struct trial *t, struct op_muon_args *a, int64_t at[BATCH]) {
+    int64_t n = 0, step = t->round % 2 ? 8 : 1;
+    a->rows = trial_size(t, 100), a->cols = trial_size(t, 100);
+    if (t->round == 1) a->rows = 96, a->cols = 256;
+    if (t->round == 2) a->rows = 256, a->cols = 96;
+    if (t->round == 5) a->rows = 40, a->cols = 24;
+    a->count = (const int[TRIAL_ROUNDS]){BATCH, 1, 2, 3, BATCH, 3, 2, 1}[t->round];
+    for (int i = 0; i < a->count; i++) {
+        at[i] = (n + step - 1) / step * step + step * trial_below(t, 3);
+        n = at[i] + a->rows * a->cols;
+    }
+    for (int i = 0; i < a->count; i++) { // in any order
+        int other = (int)trial_below(t, a->count);
+        int64_t swap = at[i];
+        at[i] = at[other], at[other] = swap;
+    }
+    a->at = at;
+    return n + trial_below(t, 9);
+}
+
+static void expect_muon(struct trial *t, const struct op_muon_args *a, const struct op_update *now,
+                        int64_t at, double *const x[4]) {
+    int64_t rows = a->rows, cols = a->cols, n = rows * cols;
+    double *w = x[0] + at, *g = x[1] + at, *m = x[2] + at, *u = trial_alloc(t, (size_t)n * sizeof *u);
+    double rate = (double)now->rate, scale = rate * 0.2 * sqrt((double)(rows > cols ? rows : cols));
+    for (int64_t i = 0; i < n; i++) {
+        m[i] = (double)a->momentum * m[i] + g[i];
+        u[i] = g[i] + (double)a->momentum * m[i];
+    }
+    orthogonalise(t, u, rows, cols);
+    for (int64_t i = 0; i < n; i++) {
+        w[i] = w[i] * (1 - rate * (double)a->weight_decay) - scale * u[i];
+        // The op's own weight: what it is off by is judged by itself.
+        if (x[3]) x[3][at + i] += (double)now->rest * (trial_get(a->w, at + i) - x[3][at + i]);
+    }
+}
+
+// What the op writes, and what it wrote in the batch.
+struct written {
+    struct tensor now;
+    const char *name;
+    void *batch;
+};
+
+// Each matrix by itself: the same bits as in the batch.
+static void compare_alone(struct trial *t, const struct op_muon_args *a) {
+    int64_t n = a->rows * a->cols;
+    struct written all[] = {
+        {a->w, "w", NULL}, {a->m, "m", NULL}, {a->average, "average", NULL}, {a->low, "low", NULL}};
+    for (int k = 0; k < 4; k++) {
+        size_t bytes = (size_t)tensor_elems(&all[k].now) * dtype_bytes(all[k].now.dtype);
+        if (!all[k].now.data) continue;
+        all[k].batch = trial_alloc(t, bytes);
+        memcpy(all[k].batch, all[k].now.data, bytes);
+    }
+    for (int i = 0; i < a->count; i++) {
+        struct op_muon_args alone = *a;
+        alone.at = &a->at[i];
+        alone.count = 1;
+        TRIAL_RUN(t, muon, alone);
+        for (int k = 0; k < 4; k++) {
+            size_t size = dtype_bytes(all[k].now.dtype), at = (size_t)a->at[i] * size;
+            if (all[k].batch &&
+                memcmp((char *)all[k].now.data + at, (char *)all[k].batch + at, (size_t)n * size) != 0)
+                trial_fail(t, "%s of matrix %d [%lld, %lld] alone has other bits than in a batch of %d",
+                           all[k].name, i, (long long)a->rows, (long long)a->cols, a->count);
+        }
+    }
+}
+
+static void compare_low_of(struct trial *t, const struct op_muon_args *a, const struct op_update *now) {
+    struct bias bias = {0};
+    for (int i = 0; a->low.data && i < a->count; i++) {
+        struct tensor low = tensor_1d((uint16_t *)a->low.data + a->at[i], a->rows * a->cols);
+        low.dtype = DTYPE_BF16;
+        compare_low(t, low, tensor_1d(tensor_f32(&a->w) + a->at[i], a->rows * a->cols), &a->rounding,
+                    now->step, a->first + a->at[i], &bias);
+    }
+    if (a->rounding.stochastic) check_bias(t, &bias);
+}
+
 void check_muon(struct trial *t) {
-    int64_t rows = trial_size(t, 100), cols = trial_size(t, 100), n = rows * cols;
-    if (t->round == 1) rows = 96, cols = 256;
-    if (t->round == 2) rows = 256, cols = 96;
-    n = rows * cols;
-    struct op_muon_args a = {.momentum = 0.95f, .weight_decay = 0.01f, .first = trial_below(t, 99)};
+    int64_t at[BATCH];
+    struct op_muon_args a = {.momentum = 0.95f,
+                             .weight_decay = 0.01f,
+                             .first = t->round % 2 ? 8 * trial_below(t, 9) : trial_below(t, 99)};
+    int64_t n = lay_matrices(t, &a, at);
     struct op_update now = op_update(0.02f, 0.9f, 0.95f, 0.98f, 1 + trial_below(t, 1000));
     now.skip = t->round == 3;
     a.now = trial_device_in(t, &now, sizeof now);
     a.rounding = draw_rounding(t);
-    if (t->round % 3) a.average = trial_dense(t, TRIAL_INOUT, rows, cols);
+    if (t->round % 3) a.average = trial_vector(t, TRIAL_INOUT, n);
     if (t->round % 4) a.low = vector_low(t, n);
-    a.w = trial_dense(t, TRIAL_INOUT, rows, cols);
-    a.g = trial_dense(t, TRIAL_IN, rows, cols);
-    a.m = trial_dense(t, TRIAL_INOUT, rows, cols);
-    a.work = trial_vector(t, TRIAL_INOUT, op_muon_work_elems(rows, cols));
+    a.w = trial_vector(t, TRIAL_INOUT, n);
+    a.g = trial_vector(t, TRIAL_IN, n);
+    a.m = trial_vector(t, TRIAL_INOUT, n);
+    a.work = trial_vector(t, TRIAL_OUT, op_muon_work_elems(a.rows, a.cols, a.count));
     TRIAL_RUN(t, muon, a);
-    double *w = trial_double(t, a.w), *g = trial_double(t, a.g), *m = trial_double(t, a.m);
-    double *u = trial_alloc(t, (size_t)n * sizeof *u);
-    for (int64_t i = 0; i < n && !now.skip; i++) {
-        m[i] = (double)a.momentum * m[i] + g[i];
-        u[i] = g[i] + (double)a.momentum * m[i];
-    }
-    if (!now.skip) orthogonalise(t, u, rows, cols);
-    double rate = now.skip ? 0 : (double)now.rate,
-           scale = rate * 0.2 * sqrt((double)(rows > cols ? rows : cols));
-    for (int64_t i = 0; i < n; i++) w[i] = w[i] * (1 - rate * (double)a.weight_decay) - scale * u[i];
-    trial_compare(t, "m", a.m, m, 2e-6);
-    trial_compare(t, "w", a.w, w, t->low == DTYPE_BF16 ? 3e-2 : 2e-5); // the iteration is in the compute type
-    if (a.average.data) {
-        double *average = trial_double(t, a.average);
-        for (int64_t i = 0; i < n; i++)
-            average[i] += (now.skip ? 0 : (double)now.rest) * (trial_get(a.w, i) - average[i]);
-        trial_compare(t, "average", a.average, average, 4e-6);
-    }
-    struct bias bias = {0};
-    if (a.low.data) compare_low(t, a.low, tensor_1d(a.w.data, n), &a.rounding, now.step, a.first, &bias);
-    if (a.rounding.stochastic) check_bias(t, &bias);
+    double *x[4] = {trial_double(t, a.w), trial_double(t, a.g), trial_double(t, a.m),
+                    a.average.data ? trial_double(t, a.average) : NULL};
+    for (int i = 0; i < a.count && !now.skip; i++) expect_muon(t, &a, &now, at[i], x);
+    trial_compare(t, "m", a.m, x[2], 2e-6);
+    trial_compare(t, "w", a.w, x[0],
+                  t->low == DTYPE_BF16 ? 3e-2 : 2e-5); // the iteration is in the compute type
+    if (a.average.data) trial_compare(t, "average", a.average, x[3], 4e-6);
+    compare_low_of(t, &a, &now);
+    compare_alone(t, &a);
 }
 
 struct judged {

@@ -145,6 +145,37 @@ static void misfits_are_refused(void **state) {
     device_close(d);
 }
 
+// Each matrix [rows, cols] of so many at a time, by hand; and a larger batch is refused.
+static void muon_takes_what_fills_a_gpu(void **state) {
+    static const struct {
+        int64_t rows, cols;
+        int most;
+    } of[] = {{1, 1, 256},     {96, 256, 256},  {129, 129, 64},  {1024, 1024, 4},
+              {4096, 1024, 4}, {768, 3072, 7},  {2048, 2048, 1}, {8192, 8192, 1},
+              {128, 16384, 8}, {1, 1 << 25, 1}, {1536, 1536, 2}, {640, 640, 11}};
+    struct err e = {0};
+    struct device *d = NULL;
+    float x[1] = {0};
+    const int64_t at[257] = {0};
+    const struct op_update now = {.skip = 1};
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        int most = op_muon_most(of[i].rows, of[i].cols);
+        assert_int_equal(most, of[i].most);
+        assert_int_equal(most, op_muon_most(of[i].cols, of[i].rows));
+        if (most > 1) assert_true(op_muon_work_elems(of[i].rows, of[i].cols, most) <= 256 << 18);
+    }
+    struct op_muon_args a = {.rows = 1, .cols = 1, .at = at, .count = 257, .now = &now};
+    a.w = a.g = a.m = tensor_1d(x, 1);
+    float *work = calloc((size_t)op_muon_work_elems(1, 1, 257), sizeof *work);
+    a.work = tensor_1d(work, op_muon_work_elems(1, 1, 257));
+    assert_int_equal(device_open_cpu(&d, 1, &e), 0);
+    assert_int_equal(d->ops->muon(d, &a, &e), -ERR_BUG);
+    a.count = 1;
+    assert_int_equal(d->ops->muon(d, &a, &e), 0);
+    device_close(d);
+    free(work);
+}
+
 struct marks {
     _Atomic int seen[500];
 };
@@ -186,15 +217,11 @@ static void threads_follow_the_environment(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(block_causal_is_its_predicate),
-        cmocka_unit_test(full_sees_all),
-        cmocka_unit_test(nonsense_is_refused),
-        cmocka_unit_test(arena_hands_out_what_was_planned),
-        cmocka_unit_test(unknown_isa_is_named),
-        cmocka_unit_test(device_adds_and_copies),
-        cmocka_unit_test(misfits_are_refused),
-        cmocka_unit_test(team_does_every_task_once),
-        cmocka_unit_test(threads_follow_the_environment),
+        cmocka_unit_test(block_causal_is_its_predicate), cmocka_unit_test(full_sees_all),
+        cmocka_unit_test(nonsense_is_refused),           cmocka_unit_test(arena_hands_out_what_was_planned),
+        cmocka_unit_test(unknown_isa_is_named),          cmocka_unit_test(device_adds_and_copies),
+        cmocka_unit_test(misfits_are_refused),           cmocka_unit_test(muon_takes_what_fills_a_gpu),
+        cmocka_unit_test(team_does_every_task_once),     cmocka_unit_test(threads_follow_the_environment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
