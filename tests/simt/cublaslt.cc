@@ -110,7 +110,7 @@ static bool batches_fit(const simt_layout *a, const simt_layout *b, const simt_l
 
 // What an algorithm is: what was promised of the pointers, how many partial sums it adds in turn, and whether
 // it serves even batches only.
-enum { ALGO_ALIGN, ALGO_SUMS = 4, ALGO_EVEN };
+enum { ALGO_ALIGN, ALGO_SUMS = 4, ALGO_EVEN, MOST_SUMS = 4 + 3 * 2 };
 
 static void put_algo(cublasLtMatmulHeuristicResult_t *to, const simt_preference *preference, int32_t sums,
                      bool even) {
@@ -118,6 +118,12 @@ static void put_algo(cublasLtMatmulHeuristicResult_t *to, const simt_preference 
     for (int i = 0; i < 4; i++) to->algo.data[ALGO_ALIGN + i] = preference->align[i];
     to->algo.data[ALGO_SUMS] = (uint64_t)sums;
     to->algo.data[ALGO_EVEN] = even;
+}
+
+static int32_t sums_of(const simt_preference *p, int32_t batch) {
+    int32_t sums = batch == 1 ? 1 : 2 + batch % 3;
+    for (int i = 0; i < 3; i++) sums += __builtin_ctz(p->align[i]) % 3;
+    return sums;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t p,
@@ -131,7 +137,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (d->batch > 1 && (d->rows == 1 || d->cols == 1)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (d->batch > 1) put_algo(&out[(*count)++], preference, 5, true);
-    if (*count < wanted) put_algo(&out[(*count)++], preference, d->batch == 1 ? 1 : 2 + d->batch % 3, false);
+    if (*count < wanted) put_algo(&out[(*count)++], preference, sums_of(preference, d->batch), false);
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -172,7 +178,7 @@ struct simt_call {
 static float dot(const simt_call &q, int32_t z, int64_t i, int64_t j) {
     bool ta = q.p.transpose_a == CUBLAS_OP_T, tb = q.p.transpose_b == CUBLAS_OP_T;
     int64_t k = ta ? q.la.rows : q.la.cols;
-    float sum[8] = {};
+    float sum[MOST_SUMS] = {};
     for (int64_t x = 0; x < k; x++)
         sum[x % q.sums] += number_at(q.a, &q.la, z, ta ? x : i, ta ? i : x) *
                            number_at(q.b, &q.lb, z, tb ? j : x, tb ? x : j);

@@ -2,8 +2,8 @@
 // cuBLASLt for the emulator, as far as kernels/cuda/gemm.cu uses it: descriptors as the library's
 // documentation has them, column-major, products computed plainly with fp32 sums, of strided batches too. It
 // refuses what the library would refuse. As the library may, it adds in another order for each size of batch
-// that an algorithm is chosen for, offers first one that does not serve all sizes, and none for batches of
-// vectors.
+// and each alignment that an algorithm is chosen for, offers first one that does not serve all sizes, and
+// none for batches of vectors.
 #ifndef ORRERY_TESTS_SIMT_CUBLASLT_H
 #define ORRERY_TESTS_SIMT_CUBLASLT_H
 
