@@ -307,8 +307,8 @@ struct op_muon_args {
 };
 enum { OPS_MUON_MOST = 256 }; // the most that op_muon_most gives
 // The largest batch that is of use, a function of the shape alone: enough tiles of 128 x 128 of the smallest
-// product that each multiprocessor of a large GPU has about two, and no more than 2^24 numbers, so that the
-// work stays below 256 MiB.
+// product that each multiprocessor of a large GPU has about two, and no more than 2^24 numbers, so that
+// several take at most 256 MiB of work.
 int op_muon_most(int64_t rows, int64_t cols);
 // Floats that one matrix of a batch takes twice over for X, and twice over for its Gram matrix: padded, so
 // that each begins at a multiple of 256 bytes in fp32 and in bf16.
