@@ -270,8 +270,8 @@ __device__ __forceinline__ void give_dq(unsigned char *shared, uint32_t base, in
     mbar_wait(base + P::DQ_EMPTY, parity);
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
-        *(float4 *)(shared + P::DQ + ((who * (D / 16) + i) * 128 + thread) * 16) =
-            make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+        store_quad(shared + P::DQ + ((who * (D / 16) + i) * 128 + thread) * 16,
+                   make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]));
     fence_async();
     __syncwarp();
     if (thread % 32 == 0) mbar_arrive(base + P::DQ_FULL);

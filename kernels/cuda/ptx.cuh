@@ -128,6 +128,10 @@ static __device__ __forceinline__ void mbar_wait(uint32_t bar, uint32_t parity) 
                  : "memory");
 }
 
+// An ordinary store, which the emulator wants to know of.
+static __device__ __forceinline__ void store_quad(void *shared, float4 v) {
+    *(float4 *)shared = v;
+}
 // Shared memory written by ordinary stores is about to be read by the copy engine or wgmma.
 static __device__ __forceinline__ void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

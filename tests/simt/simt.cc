@@ -236,6 +236,33 @@ uint32_t simt_shared_address(const void *p) {
     return (uint32_t)at;
 }
 
+enum { WORD = 4 };
+static uint16_t writer[SHARED_MAX / WORD + 1]; // of a word that is not fenced: its thread's number + 1
+static std::vector<uint32_t> unfenced[MAX_THREADS];
+
+void simt_stored(int thread, uint32_t address, size_t bytes) {
+    for (uint32_t word = address / WORD; word < (address + bytes + WORD - 1) / WORD; word++) {
+        writer[word] = (uint16_t)(thread + 1);
+        unfenced[thread].push_back(word);
+    }
+}
+
+void simt_fenced(int thread) {
+    for (uint32_t word : unfenced[thread])
+        if (writer[word] == thread + 1) writer[word] = 0;
+    unfenced[thread].clear();
+}
+
+unsigned char *simt_shared_async(uint32_t address, size_t bytes) {
+    unsigned char *at = simt_shared(address, bytes);
+    for (uint32_t word = address / WORD; word < (address + bytes + WORD - 1) / WORD; word++)
+        if (writer[word] != 0)
+            simt_fail(
+                "shared memory at %u: thread %d wrote it and has not fenced it for the asynchronous proxy",
+                word * WORD, writer[word] - 1);
+    return at;
+}
+
 enum { CANARY = 0xc5 };
 
 static void shared_begin(size_t bytes) {
@@ -253,6 +280,7 @@ static void shared_begin(size_t bytes) {
     simt_block.shared = shared_base + room - take; // its end meets the guard page
     simt_block.shared_bytes = bytes;
     memset(simt_block.shared, 0xff, bytes); // NaN in every format
+    for (int i = 0; i < MAX_THREADS; i++) simt_fenced(i);
 }
 
 static void shared_end() {

@@ -127,6 +127,11 @@ void simt_commit(enum simt_kind kind, int owner);
 void simt_drain(enum simt_kind kind, int owner, size_t keep); // all but the youngest `keep` groups
 unsigned char *simt_shared(uint32_t address, size_t bytes);   // checked
 uint32_t simt_shared_address(const void *p);
+// What a thread wrote by ordinary stores is not for the asynchronous proxy (the copy engine, wgmma) to touch
+// before that thread has fenced it.
+void simt_stored(int thread, uint32_t address, size_t bytes);
+void simt_fenced(int thread);
+unsigned char *simt_shared_async(uint32_t address, size_t bytes); // simt_shared, and checked so
 
 enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 }; // 0..15: named barriers
 

@@ -58,6 +58,8 @@ static void faults_are_found(void **state) {
     assert_int_equal(death_of(simt_test_beyond, 999), 0);
     assert_int_equal(death_of(simt_test_beyond, 1000), SIGABRT);
     assert_int_equal(death_of(simt_test_beyond, 1024), SIGSEGV);
+    assert_int_equal(simt_test_unfenced(-1), 0);
+    assert_int_equal(death_of(simt_test_unfenced, 17), SIGABRT);
     assert_int_not_equal(death_of(simt_test_beyond, -1), 0);
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.cuh"
 #include "tests/simt/test_simt.h"
 
 static __global__ void block_sums(const float *__restrict__ x, float *out, int n) {
@@ -122,6 +123,25 @@ int simt_test_reverse(const uint16_t *x, float *out) {
 
 int simt_test_hang(void) {
     return LAUNCH(hang, dim3(1), dim3(32), 0, (cudaStream_t)NULL);
+}
+
+// What every thread stored goes out by the copy engine; thread `unfenced` forgets its fence.
+static __global__ void send(float *out, int unfenced) {
+    DYNAMIC_SHARED(shared);
+    int i = (int)threadIdx.x;
+    store_quad(shared + 16 * i, make_float4((float)i, 0, 0, 0));
+    if (i != unfenced) fence_async();
+    __syncthreads();
+    if (i != 0) return;
+    bulk_store(out, shared_address(shared), 32 * 16);
+    bulk_commit();
+    bulk_wait<0>();
+}
+
+int simt_test_unfenced(int thread) {
+    static float out[32 * 4] __attribute__((aligned(16)));
+    int rc = LAUNCH(send, dim3(1), dim3(32), 1024, (cudaStream_t)NULL, out, thread);
+    return rc ? rc : out[31 * 4] != 31;
 }
 
 int simt_test_beyond(int at) {

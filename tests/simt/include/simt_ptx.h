@@ -87,7 +87,9 @@ static inline void stmatrix4(uint32_t row, uint32_t r0, uint32_t r1, uint32_t r2
         for (int lane = 0; lane < n; lane++) {
             for (int i = 0; i < 4; i++) { // the other way round
                 simt_element to = simt_ldmatrix_source(lane, i, 0, false);
-                memcpy(simt_shared(a[to.lane]->row + 2 * (uint32_t)to.column, 4), &a[lane]->r[i], 4);
+                uint32_t at = a[to.lane]->row + 2 * (uint32_t)to.column;
+                memcpy(simt_shared(at, 4), &a[lane]->r[i], 4);
+                simt_stored(simt_self->number / 32 * 32 + lane, at, 4);
             }
         }
     });
@@ -170,7 +172,13 @@ static inline void mbar_wait(uint32_t bar, uint32_t parity) {
     }
 }
 
-static inline void fence_async() {}
+static inline void store_quad(void *shared, float4 v) {
+    memcpy(shared, &v, sizeof v);
+    simt_stored(simt_self->number, simt_shared_address(shared), sizeof v);
+}
+static inline void fence_async() {
+    simt_fenced(simt_self->number);
+}
 static inline void fence_async_global() {}
 static inline void tma_prefetch_map(const CUtensorMap *) {}
 
@@ -206,7 +214,7 @@ static inline void simt_box(const CUtensorMap &m, uint32_t shared, int x, int y,
 static inline void simt_check_box(const CUtensorMap *map, uint32_t shared) {
     uint32_t row = simt_swizzled_row(map);
     if (shared % (row > 0 ? 8 * row : 128) != 0) simt_fail("TMA: shared address %u is not aligned", shared);
-    simt_shared(shared, map->box[0] * map->box[1] * map->box[2] * 2);
+    simt_shared_async(shared, map->box[0] * map->box[1] * map->box[2] * 2);
 }
 static inline void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x, int y, int z) {
     simt_check_box(map, to);
@@ -224,7 +232,7 @@ static inline void tma_store(const CUtensorMap *map, uint32_t from, int x, int y
 static inline void simt_check_bulk(const void *global, uint32_t shared, int bytes) {
     if ((uintptr_t)global % 16 != 0 || shared % 16 != 0 || bytes % 16 != 0 || bytes <= 0)
         simt_fail("bulk copy: alignment");
-    simt_shared(shared, (size_t)bytes);
+    simt_shared_async(shared, (size_t)bytes);
 }
 static inline void bulk_load(uint32_t to, const void *from, int bytes, uint32_t bar) {
     simt_check_bulk(from, to, bytes);
@@ -297,7 +305,7 @@ template <int N> static inline void wgmma_hold(float (&)[N]) {}
 static inline float simt_operand(uint64_t matrix, int i, int k, bool turned) {
     if (simt_matrix_row(matrix) == 0) simt_fail("wgmma: only swizzles of 128 and 64 bytes are modelled");
     uint16_t bits;
-    memcpy(&bits, simt_shared(simt_operand_at(matrix, (uint32_t)i, (uint32_t)k, turned), 2), 2);
+    memcpy(&bits, simt_shared_async(simt_operand_at(matrix, (uint32_t)i, (uint32_t)k, turned), 2), 2);
     return simt_bf16(bits);
 }
 
