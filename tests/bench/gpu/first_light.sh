@@ -100,7 +100,7 @@ if wanted peers; then
   fi
   step 3_peers.csv "attention beside PyTorch" 200 python3 "$here/peers.py" attention "$attention/libbench_attention.so" 150
   if [ $? = 77 ]; then step 3_peers.csv "attention alone" 60 "${run[@]}" "$attention/bench_attention" time; fi
-  grep -E "^BAR|^# .*Error" "$OUT/3_peers.csv" | tee -a "$OUT/summary.txt"
+  grep -E "^BAR|^# .*Error|^# fa3" "$OUT/3_peers.csv" | tee -a "$OUT/summary.txt"
 fi
 
 if [ -n "$builder" ]; then

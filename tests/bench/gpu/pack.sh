@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Makes a folder that first_light.sh runs from on a GPU machine that lacks the libraries of a build: programs, the plug-in
 # with machine code for sm_90a only, Open MPI, and every library they need but glibc, libstdc++, the driver and CUDA's
-# (cuBLASLt is 500 MB; where there is a GPU there is one). Then, there: FOLDER/first_light.sh MINUTES.
+# (cuBLASLt is 500 MB; where there is a GPU there is one). With FlashAttention-3 for peers.py where peer_fa3.sh's variables
+# are set. Then, there: FOLDER/first_light.sh MINUTES.
 # Usage: tests/bench/gpu/pack.sh [FOLDER]   (build/pack)   JOBS: compile jobs (1)
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -17,6 +18,12 @@ ninja -C "$build" -j "$jobs" orrery_cuda orrery-rank orrery test_ops
 OUT=$build/attention tests/bench/gpu/attention.sh build
 cp "$build"/bin/{orrery,orrery-rank,liborrery_cuda.so} "$build/tests/test_ops" "$to/bin"
 cp "$build"/attention/{probes,bench_attention,libbench_attention.so} "$to/bin"
+if [ -n "${ORRERY_FLASH_ATTENTION:-}" ] && [ -n "${ORRERY_CUTLASS:-}" ]; then
+  OUT=$build/attention tests/bench/gpu/peer_fa3.sh
+  cp "$build/attention/libpeer_fa3.so" "$to/bin"
+else
+  echo "FlashAttention-3 is left out: ORRERY_FLASH_ATTENTION and ORRERY_CUTLASS name no checkouts"
+fi
 cp -L "$(command -v mpirun)" "$to/bin/mpirun"
 cp tests/bench/gpu/{first_light.sh,peers.py} "$to"
 
