@@ -10,6 +10,7 @@
 #include "kernels/mask.h"
 #include "kernels/ops.h"
 #include "trainer/modality.h"
+#include "trainer/optim.h"
 #include "trainer/params.h"
 #include "trainer/task.h"
 
@@ -232,13 +233,9 @@ static int bench_muon(struct bench *b, int64_t rows, int64_t cols, int count, st
     return rc;
 }
 
-static int muon_most(const struct bench *b, int64_t rows, int64_t cols) {
-    return b->device->host_memory ? 1 : op_muon_most(rows, cols);
-}
-
 // Of the largest, the SwiGLU's: weights, gradients, momenta and work.
 static size_t muon_bytes(const struct bench *b) {
-    int count = muon_most(b, b->hidden, b->width);
+    int count = optim_batch(b->device, b->hidden, b->width);
     int64_t elems = 3 * count * b->hidden * b->width + op_muon_work_elems(b->hidden, b->width, count);
     return (size_t)(elems + 4096) * sizeof(float);
 }
@@ -248,7 +245,7 @@ static int bench_muons(struct bench *b, struct err *e) {
     const int64_t shape[][2] = {{b->width, b->width}, {b->hidden, b->width}, {b->width, b->hidden}};
     int rc = 0;
     for (int i = 0; !rc && i < 3; i++) {
-        int most = muon_most(b, shape[i][0], shape[i][1]);
+        int most = optim_batch(b->device, shape[i][0], shape[i][1]);
         rc = bench_muon(b, shape[i][0], shape[i][1], 1, e);
         if (!rc && most > 1) rc = bench_muon(b, shape[i][0], shape[i][1], most, e);
     }

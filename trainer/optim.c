@@ -109,8 +109,13 @@ static void batches_fini(struct batches *b) {
     *b = (struct batches){0};
 }
 
-// Of tensors [lo, hi) of the table; `first`: where the segment starts. A GPU takes as many equal matrices at
-// a time as fill it. The CPU takes one: that keeps it busy, and more would cost memory for nothing.
+// A GPU takes as many equal ones as fill it. The CPU takes one: that keeps it busy, and more would cost
+// memory for nothing.
+int optim_batch(const struct device *d, int64_t rows, int64_t cols) {
+    return d->host_memory ? 1 : op_muon_most(rows, cols);
+}
+
+// Of tensors [lo, hi) of the table; `first`: where the segment starts.
 static int batches_init(struct batches *b, const struct config *c, const struct params *p, int64_t first,
                         int lo, int hi, const struct device *d) {
     size_t room = (size_t)(hi - lo) * PARAM_PARTS_MAX + 1;
@@ -125,8 +130,7 @@ static int batches_init(struct batches *b, const struct config *c, const struct 
     int64_t *at = b->at;
     for (int i = 0; i < n; i++) {
         if (list[i].placed) continue;
-        int most = d->host_memory ? 1 : op_muon_most(list[i].rows, list[i].cols);
-        gather(&b->list[b->n], at, list + i, n - i, most);
+        gather(&b->list[b->n], at, list + i, n - i, optim_batch(d, list[i].rows, list[i].cols));
         at += b->list[b->n++].count;
     }
     free(list);

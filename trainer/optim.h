@@ -20,6 +20,8 @@ void optim_split(const struct config *c, const struct params *p, int size, int64
 // Device memory that a rank's optimiser takes; of `d` what counts is whether its memory is the host's.
 int64_t optim_bytes(const struct config *c, const struct params *p, int size, int rank,
                     const struct device *d);
+// How many of Muon's matrices of a shape are updated at a time.
+int optim_batch(const struct device *d, int64_t rows, int64_t cols);
 int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank); // of these
 int64_t optim_largest(const struct params *p); // numbers of the largest tensor: of one sum of squares
 
