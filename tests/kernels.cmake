@@ -29,13 +29,13 @@ if(CMAKE_CXX_COMPILER AND NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   list(TRANSFORM ORRERY_CUDA_SOURCES PREPEND ${CMAKE_SOURCE_DIR}/kernels/cuda/ OUTPUT_VARIABLE gpu_kernels)
   set_source_files_properties(${gpu_kernels} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(orrery_simt MODULE ${gpu_kernels} ${CMAKE_SOURCE_DIR}/kernels/cuda/plugin.c
-    ${CMAKE_SOURCE_DIR}/comm/coll_nccl.c simt/simt.cc simt/cublaslt.cc)
+    ${CMAKE_SOURCE_DIR}/comm/coll_nccl.c simt/simt.cc simt/cublaslt.cc ${ORRERY_PTX_SOURCES})
   set_target_properties(orrery_simt PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests CXX_STANDARD 17
     CXX_VISIBILITY_PRESET hidden C_VISIBILITY_PRESET hidden)
   target_include_directories(orrery_simt PRIVATE simt/include stub ${CMAKE_SOURCE_DIR})
   target_compile_definitions(orrery_simt PRIVATE _GNU_SOURCE ORRERY_VERSION="${PROJECT_VERSION}")
   target_compile_options(orrery_simt PRIVATE -O2 -Wall -Wextra -Wno-unused-parameter
-    $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas -Wno-missing-field-initializers -fno-strict-aliasing -ffp-contract=fast>
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-unknown-pragmas -Wno-missing-field-initializers -Wno-psabi -fno-strict-aliasing -ffp-contract=fast>
     $<$<BOOL:${ORRERY_WERROR}>:-Werror>)
   target_link_libraries(orrery_simt PRIVATE $<TARGET_FILE:orrery_kernels> $<TARGET_FILE:orrery_base> ${CMAKE_DL_LIBS} m)
   target_link_options(orrery_simt PRIVATE -Wl,--exclude-libs,ALL -Wl,-z,defs)
@@ -49,6 +49,34 @@ if(CMAKE_CXX_COMPILER AND NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   add_test(NAME simt.ops COMMAND test_ops)
   set_tests_properties(simt.ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
     "ORRERY_TEST_DEVICE=cuda;ORRERY_TEST_LARGEST=80;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
+endif()
+
+# What nvcc makes of the kernels, run on the emulator with every access to memory watched (tests/ptx).
+find_program(ORRERY_NVCC nvcc HINTS /usr/local/cuda/bin)
+if(ORRERY_NVCC AND TARGET orrery_simt AND TARGET test_cuda_attention)
+  set(ptx_folder ${CMAKE_BINARY_DIR}/tests/ptx)
+  set(ptx_files)
+  file(MAKE_DIRECTORY ${ptx_folder}/own)
+  foreach(source ${gpu_kernels} ${CMAKE_CURRENT_SOURCE_DIR}/ptx/test_ptx.cu)
+    get_filename_component(name ${source} NAME_WE)
+    set(ptx ${ptx_folder}/${name}.ptx)
+    if(name STREQUAL test_ptx)
+      set(ptx ${ptx_folder}/own/${name}.ptx)
+    endif()
+    add_custom_command(OUTPUT ${ptx} DEPENDS ${source} DEPFILE ${ptx}.d VERBATIM
+      COMMAND ${ORRERY_NVCC} -ptx -arch=sm_90a -O3 -std=c++17 -lineinfo -diag-suppress=177 -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE
+        -MD -MF ${ptx}.d -MT ${ptx} -o ${ptx} ${source})
+    list(APPEND ptx_files ${ptx})
+  endforeach()
+  add_custom_target(ptx ALL DEPENDS ${ptx_files})
+  orrery_simt_test(ptx tests/ptx/test_ptx.c tests/ptx/test_ptx.cu)
+  add_dependencies(test_ptx ptx)
+  set_property(TEST simt.ptx APPEND PROPERTY ENVIRONMENT "ORRERY_PTX=${ptx_folder}/own")
+  add_test(NAME simt.ptx_attention COMMAND test_cuda_attention)
+  set_tests_properties(simt.ptx_attention PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT "ORRERY_PTX=${ptx_folder}")
+  add_test(NAME simt.ptx_ops COMMAND test_ops)
+  set_tests_properties(simt.ptx_ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
+    "ORRERY_PTX=${ptx_folder};ORRERY_TEST_DEVICE=cuda;ORRERY_TEST_LARGEST=80;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
 endif()
 
 # Measures; never run by ctest.

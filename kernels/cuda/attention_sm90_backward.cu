@@ -68,6 +68,7 @@ __device__ __forceinline__ void publish(const struct sm90_backward &f, int item,
     int n = f.key_tiles - first < f.wave ? f.key_tiles - first : f.wave;
     if (item >= f.items) {
         out[0] = -1;
+        out[1] = out[2] = out[3] = 0;
         return;
     }
     item -= first * f.units;

@@ -167,7 +167,7 @@ static void make_sequence(struct trial *t, struct sequence *s) {
         if (s->count[m]++ == 0) s->first[m] = (int32_t)i;
     }
     s->map = (struct token_map){trial_size(t, 20), (int32_t)per_frame, m + 1, slots};
-    s->width = trial_size(t, 130);
+    s->width = trial_width(t, trial_size(t, 130));
 }
 
 void check_assemble(struct trial *t) {

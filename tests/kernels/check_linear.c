@@ -9,7 +9,8 @@ static double at(const double *x, int64_t ld, bool transposed, int64_t i, int64_
 }
 
 void check_gemm(struct trial *t) {
-    int64_t m = trial_size(t, 300), n = trial_size(t, 300), k = trial_size(t, 700);
+    int64_t m = trial_width(t, trial_size(t, 300)), n = trial_width(t, trial_size(t, 300)),
+            k = trial_width(t, trial_size(t, 700));
     if (t->round == 1) m = 570, n = 96, k = 288; // a demo's
     struct op_gemm_args a = {
         .trans_a = trial_below(t, 2), .trans_b = trial_below(t, 2), .accumulate = trial_below(t, 2)};
@@ -53,7 +54,7 @@ static double silu(double x) {
 }
 
 void check_silu(struct trial *t) {
-    int64_t rows = trial_size(t, 300), n = trial_size(t, 200);
+    int64_t rows = trial_size(t, 300), n = trial_width(t, trial_size(t, 200));
     struct op_silu_args a = {.x = trial_low(t, TRIAL_IN, rows, n), .y = trial_low(t, TRIAL_OUT, rows, n)};
     double extreme[] = {200, -200, 0, 88.5, -104.5}; // where the exponential overflows or vanishes
     for (int64_t j = 0; j < n && j < 5; j++) trial_put(a.x, j, extreme[j]);
@@ -77,7 +78,7 @@ static double silu_loss(void *arg) {
 }
 
 void check_silu_backward(struct trial *t) {
-    int64_t rows = trial_size(t, 200), n = trial_size(t, 100);
+    int64_t rows = trial_size(t, 200), n = trial_width(t, trial_size(t, 100));
     struct op_silu_backward_args a = {.x = trial_low(t, TRIAL_IN, rows, n)};
     a.dy = trial_low(t, TRIAL_IN, rows, n);
     a.dx = trial_low(t, TRIAL_OUT, rows, n);
@@ -99,7 +100,7 @@ static double swiglu_loss(void *arg) {
 }
 
 void check_swiglu(struct trial *t) {
-    int64_t rows = trial_size(t, 300), h = trial_size(t, 260);
+    int64_t rows = trial_size(t, 300), h = trial_width(t, trial_size(t, 260));
     struct op_swiglu_args a = {.x = trial_low(t, TRIAL_IN, rows, 2 * h),
                                .y = trial_low(t, TRIAL_OUT, rows, h)};
     TRIAL_RUN(t, swiglu, a);
@@ -110,7 +111,7 @@ void check_swiglu(struct trial *t) {
 }
 
 void check_swiglu_backward(struct trial *t) {
-    int64_t rows = trial_size(t, 200), h = trial_size(t, 100);
+    int64_t rows = trial_size(t, 200), h = trial_width(t, trial_size(t, 100));
     struct op_swiglu_backward_args a = {.x = trial_low(t, TRIAL_IN, rows, 2 * h)};
     a.dy = trial_low(t, TRIAL_IN, rows, h);
     a.dx = trial_low(t, TRIAL_OUT, rows, 2 * h);
@@ -129,7 +130,7 @@ static uint16_t rounded_at_random(const struct op_cast_args *a, double value, ui
 }
 
 void check_cast(struct trial *t) {
-    int64_t rows = trial_size(t, 100), n = trial_size(t, 100);
+    int64_t rows = trial_size(t, 100), n = trial_width(t, trial_size(t, 100));
     bool low_in = trial_below(t, 2), low_out = trial_below(t, 2);
     enum dtype low = t->low;
     struct op_cast_args a = {0};
@@ -140,7 +141,7 @@ void check_cast(struct trial *t) {
     a.rounding.stochastic = !low_in && low_out && trial_below(t, 2);
     a.rounding.key = rng_key(t->seed, RNG_ROUNDING, (uint32_t)t->round);
     a.step = (uint32_t)trial_below(t, 1 << 30);
-    a.first = trial_below(t, 1 << 30) << trial_below(t, 8);
+    a.first = trial_width(t, trial_below(t, 1 << 30) << trial_below(t, 8));
     double ties[] = {1 + 0x1p-8, 1 + 3 * 0x1p-8, -0.0, 0x1.fffffep127, INFINITY};
     for (int64_t j = 0; j < n && j < 5; j++) trial_put(a.x, j, ties[j]);
     trial_refilled(t);

@@ -21,7 +21,9 @@ static void make_stage(struct trial *t, struct stage *s) {
     s->tokens = s->map.frames * per_frame;
     s->groups = s->map.frames * s->map.modalities;
     s->width =
-        t->round == 2 ? 96 : 3 + trial_size(t, 140); // of one or two elements, rms(x) is all cancellation
+        t->round == 2
+            ? 96
+            : trial_width(t, 3 + trial_size(t, 140)); // of one or two elements, rms(x) is all cancellation
     s->which = (int)trial_below(t, 2);
 }
 
@@ -179,7 +181,7 @@ struct rope {
 static void make_rope(struct trial *t, struct rope *r) {
     r->kv_heads = 1 + (int)trial_below(t, 3);
     r->heads = r->kv_heads * (1 + (int)trial_below(t, 3));
-    r->head_dim = t->round == 3 ? 32 : 2 * (int)trial_size(t, 64);
+    r->head_dim = t->round == 3 ? 32 : 2 * (int)trial_width(t, trial_size(t, 64));
     r->per_sequence = trial_size(t, 60);
     r->rows = r->per_sequence * (1 + trial_below(t, 4));
     r->first = trial_below(t, 5);

@@ -41,6 +41,22 @@ void emulated_close(struct device *d) {
     free(m);
 }
 
+void emulated_free_order(struct device *d, bool free_order) {
+    ((struct emulated *)d)->cuda.attention_free_order = free_order;
+}
+
+void emulated_lend(void *at, int64_t rows, size_t row_bytes, size_t apart, bool holds_something) {
+    for (char *row = (char *)at; simt_watched != NULL && rows > 0; rows--, row += apart) {
+        simt_watched->allocated(row, row_bytes);
+        if (holds_something) simt_watched->written(row, row_bytes);
+    }
+}
+
+void emulated_take_back(void *at, int64_t rows, size_t row_bytes, size_t apart) {
+    for (char *row = (char *)at; simt_watched != NULL && rows > 0; rows--, row += apart)
+        simt_watched->freed(row, row_bytes);
+}
+
 int emulated_attention(struct device *d, const struct op_attention_args *a, struct err *e) {
     return cuda_attention(d, a, e);
 }

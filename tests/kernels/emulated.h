@@ -14,6 +14,11 @@ extern "C" {
 // compute: 80 or 90. seed: the order of threads; late: asynchronous work is put off as long as allowed.
 struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products);
 void emulated_close(struct device *d);
+void emulated_free_order(struct device *d, bool free_order); // of the backward's sums of dq
+// The device may use these rows (not what lies between them), or no longer. Holds something: is not to be
+// written before it is read.
+void emulated_lend(void *at, int64_t rows, size_t row_bytes, size_t apart, bool holds_something);
+void emulated_take_back(void *at, int64_t rows, size_t row_bytes, size_t apart);
 int emulated_attention(struct device *d, const struct op_attention_args *a, struct err *e);
 int emulated_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
 

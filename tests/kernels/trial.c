@@ -58,6 +58,20 @@ int64_t trial_size(struct trial *t, int64_t large) {
     return 1 + trial_below(t, large < 21 ? large : 21);
 }
 
+bool trial_is_wide(const struct trial *t) {
+    return t->round > 0 && t->round % 2 == 0;
+}
+
+int64_t trial_width(const struct trial *t, int64_t n) {
+    return trial_is_wide(t) ? (n + 7) / 8 * 8 : n;
+}
+
+// How much further rows lie apart than they are long.
+static int64_t gap_between(struct trial *t) {
+    if (trial_below(t, 3) > 0) return 0;
+    return trial_is_wide(t) ? 8 * (1 + trial_below(t, 5)) : 1 + trial_below(t, 40);
+}
+
 static void *must(void *p) {
     if (p == NULL) fail_msg("no memory");
     return p;
@@ -115,13 +129,11 @@ static struct tensor new_tensor(struct trial *t, enum trial_use use, enum dtype 
 }
 
 struct tensor trial_rows(struct trial *t, enum trial_use use, int64_t rows, int64_t cols) {
-    int64_t gap = trial_below(t, 3) == 0 ? 1 + trial_below(t, 40) : 0;
-    return new_tensor(t, use, DTYPE_F32, rows, cols, cols + gap);
+    return new_tensor(t, use, DTYPE_F32, rows, cols, cols + gap_between(t));
 }
 
 struct tensor trial_low(struct trial *t, enum trial_use use, int64_t rows, int64_t cols) {
-    int64_t gap = trial_below(t, 3) == 0 ? 1 + trial_below(t, 40) : 0;
-    return new_tensor(t, use, t->low, rows, cols, cols + gap);
+    return new_tensor(t, use, t->low, rows, cols, cols + gap_between(t));
 }
 
 struct tensor trial_low_aligned(struct trial *t, enum trial_use use, int64_t rows, int64_t cols) {

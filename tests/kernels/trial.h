@@ -39,6 +39,10 @@ double trial_normal(struct trial *t);
 double trial_unit(struct trial *t);
 // A size for a dimension: 1 in round 0, odd and small in most rounds, up to `large` in the last two.
 int64_t trial_size(struct trial *t, int64_t large);
+// A length of rows: n, in wide rounds the next multiple of 8. There rows also lie at multiples of 8 elements,
+// so that GPU kernels which read eight at a time are the ones that run.
+bool trial_is_wide(const struct trial *t);
+int64_t trial_width(const struct trial *t, int64_t n);
 
 // Tensors. Rows lie further apart than they are long in some rounds, unless `dense`.
 enum trial_use { TRIAL_IN, TRIAL_OUT, TRIAL_INOUT }; // OUT starts as NaN

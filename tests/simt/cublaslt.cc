@@ -163,6 +163,7 @@ static void put_at(void *data, const simt_layout *l, int32_t z, int64_t row, int
         ((float *)data)[at] = x;
     else
         ((__nv_bfloat16 *)data)[at] = __float2bfloat16(x);
+    simt_written((char *)data + at * (l->type == CUDA_R_32F ? 4 : 2), l->type == CUDA_R_32F ? 4 : 2);
 }
 
 // Everything of a call, as it was when it was made.

@@ -15,6 +15,9 @@
 struct simt_options simt_options;
 struct simt_thread *simt_self;
 struct simt_block simt_block;
+simt_instead_fn *simt_instead;
+const struct simt_witness *simt_watched;
+simt_phase_fn *simt_phase_over;
 
 enum { STACK = 256 * 1024, PAGE = 4096, SHARED_MAX = 232448, MAX_THREADS = 1024 };
 

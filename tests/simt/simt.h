@@ -133,6 +133,10 @@ void simt_stored(int thread, uint32_t address, size_t bytes);
 void simt_fenced(int thread);
 unsigned char *simt_shared_async(uint32_t address, size_t bytes); // simt_shared, and checked so
 
+// Not NULL: is told of the end of an mbarrier's phase.
+typedef void simt_phase_fn(uint32_t bar, uint32_t parity);
+extern simt_phase_fn *simt_phase_over;
+
 enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 }; // 0..15: named barriers
 
 #define DYNAMIC_SHARED(name) unsigned char *name = simt_block.shared
@@ -154,12 +158,34 @@ cudaError_t simt_enqueue(cudaStream_t stream, const std::function<void()> &work)
 bool simt_captures(cudaStream_t stream);
 cudaError_t simt_refuse(cudaStream_t stream); // what may not be captured; a capture that meets it is void
 
+// Not NULL: this runs kernels instead of their C++ (tests/ptx). `parameters`: as CUDA lays them.
+typedef void simt_instead_fn(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                             const unsigned char *parameters, size_t parameter_bytes);
+extern simt_instead_fn *simt_instead;
+
+struct alignas(128) simt_parameters {
+    unsigned char at[4096];
+    size_t bytes;
+    template <class T> void add(const T &v) {
+        bytes = (bytes + alignof(T) - 1) / alignof(T) * alignof(T);
+        if (bytes + sizeof v > sizeof at) simt_fail("more than %zu bytes of parameters", sizeof at);
+        memcpy(at + bytes, &v, sizeof v);
+        bytes += sizeof v;
+    }
+};
+
 // Arguments are copied at the launch, as the hardware's are.
 template <class... P, class... A>
 static inline cudaError_t simt_queue(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
                                      void (*kernel)(P...), A... arguments) {
     std::tuple<std::decay_t<P>...> copy(arguments...);
-    return simt_enqueue(stream, [=] { simt_launch(grid, block, bytes, [&] { std::apply(kernel, copy); }); });
+    return simt_enqueue(stream, [=] {
+        if (simt_instead == NULL) return simt_launch(grid, block, bytes, [&] { std::apply(kernel, copy); });
+        simt_parameters p;
+        p.bytes = 0;
+        std::apply([&p](const auto &...each) { (p.add(each), ...); }, copy);
+        simt_instead((const void *)kernel, grid, block, bytes, p.at, p.bytes);
+    });
 }
 
 // Everybody of the warp hands in a T; the last one calls f(T *args[32]).
@@ -435,6 +461,18 @@ extern struct simt_memory { size_t used, peak; } simt_memory;
 size_t simt_memory_total(); // ORRERY_SIMT_MEMORY, 4 GiB without
 size_t simt_memory_room();  // of it, without what is used and what others hold, ORRERY_SIMT_HELD
 
+// Not NULL: is told what becomes of device memory.
+struct simt_witness {
+    void (*allocated)(void *p, size_t bytes);
+    void (*freed)(void *p, size_t bytes);
+    void (*written)(void *p, size_t bytes); // by the host, or by what stands in for a library
+    void (*copied)(void *to, const void *from, size_t bytes);
+};
+extern const struct simt_witness *simt_watched;
+static inline void simt_written(void *p, size_t bytes) {
+    if (simt_watched != NULL) simt_watched->written(p, bytes);
+}
+
 static inline cudaError_t cudaGetLastError() {
     return cudaSuccess;
 }
@@ -458,6 +496,7 @@ static inline cudaError_t cudaMalloc(void **p, size_t bytes) {
     simt_memory.used += bytes;
     if (simt_memory.used > simt_memory.peak) simt_memory.peak = simt_memory.used;
     *p = block + 256;
+    if (simt_watched != NULL) simt_watched->allocated(*p, bytes);
     return cudaSuccess;
 }
 template <class T> static inline cudaError_t cudaMalloc(T **p, size_t bytes) {
@@ -468,23 +507,25 @@ static inline cudaError_t cudaFree(void *p) {
     if (p == NULL) return cudaSuccess;
     memcpy(&bytes, (char *)p - 256, sizeof bytes);
     simt_memory.used -= bytes;
+    if (simt_watched != NULL) simt_watched->freed(p, bytes);
     free((char *)p - 256);
     return cudaSuccess;
 }
-static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
+static inline cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
     if (bytes > 0) memcpy(to, from, bytes);
+    if (kind == cudaMemcpyHostToDevice) simt_written(to, bytes);
+    if (kind == cudaMemcpyDeviceToDevice && simt_watched != NULL) simt_watched->copied(to, from, bytes);
     return cudaSuccess;
 }
 // The house rule is stricter than CUDA's: recorded work reads no host memory.
 static inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
                                           cudaStream_t stream = NULL) {
     if (kind != cudaMemcpyDeviceToDevice && simt_captures(stream)) return simt_refuse(stream);
-    return simt_enqueue(stream, [=] {
-        if (bytes > 0) memcpy(to, from, bytes);
-    });
+    return simt_enqueue(stream, [=] { cudaMemcpy(to, from, bytes, kind); });
 }
 static inline cudaError_t cudaMemset(void *to, int value, size_t bytes) {
     if (bytes > 0) memset(to, value, bytes);
+    simt_written(to, bytes);
     return cudaSuccess;
 }
 static inline cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream = NULL) {

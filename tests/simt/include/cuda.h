@@ -20,7 +20,7 @@ typedef enum {
     CU_TENSOR_MAP_L2_PROMOTION_L2_256B = 3
 } CUtensorMapL2promotion;
 typedef enum { CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE } CUtensorMapFloatOOBfill;
-typedef struct CUtensorMap {
+typedef struct alignas(128) CUtensorMap { // the driver's size and alignment
     uint8_t *base;
     uint64_t dim[3], stride[3]; // elements; bytes
     uint32_t box[3];

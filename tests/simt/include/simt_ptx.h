@@ -140,6 +140,7 @@ static inline simt_mbar *simt_mbar_at(uint32_t bar) {
 static inline void simt_mbar_check(simt_mbar *m) {
     if (m->missing < 0) simt_fail("mbarrier: more arrivals than its count");
     if (m->missing > 0 || m->bytes != 0) return;
+    if (simt_phase_over != NULL) simt_phase_over(simt_shared_address(m), (uint32_t)m->phase & 1);
     m->phase = m->phase + 1;
     m->missing = m->count;
 }

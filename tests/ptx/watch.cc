@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/ptx/watch.h"
+
+#include <algorithm>
+#include <bitset>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "tests/ptx/machine.h"
+
+namespace {
+
+enum { CELL = 2, PAGE = 4096, MBARS = 64, GROUPS = 8, SENDERS = 32, WARP = 32 };
+
+typedef std::vector<uint32_t> clocks;
+
+// Who touched a place, and when by its clock: a thread, or something that works on its own.
+struct mark {
+    const ptx_code *code; // NULL: nobody
+    uint32_t who, clock;
+    bool atomic;
+};
+
+struct shared_cell {
+    mark write;
+    std::vector<mark> reads;
+    bool valid;
+};
+
+struct mbar {
+    clocks arrived, over[2];
+    uint32_t phase;
+};
+
+// Groups of asynchronous work, closed so far.
+struct groups {
+    uint32_t closed;
+};
+
+typedef std::map<uint32_t, clocks> blocks_known;
+
+struct block {
+    int threads;
+    uint32_t number;
+    size_t actors, first_mbar, first_group, first_read, first_done; // components of a clock
+    std::vector<clocks> now;                                        // of each thread
+    std::vector<blocks_known> known;                                // of other blocks, by thread
+    std::map<int, clocks> places;
+    std::map<uint32_t, size_t> mbar_number;
+    mbar mbars[MBARS];
+    groups products[GROUPS], bulks[SENDERS];
+    std::vector<groups> copies;
+    std::map<int, size_t> sender; // of bulk copies, by thread
+};
+
+block b;
+std::vector<shared_cell> cells;
+uint32_t launch;
+std::unordered_map<const void *, blocks_known> flags;
+
+int self() {
+    return simt_self->number;
+}
+clocks &mine() {
+    return b.now[(size_t)self()];
+}
+void take_all(clocks *to, const clocks &from) {
+    if (to->empty()) to->resize(b.actors);
+    for (size_t i = 0; i < from.size(); i++) (*to)[i] = std::max((*to)[i], from[i]);
+}
+void tick() {
+    mine()[(size_t)self()]++;
+}
+mark mark_of(const ptx_code *c, size_t who, uint32_t clock) {
+    return {c, (uint32_t)who, clock, false};
+}
+mark own_mark(const ptx_code *c) {
+    return mark_of(c, (size_t)self(), mine()[(size_t)self()]);
+}
+bool before(const mark &m, const clocks &now) {
+    return m.code == nullptr || now[m.who] >= m.clock;
+}
+
+std::string name_of(const mark &m) {
+    const char *what = "";
+    if (m.who < (uint32_t)b.threads) return "thread " + std::to_string(m.who);
+    if (m.who < b.first_mbar)
+        what = "a cp.async";
+    else if (m.who < b.first_group)
+        what = "a load of the copy engine";
+    else if (m.who < b.first_read)
+        what = "a product of a warpgroup";
+    else
+        what = "a bulk store";
+    return what;
+}
+
+[[noreturn]] void race(const ptx_code *c, const char *does, const char *memory, unsigned long long at,
+                       const char *did, const mark &m) {
+    ptx_fail(c, "%s %s memory at %llu, which %s %s at %s:%d (%s); nothing orders the two", does, memory, at,
+             name_of(m).c_str(), did, m.code->file, m.code->line, m.code->name);
+}
+
+// ---- shared memory
+
+bool is_same_reader(const mark &a, const mark &c) {
+    if (a.who >= (uint32_t)b.threads || c.who >= (uint32_t)b.threads) return a.who == c.who;
+    return a.who / WARP == c.who / WARP;
+}
+
+void touch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind, const mark &m) {
+    const clocks &now = mine();
+    (void)simt_shared(at, bytes); // within the block's
+    for (size_t i = at / CELL; i <= (at + bytes - 1) / CELL; i++) {
+        shared_cell *cell = &cells[i];
+        unsigned long long where = i * CELL;
+        if (!before(cell->write, now) && !(kind == WATCH_ATOMIC && cell->write.atomic))
+            race(c, kind == WATCH_READ ? "reads" : "writes", "shared", where, "wrote", cell->write);
+        if (kind == WATCH_READ) {
+            if (!cell->valid) ptx_fail(c, "reads shared memory at %llu, which nobody has written", where);
+            auto same = std::find_if(cell->reads.begin(), cell->reads.end(),
+                                     [&](const mark &r) { return is_same_reader(r, m); });
+            if (same == cell->reads.end())
+                cell->reads.push_back(m);
+            else
+                *same = m;
+            continue;
+        }
+        for (const mark &r : cell->reads)
+            if (!before(r, now)) race(c, "writes", "shared", where, "reads", r);
+        cell->reads.clear();
+        cell->write = m;
+        cell->write.atomic = kind == WATCH_ATOMIC;
+        cell->valid = true;
+    }
+}
+
+// ---- device memory
+
+struct global_mark {
+    mark m;
+    uint32_t launch, block;
+};
+struct global_cell {
+    global_mark write, reads[2];
+};
+struct page {
+    std::bitset<PAGE> ours, valid;
+    std::unique_ptr<global_cell[]> cells;
+};
+std::unordered_map<uintptr_t, page> &all_pages() { // asked for before the program's main
+    static std::unordered_map<uintptr_t, page> all;
+    return all;
+}
+
+template <class F> void each_page(const void *p, size_t bytes, F f) {
+    uintptr_t at = (uintptr_t)p, end = at + bytes;
+    while (at < end) {
+        uintptr_t stop = std::min(end, (at / PAGE + 1) * PAGE);
+        f(&all_pages()[at / PAGE], at % PAGE, stop - at, at);
+        at = stop;
+    }
+}
+void set_bits(std::bitset<PAGE> *bits, size_t at, size_t n, bool value) {
+    if (n == PAGE) {
+        if (value)
+            bits->set();
+        else
+            bits->reset();
+        return;
+    }
+    for (size_t i = at; i < at + n; i++) bits->set(i, value);
+}
+bool all_set(const std::bitset<PAGE> &bits, size_t at, size_t n) {
+    for (size_t i = at; i < at + n; i++)
+        if (!bits[i]) return false;
+    return true;
+}
+
+bool is_ordered(const global_mark &g) {
+    if (g.m.code == nullptr || g.launch != launch) return true;
+    if (g.block == b.number) return before(g.m, mine());
+    const blocks_known &known = b.known[(size_t)self()];
+    auto other = known.find(g.block);
+    return other != known.end() && before(g.m, other->second);
+}
+
+std::string name_of(const global_mark &g) {
+    return name_of(g.m) + (g.block == b.number ? "" : " of block " + std::to_string(g.block));
+}
+
+void check_global(const ptx_code *c, const global_mark &old, const void *at, const char *does,
+                  const char *did) {
+    if (!is_ordered(old))
+        ptx_fail(c, "%s device memory at %p, which %s %s at %s:%d (%s); nothing orders the two", does, at,
+                 name_of(old).c_str(), did, old.m.code->file, old.m.code->line, old.m.code->name);
+}
+
+void touch_global(const ptx_code *c, const void *p, size_t bytes, enum watch_kind kind, const mark &m) {
+    const char *does = kind == WATCH_READ ? "reads" : "writes";
+    global_mark now = {m, launch, b.number};
+    each_page(p, bytes, [&](page *g, size_t at, size_t n, uintptr_t address) {
+        if (!all_set(g->ours, at, n))
+            ptx_fail(c, "%s %zu bytes at %p, which are not device memory", does, bytes, p);
+        if (kind != WATCH_WRITE && !all_set(g->valid, at, n))
+            ptx_fail(c, "reads device memory at %p, which nobody has written", p);
+        if (!g->cells) g->cells.reset(new global_cell[PAGE / CELL]());
+        for (size_t i = at / CELL; i <= (at + n - 1) / CELL; i++, address += CELL) {
+            global_cell *cell = &g->cells[i];
+            if (!(kind == WATCH_ATOMIC && cell->write.m.atomic))
+                check_global(c, cell->write, (void *)address, does, "wrote");
+            if (kind == WATCH_READ) {
+                bool first = cell->reads[0].block == now.block && cell->reads[0].launch == launch &&
+                             is_same_reader(cell->reads[0].m, m);
+                if (!first) cell->reads[1] = cell->reads[0];
+                cell->reads[0] = now;
+                continue;
+            }
+            for (const global_mark &r : cell->reads) check_global(c, r, (void *)address, does, "read");
+            cell->write = now;
+            cell->write.m.atomic = kind == WATCH_ATOMIC;
+        }
+        if (kind != WATCH_READ) set_bits(&g->valid, at, n, true);
+    });
+}
+
+// ---- numbers of actors
+
+size_t mbar_at(uint32_t bar) {
+    auto found = b.mbar_number.find(bar);
+    if (found != b.mbar_number.end()) return found->second;
+    size_t n = b.mbar_number.size();
+    if (n == MBARS) simt_fail("more than %d mbarriers", MBARS);
+    return b.mbar_number[bar] = n;
+}
+size_t sender() {
+    auto found = b.sender.find(self());
+    if (found != b.sender.end()) return found->second;
+    size_t n = b.sender.size();
+    if (n == SENDERS) simt_fail("more than %d threads send", SENDERS);
+    return b.sender[self()] = n;
+}
+void wait_for(size_t actor, const groups &g, int keep) {
+    uint32_t done = g.closed > (uint32_t)keep ? g.closed - (uint32_t)keep : 0;
+    mine()[actor] = std::max(mine()[actor], done);
+}
+
+} // namespace
+
+void watch_allocated(void *p, size_t bytes) {
+    each_page(p, bytes, [](page *g, size_t at, size_t n, uintptr_t) {
+        set_bits(&g->ours, at, n, true);
+        set_bits(&g->valid, at, n, false);
+        for (size_t i = at / CELL; g->cells && i <= (at + n - 1) / CELL; i++) g->cells[i] = global_cell();
+    });
+}
+void watch_freed(void *p, size_t bytes) {
+    each_page(p, bytes, [](page *g, size_t at, size_t n, uintptr_t) { set_bits(&g->ours, at, n, false); });
+}
+void watch_written(void *p, size_t bytes) {
+    each_page(p, bytes, [](page *g, size_t at, size_t n, uintptr_t) { set_bits(&g->valid, at, n, true); });
+}
+void watch_copied(void *to, const void *from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) {
+        uintptr_t a = (uintptr_t)from + i, z = (uintptr_t)to + i;
+        all_pages()[z / PAGE].valid.set(z % PAGE, all_pages()[a / PAGE].valid[a % PAGE]);
+    }
+}
+
+void watch_launch() {
+    launch++;
+    flags.clear();
+}
+
+void watch_block(int threads, size_t shared_bytes, bool has_cp_async) {
+    uint3 at = simt_block.index;
+    size_t n = (size_t)threads;
+    b = block();
+    b.threads = threads;
+    b.number = (at.z * simt_block.grid.y + at.y) * simt_block.grid.x + at.x;
+    b.first_mbar = n + (has_cp_async ? n : 0);
+    b.first_group = b.first_mbar + MBARS;
+    b.first_read = b.first_group + GROUPS;
+    b.first_done = b.first_read + SENDERS;
+    b.actors = b.first_done + SENDERS;
+    b.now.assign(n, clocks(b.actors));
+    for (size_t i = 0; i < n; i++) b.now[i][i] = 1;
+    b.known.resize(n);
+    b.copies.resize(n);
+    cells.resize(std::max(cells.size(), shared_bytes / CELL + 1));
+    for (size_t i = 0; i <= shared_bytes / CELL; i++) {
+        cells[i].write = mark();
+        cells[i].reads.clear();
+        cells[i].valid = false;
+    }
+}
+
+void watch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind) {
+    if (at % bytes != 0) ptx_fail(c, "%zu bytes of shared memory at %u: not aligned", bytes, at);
+    touch_shared(c, at, bytes, kind, own_mark(c));
+}
+void watch_global(const ptx_code *c, const void *at, size_t bytes, enum watch_kind kind) {
+    if ((uintptr_t)at % bytes != 0) ptx_fail(c, "%zu bytes of device memory at %p: not aligned", bytes, at);
+    touch_global(c, at, bytes, kind, own_mark(c));
+}
+
+void watch_join(int place) {
+    take_all(&b.places[place], mine());
+    tick();
+}
+void watch_met(int place, const int *thread, int count) {
+    clocks all;
+    all.swap(b.places[place]);
+    for (int i = 0; i < count; i++) take_all(&b.now[(size_t)thread[i]], all);
+}
+
+void watch_mbar_arrive(uint32_t bar) {
+    take_all(&b.mbars[mbar_at(bar)].arrived, mine());
+    tick();
+}
+void watch_mbar_over(uint32_t bar, uint32_t parity) {
+    size_t n = mbar_at(bar);
+    mbar *m = &b.mbars[n];
+    take_all(&m->arrived, {});
+    m->arrived[b.first_mbar + n] = ++m->phase;
+    m->over[parity] = m->arrived;
+}
+void watch_mbar_waited(uint32_t bar, uint32_t parity) {
+    take_all(&mine(), b.mbars[mbar_at(bar)].over[parity]);
+}
+
+void watch_release(const void *flag) {
+    blocks_known *at = &flags[flag];
+    for (auto &k : b.known[(size_t)self()]) take_all(&(*at)[k.first], k.second);
+    take_all(&(*at)[b.number], mine());
+    tick();
+}
+void watch_acquire(const void *flag) {
+    auto found = flags.find(flag);
+    if (found == flags.end()) return;
+    for (auto &k : found->second) {
+        if (k.first == b.number)
+            take_all(&mine(), k.second);
+        else
+            take_all(&b.known[(size_t)self()][k.first], k.second);
+    }
+}
+
+void watch_load(const ptx_code *c, uint32_t to, size_t bytes, uint32_t bar) {
+    size_t n = mbar_at(bar);
+    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, b.first_mbar + n, b.mbars[n].phase + 1));
+}
+
+void watch_copy(const ptx_code *c, uint32_t to, size_t bytes) {
+    size_t n = (size_t)self();
+    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, (size_t)b.threads + n, b.copies[n].closed + 1));
+}
+void watch_copy_commit() {
+    b.copies[(size_t)self()].closed++;
+}
+void watch_copy_wait(int keep) {
+    wait_for((size_t)(b.threads + self()), b.copies[(size_t)self()], keep);
+}
+
+void watch_bulk(const ptx_code *c, uint32_t from, size_t bytes) {
+    size_t n = sender();
+    touch_shared(c, from, bytes, WATCH_READ, mark_of(c, b.first_read + n, b.bulks[n].closed + 1));
+}
+void watch_bulk_global(const ptx_code *c, void *to, size_t bytes, enum watch_kind kind) {
+    size_t n = sender();
+    touch_global(c, to, bytes, kind, mark_of(c, b.first_done + n, b.bulks[n].closed + 1));
+}
+void watch_bulk_commit() {
+    b.bulks[sender()].closed++;
+}
+void watch_bulk_wait(int keep, bool read) {
+    size_t n = sender();
+    wait_for(b.first_read + n, b.bulks[n], keep);
+    if (!read) wait_for(b.first_done + n, b.bulks[n], keep);
+}
+
+void watch_operand(const ptx_code *c, uint32_t at, size_t bytes) {
+    size_t n = (size_t)self() / 128;
+    touch_shared(c, at, bytes, WATCH_READ, mark_of(c, b.first_group + n, b.products[n].closed + 1));
+}
+void watch_product_commit() {
+    b.products[(size_t)self() / 128].closed++;
+}
+void watch_product_wait(int keep) {
+    size_t n = (size_t)self() / 128;
+    wait_for(b.first_group + n, b.products[n], keep);
+}
