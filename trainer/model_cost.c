@@ -59,11 +59,11 @@ int model_gpu_bytes(struct model_gpu_bytes *out, const struct config *c, const s
         const struct modality_spec *s = &set->spec[i];
         chunks += all * ((s->tokens + GPU_CHUNK - 1) / GPU_CHUNK);
         most(&out->scratch, gpu_col_sum_bytes(all * s->tokens, s->value_width));
+        most(&out->scratch, gpu_loss_bytes(all, (int64_t)s->tokens * s->value_width));
     }
     most(&out->scratch, gpu_mod_sums_bytes(chunks, groups, 2, c->model_width));
     most(&out->scratch, gpu_rope_backward_bytes(n, m.heads));
     most(&out->scratch, gpu_col_sum_bytes(groups, 6 * c->model_width));
-    most(&out->scratch, (size_t)all * sizeof(double)); // of the loss
     return d->compute == DTYPE_BF16 ? attention_bytes(out, &m, compute, sequences, frames, e) : 0;
 }
 

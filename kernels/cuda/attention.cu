@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cuda/attention_sm90.cuh"
+#include "kernels/cuda/divider.cuh"
 
 // ---- schedules on the device
 
@@ -391,35 +392,52 @@ int cuda_attention(struct device *device, const struct op_attention_args *a, str
 
 // ---- backward
 
-// One warp per query and head.
-static __global__ void rows_prepare(const struct attention_task t, int head_dim) {
-    int64_t n = (int64_t)blockIdx.x * blockDim.y + threadIdx.y, q = n % t.padded, h = n / t.padded % t.heads,
-            b = n / t.padded / t.heads;
+enum { PREPARE_THREADS = 256 }; // 16, 32 or 64 queries; `padded` is a multiple of 64
+
+// For each query of each head what the passes need beside tensors: the log-sum-exp in base 2, and delta, the
+// sum of o dO. head_dim / 8 threads read a row, 16 bytes of both tensors each; a block has queries of one
+// head.
+template <int D>
+static __global__ void rows_prepare(const __grid_constant__ struct attention_task t, divider blocks) {
+    enum { LANES = D / 8, PER_BLOCK = PREPARE_THREADS / LANES };
+    unsigned b = blocks.of(blockIdx.x), h = blockIdx.y, lane = threadIdx.x % LANES,
+             q = (blockIdx.x - b * blocks.by) * PER_BLOCK + threadIdx.x / LANES;
     float sum = 0, lse2 = INFINITY;
-    if (b < t.sequences && q < t.queries) {
-        int64_t row = b * t.queries + q;
-        const bf16 *o = t.o.data + row * t.o.stride + h * head_dim,
-                   *g = t.d_o.data + row * t.d_o.stride + h * head_dim;
-        for (int c = 2 * (int)threadIdx.x; c < head_dim; c += 64) {
-            float2 x = __bfloat1622float2(*(const __nv_bfloat162 *)(o + c)),
-                   y = __bfloat1622float2(*(const __nv_bfloat162 *)(g + c));
-            sum += x.x * y.x + x.y * y.y;
+    if (q < (unsigned)t.queries) {
+        int64_t row = (int64_t)b * t.queries + q;
+        unsigned at = h * D + 8 * lane;
+        uint4 o = *(const uint4 *)(t.o.data + row * t.o.stride + at),
+              g = *(const uint4 *)(t.d_o.data + row * t.d_o.stride + at);
+        const unsigned x[4] = {o.x, o.y, o.z, o.w}, y[4] = {g.x, g.y, g.z, g.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            sum = fmaf(__uint_as_float(x[i] << 16), __uint_as_float(y[i] << 16), sum);
+            sum = fmaf(__uint_as_float(x[i] & 0xffff0000u), __uint_as_float(y[i] & 0xffff0000u), sum);
         }
         float lse = t.lse[row * t.lse_stride + h];
         lse2 = lse == -INFINITY ? INFINITY : lse * ATTENTION_LOG2E;
     }
-    for (int by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
-    if (threadIdx.x == 0 && b < t.sequences) {
-        float *to = t.lse2 + (n - q) * 2 + row_at((int)q);
-        to[0] = lse2;
-        to[64] = sum;
-    }
+#pragma unroll
+    for (int by = LANES / 2; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
+    if (lane != 0) return;
+    float *to = t.lse2 + ((int64_t)b * t.heads + h) * t.padded * 2 + row_at((int)q);
+    to[0] = lse2;
+    to[64] = sum;
+}
+
+template <int D>
+static int prepare_rows(struct cuda_device *d, const struct attention_task *t, struct err *e) {
+    int64_t blocks = t->padded / (PREPARE_THREADS / (D / 8));
+    dim3 grid((unsigned)(t->sequences * blocks), (unsigned)t->heads);
+    return cuda_check(
+        LAUNCH(rows_prepare<D>, grid, dim3(PREPARE_THREADS), 0, d->stream, *t, divide_by(blocks)),
+        "attention_backward", e);
 }
 
 static int prepare(struct cuda_device *d, const struct attention_task *t, int head_dim, struct err *e) {
-    int64_t n = (int64_t)t->sequences * t->heads * t->padded;
-    dim3 grid((unsigned)((n + 7) / 8)), block(32, 8);
-    return cuda_check(LAUNCH(rows_prepare, grid, block, 0, d->stream, *t, head_dim), "attention_backward", e);
+    return head_dim == 32   ? prepare_rows<32>(d, t, e)
+           : head_dim == 64 ? prepare_rows<64>(d, t, e)
+                            : prepare_rows<128>(d, t, e);
 }
 
 // Scratch: the queue's head and the flags (cleared), lse2 and delta, dq in fp32.

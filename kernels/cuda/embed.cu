@@ -33,47 +33,98 @@ static int64_t grid_frame(const struct patch_grid *g) {
 
 struct patch_shape {
     struct patch_grid grid;
-    int64_t rows, tau_stride, frames;
+    int64_t rows, tau_stride;
     int tokens, across, slots, value, seen, cols;
+    bool even; // eight elements of a row from a multiple of eight on are of one line
+    divider packs, by_frames, by_tokens, by_across, by_seen; // a row's; a sequence's, frame's, picture row's
+    divider line, wide_line; // elements of a patch's line, and of its surroundings'
 };
 
 static patch_shape shape_of(const struct patch_grid *g, int64_t frames, int slots) {
     int side = g->patch + 2 * g->margin;
-    patch_shape s = {*g, frames * grid_tokens(g), 0, 0, (int)grid_tokens(g), g->width / g->patch, slots, 0, 0,
+    patch_shape s = {*g, frames * grid_tokens(g), 0, (int)grid_tokens(g), g->width / g->patch, slots, 0, 0,
                      0};
     s.value = g->patch * g->patch * g->channels;
     s.seen = side * side * g->channels;
     s.cols = s.value + slots * s.seen;
+    s.by_tokens = divide_by(s.tokens);
+    s.by_across = divide_by(s.across);
+    s.by_seen = divide_by(s.seen);
+    s.line = divide_by(g->patch * g->channels);
+    s.wide_line = divide_by(side * g->channels);
+    s.even = s.value % 8 == 0 && s.line.by % 8 == 0 && s.wide_line.by % 8 == 0;
     return s;
 }
 
-// Element `i` of the square of `side` pixels from (top, left); zero outside the picture.
-__device__ __forceinline__ float square_at(const float *frame, const struct patch_grid &g, int top, int left,
-                                           int side, int i) {
-    int line = side * g.channels, y = top + i / line, x = left + i % line / g.channels;
-    if (y < 0 || y >= g.height || x < 0 || x >= g.width) return 0;
-    return frame[((int64_t)y * g.width + x) * g.channels + i % g.channels];
+// A place in a row of patchify: a line of the patch or, beyond it, of its surroundings in an earlier frame.
+// Elements `lo` to `hi` of the line lie in the picture; others, and a frame before the first, are zero.
+struct patch_place {
+    const float *line;
+    int along, lo, hi;
+    float scale;
+    __device__ __forceinline__ float operator[](int k) const {
+        return along + k >= lo && along + k < hi ? line[along + k] * scale : 0.0f;
+    }
+};
+
+struct patch_frame {
+    const float *z, *history; // rows of this frame
+    int64_t history_ld;
+    int top, left, since; // of the token; frames of its sequence before this one
+    float scale;          // of z
+};
+
+__device__ __forceinline__ patch_place place_of(const patch_shape &s, const patch_frame &f, int col) {
+    int slot = col < s.value ? 0 : (int)s.by_seen.of((uint32_t)(col - s.value)) + 1;
+    int i = slot == 0 ? col : col - s.value - (slot - 1) * s.seen, margin = slot == 0 ? 0 : s.grid.margin;
+    const divider &line = slot == 0 ? s.line : s.wide_line;
+    int down = (int)line.of((uint32_t)i), y = f.top - margin + down, width = s.grid.width * s.grid.channels,
+        left = (f.left - margin) * s.grid.channels;
+    bool in = f.since >= slot && y >= 0 && y < s.grid.height;
+    const float *frame = slot == 0 ? f.z : f.history - slot * f.history_ld;
+    return patch_place{frame + (int64_t)y * width + left, i - down * (int)line.by, in ? max(-left, 0) : 0,
+                       in ? min(width - left, (int)line.by) : 0, slot == 0 ? f.scale : 1.0f};
+}
+
+// Eight elements of one line.
+__device__ __forceinline__ void load_line(const patch_place &p, float *v) {
+    const float *from = p.line + p.along;
+    if (p.along >= p.hi || p.along + 8 <= p.lo) {
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[k] = 0;
+    } else if (p.along >= p.lo && p.along + 8 <= p.hi && (uintptr_t)from % 16 == 0) {
+        load_pack<8>(from, v);
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[k] *= p.scale;
+    } else {
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[k] = p[k];
+    }
 }
 
 template <class T, int V>
 static __global__ void patchify_kernel(rows_of<const float> z, rows_of<const float> history, const float *tau,
-                                       rows_of<T> rows, patch_shape s) {
-    int packs = s.cols / V;
-    for (int64_t i = thread_number(); i < s.rows * packs; i += thread_count()) {
-        int64_t row = i / packs, frame = row / s.tokens;
-        int at = (int)(i % packs) * V, token = (int)(row % s.tokens);
-        int top = token / s.across * s.grid.patch, left = token % s.across * s.grid.patch;
-        float t = tau[frame * s.tau_stride], scale = t / (t * t + (1 - t) * (1 - t)), v[V];
-        for (int k = 0; k < V; k++) {
-            int col = at + k - s.value, slot = col < 0 ? 0 : col / s.seen + 1;
-            if (slot == 0)
-                v[k] = square_at(z.row(frame), s.grid, top, left, s.grid.patch, at + k) * scale;
-            else if (frame % s.frames >= slot)
-                v[k] = square_at(history.row(frame - slot), s.grid, top - s.grid.margin, left - s.grid.margin,
-                                 s.grid.patch + 2 * s.grid.margin, col - (slot - 1) * s.seen);
-            else
-                v[k] = 0;
+                                       rows_of<T> rows, const __grid_constant__ patch_shape s) {
+    EACH_ITEM(i, (uint32_t)s.rows * s.packs.by) {
+        uint32_t row = s.packs.of(i), frame = s.by_tokens.of(row), token = row - frame * s.by_tokens.by,
+                 down = s.by_across.of(token);
+        int at = (int)(i - row * s.packs.by) * V;
+        float t = tau[frame * s.tau_stride], v[V];
+        patch_frame f = {z.row(frame),
+                         history.row(frame),
+                         history.ld,
+                         (int)down * s.grid.patch,
+                         (int)(token - down * s.by_across.by) * s.grid.patch,
+                         (int)(frame - s.by_frames.of(frame) * s.by_frames.by),
+                         t / (t * t + (1 - t) * (1 - t))};
+        if constexpr (V == 8) {
+            if (s.even) {
+                load_line(place_of(s, f, at), v);
+                store_pack<V>(rows.row(row) + at, v);
+                continue;
+            }
         }
+        for (int k = 0; k < V; k++) v[k] = place_of(s, f, at + k)[0];
         store_pack<V>(rows.row(row) + at, v);
     }
 }
@@ -82,7 +133,9 @@ template <class T, int V>
 static int run_patchify(struct device *d, const struct op_patchify_args *a, struct err *e) {
     patch_shape s = shape_of(&a->grid, a->z.shape[0], a->slots);
     s.tau_stride = a->tau_stride;
-    s.frames = a->frames;
+    s.by_frames = divide_by(a->frames);
+    s.packs = divide_by(s.cols / V);
+    CUDA_REQUIRE(cuda_is_few(s.rows * s.cols / V));
     return CUDA_RUN(d, (patchify_kernel<T, V>), cuda_grid(s.rows * (s.cols / V), CUDA_THREADS), CUDA_THREADS,
                     0, cuda_rows<const float>(&a->z), cuda_rows<const float>(&a->history),
                     (const float *)a->tau.data, cuda_rows<T>(&a->rows), s);
@@ -146,13 +199,13 @@ __device__ __forceinline__ int64_t row_of(const slot_table &slots, int m, int64_
 }
 
 template <class T, int V>
-static __global__ void assemble_kernel(rows_of<float> x, rows_table<const T> e, rows_of<const float> slot,
-                                       rows_of<const T> act, slot_table slots, int64_t tokens, int width) {
-    int packs = width / V;
-    for (int64_t i = thread_number(); i < tokens * packs; i += thread_count()) {
-        int64_t token = i / packs, frame = token / slots.per_frame;
-        int at = (int)(i % packs) * V, m;
-        int32_t t = (int32_t)(token % slots.per_frame);
+static __global__ void assemble_kernel(rows_of<float> x, const __grid_constant__ rows_table<const T> e,
+                                       rows_of<const float> slot, rows_of<const T> act,
+                                       const __grid_constant__ slot_table slots, uint32_t n, divider packs,
+                                       divider per_frame) {
+    EACH_ITEM(i, n) {
+        uint32_t token = packs.of(i), frame = per_frame.of(token), at = (i - token * packs.by) * V;
+        int32_t t = (int32_t)(token - frame * per_frame.by), m;
         float v[V], w[V];
         m = slots.of(t);
         load_pack<V>(e.of[m].row(row_of(slots, m, frame, t)) + at, v);
@@ -193,10 +246,12 @@ template <class T, int V>
 static int run_assemble(struct device *d, const struct op_assemble_args *a, struct err *e) {
     slot_table slots;
     if (!cuda_slots(a->map, &slots)) return err_set(e, ERR_BUG, "assemble: the token map is none");
-    int64_t tokens = a->x.shape[0], width = a->x.shape[1];
-    return CUDA_RUN(d, (assemble_kernel<T, V>), cuda_grid(tokens * (width / V), CUDA_THREADS), CUDA_THREADS,
-                    0, cuda_rows<float>(&a->x), table_of<const T>(a->e, slots.modalities),
-                    cuda_rows<const float>(&a->slot), cuda_rows<const T>(&a->act), slots, tokens, (int)width);
+    int64_t packs = a->x.shape[1] / V, n = a->x.shape[0] * packs;
+    CUDA_REQUIRE(cuda_is_few(n));
+    return CUDA_RUN(d, (assemble_kernel<T, V>), cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
+                    cuda_rows<float>(&a->x), table_of<const T>(a->e, slots.modalities),
+                    cuda_rows<const float>(&a->slot), cuda_rows<const T>(&a->act), slots, (uint32_t)n,
+                    divide_by(packs), divide_by(slots.per_frame));
 }
 
 int cuda_assemble(struct device *d, const struct op_assemble_args *a, struct err *e) {
@@ -215,17 +270,17 @@ int cuda_assemble(struct device *d, const struct op_assemble_args *a, struct err
 }
 
 template <class T, int V>
-static __global__ void spread_kernel(rows_of<const float> dx, rows_table<T> de, slot_table slots,
-                                     int64_t tokens, int width) {
-    int packs = width / V;
-    for (int64_t i = thread_number(); i < tokens * packs; i += thread_count()) {
-        int64_t token = i / packs;
-        int32_t t = (int32_t)(token % slots.per_frame);
-        int at = (int)(i % packs) * V, m = slots.of(t);
+static __global__ void spread_kernel(rows_of<const float> dx, const __grid_constant__ rows_table<T> de,
+                                     const __grid_constant__ slot_table slots, uint32_t n, divider packs,
+                                     divider per_frame) {
+    EACH_ITEM(i, n) {
+        uint32_t token = packs.of(i), frame = per_frame.of(token), at = (i - token * packs.by) * V;
+        int32_t t = (int32_t)(token - frame * per_frame.by);
+        int m = slots.of(t);
         float v[V];
         if (!de.of[m].at) continue;
         load_pack<V>(dx.row(token) + at, v);
-        store_pack<V>(de.of[m].row(row_of(slots, m, token / slots.per_frame, t)) + at, v);
+        store_pack<V>(de.of[m].row(row_of(slots, m, frame, t)) + at, v);
     }
 }
 
@@ -275,8 +330,10 @@ static int run_assemble_backward(struct device *d, const struct op_assemble_back
     int64_t frames = a->map->frames, tokens = a->dx.shape[0], packs = a->dx.shape[1] / V;
     int width = (int)a->dx.shape[1];
     rows_of<const float> dx = cuda_rows<const float>(&a->dx);
+    CUDA_REQUIRE(cuda_is_few(tokens * packs));
     int rc = CUDA_RUN(d, (spread_kernel<T, V>), cuda_grid(tokens * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
-                      table_of<T>(a->de, slots.modalities), slots, tokens, width);
+                      table_of<T>(a->de, slots.modalities), slots, (uint32_t)(tokens * packs),
+                      divide_by(packs), divide_by(slots.per_frame));
     if (!rc && a->dact.data)
         rc = CUDA_RUN(d, (act_kernel<T, V>), cuda_grid(frames * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
                       cuda_rows<T>(&a->dact), frames, slots.per_frame, width);
@@ -303,12 +360,11 @@ int cuda_assemble_backward(struct device *d, const struct op_assemble_backward_a
 
 // Rows of one modality: out of the sequence, or into it.
 template <class T, int V>
-static __global__ void move_kernel(rows_of<const T> from, rows_of<T> to, bool out, int64_t frames,
-                                   int32_t first, int32_t count, int32_t per_frame, int width) {
-    int packs = width / V;
-    for (int64_t i = thread_number(); i < frames * count * packs; i += thread_count()) {
-        int64_t row = i / packs, token = row / count * per_frame + first + row % count;
-        int at = (int)(i % packs) * V;
+static __global__ void move_kernel(rows_of<const T> from, rows_of<T> to, bool out, uint32_t n, int32_t first,
+                                   int32_t per_frame, divider packs, divider count) {
+    EACH_ITEM(i, n) {
+        uint32_t row = packs.of(i), at = (i - row * packs.by) * V, frame = count.of(row);
+        int64_t token = (int64_t)frame * per_frame + first + row - frame * count.by;
         float v[V];
         load_pack<V>(from.row(out ? token : row) + at, v);
         store_pack<V>(to.row(out ? row : token) + at, v);
@@ -323,10 +379,11 @@ struct move {
 };
 
 template <class T, int V> static int run_move(struct device *d, const struct move *a, struct err *e) {
-    int64_t width = a->from->shape[1];
-    return CUDA_RUN(d, (move_kernel<T, V>), cuda_grid(a->frames * a->count * (width / V), CUDA_THREADS),
-                    CUDA_THREADS, 0, cuda_rows<const T>(a->from), cuda_rows<T>(a->to), a->out, a->frames,
-                    a->first, a->count, a->per_frame, (int)width);
+    int64_t packs = a->from->shape[1] / V, n = a->frames * a->count * packs;
+    CUDA_REQUIRE(cuda_is_few(n));
+    return CUDA_RUN(d, (move_kernel<T, V>), cuda_grid(n, CUDA_THREADS), CUDA_THREADS, 0,
+                    cuda_rows<const T>(a->from), cuda_rows<T>(a->to), a->out, (uint32_t)n, a->first,
+                    a->per_frame, divide_by(packs), divide_by(a->count));
 }
 
 static int move(struct device *d, const struct token_map *map, int modality, const struct tensor *x,

@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/divider.cuh"
 #include "kernels/cuda/launch.h"
 
 enum { CUDA_WARP = 32, CUDA_THREADS = 256, CUDA_PACK = 8 };
@@ -164,6 +165,10 @@ template <class S> __device__ __forceinline__ S block_sum(S x, S *part) {
     for (int w = 1; w < warps; w++) sum += part[w];
     return sum;
 }
+
+// The thread's items of n, which are few.
+#define EACH_ITEM(i, n)                                                                                      \
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += gridDim.x * blockDim.x)
 
 __device__ __forceinline__ int64_t thread_number() {
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;

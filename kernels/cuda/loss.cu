@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per active frame of E elements: l = w(tau) mean (p - x)^2, dp = scale w 2 (p - x) / E. A block owns a
-// frame, its threads add in fp32 and then in a fixed tree in double; one warp adds the frames' losses in a
-// fixed tree. pred and target are fp32, the gradient T. Bytes per element (bf16): 8 + 2.
+// Per active frame of E elements: l = w(tau) mean (p - x)^2, dp = scale w 2 (p - x) / E. A block owns a chunk
+// of a frame (a picture has a hundred thousand elements and a step few pictures, fewer than a GPU has
+// multiprocessors); its threads add in fp32 and then in a fixed tree in double; one block adds the chunks in
+// a fixed order. pred and target are fp32, the gradient T. Bytes per element (bf16): 8 + 2.
 #include "kernels/cuda/kernel.cuh"
 
+// A frame's elements in packs, in the order of pred: token after token, line after line of its patch.
 struct loss_shape {
-    struct patch_grid grid;
     int64_t tau_stride;
-    int weighting, tokens, across;
+    int weighting, tokens, elems, chunks;
+    int patch, across_elems, line_elems; // of a picture's row, of a patch's
+    uint32_t packs;                      // of a frame
+    divider chunk, token, line, across;  // a chunk's number, a token's packs, a line's packs, tokens in a row
 };
 
 __device__ __forceinline__ float loss_weight(int weighting, float tau) {
@@ -17,52 +21,81 @@ __device__ __forceinline__ float loss_weight(int weighting, float tau) {
     return 1.0f / (rest * rest);
 }
 
-template <class T>
-static __global__ void loss_kernel(rows_of<const float> pred, rows_of<const float> target, const float *tau,
-                                   const float *active, const float *scale, rows_of<T> dpred,
-                                   double *frame_loss, loss_shape s) {
-    __shared__ double part[CUDA_THREADS / CUDA_WARP];
-    int64_t frame = blockIdx.x;
-    int value = s.grid.patch * s.grid.patch * s.grid.channels, elems = s.tokens * value;
-    bool on = active[frame] != 0;
-    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]), slope = *scale * w * 2.0f / (float)elems,
-          sum = 0;
-    for (int i = (int)threadIdx.x; i < elems; i += (int)blockDim.x) {
-        int token = i / value, k = i % value, line = s.grid.patch * s.grid.channels;
-        int64_t row = frame * s.tokens + token;
-        float diff = 0;
-        if (on) {
-            int64_t y = (int64_t)(token / s.across) * s.grid.patch + k / line;
-            int64_t at =
-                (y * s.grid.width + (int64_t)(token % s.across) * s.grid.patch) * s.grid.channels + k % line;
-            diff = pred.row(row)[k] - target.row(frame)[at];
-        }
-        sum = fmaf(diff, diff, sum);
-        if (dpred.at) put_number(dpred.row(row) + k, on ? diff * slope : 0.0f);
-    }
-    double total = block_sum((double)sum, part);
-    if (threadIdx.x == 0) frame_loss[frame] = on ? (double)w * total / (double)elems : 0.0;
+// Element (of target's frame) that pack `at` of a token begins with.
+template <int V> __device__ __forceinline__ int target_at(const loss_shape &s, uint32_t token, uint32_t at) {
+    uint32_t down = s.across.of(token), right = token - down * s.across.by, y = s.line.of(at);
+    return (int)(down * s.patch + y) * s.across_elems + (int)right * s.line_elems +
+           (int)(at - y * s.line.by) * V;
 }
 
-static __global__ void loss_end_kernel(const double *frame_loss, int64_t frames, double *to) {
+template <class T, int V>
+static __global__ void loss_kernel(rows_of<const float> pred, rows_of<const float> target, const float *tau,
+                                   const float *active, const float *scale, rows_of<T> dpred, double *part,
+                                   const __grid_constant__ loss_shape s) {
+    __shared__ double sums[CUDA_THREADS / CUDA_WARP];
+    uint32_t frame = s.chunk.of(blockIdx.x), chunk = blockIdx.x - frame * s.chunk.by;
+    bool on = active[frame] != 0;
+    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]), slope = *scale * w * 2.0f / (float)s.elems,
+          sum = 0;
+#pragma unroll
+    for (int k = 0; k < GPU_LOSS_ELEMS / V / CUDA_THREADS; k++) {
+        uint32_t i = chunk * (GPU_LOSS_ELEMS / V) + (uint32_t)k * CUDA_THREADS + threadIdx.x;
+        if (i >= s.packs) break;
+        uint32_t token = s.token.of(i), at = i - token * s.token.by;
+        int64_t row = (int64_t)frame * s.tokens + token;
+        float p[V] = {}, x[V] = {};
+        if (on) {
+            load_pack<V>(pred.row(row) + at * V, p);
+            load_pack<V>(target.row(frame) + target_at<V>(s, token, at), x);
+        }
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+            p[j] -= x[j];
+            sum = fmaf(p[j], p[j], sum);
+            p[j] *= slope;
+        }
+        if (dpred.at) store_pack<V>(dpred.row(row) + at * V, p);
+    }
+    double total = block_sum((double)sum, sums);
+    if (threadIdx.x == 0) part[blockIdx.x] = on ? (double)w * total / (double)s.elems : 0.0;
+}
+
+static __global__ void loss_end_kernel(const double *part, int64_t n, double *to) {
+    __shared__ double sums[CUDA_THREADS / CUDA_WARP];
     double sum = 0;
-    for (int64_t f = threadIdx.x; f < frames; f += CUDA_WARP) sum += frame_loss[f];
-    sum = warp_sum(sum);
+    for (int64_t i = threadIdx.x; i < n; i += CUDA_THREADS) sum += part[i];
+    sum = block_sum(sum, sums);
     if (threadIdx.x == 0) *to += sum;
 }
 
-template <class T>
-static int run_loss(struct device *d, const struct op_loss_args *a, double *frame_loss, struct err *e) {
+static loss_shape loss_shape_of(const struct op_loss_args *a, int v) {
     const struct patch_grid *g = &a->grid;
-    loss_shape s = {*g, a->tau_stride, a->weighting, (g->height / g->patch) * (g->width / g->patch),
-                    g->width / g->patch};
+    int across = g->width / g->patch, line = g->patch * g->channels;
+    loss_shape s = {a->tau_stride, a->weighting, g->height / g->patch * across,
+                    g->height * g->width * g->channels};
+    s.chunks = (int)cuda_blocks(s.elems, GPU_LOSS_ELEMS);
+    s.patch = g->patch;
+    s.across_elems = g->width * g->channels;
+    s.line_elems = line;
+    s.packs = (uint32_t)(s.elems / v);
+    s.chunk = divide_by(s.chunks);
+    s.token = divide_by(g->patch * line / v);
+    s.line = divide_by(line / v);
+    s.across = divide_by(across);
+    return s;
+}
+
+template <class T, int V>
+static int run_loss(struct device *d, const struct op_loss_args *a, double *part, struct err *e) {
+    loss_shape s = loss_shape_of(a, V);
     rows_of<T> dpred = a->dpred.data ? cuda_rows<T>(&a->dpred) : rows_of<T>{NULL, 0};
-    int64_t frames = a->target.shape[0];
-    int rc = CUDA_RUN(d, loss_kernel<T>, frames, CUDA_THREADS, 0, cuda_rows<const float>(&a->pred),
+    int64_t blocks = a->target.shape[0] * s.chunks;
+    CUDA_REQUIRE(cuda_is_few(blocks));
+    int rc = CUDA_RUN(d, (loss_kernel<T, V>), blocks, CUDA_THREADS, 0, cuda_rows<const float>(&a->pred),
                       cuda_rows<const float>(&a->target), (const float *)a->tau.data, a->active, a->scale,
-                      dpred, frame_loss, s);
+                      dpred, part, s);
     if (rc) return rc;
-    return CUDA_RUN(d, loss_end_kernel, 1, CUDA_WARP, 0, (const double *)frame_loss, frames, a->loss_sum);
+    return CUDA_RUN(d, loss_end_kernel, 1, CUDA_THREADS, 0, (const double *)part, blocks, a->loss_sum);
 }
 
 int cuda_loss(struct device *d, const struct op_loss_args *a, struct err *e) {
@@ -78,8 +111,9 @@ int cuda_loss(struct device *d, const struct op_loss_args *a, struct err *e) {
     CUDA_REQUIRE(a->weighting >= 0 && a->weighting <= 2);
     if (frames == 0) return 0;
     void *scratch = NULL;
-    int rc = cuda_scratch(d, &scratch, (size_t)frames * sizeof(double), e);
+    int rc = cuda_scratch(d, &scratch, gpu_loss_bytes(frames, elems), e);
     if (rc) return rc;
-    if (a->dpred.data && a->dpred.dtype == DTYPE_BF16) return run_loss<bf16>(d, a, (double *)scratch, e);
-    return run_loss<float>(d, a, (double *)scratch, e);
+    bool wide = cuda_is_wide(&a->pred, &a->target, &a->dpred) && g->patch * g->channels % CUDA_PACK == 0;
+    auto run = CUDA_TYPED(a->dpred.data ? a->dpred.dtype : DTYPE_F32, wide, run_loss);
+    return run(d, a, (double *)scratch, e);
 }

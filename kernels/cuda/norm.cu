@@ -38,8 +38,8 @@ __device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int p
 }
 
 template <class T, int V>
-static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd, mod_view m,
-                                   norm_shape s) {
+static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd,
+                                   const __grid_constant__ mod_view m, const __grid_constant__ norm_shape s) {
     int lane = (int)threadIdx.x % CUDA_WARP;
     int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / CUDA_WARP;
     if (row >= s.rows) return;
@@ -96,8 +96,9 @@ __device__ __forceinline__ chunk_at find_chunk(const chunk_table &chunks, const 
 // alone.
 template <class T, int V>
 static __global__ void norm_backward_kernel(rows_of<const float> x, const float *rstd, rows_of<const T> dy,
-                                            rows_of<float> dx, mod_view m, norm_shape s, chunk_table chunks,
-                                            float *part) {
+                                            rows_of<float> dx, const __grid_constant__ mod_view m,
+                                            const __grid_constant__ norm_shape s,
+                                            const __grid_constant__ chunk_table chunks, float *part) {
     DYNAMIC_SHARED(bytes);
     __shared__ float sums[2][WARPS];
     float *ds = (float *)bytes, *dk = ds + s.width;
@@ -150,15 +151,15 @@ static __global__ void norm_backward_kernel(rows_of<const float> x, const float 
 
 // dc[group] += its chunks in order; their sum takes the place of the first chunk's. `parts` vectors a chunk.
 static __global__ void group_sum_kernel(float *part, float *group_sums, rows_of<float> dc, int first,
-                                        int parts, int width, slot_table slots, chunk_table chunks,
-                                        int64_t groups) {
-    int64_t n = (int64_t)parts * width;
-    for (int64_t i = thread_number(); i < groups * n; i += thread_count()) {
-        int64_t group = i / n, col = i % n, frame = group / slots.modalities;
-        int m = (int)(group % slots.modalities);
+                                        int width, const __grid_constant__ slot_table slots,
+                                        const __grid_constant__ chunk_table chunks, uint32_t items,
+                                        divider n) {
+    EACH_ITEM(i, items) {
+        uint32_t group = n.of(i), col = i - group * n.by, frame = group / (uint32_t)slots.modalities;
+        uint32_t m = group - frame * (uint32_t)slots.modalities;
         float sum = 0;
         for (int32_t c = chunks.first[m]; c < chunks.first[m + 1]; c++)
-            sum += part[(frame * chunks.per_frame + c) * n + col];
+            sum += part[((int64_t)frame * chunks.per_frame + c) * n.by + col];
         group_sums[i] = sum;
         dc.row(group)[(int64_t)first * width + col] += sum;
     }
@@ -211,8 +212,10 @@ static int finish_sums(struct device *d, const mod_sums *m, const struct tensor 
                        const struct tensor *dmod, int first, int parts, const norm_shape &s,
                        const chunk_table &chunks, struct err *e) {
     int64_t groups = s.rows / s.slots.per_frame * s.slots.modalities, n = (int64_t)parts * s.width;
+    CUDA_REQUIRE(cuda_is_few(groups * n));
     int rc = CUDA_RUN(d, group_sum_kernel, cuda_grid(groups * n, CUDA_THREADS), CUDA_THREADS, 0, m->part,
-                      m->groups, cuda_rows<float>(dc), first, parts, s.width, s.slots, chunks, groups);
+                      m->groups, cuda_rows<float>(dc), first, s.width, s.slots, chunks,
+                      (uint32_t)(groups * n), divide_by(n));
     if (rc) return rc;
     // [parts, width] of dmod are rows that may lie apart.
     for (int p = 0; !rc && p < parts; p++)
@@ -272,8 +275,8 @@ int cuda_norm_mod_backward(struct device *d, const struct op_norm_mod_backward_a
 }
 
 template <class T, int V>
-static __global__ void gate_kernel(rows_of<const float> x, rows_of<const T> y, rows_of<float> out, mod_view m,
-                                   norm_shape s) {
+static __global__ void gate_kernel(rows_of<const float> x, rows_of<const T> y, rows_of<float> out,
+                                   const __grid_constant__ mod_view m, const __grid_constant__ norm_shape s) {
     int64_t packs = s.width / V;
     for (int64_t i = thread_number(); i < s.rows * packs; i += thread_count()) {
         int64_t row = i / packs;
@@ -311,7 +314,9 @@ int cuda_gated_add(struct device *d, const struct op_gated_add_args *a, struct e
 // A thread owns columns and walks the chunk's tokens in order. part [chunks, width].
 template <class T, int V>
 static __global__ void gate_backward_kernel(rows_of<const T> y, rows_of<const float> dx, rows_of<T> dy,
-                                            mod_view m, norm_shape s, chunk_table chunks, float *part) {
+                                            const __grid_constant__ mod_view m,
+                                            const __grid_constant__ norm_shape s,
+                                            const __grid_constant__ chunk_table chunks, float *part) {
     chunk_at c = find_chunk(chunks, s.slots, blockIdx.x);
     for (int at = (int)threadIdx.x * V; at < s.width; at += (int)blockDim.x * V) {
         float gate[V], dg[V], u[V], w[V];

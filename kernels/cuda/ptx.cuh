@@ -50,6 +50,13 @@ static __device__ __forceinline__ float exp2_fast(float x) {
     return y;
 }
 
+// 1 / x, to one unit in the last place or two; 0 from 2^126 on.
+static __device__ __forceinline__ float inverse_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // The same pointer, worked out anew where it is used instead of being carried in registers.
 template <class T> static __device__ __forceinline__ const T *worked_out_anew(const T *p) {
     asm volatile("" : "+l"(p));

@@ -42,6 +42,10 @@ size_t gpu_squares_bytes(int64_t n) {
     return (size_t)(blocks_of(n, GPU_SQUARES) + 1) * GPU_SQUARES_BYTES;
 }
 
+size_t gpu_loss_bytes(int64_t frames, int64_t elems) {
+    return (size_t)(frames * blocks_of(elems, GPU_LOSS_ELEMS)) * sizeof(double);
+}
+
 size_t gpu_rope_backward_bytes(int64_t rows, int64_t heads) {
     return align_256((size_t)(rows * heads) * sizeof(float)) + gpu_col_sum_bytes(rows, heads);
 }

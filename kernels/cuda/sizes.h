@@ -23,6 +23,7 @@ enum {
     GPU_SUM_ROWS = 512,          // rows that one block of col_sum adds
     GPU_SQUARES = 4096,          // numbers that one block of sum_squares adds
     GPU_SQUARES_BYTES = 16,      // its two sums
+    GPU_LOSS_ELEMS = 8192,       // of a frame, whose loss one block adds
     GPU_CHUNK = 32,              // tokens that one block of adaLN's backward adds
     GPU_MASK_VIEW_BYTES = 5 * 8, // of a sequence's schedule
     // Tiles of attention.
@@ -40,6 +41,7 @@ int gpu_supports(int compute, enum device_precision precision, int64_t head_dim,
 // Scratch: an op's own, one at a time, so a step takes the most of all.
 size_t gpu_col_sum_bytes(int64_t rows, int64_t cols);
 size_t gpu_squares_bytes(int64_t n);
+size_t gpu_loss_bytes(int64_t frames, int64_t elems);
 size_t gpu_rope_backward_bytes(int64_t rows, int64_t heads);
 // adaLN's sums of `vectors` [groups, width] each, gathered from so many chunks.
 size_t gpu_mod_sums_bytes(int64_t chunks, int64_t groups, int64_t vectors, int64_t width);

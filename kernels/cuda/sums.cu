@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums over rows and over everything. col_sum: out[j] (+)= sum over i of x[i, j], fp32. First stage: a block
 // owns 32 columns of ROWS rows, its threads every 8th row, added in a fixed tree; second stage: the blocks'
-// sums, the same way. sum_squares: blocks of 4096 elements in double, then one block over them, of several
-// vectors at once. No atomics; the order depends on shapes alone. Bytes: x once.
+// sums, the same way. sum_squares: blocks of 4096 elements in double, a thread's in fours, then one block
+// over them, of several vectors at once. No atomics; the order depends on shapes alone. Bytes: x once.
 #include "kernels/cuda/kernel.cuh"
 
-enum { COLUMNS = 32, LANES = 8, ROWS = GPU_SUM_ROWS, SQUARES = GPU_SQUARES };
+enum {
+    COLUMNS = 32,
+    LANES = 8,
+    ROWS = GPU_SUM_ROWS,
+    SQUARES = GPU_SQUARES,
+    FOURS = SQUARES / CUDA_THREADS / 4
+};
 
 // grid (column blocks, row blocks), block (COLUMNS, LANES); row block b writes out + b out_ld.
 template <class T>
@@ -60,19 +66,43 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
 
 static_assert(sizeof(struct cuda_squares) == GPU_SQUARES_BYTES, "what plans count with");
 
-// Grid (blocks, vectors); vector v lies at x + v apart, its blocks' sums at out + v (blocks + 1).
-static __global__ void squares_kernel(const float *x, int64_t n, int64_t apart, struct cuda_squares *out) {
-    __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
-    int64_t first = (int64_t)blockIdx.x * SQUARES, end = first + SQUARES < n ? first + SQUARES : n;
-    double sum = 0, bad = 0;
-    x += blockIdx.y * apart;
-    for (int64_t i = first + threadIdx.x; i < end; i += CUDA_THREADS) {
-        float v = x[i];
-        sum += (double)v * (double)v;
-        bad += (__float_as_uint(v) & 0x7f800000u) == 0x7f800000u;
+// Four numbers from x on, of which `left` are there; all at once where they are aligned.
+template <bool ALIGNED> __device__ __forceinline__ void load_four(const float *x, int left, float *v) {
+    if (ALIGNED && left >= 4) {
+        float4 four = *(const float4 *)x;
+        v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+    } else {
+        for (int j = 0; j < 4; j++) v[j] = j < left ? x[j] : 0;
     }
-    sum = block_sum(sum, part[0]);
-    bad = block_sum(bad, part[1]);
+}
+
+// Grid (blocks, vectors); vector v lies at x + v apart, its blocks' sums at out + v (blocks + 1).
+template <bool ALIGNED>
+static __global__ void squares_kernel(const float *x, int64_t n, int64_t apart, struct cuda_squares *out) {
+    __shared__ double part[CUDA_THREADS / CUDA_WARP];
+    int64_t first = (int64_t)blockIdx.x * SQUARES;
+    int left = n - first < SQUARES ? (int)(n - first) : (int)SQUARES;
+    float v[FOURS][4];
+    double sum = 0;
+    x += blockIdx.y * apart + first;
+#pragma unroll
+    for (int k = 0; k < FOURS; k++) {
+        int at = (k * CUDA_THREADS + (int)threadIdx.x) * 4;
+        load_four<ALIGNED>(x + at, left - at, v[k]);
+    }
+#pragma unroll
+    for (int k = 0; k < FOURS; k++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum = fma((double)v[k][j], (double)v[k][j], sum);
+    }
+    // Squares of finite floats cannot overflow a double: a sound sum means that all numbers are.
+    double bad = 0;
+    if (__syncthreads_or(!isfinite(sum))) {
+        for (int i = 0; i < FOURS * 4; i++) bad += !isfinite(v[i / 4][i % 4]);
+        bad = block_sum(bad, part);
+        __syncthreads();
+    }
+    sum = block_sum(sum, part);
     if (threadIdx.x == 0) out[blockIdx.y * (gridDim.x + 1) + blockIdx.x] = cuda_squares{sum, bad};
 }
 
@@ -98,11 +128,12 @@ static int sum_squares(struct device *d, const float *x, int64_t n, int64_t apar
                        struct cuda_squares *work, double *sum, int64_t *nonfinite, struct err *e) {
     int64_t blocks = cuda_blocks(n, SQUARES);
     dim3 grid((unsigned)blocks, (unsigned)vectors);
+    bool aligned = (uintptr_t)x % 16 == 0 && apart % 4 == 0;
+    auto kernel = aligned ? squares_kernel<true> : squares_kernel<false>;
     int rc = 0;
     if (blocks > 0)
-        rc = cuda_check(
-            LAUNCH(squares_kernel, grid, dim3(CUDA_THREADS), 0, cuda_of(d)->stream, x, n, apart, work),
-            "sum_squares", e);
+        rc = cuda_check(LAUNCH(kernel, grid, dim3(CUDA_THREADS), 0, cuda_of(d)->stream, x, n, apart, work),
+                        "sum_squares", e);
     return rc ? rc : CUDA_RUN(d, squares_end_kernel, vectors, CUDA_THREADS, 0, work, blocks, sum, nonfinite);
 }
 

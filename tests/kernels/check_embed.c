@@ -76,7 +76,9 @@ static struct patch_grid make_grid(struct trial *t) {
     g.width = patch * (1 + (int32_t)trial_below(t, 4));
     g.margin = (int32_t)trial_below(t, 5);
     if (t->round == 1) g = (struct patch_grid){32, 32, 2, 8, 4};
-    if (t->round == 2) g = (struct patch_grid){1, 4, 3, 1, 0}; // a sense that is no picture
+    if (t->round == 2) g = (struct patch_grid){1, 4, 3, 1, 0};   // a sense that is no picture
+    if (t->round == 4) g = (struct patch_grid){16, 24, 3, 8, 8}; // eight elements at a time are of one line,
+    if (t->round == 6) g = (struct patch_grid){32, 32, 1, 8, 4}; // and may lie partly in the picture
     return g;
 }
 

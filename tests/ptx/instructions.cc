@@ -103,6 +103,18 @@ template <class T> T right(T a, u32 by) {
         }                                                                                                    \
     }
 
+// Bits of b with the lowest `length` of a from `at` on.
+template <class T> T inserted(T a, T b, u32 at, u32 length) {
+    T mask = left(minus(left((T)1, length & 255), (T)1), at & 255);
+    return (T)((b & ~mask) | (left(a, at & 255) & mask));
+}
+#define INSERT(T)                                                                                            \
+    {                                                                                                        \
+        "bfi." #T, DO {                                                                                      \
+            OUT(inserted(IN(T, 1), IN(T, 2), IN(u32, 3), IN(u32, 4)));                                       \
+        }                                                                                                    \
+    }
+
 template <class T> T flushed(T x) {
     return fpclassify(x) == FP_SUBNORMAL ? copysign((T)0, x) : x;
 }
@@ -303,6 +315,23 @@ void block_barrier(ptx_run *t, const ptx_code *c) {
         },
         NULL);
 }
+// Barrier 0, and how many threads' predicates hold.
+int block_count(ptx_run *t, const ptx_code *c) {
+    int place = SIMT_BLOCK, me[2] = {simt_self->number, IN(bool, (int)c->at.size() - 1)};
+    if (IN(u32, 1) != 0) ptx_fail(c, "only barrier 0 is modelled");
+    watch_join(place);
+    simt_meet(
+        place, simt_block.running, "barrier", me,
+        [](void **args, int n, void *) {
+            std::vector<int> threads;
+            int sum = 0;
+            for (int i = 0; i < n; i++) threads.push_back(((int *)args[i])[0]), sum += ((int *)args[i])[1];
+            watch_met(SIMT_BLOCK, threads.data(), n);
+            for (int i = 0; i < n; i++) ((int *)args[i])[1] = sum;
+        },
+        NULL);
+    return me[1];
+}
 void block_arrive(ptx_run *t, const ptx_code *c) {
     watch_join((int)IN(u32, 0));
     simt_arrive((int)IN(u32, 0), (int)IN(u32, 1), "barrier");
@@ -348,6 +377,7 @@ const struct {
     SHIFT("shr", u16, right), SHIFT("shr", s16, right), SHIFT("shr", u32, right), SHIFT("shr", s32, right),
     SHIFT("shr", u64, right), SHIFT("shr", s64, right),
     SHIFT("shr", b16, right), SHIFT("shr", b32, right), SHIFT("shr", b64, right),
+    INSERT(b32), INSERT(b64),
     {"clz.b32", DO { u32 a = IN(u32, 1); OUT(a ? (u32)__builtin_clz(a) : 32u); }},
     {"clz.b64", DO { u64 a = IN(u64, 1); OUT(a ? (u32)__builtin_clzll(a) : 64u); }},
     {"popc.b32", DO { OUT((u32)__builtin_popcount(IN(u32, 1))); }},
@@ -355,6 +385,7 @@ const struct {
 
     FLOATS(ONE, "sqrt.rn", sqrt(a)), FLOATS(ONE, "rcp.rn", 1 / a),
     ONE("rsqrt.approx", f32, 1 / sqrtf(a)), ONE("rcp.approx", f32, 1 / a),
+    ONE("rcp.approx.ftz", f32, flushed(1 / flushed(a))),
     ONE("rcp.approx.ftz", f64, guessed_inverse(a)),
     ONE("ex2.approx", f32, exp2f(a)), ONE("ex2.approx.ftz", f32, flushed(exp2f(flushed(a)))),
     ONE("lg2.approx", f32, log2f(a)), ONE("lg2.approx.ftz", f32, log2f(flushed(a))),
@@ -442,6 +473,9 @@ const struct {
     {"vote.sync.ballot.b32", DO { OUT(__ballot_sync(IN(u32, 2), IN(bool, 1))); }},
     {"bar.warp.sync", warp_barrier}, {"bar.sync", block_barrier}, {"barrier.sync", block_barrier},
     {"bar.arrive", block_arrive},
+    {"bar.red.or.pred", DO { OUT(block_count(t, c) > 0); }},
+    {"bar.red.and.pred", DO { OUT(block_count(t, c) == simt_block.running); }},
+    {"bar.red.popc.u32", DO { OUT((u32)block_count(t, c)); }},
 };
 // clang-format on
 

@@ -18,6 +18,10 @@ static inline float exp2_fast(float x) {
     return exp2f(x);
 }
 
+static inline float inverse_fast(float x) {
+    return fabsf(x) > 0x1p126f ? copysignf(0, x) : 1 / x;
+}
+
 static inline float simt_bf16(uint16_t bits) {
     return __bfloat162float(__nv_bfloat16{bits});
 }
