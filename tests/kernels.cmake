@@ -77,6 +77,7 @@ if(ORRERY_NVCC AND TARGET orrery_simt AND TARGET test_cuda_attention)
   add_test(NAME simt.ptx_ops COMMAND test_ops)
   set_tests_properties(simt.ptx_ops PROPERTIES LABELS simt TIMEOUT 900 ENVIRONMENT
     "ORRERY_PTX=${ptx_folder};ORRERY_TEST_DEVICE=cuda;ORRERY_TEST_LARGEST=80;ORRERY_CUDA_PLUGIN=$<TARGET_FILE:orrery_simt>")
+  orrery_script(ptx_mutants simt python3 tests/ptx/mutants.py ${CMAKE_BINARY_DIR} short)
 endif()
 
 # Measures; never run by ctest.
