@@ -29,6 +29,7 @@ struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool 
     m->cuda.compute = compute;
     m->cuda.multiprocessors = 3;
     simt_options.seed = seed;
+    simt_options.blocks = seed == 0 ? 1 : m->cuda.multiprocessors;
     simt_options.late_copies = late_copies;
     simt_options.late_products = late_products;
     return &m->cuda.base;

@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-// compute: 80 or 90. seed: the order of threads; late: asynchronous work is put off as long as allowed.
+// compute: 80 or 90. seed: the order of threads, and the pace of blocks, which run side by side; 0: in order,
+// one block after another. late: asynchronous work is put off as long as allowed.
 struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products);
 void emulated_close(struct device *d);
 void emulated_free_order(struct device *d, bool free_order); // of the backward's sums of dq

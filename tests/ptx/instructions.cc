@@ -300,7 +300,7 @@ struct come {
 void block_barrier(ptx_run *t, const ptx_code *c) {
     int id = (int)IN(u32, 0);
     bool all = c->at.size() == 1;
-    int place = all ? SIMT_BLOCK : id, count = all ? simt_block.running : (int)IN(u32, 1);
+    int place = all ? SIMT_BLOCK : id, count = all ? simt_now->running : (int)IN(u32, 1);
     if (all && id != 0) ptx_fail(c, "a named barrier without a count is not modelled");
     if (!all && (id < 1 || id > 15 || count % 32 != 0)) ptx_fail(c, "barrier %d of %d threads", id, count);
     come me = {place, simt_self->number};
@@ -321,7 +321,7 @@ int block_count(ptx_run *t, const ptx_code *c) {
     if (IN(u32, 1) != 0) ptx_fail(c, "only barrier 0 is modelled");
     watch_join(place);
     simt_meet(
-        place, simt_block.running, "barrier", me,
+        place, simt_now->running, "barrier", me,
         [](void **args, int n, void *) {
             std::vector<int> threads;
             int sum = 0;
@@ -441,6 +441,7 @@ const struct {
          watch_acquire((void *)(uintptr_t)ptx_address(t, c, 1));
          OUT(v);
      }},
+    {"red.relaxed.gpu.global.add.u32", DO { *(u32 *)atomic_place(t, c, 0) += IN(u32, 1); }},
     {"red.release.gpu.global.add.u32", DO {
          *(u32 *)atomic_place(t, c, 0) += IN(u32, 1);
          watch_release((void *)(uintptr_t)ptx_address(t, c, 0));
@@ -452,7 +453,7 @@ const struct {
      }},
 
     {"bra", branch}, {"call", call}, {"ret", leave}, {"exit", leave},
-    {"nanosleep.u32", DO { ptx_fail(c, "waits for a block that runs later: blocks run one after another here"); }},
+    {"nanosleep.u32", DO { simt_sleep(); }},
     {"shfl.sync.bfly.b32", DO {
          shuffle(t, c, [](int lane, int by, int, int last, bool *in) { return *in = (lane ^ by) <= last, lane ^ by; });
      }},
@@ -474,7 +475,7 @@ const struct {
     {"bar.warp.sync", warp_barrier}, {"bar.sync", block_barrier}, {"barrier.sync", block_barrier},
     {"bar.arrive", block_arrive},
     {"bar.red.or.pred", DO { OUT(block_count(t, c) > 0); }},
-    {"bar.red.and.pred", DO { OUT(block_count(t, c) == simt_block.running); }},
+    {"bar.red.and.pred", DO { OUT(block_count(t, c) == simt_now->running); }},
     {"bar.red.popc.u32", DO { OUT((u32)block_count(t, c)); }},
 };
 // clang-format on

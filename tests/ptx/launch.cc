@@ -63,7 +63,7 @@ ptx_kernel *kernel_at(const void *function) {
 // ---- a thread
 
 uint64_t special(const std::string &name) {
-    const struct simt_block &block = simt_block;
+    const struct simt_block &block = *simt_now;
     const simt_thread *me = simt_self;
     size_t dot = name.find('.');
     std::string what = name.substr(0, dot);
@@ -112,17 +112,12 @@ void launch(const void *function, dim3 grid, dim3 block, size_t bytes, const uns
     if (k->param_bytes != param_bytes)
         simt_fail("%s: %zu bytes of arguments, %zu expected", k->name.c_str(), param_bytes, k->param_bytes);
     size_t shared = bytes == 0 ? k->static_shared : (k->static_shared + 1023) / 1024 * 1024 + bytes;
-    bool copies = false, first = true;
+    bool copies = false;
     for (const ptx_code &c : k->code) copies = copies || strncmp(c.name, "cp.async.cg", 11) == 0;
     watch_launch();
     k->launches++;
-    uint3 last = {0, 0, 0};
     simt_launch(grid, block, shared, [&] {
-        uint3 at = simt_block.index;
-        if (first || at.x != last.x || at.y != last.y || at.z != last.z)
-            watch_block(simt_block.threads, simt_block.shared_bytes, copies);
-        first = false;
-        last = at;
+        if (simt_now->witness == NULL) watch_block(copies);
         run_thread(k, params);
     });
 }

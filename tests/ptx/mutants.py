@@ -14,7 +14,9 @@ import sys
 import tempfile
 
 KINDS = re.compile(r"(@!?%p\d+\s+)?(bar\.sync|bar\.arrive|bar\.warp\.sync|mbarrier\.arrive|mbarrier\.try_wait|cp\.async\.wait_group|"
-                   r"wgmma\.wait_group|cp\.async\.bulk\.wait_group|fence\.proxy\.async\.shared)")
+                   r"wgmma\.wait_group|cp\.async\.bulk\.wait_group|fence\.proxy\.async\.shared|ld\.acquire|red\.release)")
+# What stands in for some: a wait that is over at once, an order that is none.
+INSTEAD = [(r"mbarrier\.try_wait\S+ (\w+),.*;", r"mov.pred \1, 1;"), (r"ld\.acquire\.gpu", "ld.volatile"), (r"red\.release", "red.relaxed")]
 # PTX, kernels, and the tests that run them.
 CAMPAIGNS = {
     "sums": [("sums", "squares", ["test_ops", "sum_squares"]), ("sums", "col_sum", ["test_ops", "col_sum"])],
@@ -23,7 +25,8 @@ CAMPAIGNS = {
     "norm": [("norm", "norm_backward", ["test_ops", "norm_mod_backward"])],
     "sm80": [("attention_sm80", "ILi64E", ["test_cuda_attention", "sm80_dim64"])],
     "forward": [("attention_sm90_forward", "ILi128E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")],
-    "backward": [("attention_sm90_backward", "ILi128E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")],
+    "backward": [("attention_sm90_backward", "ILi128E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")] +
+                [("attention_sm90_backward", "backward90ILi64E", ["test_cuda_attention", "any_pace_the_same_bits"])],
 }
 CAMPAIGNS["short"] = CAMPAIGNS["sums"] + CAMPAIGNS["loss"]
 CAMPAIGNS["all"] = [c for name in ("sums", "loss", "judge", "norm", "sm80", "forward", "backward") for c in CAMPAIGNS[name]]
@@ -44,8 +47,10 @@ def places(text):
 
 
 def without(lines, i):
-    waits = "try_wait" in lines[i]  # a wait that is over at once
-    return [*lines[:i], re.sub(r"mbarrier\.try_wait\S+ (\w+),.*;", r"mov.pred \1, 1;", lines[i]) if waits else "", *lines[i + 1:]]
+    for pattern, instead in INSTEAD:
+        if re.search(pattern, lines[i]):
+            return [*lines[:i], re.sub(pattern, instead, lines[i]), *lines[i + 1:]]
+    return [*lines[:i], "", *lines[i + 1:]]
 
 
 def said_of(build, name, text, test):

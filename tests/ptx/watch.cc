@@ -53,10 +53,12 @@ struct block {
     groups products[GROUPS], bulks[SENDERS];
     std::vector<groups> copies;
     std::map<int, size_t> sender; // of bulk copies, by thread
+    std::vector<shared_cell> cells;
 };
 
-block b;
-std::vector<shared_cell> cells;
+block &here() {
+    return *(block *)simt_now->witness;
+}
 uint32_t launch;
 std::unordered_map<const void *, blocks_known> flags;
 
@@ -64,10 +66,10 @@ int self() {
     return simt_self->number;
 }
 clocks &mine() {
-    return b.now[(size_t)self()];
+    return here().now[(size_t)self()];
 }
 void take_all(clocks *to, const clocks &from) {
-    if (to->empty()) to->resize(b.actors);
+    if (to->empty()) to->resize(here().actors);
     for (size_t i = 0; i < from.size(); i++) (*to)[i] = std::max((*to)[i], from[i]);
 }
 void tick() {
@@ -85,12 +87,12 @@ bool before(const mark &m, const clocks &now) {
 
 std::string name_of(const mark &m) {
     const char *what = "";
-    if (m.who < (uint32_t)b.threads) return "thread " + std::to_string(m.who);
-    if (m.who < b.first_mbar)
+    if (m.who < (uint32_t)here().threads) return "thread " + std::to_string(m.who);
+    if (m.who < here().first_mbar)
         what = "a cp.async";
-    else if (m.who < b.first_group)
+    else if (m.who < here().first_group)
         what = "a load of the copy engine";
-    else if (m.who < b.first_read)
+    else if (m.who < here().first_read)
         what = "a product of a warpgroup";
     else
         what = "a bulk store";
@@ -106,7 +108,7 @@ std::string name_of(const mark &m) {
 // ---- shared memory
 
 bool is_same_reader(const mark &a, const mark &c) {
-    if (a.who >= (uint32_t)b.threads || c.who >= (uint32_t)b.threads) return a.who == c.who;
+    if (a.who >= (uint32_t)here().threads || c.who >= (uint32_t)here().threads) return a.who == c.who;
     return a.who / WARP == c.who / WARP;
 }
 
@@ -114,7 +116,7 @@ void touch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind 
     const clocks &now = mine();
     (void)simt_shared(at, bytes); // within the block's
     for (size_t i = at / CELL; i <= (at + bytes - 1) / CELL; i++) {
-        shared_cell *cell = &cells[i];
+        shared_cell *cell = &here().cells[i];
         unsigned long long where = i * CELL;
         if (!before(cell->write, now) && !(kind == WATCH_ATOMIC && cell->write.atomic))
             race(c, kind == WATCH_READ ? "reads" : "writes", "shared", where, "wrote", cell->write);
@@ -181,14 +183,14 @@ bool all_set(const std::bitset<PAGE> &bits, size_t at, size_t n) {
 
 bool is_ordered(const global_mark &g) {
     if (g.m.code == nullptr || g.launch != launch) return true;
-    if (g.block == b.number) return before(g.m, mine());
-    const blocks_known &known = b.known[(size_t)self()];
+    if (g.block == here().number) return before(g.m, mine());
+    const blocks_known &known = here().known[(size_t)self()];
     auto other = known.find(g.block);
     return other != known.end() && before(g.m, other->second);
 }
 
 std::string name_of(const global_mark &g) {
-    return name_of(g.m) + (g.block == b.number ? "" : " of block " + std::to_string(g.block));
+    return name_of(g.m) + (g.block == here().number ? "" : " of block " + std::to_string(g.block));
 }
 
 void check_global(const ptx_code *c, const global_mark &old, const void *at, const char *does,
@@ -200,7 +202,7 @@ void check_global(const ptx_code *c, const global_mark &old, const void *at, con
 
 void touch_global(const ptx_code *c, const void *p, size_t bytes, enum watch_kind kind, const mark &m) {
     const char *does = kind == WATCH_READ ? "reads" : "writes";
-    global_mark now = {m, launch, b.number};
+    global_mark now = {m, launch, here().number};
     each_page(p, bytes, [&](page *g, size_t at, size_t n, uintptr_t address) {
         if (!all_set(g->ours, at, n))
             ptx_fail(c, "%s %zu bytes at %p, which are not device memory", does, bytes, p);
@@ -229,18 +231,18 @@ void touch_global(const ptx_code *c, const void *p, size_t bytes, enum watch_kin
 // ---- numbers of actors
 
 size_t mbar_at(uint32_t bar) {
-    auto found = b.mbar_number.find(bar);
-    if (found != b.mbar_number.end()) return found->second;
-    size_t n = b.mbar_number.size();
+    auto found = here().mbar_number.find(bar);
+    if (found != here().mbar_number.end()) return found->second;
+    size_t n = here().mbar_number.size();
     if (n == MBARS) simt_fail("more than %d mbarriers", MBARS);
-    return b.mbar_number[bar] = n;
+    return here().mbar_number[bar] = n;
 }
 size_t sender() {
-    auto found = b.sender.find(self());
-    if (found != b.sender.end()) return found->second;
-    size_t n = b.sender.size();
+    auto found = here().sender.find(self());
+    if (found != here().sender.end()) return found->second;
+    size_t n = here().sender.size();
     if (n == SENDERS) simt_fail("more than %d threads send", SENDERS);
-    return b.sender[self()] = n;
+    return here().sender[self()] = n;
 }
 void wait_for(size_t actor, const groups &g, int keep) {
     uint32_t done = g.closed > (uint32_t)keep ? g.closed - (uint32_t)keep : 0;
@@ -274,27 +276,24 @@ void watch_launch() {
     flags.clear();
 }
 
-void watch_block(int threads, size_t shared_bytes, bool has_cp_async) {
-    uint3 at = simt_block.index;
-    size_t n = (size_t)threads;
-    b = block();
-    b.threads = threads;
-    b.number = (at.z * simt_block.grid.y + at.y) * simt_block.grid.x + at.x;
-    b.first_mbar = n + (has_cp_async ? n : 0);
-    b.first_group = b.first_mbar + MBARS;
-    b.first_read = b.first_group + GROUPS;
-    b.first_done = b.first_read + SENDERS;
-    b.actors = b.first_done + SENDERS;
-    b.now.assign(n, clocks(b.actors));
-    for (size_t i = 0; i < n; i++) b.now[i][i] = 1;
-    b.known.resize(n);
-    b.copies.resize(n);
-    cells.resize(std::max(cells.size(), shared_bytes / CELL + 1));
-    for (size_t i = 0; i <= shared_bytes / CELL; i++) {
-        cells[i].write = mark();
-        cells[i].reads.clear();
-        cells[i].valid = false;
-    }
+void watch_block(bool has_cp_async) {
+    uint3 at = simt_now->index;
+    size_t n = (size_t)simt_now->threads;
+    block *b = new block();
+    b->threads = simt_now->threads;
+    b->number = (at.z * simt_now->grid.y + at.y) * simt_now->grid.x + at.x;
+    b->first_mbar = n + (has_cp_async ? n : 0);
+    b->first_group = b->first_mbar + MBARS;
+    b->first_read = b->first_group + GROUPS;
+    b->first_done = b->first_read + SENDERS;
+    b->actors = b->first_done + SENDERS;
+    b->now.assign(n, clocks(b->actors));
+    for (size_t i = 0; i < n; i++) b->now[i][i] = 1;
+    b->known.resize(n);
+    b->copies.resize(n);
+    b->cells.resize(simt_now->shared_bytes / CELL + 1);
+    simt_now->witness = b;
+    simt_now->forget = [](void *witness) { delete (block *)witness; };
 }
 
 void watch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind) {
@@ -307,88 +306,89 @@ void watch_global(const ptx_code *c, const void *at, size_t bytes, enum watch_ki
 }
 
 void watch_join(int place) {
-    take_all(&b.places[place], mine());
+    take_all(&here().places[place], mine());
     tick();
 }
 void watch_met(int place, const int *thread, int count) {
     clocks all;
-    all.swap(b.places[place]);
-    for (int i = 0; i < count; i++) take_all(&b.now[(size_t)thread[i]], all);
+    all.swap(here().places[place]);
+    for (int i = 0; i < count; i++) take_all(&here().now[(size_t)thread[i]], all);
 }
 
 void watch_mbar_arrive(uint32_t bar) {
-    take_all(&b.mbars[mbar_at(bar)].arrived, mine());
+    take_all(&here().mbars[mbar_at(bar)].arrived, mine());
     tick();
 }
 void watch_mbar_over(uint32_t bar, uint32_t parity) {
     size_t n = mbar_at(bar);
-    mbar *m = &b.mbars[n];
+    mbar *m = &here().mbars[n];
     take_all(&m->arrived, {});
-    m->arrived[b.first_mbar + n] = ++m->phase;
+    m->arrived[here().first_mbar + n] = ++m->phase;
     m->over[parity] = m->arrived;
 }
 void watch_mbar_waited(uint32_t bar, uint32_t parity) {
-    take_all(&mine(), b.mbars[mbar_at(bar)].over[parity]);
+    take_all(&mine(), here().mbars[mbar_at(bar)].over[parity]);
 }
 
 void watch_release(const void *flag) {
     blocks_known *at = &flags[flag];
-    for (auto &k : b.known[(size_t)self()]) take_all(&(*at)[k.first], k.second);
-    take_all(&(*at)[b.number], mine());
+    for (auto &k : here().known[(size_t)self()]) take_all(&(*at)[k.first], k.second);
+    take_all(&(*at)[here().number], mine());
     tick();
 }
 void watch_acquire(const void *flag) {
     auto found = flags.find(flag);
     if (found == flags.end()) return;
     for (auto &k : found->second) {
-        if (k.first == b.number)
+        if (k.first == here().number)
             take_all(&mine(), k.second);
         else
-            take_all(&b.known[(size_t)self()][k.first], k.second);
+            take_all(&here().known[(size_t)self()][k.first], k.second);
     }
 }
 
 void watch_load(const ptx_code *c, uint32_t to, size_t bytes, uint32_t bar) {
     size_t n = mbar_at(bar);
-    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, b.first_mbar + n, b.mbars[n].phase + 1));
+    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, here().first_mbar + n, here().mbars[n].phase + 1));
 }
 
 void watch_copy(const ptx_code *c, uint32_t to, size_t bytes) {
     size_t n = (size_t)self();
-    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, (size_t)b.threads + n, b.copies[n].closed + 1));
+    touch_shared(c, to, bytes, WATCH_WRITE,
+                 mark_of(c, (size_t)here().threads + n, here().copies[n].closed + 1));
 }
 void watch_copy_commit() {
-    b.copies[(size_t)self()].closed++;
+    here().copies[(size_t)self()].closed++;
 }
 void watch_copy_wait(int keep) {
-    wait_for((size_t)(b.threads + self()), b.copies[(size_t)self()], keep);
+    wait_for((size_t)(here().threads + self()), here().copies[(size_t)self()], keep);
 }
 
 void watch_bulk(const ptx_code *c, uint32_t from, size_t bytes) {
     size_t n = sender();
-    touch_shared(c, from, bytes, WATCH_READ, mark_of(c, b.first_read + n, b.bulks[n].closed + 1));
+    touch_shared(c, from, bytes, WATCH_READ, mark_of(c, here().first_read + n, here().bulks[n].closed + 1));
 }
 void watch_bulk_global(const ptx_code *c, void *to, size_t bytes, enum watch_kind kind) {
     size_t n = sender();
-    touch_global(c, to, bytes, kind, mark_of(c, b.first_done + n, b.bulks[n].closed + 1));
+    touch_global(c, to, bytes, kind, mark_of(c, here().first_done + n, here().bulks[n].closed + 1));
 }
 void watch_bulk_commit() {
-    b.bulks[sender()].closed++;
+    here().bulks[sender()].closed++;
 }
 void watch_bulk_wait(int keep, bool read) {
     size_t n = sender();
-    wait_for(b.first_read + n, b.bulks[n], keep);
-    if (!read) wait_for(b.first_done + n, b.bulks[n], keep);
+    wait_for(here().first_read + n, here().bulks[n], keep);
+    if (!read) wait_for(here().first_done + n, here().bulks[n], keep);
 }
 
 void watch_operand(const ptx_code *c, uint32_t at, size_t bytes) {
     size_t n = (size_t)self() / 128;
-    touch_shared(c, at, bytes, WATCH_READ, mark_of(c, b.first_group + n, b.products[n].closed + 1));
+    touch_shared(c, at, bytes, WATCH_READ, mark_of(c, here().first_group + n, here().products[n].closed + 1));
 }
 void watch_product_commit() {
-    b.products[(size_t)self() / 128].closed++;
+    here().products[(size_t)self() / 128].closed++;
 }
 void watch_product_wait(int keep) {
     size_t n = (size_t)self() / 128;
-    wait_for(b.first_group + n, b.products[n], keep);
+    wait_for(here().first_group + n, here().products[n], keep);
 }

@@ -25,7 +25,7 @@ void watch_copied(void *to, const void *from, size_t bytes);
 // ---- a launch's blocks; what follows is done by the thread that runs
 
 void watch_launch();
-void watch_block(int threads, size_t shared_bytes, bool has_cp_async);
+void watch_block(bool has_cp_async); // of the emulator's block that begins
 
 // An access of the thread itself.
 void watch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind);

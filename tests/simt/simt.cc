@@ -14,12 +14,12 @@
 
 struct simt_options simt_options;
 struct simt_thread *simt_self;
-struct simt_block simt_block;
+struct simt_block *simt_now;
 simt_instead_fn *simt_instead;
 const struct simt_witness *simt_watched;
 simt_phase_fn *simt_phase_over;
 
-enum { STACK = 256 * 1024, PAGE = 4096, SHARED_MAX = 232448, MAX_THREADS = 1024 };
+enum { STACK = 256 * 1024, PAGE = 4096, SHARED_MAX = 232448, MAX_THREADS = 1024, WORD = 4, MOST_BLOCKS = 8 };
 
 struct meeting {
     uint64_t round; // counts up when everybody came
@@ -31,18 +31,36 @@ struct meeting {
     bool here[MAX_THREADS];
 };
 
-static struct meeting meetings[SIMT_PLACES];
-static struct simt_thread threads[MAX_THREADS];
+typedef std::vector<std::function<void()>> simt_group;
+
+// A multiprocessor's worth of state: one block at a time.
+struct resident {
+    struct simt_block block; // first
+    struct meeting meetings[SIMT_PLACES];
+    struct simt_thread threads[MAX_THREADS];
+    std::deque<std::function<void()>> pending;
+    std::deque<simt_group> groups[SIMT_KINDS][MAX_THREADS]; // the youngest is still open
+    uint16_t writer[SHARED_MAX / WORD + 1];                 // of a word that is not fenced: its thread + 1
+    std::vector<uint32_t> unfenced[MAX_THREADS];
+    unsigned char *shared_base;
+    unsigned pace; // a turn in so many rounds
+    bool busy;
+};
+static struct resident *residents[MOST_BLOCKS];
 static void *scheduler;
 static const std::function<void()> *kernel_now;
-static unsigned char *shared_base;
+static uint64_t deeds; // of threads, but for sleeping
+
+static struct resident *now() {
+    return (struct resident *)simt_now;
+}
 
 void simt_fail(const char *format, ...) {
     va_list list;
     va_start(list, format);
     fprintf(stderr, "simt: ");
     if (simt_self != NULL)
-        fprintf(stderr, "block %u,%u thread %d: ", simt_block.index.x, simt_block.index.y, simt_self->number);
+        fprintf(stderr, "block %u,%u thread %d: ", simt_now->index.x, simt_now->index.y, simt_self->number);
     vfprintf(stderr, format, list);
     fprintf(stderr, "\n");
     va_end(list);
@@ -92,14 +110,13 @@ static void fiber_new(struct simt_thread *t, void (*entry)()) {
     t->context = top;
 }
 #else
-static ucontext_t contexts[MAX_THREADS + 1];
 static void simt_switch(void **save, void *load) {
-    ucontext_t *from = save == &scheduler ? &contexts[MAX_THREADS] : (ucontext_t *)*save;
-    if (save == &scheduler) scheduler = from;
-    swapcontext(from, (ucontext_t *)load);
+    if (*save == NULL) *save = new ucontext_t;
+    swapcontext((ucontext_t *)*save, (ucontext_t *)load);
 }
 static void fiber_new(struct simt_thread *t, void (*entry)()) {
-    ucontext_t *c = &contexts[t->number];
+    if (t->context == NULL) t->context = new ucontext_t;
+    ucontext_t *c = (ucontext_t *)t->context;
     getcontext(c);
     c->uc_stack.ss_sp = t->stack;
     c->uc_stack.ss_size = STACK;
@@ -111,6 +128,23 @@ static void fiber_new(struct simt_thread *t, void (*entry)()) {
 static void pause_fiber() {
     struct simt_thread *me = simt_self;
     simt_switch(&me->context, scheduler);
+}
+
+void simt_wait_flag(const volatile uint32_t *flag, uint32_t least) {
+    simt_self->flag = flag;
+    simt_self->least = least;
+    simt_self->what = "a flag";
+    pause_fiber();
+    simt_self->what = NULL;
+    simt_self->flag = NULL;
+}
+
+void simt_sleep() {
+    simt_self->asleep = true;
+    simt_self->since = deeds;
+    simt_self->what = "another block";
+    pause_fiber();
+    simt_self->what = NULL;
 }
 
 void simt_wait(const volatile uint64_t *word, uint64_t old, const char *what) {
@@ -128,7 +162,7 @@ void simt_wait(const volatile uint64_t *word, uint64_t old, const char *what) {
 static void meeting_close(struct meeting *m) {
     static void *args[MAX_THREADS];
     int n = 0;
-    for (int i = 0; i < simt_block.threads; i++) {
+    for (int i = 0; i < simt_now->threads; i++) {
         if (m->here[i]) args[n++] = m->arg[i];
         m->here[i] = false;
     }
@@ -138,7 +172,7 @@ static void meeting_close(struct meeting *m) {
 }
 
 static struct meeting *meeting_join(int place, int count, const char *what) {
-    struct meeting *m = &meetings[place];
+    struct meeting *m = &now()->meetings[place];
     if (m->came > 0 && (m->what != what && strcmp(m->what, what) != 0))
         simt_fail("comes to %s while others wait in %s", what, m->what);
     if (m->came > 0 && m->count != count && place != SIMT_BLOCK)
@@ -167,35 +201,31 @@ void simt_arrive(int place, int count, const char *what) {
 
 // ---- asynchronous work
 
-typedef std::vector<std::function<void()>> simt_group;
-static std::deque<std::function<void()>> pending;
-static std::deque<simt_group> groups[SIMT_KINDS][MAX_THREADS]; // the youngest is still open
-
 static bool is_late(enum simt_kind kind) {
     return kind == SIMT_PRODUCT ? simt_options.late_products : simt_options.late_copies;
 }
 
 void simt_later(const std::function<void()> &work) {
     if (!simt_options.late_copies) return work();
-    pending.push_back(work);
+    now()->pending.push_back(work);
 }
 
 void simt_defer(enum simt_kind kind, int owner, const std::function<void()> &work) {
     if (!is_late(kind)) return work();
-    std::deque<simt_group> &g = groups[kind][owner];
+    std::deque<simt_group> &g = now()->groups[kind][owner];
     if (g.empty()) g.emplace_back();
     g.back().push_back(work);
 }
 
 void simt_commit(enum simt_kind kind, int owner) {
     if (!is_late(kind)) return;
-    std::deque<simt_group> &g = groups[kind][owner];
+    std::deque<simt_group> &g = now()->groups[kind][owner];
     if (g.empty()) g.emplace_back();
     g.emplace_back();
 }
 
 void simt_drain(enum simt_kind kind, int owner, size_t keep) {
-    std::deque<simt_group> &g = groups[kind][owner];
+    std::deque<simt_group> &g = now()->groups[kind][owner];
     while (g.size() > keep + 1) {
         for (auto &work : g.front()) work();
         g.pop_front();
@@ -204,18 +234,18 @@ void simt_drain(enum simt_kind kind, int owner, size_t keep) {
 
 // Something that was put off happens now; false: there is nothing.
 static bool simt_settle() {
-    if (pending.empty()) return false;
-    std::function<void()> work = pending.front();
-    pending.pop_front();
+    if (now()->pending.empty()) return false;
+    std::function<void()> work = now()->pending.front();
+    now()->pending.pop_front();
     work();
     return true;
 }
 
 static void simt_finish() {
-    if (!pending.empty()) simt_fail("the block ended before its bulk copies");
+    if (!now()->pending.empty()) simt_fail("the block ended before its bulk copies");
     for (int kind = 0; kind < SIMT_KINDS; kind++) {
-        for (int i = 0; i < simt_block.threads; i++) {
-            std::deque<simt_group> &g = groups[kind][i];
+        for (int i = 0; i < simt_now->threads; i++) {
+            std::deque<simt_group> &g = now()->groups[kind][i];
             for (const simt_group &one : g) {
                 if (!one.empty())
                     simt_fail("thread %d ended before its asynchronous work of kind %d", i, kind);
@@ -228,41 +258,37 @@ static void simt_finish() {
 // ---- shared memory
 
 unsigned char *simt_shared(uint32_t address, size_t bytes) {
-    if (address > simt_block.shared_bytes || bytes > simt_block.shared_bytes - address)
-        simt_fail("shared memory: %zu bytes at %u, of %zu", bytes, address, simt_block.shared_bytes);
-    return simt_block.shared + address;
+    if (address > simt_now->shared_bytes || bytes > simt_now->shared_bytes - address)
+        simt_fail("shared memory: %zu bytes at %u, of %zu", bytes, address, simt_now->shared_bytes);
+    return simt_now->shared + address;
 }
 
 uint32_t simt_shared_address(const void *p) {
-    ptrdiff_t at = (const unsigned char *)p - simt_block.shared;
-    if (at < 0 || at > (ptrdiff_t)simt_block.shared_bytes) simt_fail("%p is not in dynamic shared memory", p);
+    ptrdiff_t at = (const unsigned char *)p - simt_now->shared;
+    if (at < 0 || at > (ptrdiff_t)simt_now->shared_bytes) simt_fail("%p is not in dynamic shared memory", p);
     return (uint32_t)at;
 }
 
-enum { WORD = 4 };
-static uint16_t writer[SHARED_MAX / WORD + 1]; // of a word that is not fenced: its thread's number + 1
-static std::vector<uint32_t> unfenced[MAX_THREADS];
-
 void simt_stored(int thread, uint32_t address, size_t bytes) {
     for (uint32_t word = address / WORD; word < (address + bytes + WORD - 1) / WORD; word++) {
-        writer[word] = (uint16_t)(thread + 1);
-        unfenced[thread].push_back(word);
+        now()->writer[word] = (uint16_t)(thread + 1);
+        now()->unfenced[thread].push_back(word);
     }
 }
 
 void simt_fenced(int thread) {
-    for (uint32_t word : unfenced[thread])
-        if (writer[word] == thread + 1) writer[word] = 0;
-    unfenced[thread].clear();
+    for (uint32_t word : now()->unfenced[thread])
+        if (now()->writer[word] == thread + 1) now()->writer[word] = 0;
+    now()->unfenced[thread].clear();
 }
 
 unsigned char *simt_shared_async(uint32_t address, size_t bytes) {
     unsigned char *at = simt_shared(address, bytes);
     for (uint32_t word = address / WORD; word < (address + bytes + WORD - 1) / WORD; word++)
-        if (writer[word] != 0)
+        if (now()->writer[word] != 0)
             simt_fail(
                 "shared memory at %u: thread %d wrote it and has not fenced it for the asynchronous proxy",
-                word * WORD, writer[word] - 1);
+                word * WORD, now()->writer[word] - 1);
     return at;
 }
 
@@ -271,28 +297,28 @@ enum { CANARY = 0xc5 };
 static void shared_begin(size_t bytes) {
     if (bytes > SHARED_MAX) simt_fail("%zu bytes of shared memory, at most %d", bytes, SHARED_MAX);
     size_t room = 64 * PAGE;
-    if (shared_base == NULL) {
+    if (now()->shared_base == NULL) {
         unsigned char *all =
             (unsigned char *)mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        shared_base = all + PAGE;
-        if (all == MAP_FAILED || mprotect(shared_base, room, PROT_READ | PROT_WRITE) != 0)
+        now()->shared_base = all + PAGE;
+        if (all == MAP_FAILED || mprotect(now()->shared_base, room, PROT_READ | PROT_WRITE) != 0)
             simt_fail("no memory");
     }
     size_t take = (bytes + 1023) / 1024 * 1024;
-    memset(shared_base, CANARY, room);
-    simt_block.shared = shared_base + room - take; // its end meets the guard page
-    simt_block.shared_bytes = bytes;
-    memset(simt_block.shared, 0xff, bytes); // NaN in every format
+    memset(now()->shared_base, CANARY, room);
+    simt_now->shared = now()->shared_base + room - take; // its end meets the guard page
+    simt_now->shared_bytes = bytes;
+    memset(simt_now->shared, 0xff, bytes); // NaN in every format
     for (int i = 0; i < MAX_THREADS; i++) simt_fenced(i);
 }
 
 static void shared_end() {
-    const unsigned char *end = shared_base + 64 * PAGE;
-    for (const unsigned char *p = shared_base; p < end; p++) {
-        if (p == simt_block.shared && simt_block.shared_bytes > 0) p += simt_block.shared_bytes;
+    const unsigned char *end = now()->shared_base + 64 * PAGE;
+    for (const unsigned char *p = now()->shared_base; p < end; p++) {
+        if (p == simt_now->shared && simt_now->shared_bytes > 0) p += simt_now->shared_bytes;
         if (p < end && *p != CANARY)
-            simt_fail("block %u: byte %td beyond shared memory was written", simt_block.index.x,
-                      p - simt_block.shared);
+            simt_fail("block %u: byte %td beyond shared memory was written", simt_now->index.x,
+                      p - simt_now->shared);
     }
 }
 
@@ -301,21 +327,26 @@ static void shared_end() {
 static void thread_main() {
     (*kernel_now)();
     simt_self->done = true;
-    simt_block.running--;
+    simt_now->running--;
     // Those who still wait for the whole block no longer wait for this thread.
-    struct meeting *m = &meetings[SIMT_BLOCK];
-    if (m->came > 0 && m->came >= simt_block.running) meeting_close(m);
+    struct meeting *m = &now()->meetings[SIMT_BLOCK];
+    if (m->came > 0 && m->came >= simt_now->running) meeting_close(m);
     pause_fiber();
     abort();
 }
 
 static void deadlock() {
     simt_self = NULL;
-    for (int i = 0; i<simt_block.threads; i += simt_block.threads> 64 ? 32 : 1) {
-        const struct simt_thread *t = &threads[i];
-        fprintf(stderr, "  thread %d: %s\n", i, t->done ? "done" : t->what);
+    for (struct resident *r : residents) {
+        if (r == NULL || !r->busy) continue;
+        simt_now = &r->block;
+        for (int i = 0; i<simt_now->threads; i += simt_now->threads> 64 ? 32 : 1) {
+            const struct simt_thread *t = &r->threads[i];
+            fprintf(stderr, "  block %u,%u thread %d: %s\n", simt_now->index.x, simt_now->index.y, i,
+                    t->done ? "done" : t->what);
+        }
     }
-    simt_fail("block %u,%u: nobody can go on", simt_block.index.x, simt_block.index.y);
+    simt_fail("block %u,%u: nobody can go on", simt_now->index.x, simt_now->index.y);
 }
 
 static unsigned next_random() {
@@ -324,62 +355,111 @@ static unsigned next_random() {
     return state >> 8;
 }
 
-static void run_block() {
-    int n = simt_block.threads;
-    memset(meetings, 0, sizeof meetings);
-    for (int i = 0; i < n; i++) {
-        struct simt_thread *t = &threads[i];
-        if (t->stack == NULL) {
-            t->stack =
-                mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (t->stack == MAP_FAILED) simt_fail("no memory for stacks");
-        }
-        t->number = i;
-        t->lane = i % 32;
-        unsigned u = (unsigned)i, x = simt_block.dim.x, y = simt_block.dim.y;
-        t->tid = {u % x, u / x % y, u / (x * y)};
-        t->done = false;
-        t->wait = NULL;
-        t->what = NULL;
-        fiber_new(t, thread_main);
+static void begin_thread(struct simt_thread *t, int number) {
+    if (t->stack == NULL) {
+        t->stack =
+            mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (t->stack == MAP_FAILED) simt_fail("no memory for stacks");
     }
-    simt_block.running = n;
-    while (simt_block.running > 0) {
-        bool moved = false;
-        unsigned start = simt_options.seed == 0 ? 0 : next_random() % (unsigned)n;
-        for (int i = 0; i < n; i++) {
-            struct simt_thread *t = &threads[((unsigned)i + start) % (unsigned)n];
-            if (t->done || (t->wait != NULL && *t->wait == t->old)) continue;
-            moved = true;
-            simt_self = t;
-            simt_switch(&scheduler, t->context);
-            simt_self = NULL;
-        }
-        if (!moved && !simt_settle()) deadlock();
+    t->number = number;
+    t->lane = number % 32;
+    unsigned u = (unsigned)number, x = simt_now->dim.x, y = simt_now->dim.y;
+    t->tid = {u % x, u / x % y, u / (x * y)};
+    t->done = t->asleep = false;
+    t->wait = NULL;
+    t->flag = NULL;
+    t->what = NULL;
+    fiber_new(t, thread_main);
+}
+
+static void begin_block(struct resident *r, dim3 grid, dim3 block, size_t shared_bytes, uint64_t number) {
+    simt_now = &r->block;
+    simt_now->grid = grid;
+    simt_now->dim = block;
+    simt_now->index = {(unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y),
+                       (unsigned)(number / grid.x / grid.y)};
+    simt_now->threads = simt_now->running = (int)(block.x * block.y * block.z);
+    simt_now->thread = r->threads;
+    simt_now->witness = NULL;
+    shared_begin(shared_bytes);
+    memset(r->meetings, 0, sizeof r->meetings);
+    for (int i = 0; i < simt_now->threads; i++) begin_thread(&r->threads[i], i);
+    r->pace = simt_options.seed == 0 ? 1 : 1 + next_random() % 6;
+    r->busy = true;
+}
+
+static void end_block(struct resident *r) {
+    simt_finish();
+    shared_end();
+    if (simt_now->witness != NULL) simt_now->forget(simt_now->witness);
+    r->busy = false;
+}
+
+static bool can_go_on(const struct simt_thread *t) {
+    if (t->done || (t->wait != NULL && *t->wait == t->old)) return false;
+    if (t->flag != NULL && *t->flag < t->least) return false;
+    return !t->asleep || t->since != deeds;
+}
+
+// Gives each thread of the block that can go on a turn. False: nobody has done anything.
+static bool take_turns(struct resident *r) {
+    bool moved = false;
+    unsigned n = (unsigned)r->block.threads, start = simt_options.seed == 0 ? 0 : next_random() % n;
+    simt_now = &r->block;
+    for (unsigned i = 0; i < n; i++) {
+        struct simt_thread *t = &r->threads[(i + start) % n];
+        if (!can_go_on(t)) continue;
+        t->asleep = false;
+        simt_self = t;
+        simt_switch(&scheduler, t->context);
+        simt_self = NULL;
+        if (t->asleep) continue;
+        moved = true;
+        deeds++;
     }
+    return moved;
+}
+
+// A round of all blocks; in a hurry none is left out. False: nobody has done anything.
+static bool round_of_blocks(bool hurry) {
+    bool moved = false;
+    for (struct resident *r : residents) {
+        if (r == NULL || !r->busy || (!hurry && next_random() % r->pace != 0)) continue;
+        moved = take_turns(r) || moved;
+    }
+    return moved;
+}
+
+static bool settle_one() {
+    for (struct resident *r : residents) {
+        if (r == NULL || !r->busy) continue;
+        simt_now = &r->block;
+        if (simt_settle()) return true;
+    }
+    return false;
 }
 
 void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
     if (simt_self != NULL) simt_fail("a launch inside a kernel");
-    uint64_t n = (uint64_t)block.x * block.y * block.z;
-    if (n == 0 || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
-        grid.z > 65535)
+    uint64_t n = (uint64_t)block.x * block.y * block.z, begun = 0, left = (uint64_t)grid.x * grid.y * grid.z;
+    if (n == 0 || n > MAX_THREADS || left == 0 || grid.y > 65535 || grid.z > 65535)
         simt_fail("launch of %u x %u x %u blocks of %llu threads", grid.x, grid.y, grid.z,
                   (unsigned long long)n);
     kernel_now = &kernel;
-    simt_block.grid = grid;
-    simt_block.dim = block;
-    simt_block.threads = (int)n;
-    simt_block.thread = threads;
-    for (unsigned z = 0; z < grid.z; z++) {
-        for (unsigned y = 0; y < grid.y; y++) {
-            for (unsigned x = 0; x < grid.x; x++) {
-                simt_block.index = {x, y, z};
-                shared_begin(shared_bytes);
-                run_block();
-                simt_finish();
-                shared_end();
-            }
+    uint64_t all = left;
+    int most = std::min(std::max(simt_options.blocks, 1), (int)MOST_BLOCKS);
+    while (left > 0) {
+        for (int i = 0; i < most; i++) {
+            if (residents[i] == NULL) residents[i] = new resident();
+            if (!residents[i]->busy && begun < all)
+                begin_block(residents[i], grid, block, shared_bytes, begun++);
+        }
+        if (!round_of_blocks(false) && !round_of_blocks(true) && !settle_one()) deadlock();
+        for (struct resident *r : residents) {
+            if (r == NULL || !r->busy || r->block.running > 0) continue;
+            simt_now = &r->block;
+            end_block(r);
+            left--;
         }
     }
 }

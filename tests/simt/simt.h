@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs CUDA kernels on the CPU: a .cu file compiled as C++ with this folder's include/ in front finds here
-// what it needs of CUDA. Every thread of a block is a fiber; blocks run one after another; barriers, warp
-// collectives, mbarriers and asynchronous copies are functional models that follow the PTX ISA's layouts
-// (simt_ptx.h). A wait that nobody can end, a collective that lanes enter differently, an address outside
-// shared memory end the program with a message. Not a model of time, caches, memory order or proxies.
+// what it needs of CUDA. Every thread of a block is a fiber; blocks run one after another, or several
+// side by side; barriers, warp collectives, mbarriers and asynchronous copies are functional models that
+// follow the PTX ISA's layouts (simt_ptx.h). A wait that nobody can end, a collective that lanes enter
+// differently, an address outside shared memory end the program with a message. Not a model of time, caches,
+// memory order or proxies.
 //
 // Use: in tests/*.cmake
 //     orrery_simt_test(NAME test.c kernels/cuda/x.cu ...)
@@ -19,7 +20,8 @@
 // is launched. Missing something? Add it here; small models are welcome.
 //
 // Options for tests: simt_options.seed changes the order of threads; .late_copies and .late_products put off
-// asynchronous copies and wgmma until somebody waits for them (otherwise they are done when issued).
+// asynchronous copies and wgmma until somebody waits for them (otherwise they are done when issued); .blocks
+// runs so many blocks side by side.
 #ifndef ORRERY_TESTS_SIMT_H
 #define ORRERY_TESTS_SIMT_H
 
@@ -79,6 +81,7 @@ SIMT_VECTOR(unsigned short, ushort, 8)
 struct simt_options {
     unsigned seed;
     bool late_copies, late_products;
+    int blocks; // that run side by side, each at its own pace; not for kernels with static __shared__ in C++
 };
 extern struct simt_options simt_options;
 
@@ -90,6 +93,10 @@ struct simt_thread {
     const char *what;              // it waits for, NULL: runs
     const volatile uint64_t *wait; // it goes on when *wait != old
     uint64_t old;
+    const volatile uint32_t *flag; // it goes on when *flag >= least
+    uint32_t least;
+    bool asleep; // until somebody has done something, counted by
+    uint64_t since;
     bool done;
     void *stack, *context;
 };
@@ -100,19 +107,23 @@ struct simt_block {
     size_t shared_bytes;
     int threads, running;
     struct simt_thread *thread;
+    void *witness; // of somebody who watches the block, NULL when it begins; given to `forget` when it ends
+    void (*forget)(void *witness);
 };
 extern struct simt_thread *simt_self;
-extern struct simt_block simt_block;
+extern struct simt_block *simt_now;
 
 #define threadIdx (simt_self->tid)
-#define blockIdx  (simt_block.index)
-#define blockDim  (simt_block.dim)
-#define gridDim   (simt_block.grid)
+#define blockIdx  (simt_now->index)
+#define blockDim  (simt_now->dim)
+#define gridDim   (simt_now->grid)
 #define warpSize  32
 
 void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
 void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 void simt_wait(const volatile uint64_t *word, uint64_t old, const char *what); // until *word != old
+void simt_wait_flag(const volatile uint32_t *flag, uint32_t least);            // until *flag >= least
+void simt_sleep(); // until any other thread has done something but sleep
 // Waits until `count` threads have come to meeting place `place` (64 per block), then the last one runs `all`
 // over the arguments of all, in the order of their numbers.
 typedef void simt_all_fn(void **args, int count, void *context);
@@ -139,7 +150,7 @@ extern simt_phase_fn *simt_phase_over;
 
 enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 }; // 0..15: named barriers
 
-#define DYNAMIC_SHARED(name) unsigned char *name = simt_block.shared
+#define DYNAMIC_SHARED(name) unsigned char *name = simt_now->shared
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
     simt_queue(stream, grid, block, bytes, kernel, ##__VA_ARGS__)
 
@@ -191,19 +202,19 @@ static inline cudaError_t simt_queue(cudaStream_t stream, dim3 grid, dim3 block,
 // Everybody of the warp hands in a T; the last one calls f(T *args[32]).
 template <class T, class F> static inline void simt_warp_all(unsigned mask, const char *what, T *arg, F f) {
     if (mask != 0xffffffffu) simt_fail("%s: only the full mask is modelled, not %08x", what, mask);
-    int first = simt_self->number & ~31, count = std::min(32, simt_block.threads - first);
+    int first = simt_self->number & ~31, count = std::min(32, simt_now->threads - first);
     simt_meet(
         SIMT_WARP + simt_self->number / 32, count, what, arg,
         [](void **args, int n, void *context) { (*(F *)context)((T **)args, n); }, &f);
 }
 
 static inline void __syncthreads() {
-    simt_meet(SIMT_BLOCK, simt_block.running, "__syncthreads", NULL, NULL, NULL);
+    simt_meet(SIMT_BLOCK, simt_now->running, "__syncthreads", NULL, NULL, NULL);
 }
 static inline int simt_sync_count(int p, const char *what) {
     int v[2] = {p != 0, 0};
     simt_meet(
-        SIMT_BLOCK, simt_block.running, what, v,
+        SIMT_BLOCK, simt_now->running, what, v,
         [](void **a, int n, void *) {
             int sum = 0;
             for (int i = 0; i < n; i++) sum += ((int *)a[i])[0];
@@ -219,7 +230,7 @@ static inline int __syncthreads_or(int p) {
     return simt_sync_count(p, "__syncthreads_or") > 0;
 }
 static inline int __syncthreads_and(int p) {
-    return simt_sync_count(p, "__syncthreads_and") == simt_block.running;
+    return simt_sync_count(p, "__syncthreads_and") == simt_now->running;
 }
 static inline void __syncwarp(unsigned mask = 0xffffffffu) {
     int none = 0;

@@ -275,7 +275,7 @@ static inline uint32_t flag_read(const uint32_t *flag) {
     return *flag;
 }
 static inline void flag_wait(const uint32_t *flag, uint32_t value) {
-    if (*flag < value) simt_fail("waits for a flag at %u that earlier blocks left at %u", value, *flag);
+    if (*flag < value) simt_wait_flag(flag, value);
 }
 
 template <int REGISTERS> static inline void registers_more() {
