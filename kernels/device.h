@@ -119,7 +119,7 @@ struct device_gpu_options {
 int device_open_gpu(struct device **out, const struct device_gpu_options *o, struct err *e) ERR_CHECK;
 
 // What liborrery_cuda.so exports as `orrery_plugin`. Its first words are those of every version.
-#define DEVICE_PLUGIN_ABI 4
+#define DEVICE_PLUGIN_ABI 5
 struct coll;
 struct coll_options;
 struct device_plugin {

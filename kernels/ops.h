@@ -320,11 +320,19 @@ struct op_ema_args {
     const struct op_update *now; // NULL: its rest is 1, for a copy
 };
 
-// sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite elements.
+// n numbers from `at` on.
+struct op_squares_part {
+    int64_t at, n;
+};
+
+// Of each part: sum of x^2 in double, blocks of 4096 elements in a fixed order; also counts non-finite
+// elements. A part's bits do not depend on the others.
 struct op_sum_squares_args {
     struct tensor x;
-    double *sum;        // =; device memory
-    int64_t *nonfinite; // =; device memory
+    const struct op_squares_part *part; // host
+    int parts;
+    double *sum;        // = [parts]; device memory
+    int64_t *nonfinite; // = [parts]; device memory
 };
 
 // y = x; fp32 and bf16 in any combination. Rounded to nearest even, or (fp32 to bf16) at random.

@@ -36,6 +36,15 @@ static void count_state(struct memory_gpu *m, const struct config *c, const stru
     b[MEMORY_gradients] = step_bytes(c, set, p, world, rank, d) - b[MEMORY_inputs];
 }
 
+// Of the norm of this rank's gradients.
+static int64_t squares_scratch(const struct config *c, const struct params *p, int world, int rank) {
+    int lo = 0, hi = 0;
+    int64_t blocks = 0;
+    if (optim_tensors(c, p, world, rank, &lo, &hi)) return 0;
+    for (int i = lo; i < hi; i++) blocks += gpu_squares_blocks(p->list[i].elems);
+    return (int64_t)gpu_squares_bytes(blocks, hi - lo);
+}
+
 int memory_gpu_plan(struct memory_gpu *out, const struct config *c, const struct modality_set *set,
                     const struct params *p, int world, int rank, int compute, struct err *e) {
     enum device_precision precision = (enum device_precision)c->cuda_precision;
@@ -50,8 +59,8 @@ int memory_gpu_plan(struct memory_gpu *out, const struct config *c, const struct
     b[MEMORY_activations] = model_training_bytes(c, set, &d, micro, c->data_frames);
     b[MEMORY_schedules] = of_ops.schedules;
     b[MEMORY_scratch] = of_ops.scratch;
-    size_t squares = gpu_squares_bytes(optim_largest(p));
-    if ((int64_t)squares > b[MEMORY_scratch]) b[MEMORY_scratch] = (int64_t)squares;
+    int64_t squares = squares_scratch(c, p, world, rank);
+    if (squares > b[MEMORY_scratch]) b[MEMORY_scratch] = squares;
     b[MEMORY_products] = GPU_WORKSPACE;
     if (c->data_eval[0])
         b[MEMORY_evaluation] = model_predicting_bytes(c, set, &d, c->data_frames) +

@@ -29,7 +29,8 @@ struct optim {
     int64_t *offset;        // [size + 1]
     int64_t *v_at;          // [hi - lo]: where a tensor's second moment starts, -1 none
     int64_t v_elems;
-    struct op_adamw_part *part; // [parts]: own tensors that AdamW updates
+    struct op_adamw_part *part;    // [parts]: own tensors that AdamW updates
+    struct op_squares_part *whole; // [hi - lo]: all own tensors
     int parts;
     struct batches batches;
     float *state; // work | m | v | average: so the work is aligned the same on any number of ranks
@@ -181,11 +182,13 @@ int64_t optim_average_bytes(const struct config *c, const struct params *p, int 
     return share_of(c, p, size, rank, &any, &s) ? -1 : s.average * (int64_t)sizeof(float);
 }
 
-int64_t optim_largest(const struct params *p) {
-    int64_t largest = 0;
-    for (int i = 0; i < p->n; i++)
-        if (p->list[i].elems > largest) largest = p->list[i].elems;
-    return largest;
+int optim_tensors(const struct config *c, const struct params *p, int size, int rank, int *lo, int *hi) {
+    int64_t *offset = calloc((size_t)size + 1, sizeof *offset);
+    if (!offset) return -1;
+    optim_split(c, p, size, offset);
+    own_range(p, offset, rank, lo, hi);
+    free(offset);
+    return 0;
 }
 
 // Where tensor i starts within this rank's segment.
@@ -193,10 +196,11 @@ static int64_t own_at(const struct optim *o, int i) {
     return o->params->list[i].offset - o->offset[o->rank];
 }
 
-static void place_seconds(struct optim *o) {
+static void place_tensors(struct optim *o) {
     for (int i = o->lo; i < o->hi; i++) {
         const struct param *t = &o->params->list[i];
         bool muon = uses_muon(o->config, t);
+        o->whole[i - o->lo] = (struct op_squares_part){own_at(o, i), t->elems};
         o->v_at[i - o->lo] = muon ? -1 : o->v_elems;
         if (muon) continue;
         o->part[o->parts++] = (struct op_adamw_part){
@@ -237,13 +241,14 @@ int optim_create(struct optim **out, const struct config *c, const struct params
     o->offset = calloc((size_t)size + 1, sizeof *o->offset);
     o->v_at = calloc((size_t)p->n, sizeof *o->v_at);
     o->part = calloc((size_t)p->n, sizeof *o->part);
-    if (!o->offset || !o->v_at || !o->part) {
+    o->whole = calloc((size_t)p->n, sizeof *o->whole);
+    if (!o->offset || !o->v_at || !o->part || !o->whole) {
         rc = err_set(e, ERR_MEMORY, "no memory for the optimiser's tables");
         goto out;
     }
     optim_split(c, p, size, o->offset);
     own_range(p, o->offset, rank, &o->lo, &o->hi);
-    place_seconds(o);
+    place_tensors(o);
     if (batches_init(&o->batches, c, p, o->offset[rank], o->lo, o->hi, d)) {
         rc = err_set(e, ERR_MEMORY, "no memory for the optimiser's tables");
         goto out;
@@ -263,6 +268,7 @@ void optim_destroy(struct optim *o) {
     free(o->offset);
     free(o->v_at);
     free(o->part);
+    free(o->whole);
     batches_fini(&o->batches);
     free(o);
 }
@@ -277,15 +283,13 @@ void optim_owned(const struct optim *o, int *lo, int *hi) {
 }
 
 int optim_squares(struct optim *o, const float *grads, double *squares, int64_t *nonfinite, struct err *e) {
-    int rc = 0;
-    for (int i = o->lo; !rc && i < o->hi; i++) {
-        struct op_sum_squares_args a = {
-            .x = tensor_1d((void *)(grads + own_at(o, i)), o->params->list[i].elems),
-            .sum = &squares[i - o->lo],
-            .nonfinite = &nonfinite[i - o->lo]};
-        rc = o->device->ops->sum_squares(o->device, &a, e);
-    }
-    return rc;
+    struct op_sum_squares_args a = {.x =
+                                        tensor_1d((void *)grads, o->offset[o->rank + 1] - o->offset[o->rank]),
+                                    .part = o->whole,
+                                    .parts = o->hi - o->lo,
+                                    .sum = squares,
+                                    .nonfinite = nonfinite};
+    return o->device->ops->sum_squares(o->device, &a, e);
 }
 
 bool optim_clips(const struct optim *o, int i) {

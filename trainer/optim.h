@@ -23,7 +23,8 @@ int64_t optim_bytes(const struct config *c, const struct params *p, int size, in
 // How many of Muon's matrices of a shape are updated at a time.
 int optim_batch(const struct device *d, int64_t rows, int64_t cols);
 int64_t optim_average_bytes(const struct config *c, const struct params *p, int size, int rank); // of these
-int64_t optim_largest(const struct params *p); // numbers of the largest tensor: of one sum of squares
+// Which tensors of the table, [*lo, *hi), a rank owns. Not 0: no memory.
+int optim_tensors(const struct config *c, const struct params *p, int size, int rank, int *lo, int *hi);
 
 // `c` and `p` outlive it. State starts at zero; the average starts as `weights`.
 int optim_create(struct optim **out, const struct config *c, const struct params *p, struct device *d,

@@ -172,12 +172,16 @@ int CPU_FN(sum_squares)(struct device *d, const struct op_sum_squares_args *a, s
     int64_t n = tensor_elems(&a->x);
     CPU_REQUIRE(n == 0 || cpu_is_vector(&a->x, n));
     CPU_REQUIRE(a->sum != NULL && a->nonfinite != NULL);
-    struct squares s;
-    int rc = sum_squares(d, tensor_f32(&a->x), n, &s, e);
-    if (rc != 0) return rc;
-    *a->sum = s.sum;
-    *a->nonfinite = s.nonfinite;
-    return 0;
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < a->parts; i++) {
+        const struct op_squares_part *p = &a->part[i];
+        struct squares s = {0, 0};
+        CPU_REQUIRE(p->at >= 0 && p->n >= 0 && p->at + p->n <= n);
+        rc = sum_squares(d, tensor_f32(&a->x) + p->at, p->n, &s, e);
+        a->sum[i] = s.sum;
+        a->nonfinite[i] = s.nonfinite;
+    }
+    return rc;
 }
 
 // Everything that one matrix's update needs; side = min(rows, cols). The Gram matrix S [side, side] is X X^T

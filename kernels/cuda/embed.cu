@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From frames to tokens and back: copies and one scale, a thread per pack of the output; the sums of
-// assemble's backward run in one thread each, in order. Frames, noise levels, the stream and the slots' table
-// are fp32, rows for products and what they give T. Bytes: each input and output once.
+// assemble's backward in eight threads each, in a fixed order. Frames, noise levels, the stream and the
+// slots' table are fp32, rows for products and what they give T. Bytes: each input and output once.
 #include "kernels/cuda/kernel.cuh"
 
 bool cuda_slots(const struct token_map *map, struct slot_table *out) {
@@ -284,43 +284,56 @@ static __global__ void spread_kernel(rows_of<const float> dx, const __grid_const
     }
 }
 
-// dact[frame] = sum over the frame's tokens.
+// Sums of rows of dx: `count` of them, `step` apart, from group * apart on.
+struct folding {
+    int32_t count;
+    int64_t apart, step;
+    divider blocks; // of packs, to a group
+    uint32_t packs;
+    bool accumulate;
+};
+
+enum { FOLD_PACKS = 32, FOLD_LANES = 8 };
+
+// Block (FOLD_PACKS, FOLD_LANES): a thread adds every eighth row of its pack, then eight threads' sums are
+// added in order. One thread a pack would leave a GPU idle: there are some ten thousand packs.
 template <class T, int V>
-static __global__ void act_kernel(rows_of<const float> dx, rows_of<T> dact, int64_t frames, int32_t per_frame,
-                                  int width) {
-    int packs = width / V;
-    for (int64_t i = thread_number(); i < frames * packs; i += thread_count()) {
-        int64_t frame = i / packs;
-        int at = (int)(i % packs) * V;
-        float sum[V] = {}, v[V];
-        for (int32_t t = 0; t < per_frame; t++) {
-            load_pack<V>(dx.row(frame * per_frame + t) + at, v);
+static __global__ void fold_kernel(rows_of<const float> dx, rows_of<T> out,
+                                   const __grid_constant__ folding f) {
+    __shared__ float part[FOLD_LANES][FOLD_PACKS][V];
+    uint32_t group = f.blocks.of(blockIdx.x),
+             pack = (blockIdx.x - group * f.blocks.by) * FOLD_PACKS + threadIdx.x;
+    float sum[V] = {}, v[V];
+    for (int32_t i = (int32_t)threadIdx.y; pack < f.packs && i < f.count; i += FOLD_LANES) {
+        load_pack<V>(dx.row(group * f.apart + i * f.step) + pack * V, v);
 #pragma unroll
-            for (int k = 0; k < V; k++) sum[k] += v[k];
-        }
-        store_pack<V>(dact.row(frame) + at, sum);
+        for (int k = 0; k < V; k++) sum[k] += v[k];
     }
+#pragma unroll
+    for (int k = 0; k < V; k++) part[threadIdx.y][threadIdx.x][k] = sum[k];
+    __syncthreads();
+    if (threadIdx.y != 0 || pack >= f.packs) return;
+    for (int lane = 1; lane < FOLD_LANES; lane++) {
+#pragma unroll
+        for (int k = 0; k < V; k++) sum[k] += part[lane][threadIdx.x][k];
+    }
+    if (f.accumulate) {
+        load_pack<V>(out.row(group) + pack * V, v);
+#pragma unroll
+        for (int k = 0; k < V; k++) sum[k] += v[k];
+    }
+    store_pack<V>(out.row(group) + pack * V, sum);
 }
 
-// dslot[slot] += sum over frames.
-template <int V>
-static __global__ void slot_kernel(rows_of<const float> dx, rows_of<float> dslot, int64_t frames,
-                                   int32_t per_frame, int width) {
-    int packs = width / V;
-    for (int64_t i = thread_number(); i < (int64_t)per_frame * packs; i += thread_count()) {
-        int64_t slot = i / packs;
-        int at = (int)(i % packs) * V;
-        float sum[V] = {}, v[V];
-        for (int64_t f = 0; f < frames; f++) {
-            load_pack<V>(dx.row(f * per_frame + slot) + at, v);
-#pragma unroll
-            for (int k = 0; k < V; k++) sum[k] += v[k];
-        }
-        load_pack<V>(dslot.row(slot) + at, v);
-#pragma unroll
-        for (int k = 0; k < V; k++) v[k] += sum[k];
-        store_pack<V>(dslot.row(slot) + at, v);
-    }
+template <class T, int V>
+static int fold(struct device *d, rows_of<const float> dx, rows_of<T> out, int64_t groups, folding f,
+                struct err *e) {
+    int64_t blocks = cuda_blocks(f.packs, FOLD_PACKS);
+    f.blocks = divide_by(blocks);
+    CUDA_REQUIRE(cuda_is_few(groups * blocks));
+    dim3 grid((unsigned)(groups * blocks)), block(FOLD_PACKS, FOLD_LANES);
+    return cuda_check(LAUNCH((fold_kernel<T, V>), grid, block, 0, cuda_of(d)->stream, dx, out, f),
+                      "assemble_backward", e);
 }
 
 template <class T, int V>
@@ -328,18 +341,16 @@ static int run_assemble_backward(struct device *d, const struct op_assemble_back
     slot_table slots;
     if (!cuda_slots(a->map, &slots)) return err_set(e, ERR_BUG, "assemble_backward: the token map is none");
     int64_t frames = a->map->frames, tokens = a->dx.shape[0], packs = a->dx.shape[1] / V;
-    int width = (int)a->dx.shape[1];
     rows_of<const float> dx = cuda_rows<const float>(&a->dx);
     CUDA_REQUIRE(cuda_is_few(tokens * packs));
     int rc = CUDA_RUN(d, (spread_kernel<T, V>), cuda_grid(tokens * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
                       table_of<T>(a->de, slots.modalities), slots, (uint32_t)(tokens * packs),
                       divide_by(packs), divide_by(slots.per_frame));
-    if (!rc && a->dact.data)
-        rc = CUDA_RUN(d, (act_kernel<T, V>), cuda_grid(frames * packs, CUDA_THREADS), CUDA_THREADS, 0, dx,
-                      cuda_rows<T>(&a->dact), frames, slots.per_frame, width);
+    folding of_frame = {slots.per_frame, slots.per_frame, 1, {}, (uint32_t)packs, false},
+            of_slot = {(int32_t)frames, 1, slots.per_frame, {}, (uint32_t)packs, true};
+    if (!rc && a->dact.data) rc = fold<T, V>(d, dx, cuda_rows<T>(&a->dact), frames, of_frame, e);
     if (!rc && a->dslot.data)
-        rc = CUDA_RUN(d, slot_kernel<V>, cuda_grid(slots.per_frame * packs, CUDA_THREADS), CUDA_THREADS, 0,
-                      dx, cuda_rows<float>(&a->dslot), frames, slots.per_frame, width);
+        rc = fold<float, V>(d, dx, cuda_rows<float>(&a->dslot), slots.per_frame, of_slot, e);
     return rc;
 }
 

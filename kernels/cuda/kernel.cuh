@@ -195,12 +195,12 @@ bool cuda_slots(const struct token_map *map, struct slot_table *out);
 int cuda_col_sum_f32(struct device *d, const float *x, int64_t ld, int64_t rows, int64_t cols, float *out,
                      bool accumulate, void *scratch, struct err *e) ERR_CHECK;
 
-// Sums of squares of `vectors` times n > 0 numbers, `apart` from each other, each in the order of
-// sum_squares. work: cuda_blocks(n, GPU_SQUARES) + 1 of these for each vector, the last of them its result.
+// The squares of each part of x, as sum_squares adds them. work: one of these for each part, its result, and
+// behind them one for each block of each part (gpu_squares_blocks).
 struct cuda_squares {
     double sum, bad; // bad: how many are not finite
 };
-int cuda_sum_squares_of(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+int cuda_sum_squares_of(struct device *d, const float *x, const struct op_squares_part *part, int parts,
                         struct cuda_squares *work, struct err *e) ERR_CHECK;
 
 // A product for each matrix of a batch, a's and b's and c's so many elements apart. The algorithm is a

@@ -202,11 +202,11 @@ static __global__ void momentum_kernel(const __grid_constant__ muon_walk k, floa
     }
 }
 
-// norm2 [matrices, apart]: a matrix's last.
+// norm2: each matrix's.
 template <class T>
-static __global__ void normalise_kernel(const float *u, T *x, const cuda_squares *norm2, int64_t apart,
-                                        int64_t n, int64_t padded) {
-    float scale = (float)(1 / (sqrt(norm2[(blockIdx.y + 1) * apart - 1].sum) + 1e-7));
+static __global__ void normalise_kernel(const float *u, T *x, const cuda_squares *norm2, int64_t n,
+                                        int64_t padded) {
+    float scale = (float)(1 / (sqrt(norm2[blockIdx.y].sum) + 1e-7));
     u += blockIdx.y * padded;
     x += blockIdx.y * padded;
     for (int64_t i = thread_number(); i < n; i += thread_count()) put_number(x + i, u[i] * scale);
@@ -316,12 +316,14 @@ template <class T> static int muon_iterate(struct device *d, struct muon *u, str
 
 // The next X is not there yet: its place holds the norms and what they are added from.
 template <class T> static int normalise(struct device *d, const struct muon *u, struct err *e) {
-    int64_t n = u->rows * u->cols, apart = cuda_blocks(n, GPU_SQUARES) + 1;
+    int64_t n = u->rows * u->cols;
     cuda_squares *squares = (cuda_squares *)u->next;
-    int rc = cuda_sum_squares_of(d, u->direction, n, u->padded, u->count, squares, e);
+    op_squares_part part[OPS_MUON_MOST];
+    for (int i = 0; i < u->count; i++) part[i] = op_squares_part{i * u->padded, n};
+    int rc = cuda_sum_squares_of(d, u->direction, part, u->count, squares, e);
     return rc ? rc
               : RUN_EACH(d, normalise_kernel<T>, n, u->count, (const float *)u->direction, (T *)u->x,
-                         (const cuda_squares *)squares, apart, n, u->padded);
+                         (const cuda_squares *)squares, n, u->padded);
 }
 
 static struct muon_walk walk_of(const struct op_muon_args *a, const struct muon *u) {

@@ -38,8 +38,12 @@ size_t gpu_col_sum_bytes(int64_t rows, int64_t cols) {
     return elems * sizeof(float);
 }
 
-size_t gpu_squares_bytes(int64_t n) {
-    return (size_t)(blocks_of(n, GPU_SQUARES) + 1) * GPU_SQUARES_BYTES;
+int64_t gpu_squares_blocks(int64_t n) {
+    return blocks_of(n, GPU_SQUARES);
+}
+
+size_t gpu_squares_bytes(int64_t blocks, int64_t parts) {
+    return (size_t)(blocks + parts) * GPU_SQUARES_BYTES;
 }
 
 size_t gpu_loss_bytes(int64_t frames, int64_t elems) {

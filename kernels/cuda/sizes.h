@@ -40,7 +40,8 @@ int gpu_supports(int compute, enum device_precision precision, int64_t head_dim,
 
 // Scratch: an op's own, one at a time, so a step takes the most of all.
 size_t gpu_col_sum_bytes(int64_t rows, int64_t cols);
-size_t gpu_squares_bytes(int64_t n);
+size_t gpu_squares_bytes(int64_t blocks, int64_t parts); // of GPU_SQUARES numbers each, of all parts
+int64_t gpu_squares_blocks(int64_t n);                   // of one part
 size_t gpu_loss_bytes(int64_t frames, int64_t elems);
 size_t gpu_rope_backward_bytes(int64_t rows, int64_t heads);
 // adaLN's sums of `vectors` [groups, width] each, gathered from so many chunks.

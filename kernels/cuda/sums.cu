@@ -66,9 +66,30 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
 
 static_assert(sizeof(struct cuda_squares) == GPU_SQUARES_BYTES, "what plans count with");
 
+// A launch's parts are its argument; block b of the launch is of the last part that does not begin behind it.
+enum { PARTS = 128 };
+struct squares_walk {
+    const float *x;
+    int parts;
+    op_squares_part part[PARTS];
+    int32_t first_block[PARTS + 1];
+};
+
+__device__ __forceinline__ int squares_part_of(const squares_walk &w, int block) {
+    int lo = 0, hi = w.parts;
+    while (hi - lo > 1) {
+        int middle = (lo + hi) / 2;
+        if (w.first_block[middle] <= block)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    return lo;
+}
+
 // Four numbers from x on, of which `left` are there; all at once where they are aligned.
-template <bool ALIGNED> __device__ __forceinline__ void load_four(const float *x, int left, float *v) {
-    if (ALIGNED && left >= 4) {
+__device__ __forceinline__ void load_four(const float *x, bool aligned, int left, float *v) {
+    if (aligned && left >= 4) {
         float4 four = *(const float4 *)x;
         v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
     } else {
@@ -76,19 +97,20 @@ template <bool ALIGNED> __device__ __forceinline__ void load_four(const float *x
     }
 }
 
-// Grid (blocks, vectors); vector v lies at x + v apart, its blocks' sums at out + v (blocks + 1).
-template <bool ALIGNED>
-static __global__ void squares_kernel(const float *x, int64_t n, int64_t apart, struct cuda_squares *out) {
+static __global__ void squares_kernel(const __grid_constant__ squares_walk w, struct cuda_squares *out) {
     __shared__ double part[CUDA_THREADS / CUDA_WARP];
-    int64_t first = (int64_t)blockIdx.x * SQUARES;
-    int left = n - first < SQUARES ? (int)(n - first) : (int)SQUARES;
+    int number = squares_part_of(w, (int)blockIdx.x);
+    int64_t first = (int64_t)((int)blockIdx.x - w.first_block[number]) * SQUARES,
+            rest = w.part[number].n - first;
+    int left = rest < SQUARES ? (int)rest : (int)SQUARES;
+    const float *x = w.x + w.part[number].at + first;
+    bool aligned = (uintptr_t)x % 16 == 0;
     float v[FOURS][4];
     double sum = 0;
-    x += blockIdx.y * apart + first;
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
         int at = (k * CUDA_THREADS + (int)threadIdx.x) * 4;
-        load_four<ALIGNED>(x + at, left - at, v[k]);
+        load_four(x + at, aligned, left - at, v[k]);
     }
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
@@ -103,52 +125,66 @@ static __global__ void squares_kernel(const float *x, int64_t n, int64_t apart, 
         __syncthreads();
     }
     sum = block_sum(sum, part);
-    if (threadIdx.x == 0) out[blockIdx.y * (gridDim.x + 1) + blockIdx.x] = cuda_squares{sum, bad};
+    if (threadIdx.x == 0) out[blockIdx.x] = cuda_squares{sum, bad};
 }
 
-// A block per vector: its sums go behind those of its blocks, or where the pointers say.
-static __global__ void squares_end_kernel(struct cuda_squares *x, int64_t n, double *sum_to,
-                                          int64_t *bad_to) {
+// A block per part: its sums go to `result`, and where the pointers say.
+static __global__ void squares_end_kernel(const __grid_constant__ squares_walk w, const cuda_squares *blocks,
+                                          cuda_squares *result, double *sum_to, int64_t *bad_to) {
     __shared__ double part[2][CUDA_THREADS / CUDA_WARP];
     double sum = 0, bad = 0;
-    x += blockIdx.x * (n + 1);
-    for (int64_t i = threadIdx.x; i < n; i += CUDA_THREADS) {
-        sum += x[i].sum;
-        bad += x[i].bad;
+    for (int i = w.first_block[blockIdx.x] + (int)threadIdx.x; i < w.first_block[blockIdx.x + 1];
+         i += CUDA_THREADS) {
+        sum += blocks[i].sum;
+        bad += blocks[i].bad;
     }
     sum = block_sum(sum, part[0]);
     bad = block_sum(bad, part[1]);
     if (threadIdx.x != 0) return;
-    x[n] = cuda_squares{sum, bad};
-    if (sum_to) *sum_to = sum;
-    if (bad_to) *bad_to = (int64_t)bad;
+    result[blockIdx.x] = cuda_squares{sum, bad};
+    if (sum_to) sum_to[blockIdx.x] = sum;
+    if (bad_to) bad_to[blockIdx.x] = (int64_t)bad;
 }
 
-static int sum_squares(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+// Results of all parts come first in the work. `sum` and `nonfinite` may be NULL.
+static int sum_squares(struct device *d, const float *x, const struct op_squares_part *part, int parts,
                        struct cuda_squares *work, double *sum, int64_t *nonfinite, struct err *e) {
-    int64_t blocks = cuda_blocks(n, SQUARES);
-    dim3 grid((unsigned)blocks, (unsigned)vectors);
-    bool aligned = (uintptr_t)x % 16 == 0 && apart % 4 == 0;
-    auto kernel = aligned ? squares_kernel<true> : squares_kernel<false>;
+    struct cuda_squares *blocks = work + parts;
     int rc = 0;
-    if (blocks > 0)
-        rc = cuda_check(LAUNCH(kernel, grid, dim3(CUDA_THREADS), 0, cuda_of(d)->stream, x, n, apart, work),
-                        "sum_squares", e);
-    return rc ? rc : CUDA_RUN(d, squares_end_kernel, vectors, CUDA_THREADS, 0, work, blocks, sum, nonfinite);
+    for (int from = 0; !rc && from < parts; from += PARTS) {
+        squares_walk w = {x, parts - from < PARTS ? parts - from : (int)PARTS};
+        for (int i = 0; i < w.parts; i++) {
+            w.part[i] = part[from + i];
+            w.first_block[i + 1] = w.first_block[i] + (int32_t)gpu_squares_blocks(w.part[i].n);
+        }
+        int32_t n = w.first_block[w.parts];
+        if (n > 0) rc = CUDA_RUN(d, squares_kernel, n, CUDA_THREADS, 0, w, blocks);
+        if (!rc)
+            rc = CUDA_RUN(d, squares_end_kernel, w.parts, CUDA_THREADS, 0, w, (const cuda_squares *)blocks,
+                          work + from, sum ? sum + from : NULL, nonfinite ? nonfinite + from : NULL);
+        blocks += n;
+    }
+    return rc;
 }
 
-int cuda_sum_squares_of(struct device *d, const float *x, int64_t n, int64_t apart, int vectors,
+int cuda_sum_squares_of(struct device *d, const float *x, const struct op_squares_part *part, int parts,
                         struct cuda_squares *work, struct err *e) {
-    return sum_squares(d, x, n, apart, vectors, work, NULL, NULL, e);
+    return sum_squares(d, x, part, parts, work, NULL, NULL, e);
 }
 
 int cuda_sum_squares(struct device *d, const struct op_sum_squares_args *a, struct err *e) {
-    int64_t n = tensor_elems(&a->x);
+    int64_t n = tensor_elems(&a->x), blocks = 0;
     CUDA_REQUIRE(n == 0 || cuda_is_vector(&a->x, n));
-    CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && cuda_blocks(n, SQUARES) < INT32_MAX);
+    CUDA_REQUIRE(a->sum != NULL && a->nonfinite != NULL && a->parts >= 0);
+    for (int i = 0; i < a->parts; i++) {
+        const struct op_squares_part *p = &a->part[i];
+        CUDA_REQUIRE(p->at >= 0 && p->n >= 0 && p->at + p->n <= n);
+        blocks += gpu_squares_blocks(p->n);
+    }
+    CUDA_REQUIRE(cuda_is_few(blocks));
     void *scratch = NULL;
-    int rc = cuda_scratch(d, &scratch, gpu_squares_bytes(n), e);
+    int rc = cuda_scratch(d, &scratch, gpu_squares_bytes(blocks, a->parts), e);
     return rc ? rc
-              : sum_squares(d, (const float *)a->x.data, n, 0, 1, (struct cuda_squares *)scratch, a->sum,
-                            a->nonfinite, e);
+              : sum_squares(d, (const float *)a->x.data, a->part, a->parts, (struct cuda_squares *)scratch,
+                            a->sum, a->nonfinite, e);
 }

@@ -307,7 +307,8 @@ static void bench_optim(struct bench *b) {
     row(b, "ema", "501000", 1, 0, 12.0 * ALL, run_ema, &ema);
     double sum;
     int64_t bad;
-    struct op_sum_squares_args squares = {ema.w, &sum, &bad};
+    struct op_squares_part all = {0, ALL};
+    struct op_sum_squares_args squares = {ema.w, &all, 1, &sum, &bad};
     row(b, "sum_squares", "501000", 1, 0, 4.0 * ALL, run_sum_squares, &squares);
 }
 

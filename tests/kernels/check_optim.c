@@ -419,24 +419,41 @@ void check_ema(struct trial *t) {
     trial_compare(t, "average", a.average, average, 4e-6);
 }
 
+enum { SQUARES_MOST = 300 }; // more parts than one launch takes
+
+// Parts of x that begin anywhere, some empty; every second round some of their numbers are not finite.
 void check_sum_squares(struct trial *t) {
-    int64_t n = trial_size(t, 40000), bad = t->round % 2 == 1 ? 1 + trial_below(t, n) : 0;
-    int64_t skip = t->round / 2 % 4; // numbers that begin anywhere
-    struct tensor all = trial_vector(t, TRIAL_IN, n + skip);
-    struct op_sum_squares_args a = {.x = tensor_1d(tensor_f32(&all) + skip, n)};
-    double *x = trial_double(t, all) + skip, want = 0;
-    for (int64_t i = 0; i < n; i++) want += x[i] * x[i];
-    for (int64_t i = 0; i < bad; i++)
-        tensor_f32(&a.x)[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY;
+    static struct op_squares_part part[SQUARES_MOST];
+    static double sum[SQUARES_MOST];
+    static int64_t none[SQUARES_MOST];
+    int64_t n = 0, bad[SQUARES_MOST] = {0};
+    int parts = t->round == 5 ? SQUARES_MOST : 1 + (int)trial_below(t, 5);
+    for (int i = 0; i < parts; i++) {
+        int64_t large = t->round == 5 ? 40 : 40000;
+        part[i] =
+            (struct op_squares_part){n + trial_below(t, 4), trial_below(t, 9) ? trial_size(t, large) : 0};
+        if (t->round == 6 && i == 0) part[i] = (struct op_squares_part){0, 10000}; // of several blocks
+        n = part[i].at + part[i].n;
+    }
+    struct op_sum_squares_args a = {.x = trial_vector(t, TRIAL_IN, n + 1), .part = part, .parts = parts};
+    double *x = trial_double(t, a.x);
+    for (int i = 0; i < parts; i++) {
+        bad[i] = t->round % 2 == 1 && part[i].n > 0 ? trial_below(t, part[i].n + 1) : 0;
+        for (int64_t k = 0; k < bad[i]; k++)
+            tensor_f32(&a.x)[part[i].at + k] = k % 3 == 0 ? NAN : k % 3 == 1 ? INFINITY : -INFINITY;
+    }
     trial_refilled(t);
-    double zero = 0;
-    int64_t none = 0;
-    a.sum = trial_device_out(t, &zero, sizeof zero);
-    a.nonfinite = trial_device_out(t, &none, sizeof none);
+    a.sum = trial_device_out(t, sum, (size_t)parts * sizeof *sum);
+    a.nonfinite = trial_device_out(t, none, (size_t)parts * sizeof *none);
     TRIAL_RUN(t, sum_squares, a);
-    if (*a.nonfinite != bad)
-        trial_fail(t, "%lld non-finite, not %lld", (long long)*a.nonfinite, (long long)bad);
-    if (bad == 0 && !(fabs(*a.sum - want) <= 1e-12 * want))
-        trial_fail(t, "sum is %.17g, not %.17g", *a.sum, want);
-    if (bad > 0 && isfinite(*a.sum)) trial_fail(t, "the sum hides non-finite elements");
+    for (int i = 0; i < parts; i++) {
+        double want = 0;
+        for (int64_t k = 0; k < part[i].n; k++) want += x[part[i].at + k] * x[part[i].at + k];
+        if (a.nonfinite[i] != bad[i])
+            trial_fail(t, "part %d: %lld non-finite, not %lld", i, (long long)a.nonfinite[i],
+                       (long long)bad[i]);
+        if (bad[i] == 0 && !(fabs(a.sum[i] - want) <= 1e-12 * want))
+            trial_fail(t, "part %d: sum is %.17g, not %.17g", i, a.sum[i], want);
+        if (bad[i] > 0 && isfinite(a.sum[i])) trial_fail(t, "part %d hides non-finite elements", i);
+    }
 }
