@@ -111,6 +111,10 @@ void launch(const void *function, dim3 grid, dim3 block, size_t bytes, const uns
     ptx_kernel *k = kernel_at(function);
     if (k->param_bytes != param_bytes)
         simt_fail("%s: %zu bytes of arguments, %zu expected", k->name.c_str(), param_bytes, k->param_bytes);
+    uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    if (k->most_threads > 0 && threads > (uint64_t)k->most_threads)
+        simt_fail("%s: %llu threads, at most %d", k->name.c_str(), (unsigned long long)threads,
+                  k->most_threads);
     size_t shared = bytes == 0 ? k->static_shared : (k->static_shared + 1023) / 1024 * 1024 + bytes;
     bool copies = false;
     for (const ptx_code &c : k->code) copies = copies || strncmp(c.name, "cp.async.cg", 11) == 0;

@@ -289,7 +289,14 @@ class reader {
             scopes[0].names[name] = {symbol::PARAM, 0, k.param_bytes};
             k.param_bytes += size;
         }
-        while (!is("{")) next(); // .maxntid and the like
+        while (!is("{")) { // .maxntid and the like
+            if (!took(".maxntid")) {
+                next();
+                continue;
+            }
+            k.most_threads = number_of(next());
+            while (took(",")) k.most_threads *= number_of(next());
+        }
         body();
         add_functions();
         (*out)[ptx_plain_name(k.name.c_str())] = k;

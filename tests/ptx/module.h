@@ -62,6 +62,7 @@ struct ptx_kernel {
     std::vector<ptx_function> functions; // that it may call
     int registers;
     size_t static_shared, local_bytes, param_bytes;
+    int most_threads;                             // of a block; 0: any number
     bool has_async;                               // copies by the engine, or wgmma
     uint64_t launches, bytes_read, bytes_written; // so far; bytes of device memory by loads and stores
 };

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include <deque>
+#include <map>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -91,6 +92,25 @@ __attribute__((destructor)) static void tell_peak() {
     if (f == NULL) return;
     fprintf(f, "%zu\n", simt_memory.peak);
     fclose(f);
+}
+
+// ---- kernels' shared memory
+
+enum { ROOM = 48 * 1024 };
+static std::map<const void *, int> &rooms() {
+    static std::map<const void *, int> all;
+    return all;
+}
+
+cudaError_t simt_make_room(const void *kernel, int bytes) {
+    if (bytes > SHARED_MAX) return cudaErrorInvalidValue;
+    rooms()[kernel] = bytes;
+    return cudaSuccess;
+}
+
+bool simt_has_room(const void *kernel, size_t bytes) {
+    auto asked = rooms().find(kernel);
+    return bytes <= ROOM || (asked != rooms().end() && bytes <= (size_t)asked->second);
 }
 
 // ---- fibers

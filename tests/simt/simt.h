@@ -169,6 +169,10 @@ cudaError_t simt_enqueue(cudaStream_t stream, const std::function<void()> &work)
 bool simt_captures(cudaStream_t stream);
 cudaError_t simt_refuse(cudaStream_t stream); // what may not be captured; a capture that meets it is void
 
+// A kernel may have 48 KB of dynamic shared memory, and as much as it asked for.
+cudaError_t simt_make_room(const void *kernel, int bytes);
+bool simt_has_room(const void *kernel, size_t bytes);
+
 // Not NULL: this runs kernels instead of their C++ (tests/ptx). `parameters`: as CUDA lays them.
 typedef void simt_instead_fn(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
                              const unsigned char *parameters, size_t parameter_bytes);
@@ -190,6 +194,7 @@ template <class... P, class... A>
 static inline cudaError_t simt_queue(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
                                      void (*kernel)(P...), A... arguments) {
     std::tuple<std::decay_t<P>...> copy(arguments...);
+    if (!simt_has_room((const void *)kernel, bytes)) return cudaErrorInvalidValue;
     return simt_enqueue(stream, [=] {
         if (simt_instead == NULL) return simt_launch(grid, block, bytes, [&] { std::apply(kernel, copy); });
         simt_parameters p;
@@ -493,8 +498,8 @@ static inline cudaError_t cudaPeekAtLastError() {
 static inline const char *cudaGetErrorString(cudaError_t e) {
     return e == cudaSuccess ? "no error" : "error";
 }
-template <class T> static inline cudaError_t cudaFuncSetAttribute(T *, cudaFuncAttribute, int) {
-    return cudaSuccess;
+template <class T> static inline cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute, int bytes) {
+    return simt_make_room((const void *)kernel, bytes);
 }
 // A block's size stands in front of it, so that what is free can be told.
 static inline cudaError_t cudaMalloc(void **p, size_t bytes) {

@@ -63,6 +63,14 @@ static void faults_are_found(void **state) {
     assert_int_not_equal(death_of(simt_test_beyond, -1), 0);
 }
 
+static void shared_memory_has_to_be_asked_for(void **state) {
+    assert_int_equal(simt_test_room(48 << 10, 0), 0);
+    assert_int_not_equal(simt_test_room(49 << 10, 0), 0);
+    assert_int_equal(simt_test_room(49 << 10, 49 << 10), 0);
+    assert_int_not_equal(simt_test_room(64 << 10, 0), 0);
+    assert_int_equal(simt_test_room(227 << 10, 228 << 10), -1);
+}
+
 static void captured_work_runs_when_launched(void **state) {
     float x[3] = {1, 1, 1};
     assert_int_equal(simt_test_capture(x, 3), 0);
@@ -79,6 +87,7 @@ int main(void) {
         cmocka_unit_test(sums_of_blocks),
         cmocka_unit_test(shared_memory_crosses_threads),
         cmocka_unit_test(faults_are_found),
+        cmocka_unit_test(shared_memory_has_to_be_asked_for),
         cmocka_unit_test(captured_work_runs_when_launched),
         cmocka_unit_test(what_cannot_be_captured_is_refused),
     };

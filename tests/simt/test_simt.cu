@@ -144,6 +144,13 @@ int simt_test_unfenced(int thread) {
     return rc ? rc : out[31 * 4] != 31;
 }
 
+int simt_test_room(int bytes, int asked) {
+    if (asked > 0 &&
+        cudaFuncSetAttribute(beyond, cudaFuncAttributeMaxDynamicSharedMemorySize, asked) != cudaSuccess)
+        return -1;
+    return (int)LAUNCH(beyond, dim3(1), dim3(32), (size_t)bytes, (cudaStream_t)NULL, 0);
+}
+
 int simt_test_beyond(int at) {
     return LAUNCH(beyond, dim3(1), dim3(32), 1000, (cudaStream_t)NULL, at);
 }

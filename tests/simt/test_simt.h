@@ -11,6 +11,8 @@ int simt_test_sums(const float *x, float *out, int n, int blocks);
 int simt_test_reverse(const uint16_t *x, float *out); // 384 values in, 256 out
 int simt_test_hang(void);
 int simt_test_beyond(int at);
+// A launch with so many bytes of shared memory, of which it asked for so many before (0: did not).
+int simt_test_room(int bytes, int asked);
 int simt_test_unfenced(int thread); // -1: all fence what they stored
 // x += 1 on one stream, then doubled on a side stream, as a graph; launched twice. 0, or where it failed.
 int simt_test_capture(float *x, int n);
