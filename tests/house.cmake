@@ -5,6 +5,7 @@ orrery_script(format lint tests/lint/format.sh)
 orrery_script(cppcheck lint tests/lint/cppcheck.sh)
 orrery_script(tidy lint tests/lint/tidy.sh)
 orrery_script(reference lint tests/lint/reference.sh)
+set_tests_properties(lint.tidy PROPERTIES COST 1000) # minutes on one core: first, beside the others
 
 # Each builds the tree again in a folder of its own, so only the plain build has them.
 if(NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)

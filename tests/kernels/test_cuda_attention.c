@@ -438,7 +438,7 @@ static void any_pace_the_same_bits(void **state) {
         size_t bytes = (size_t)((p.queries * p.heads + 2 * p.keys * p.kv_heads) * p.head_dim) * 2;
         uint16_t *want = malloc(bytes), *got = malloc(bytes);
         gradients(&p, 0, false, want);
-        for (unsigned seed = 1; seed <= 6; seed++) {
+        for (unsigned seed = 1; seed <= 4; seed++) {
             gradients(&p, seed, false, got);
             if (memcmp(got, want, bytes) != 0) fail_msg("mask %d, seed %u: other bits", i, seed);
             gradients(&p, seed, true, got);
@@ -449,7 +449,7 @@ static void any_pace_the_same_bits(void **state) {
         free_problem(&p);
     }
     assert_true(differ > 0);
-    print_message("free order: %d of 18 have other bits\n", differ);
+    print_message("free order: %d of 12 have other bits\n", differ);
 }
 
 static void what_is_not_supported_is_named(void **state) {

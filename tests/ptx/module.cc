@@ -217,9 +217,12 @@ class reader {
     }
 
     void module_variable() {
-        size_t size, align;
+        size_t size, align, from = at;
         next();
         std::string name = declared(&size, &align);
+        bool of_bytes = std::any_of(words.begin() + (ptrdiff_t)from, words.begin() + (ptrdiff_t)at,
+                                    [](const word &w) { return w.text == ".b8" || w.text == ".u8"; });
+        if (is("=") && !of_bytes) give_up("%s: only values in bytes are read", name.c_str());
         unsigned char *memory = (unsigned char *)aligned_alloc(256, aligned(size ? size : 1, 256));
         memset(memory, 0, size);
         if (took("=")) {
@@ -299,6 +302,8 @@ class reader {
         }
         body();
         add_functions();
+        if (!scopes[0].jumps.empty())
+            give_up("%s: no label %s", k.name.c_str(), scopes[0].jumps[0].second.c_str());
         (*out)[ptx_plain_name(k.name.c_str())] = k;
     }
 
