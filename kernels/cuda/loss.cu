@@ -35,9 +35,9 @@ static __global__ void loss_kernel(rows_of<const float> pred, rows_of<const floa
     __shared__ double sums[CUDA_THREADS / CUDA_WARP];
     uint32_t frame = s.chunk.of(blockIdx.x), chunk = blockIdx.x - frame * s.chunk.by;
     bool on = active[frame] != 0;
-    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]), slope = *scale * w * 2.0f / (float)s.elems,
-          sum = 0;
-#pragma unroll
+    float w = loss_weight(s.weighting, tau[frame * s.tau_stride]),
+          slope = on ? *scale * w * 2.0f / (float)s.elems : 0.0f, sum = 0;
+#pragma unroll 4
     for (int k = 0; k < GPU_LOSS_ELEMS / V / CUDA_THREADS; k++) {
         uint32_t i = chunk * (GPU_LOSS_ELEMS / V) + (uint32_t)k * CUDA_THREADS + threadIdx.x;
         if (i >= s.packs) break;
