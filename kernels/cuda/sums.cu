@@ -87,13 +87,20 @@ __device__ __forceinline__ int squares_part_of(const squares_walk &w, int block)
     return lo;
 }
 
-// Four numbers from x on, of which `left` are there; all at once where they are aligned.
-__device__ __forceinline__ void load_four(const float *x, bool aligned, int left, float *v) {
-    if (aligned && left >= 4) {
-        float4 four = *(const float4 *)x;
-        v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
-    } else {
-        for (int j = 0; j < 4; j++) v[j] = j < left ? x[j] : 0;
+// A block's numbers, `left` of them, a thread's in fours; whole and aligned ones four at a time.
+__device__ __forceinline__ void load_fours(const float *x, int left, float (&v)[FOURS][4]) {
+    if (left == SQUARES && (uintptr_t)x % 16 == 0) {
+#pragma unroll
+        for (int k = 0; k < FOURS; k++) {
+            float4 four = ((const float4 *)x)[k * CUDA_THREADS + threadIdx.x];
+            v[k][0] = four.x, v[k][1] = four.y, v[k][2] = four.z, v[k][3] = four.w;
+        }
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < FOURS * 4; i++) {
+        int at = (i / 4 * CUDA_THREADS + (int)threadIdx.x) * 4 + i % 4;
+        v[i / 4][i % 4] = at < left ? x[at] : 0;
     }
 }
 
@@ -104,14 +111,9 @@ static __global__ void squares_kernel(const __grid_constant__ squares_walk w, st
             rest = w.part[number].n - first;
     int left = rest < SQUARES ? (int)rest : (int)SQUARES;
     const float *x = w.x + w.part[number].at + first;
-    bool aligned = (uintptr_t)x % 16 == 0;
     float v[FOURS][4];
     double sum = 0;
-#pragma unroll
-    for (int k = 0; k < FOURS; k++) {
-        int at = (k * CUDA_THREADS + (int)threadIdx.x) * 4;
-        load_four(x + at, aligned, left - at, v[k]);
-    }
+    load_fours(x, left, v);
 #pragma unroll
     for (int k = 0; k < FOURS; k++) {
 #pragma unroll
