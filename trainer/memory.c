@@ -37,29 +37,31 @@ static void count_state(struct memory_gpu *m, const struct config *c, const stru
 }
 
 // Of the norm of this rank's gradients.
-static int64_t squares_scratch(const struct config *c, const struct params *p, int world, int rank) {
+static int squares_scratch(int64_t *out, const struct config *c, const struct params *p, int world, int rank,
+                           struct err *e) {
     int lo = 0, hi = 0;
     int64_t blocks = 0;
-    if (optim_tensors(c, p, world, rank, &lo, &hi)) return 0;
+    if (optim_tensors(c, p, world, rank, &lo, &hi)) return err_set(e, ERR_MEMORY, "no memory for a plan");
     for (int i = lo; i < hi; i++) blocks += gpu_squares_blocks(p->list[i].elems);
-    return (int64_t)gpu_squares_bytes(blocks, hi - lo);
+    *out = (int64_t)gpu_squares_bytes(blocks, hi - lo);
+    return 0;
 }
 
 int memory_gpu_plan(struct memory_gpu *out, const struct config *c, const struct modality_set *set,
                     const struct params *p, int world, int rank, int compute, struct err *e) {
     enum device_precision precision = (enum device_precision)c->cuda_precision;
     struct device d = {.compute = precision == DEVICE_BF16 ? DTYPE_BF16 : DTYPE_F32};
-    int64_t micro = c->train_batch / c->comm_shards, *b = out->bytes;
+    int64_t micro = c->train_batch / c->comm_shards, *b = out->bytes, squares = 0;
     struct model_gpu_bytes of_ops;
     *out = (struct memory_gpu){0};
     int rc = gpu_supports(compute, precision, c->model_head_dim, e);
     if (!rc) rc = model_gpu_bytes(&of_ops, c, set, &d, compute, micro, c->data_frames, e);
+    if (!rc) rc = squares_scratch(&squares, c, p, world, rank, e);
     if (rc) return rc;
     count_state(out, c, set, p, world, rank, &d);
     b[MEMORY_activations] = model_training_bytes(c, set, &d, micro, c->data_frames);
     b[MEMORY_schedules] = of_ops.schedules;
     b[MEMORY_scratch] = of_ops.scratch;
-    int64_t squares = squares_scratch(c, p, world, rank);
     if (squares > b[MEMORY_scratch]) b[MEMORY_scratch] = squares;
     b[MEMORY_products] = GPU_WORKSPACE;
     if (c->data_eval[0])

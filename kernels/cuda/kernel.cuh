@@ -170,6 +170,20 @@ template <class S> __device__ __forceinline__ S block_sum(S x, S *part) {
 #define EACH_ITEM(i, n)                                                                                      \
     for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += gridDim.x * blockDim.x)
 
+// Of tensors in a row, `first` [parts + 1] being where each begins: the one that place `at` is of. Empty ones
+// have no place.
+template <class I> __device__ __forceinline__ int part_at(const I *first, int parts, I at) {
+    int lo = 0, hi = parts;
+    while (hi - lo > 1) {
+        int middle = (lo + hi) / 2;
+        if (first[middle] <= at)
+            lo = middle;
+        else
+            hi = middle;
+    }
+    return lo;
+}
+
 __device__ __forceinline__ int64_t thread_number() {
     return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }

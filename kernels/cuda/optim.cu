@@ -89,22 +89,9 @@ __device__ __forceinline__ void adamw_pack(const adamw_walk &k, const op_adamw_p
     put_weights<V>(k.follow, k.w, at, w, k.now);
 }
 
-// The tensor that a chunk is of: the last one that does not start behind it.
-__device__ __forceinline__ int part_of(const adamw_walk &k, int64_t chunk) {
-    int lo = 0, hi = k.parts;
-    while (hi - lo > 1) {
-        int middle = (lo + hi) / 2;
-        if (k.first_chunk[middle] <= chunk)
-            lo = middle;
-        else
-            hi = middle;
-    }
-    return lo;
-}
-
 static __global__ void adamw_kernel(const __grid_constant__ adamw_walk k) {
     for (int64_t chunk = blockIdx.x; chunk < k.first_chunk[k.parts]; chunk += gridDim.x) {
-        int number = part_of(k, chunk);
+        int number = part_at(k.first_chunk, k.parts, chunk);
         const op_adamw_part &p = k.part[number];
         int64_t i = (chunk - k.first_chunk[number]) * CHUNK + (int64_t)threadIdx.x * CUDA_PACK;
         if (i + CUDA_PACK <= p.n) {

@@ -66,7 +66,7 @@ int cuda_col_sum(struct device *d, const struct op_col_sum_args *a, struct err *
 
 static_assert(sizeof(struct cuda_squares) == GPU_SQUARES_BYTES, "what plans count with");
 
-// A launch's parts are its argument; block b of the launch is of the last part that does not begin behind it.
+// A launch's parts are its argument.
 enum { PARTS = 128 };
 struct squares_walk {
     const float *x;
@@ -74,18 +74,6 @@ struct squares_walk {
     op_squares_part part[PARTS];
     int32_t first_block[PARTS + 1];
 };
-
-__device__ __forceinline__ int squares_part_of(const squares_walk &w, int block) {
-    int lo = 0, hi = w.parts;
-    while (hi - lo > 1) {
-        int middle = (lo + hi) / 2;
-        if (w.first_block[middle] <= block)
-            lo = middle;
-        else
-            hi = middle;
-    }
-    return lo;
-}
 
 // A block's numbers, `left` of them, a thread's in fours; whole and aligned ones four at a time.
 __device__ __forceinline__ void load_fours(const float *x, int left, float (&v)[FOURS][4]) {
@@ -106,7 +94,7 @@ __device__ __forceinline__ void load_fours(const float *x, int left, float (&v)[
 
 static __global__ void squares_kernel(const __grid_constant__ squares_walk w, struct cuda_squares *out) {
     __shared__ double part[CUDA_THREADS / CUDA_WARP];
-    int number = squares_part_of(w, (int)blockIdx.x);
+    int number = part_at(w.first_block, w.parts, (int32_t)blockIdx.x);
     int64_t first = (int64_t)((int)blockIdx.x - w.first_block[number]) * SQUARES,
             rest = w.part[number].n - first;
     int left = rest < SQUARES ? (int)rest : (int)SQUARES;
