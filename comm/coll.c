@@ -2,10 +2,8 @@
 #include "comm/coll.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "comm/coll_impl.h"
@@ -129,6 +127,12 @@ static void release(struct coll *c, struct coll_op *op) {
         c->vtable->release(op, op->ended);
 }
 
+// No operation follows on this one. A GPU's queues may hold work that waits for the peers' part of it.
+static void give_up(struct coll *c) {
+    c->broken = true;
+    if (c->vtable->join) c->device->lost = true;
+}
+
 // They end in the order of their start, more or less: the first that has not tells enough.
 int coll_progress(struct coll *c, struct err *e) {
     bool done = true;
@@ -136,7 +140,7 @@ int coll_progress(struct coll *c, struct err *e) {
     if (c->recording) return 0;
     for (struct coll_op *op = c->under_way; op && !c->broken && !rc && done; op = op->next)
         rc = test(c, op, &done, e);
-    if (rc) c->broken = true;
+    if (rc) give_up(c);
     return rc;
 }
 
@@ -148,8 +152,8 @@ void coll_drop(struct coll *c, struct coll_op *op) {
         free(op);
         return;
     }
-    if (!c->broken && test(c, op, &done, &ignored)) c->broken = true;
-    if (!op->ended) c->broken = true;
+    if (!c->broken && test(c, op, &done, &ignored)) give_up(c);
+    if (!op->ended) give_up(c);
     release(c, op);
 }
 
@@ -173,7 +177,7 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     tell(c, COLL_BEGINS, q->name, q->bytes, q->verb == VERB_EXCHANGE ? -1 : q->bytes, c->seq);
     int rc = coll_stage_needed(c, q) ? coll_stage_start(c, q, op, e) : c->vtable->start(c, q, op, e);
     if (rc) {
-        c->broken = true;
+        give_up(c);
         return rc;
     }
     (*op)->name = q->name;
@@ -182,19 +186,6 @@ static int start(struct coll *c, const struct coll_request *q, struct coll_op **
     (*op)->timed = is_timed(q);
     enlist(c, *op);
     return 0;
-}
-
-// A wait that is over soon should not pay for a sleep; one that is not must leave its core to whoever the
-// rank waits for: a late peer on the same core, or this rank's own data threads.
-#define SPIN_NS  200000
-#define PAUSE_NS 50000
-
-static void pause_a_little(int64_t waited_ns) {
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    if (waited_ns < SPIN_NS)
-        sched_yield();
-    else
-        nanosleep(&pause, NULL);
 }
 
 // Polls: MPI makes progress only while somebody calls it, and a poll is what lets a deadline end the wait.
@@ -212,7 +203,7 @@ static int poll_until_done(struct coll *c, struct coll_op *op, struct err *e) {
                            " (%s) for its peers; the black "
                            "boxes say who is missing, comm.deadline_s how long to wait",
                            c->rank, c->deadline_ms, op->seq, op->name);
-        pause_a_little(now - begun);
+        coll_pause(now - begun);
     }
 }
 
@@ -228,7 +219,7 @@ int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
     int rc = c->broken ? err_set(e, ERR_PEER, "%s: given up, an earlier collective failed", op->name)
                        : poll_until_done(c, op, e);
     if (timed) c->wait_ns += clock_monotonic_ns() - begun;
-    if (rc) c->broken = true;
+    if (rc) give_up(c);
     release(c, op);
     if (!rc) tell(c, COLL_ENDS, "", 0, -1, 0);
     return rc;
@@ -237,7 +228,7 @@ int coll_wait(struct coll *c, struct coll_op *op, struct err *e) {
 int coll_join(struct coll *c, struct coll_op *op, struct err *e) {
     if (!op || op->skipped || op->staged || c->broken || !c->vtable->join) return coll_wait(c, op, e);
     int rc = c->vtable->join(c, op, e);
-    if (rc) c->broken = true;
+    if (rc) give_up(c);
     op->joined = true;
     if (rc || c->recording) {
         op->ended = !rc;

@@ -48,7 +48,8 @@ struct coll_options {
 // MPI: initialises MPI if nobody has (MPI_THREAD_FUNNELED or better).
 int coll_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;
 // Orderly end. With `abort`, or after a failed operation, it waits for nobody and leaves the library as it
-// is: the process must end right away with its own exit code, upon which mpirun ends the peers.
+// is: the process must end right away with its own exit code, upon which mpirun ends the peers. Where
+// operations run in a GPU's queues a failed one makes the device `lost`: what it holds need not end either.
 void coll_close(struct coll *c, bool abort);
 void coll_slip(struct coll *c, enum coll_slip slip); // the next operation is left out, or is another one
 // "Open MPI v4.1.4": what this program is linked with. Needs no coll.

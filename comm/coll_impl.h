@@ -4,6 +4,9 @@
 #ifndef ORRERY_COMM_COLL_IMPL_H
 #define ORRERY_COMM_COLL_IMPL_H
 
+#include <sched.h>
+#include <time.h>
+
 #include "comm/coll.h"
 
 enum coll_verb {
@@ -86,6 +89,17 @@ struct coll {
 // Of an exchange: how many go out, and come in, this rank's own counted.
 static inline int64_t coll_pieces(const struct coll *c, const struct coll_request *q) {
     return (int64_t)q->rows * c->size;
+}
+
+// Between two looks. A wait that is over soon should not pay for a sleep; one that is not must leave its core
+// to whoever the rank waits for: a late peer on the same core, or this rank's own data threads.
+static inline void coll_pause(int64_t waited_ns) {
+    enum { SPIN_NS = 200000, PAUSE_NS = 50000 };
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    if (waited_ns < SPIN_NS)
+        sched_yield();
+    else
+        nanosleep(&pause, NULL);
 }
 
 int coll_self_open(struct coll **out, const struct coll_options *options, struct err *e) ERR_CHECK;

@@ -8,8 +8,9 @@
 // Segments have unequal lengths, so a reduce-scatter is a group of reductions and an all-gather a group of
 // broadcasts, one per rank.
 //
-// What a version offers beyond that is looked up by name: memory that peers reach without a copy (2.19:
-// registered by each rank; 2.27: windows, symmetric over all ranks), several ranks on one GPU (2.30).
+// What a version offers beyond that is looked up by name: memory that peers may reach without a copy (2.26:
+// registered by each rank; 2.27: windows, symmetric over all ranks), several ranks on one GPU (2.30). Up to
+// 2.30 ncclReduce copies through NCCL's buffers all the same (coll_reg.cc, sym_kernels.cc).
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <nccl.h>
@@ -17,15 +18,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "comm/coll_impl.h"
 
 #define LEAST_VERSION 22000 // 2.20.0
 #define SHARE_VERSION 23000 // 2.30.0
-#define POLL_NS       20000
-#define SYMMETRIC     1 // NCCL_WIN_COLL_SYMMETRIC, which older headers lack
+#define REACH_VERSION                                                                                        \
+    22600           // 2.26.0; ncclMemAlloc of earlier ones rounds each block up, to as much as 512 MiB
+#define SYMMETRIC 1 // NCCL_WIN_COLL_SYMMETRIC, which older headers lack
 
 // Name in the library, name here, arguments.
 #define NCCL_CALLS(X)                                                                                        \
@@ -70,11 +71,13 @@ struct nccl_coll {
     struct coll base;
     struct coll *host; // owned
     struct nccl_calls call;
+    const char *(*last_error)(ncclComm_t); // NULL: this version has none
     ncclComm_t comm;
     void *queue;
     int version;
     bool loaded;
-    bool told; // that something is done without what the library offers
+    bool told;     // that something is done without what the library offers
+    bool recorded; // graphs may hold its operations
     struct nccl_block *blocks;
     int n_blocks;
     struct nccl_op *starting; // issued, but NCCL has not yet put it into the queue
@@ -103,12 +106,21 @@ static const char *words(ncclResult_t rc) {
     }
 }
 
-static int nccl_check(ncclResult_t rc, const char *name, struct err *e) {
+// The first line of the library's own last words, behind ": "; empty where it has none.
+static void last_words(const struct nccl_coll *n, char out[200]) {
+    const char *said = n->last_error ? n->last_error(n->comm) : NULL;
+    out[0] = 0;
+    if (said && said[0]) snprintf(out, 200, ": %.*s", (int)strcspn(said, "\n"), said);
+}
+
+static int nccl_check(const struct nccl_coll *n, ncclResult_t rc, const char *name, struct err *e) {
+    char more[200];
     if (rc == ncclSuccess || rc == ncclInProgress) return 0;
+    last_words(n, more);
     if (rc == ncclInvalidArgument)
-        return err_set(e, ERR_BUG, "%s: NCCL refuses its arguments (%d)", name, (int)rc);
-    if (rc == ncclUnhandledCudaError) return err_set(e, ERR_DEVICE, "%s: NCCL: %s", name, words(rc));
-    return err_set(e, ERR_PEER, "%s: NCCL: %s (%d)", name, words(rc), (int)rc);
+        return err_set(e, ERR_BUG, "%s: NCCL refuses its arguments (%d)%s", name, (int)rc, more);
+    if (rc == ncclUnhandledCudaError) return err_set(e, ERR_DEVICE, "%s: NCCL: %s%s", name, words(rc), more);
+    return err_set(e, ERR_PEER, "%s: NCCL: %s (%d)%s", name, words(rc), (int)rc, more);
 }
 
 // ---- progress
@@ -116,23 +128,23 @@ static int nccl_check(ncclResult_t rc, const char *name, struct err *e) {
 // *ready: the communicator has nothing half done.
 static int look(struct nccl_coll *n, const char *name, bool *ready, struct err *e) {
     ncclResult_t state = ncclSuccess;
-    int rc = nccl_check(n->call.async_error(n->comm, &state), name, e);
-    if (!rc) rc = nccl_check(state, name, e);
+    int rc = nccl_check(n, n->call.async_error(n->comm, &state), name, e);
+    if (!rc) rc = nccl_check(n, state, name, e);
     *ready = !rc && state == ncclSuccess;
     return rc;
 }
 
 static int poll_ready(struct nccl_coll *n, const char *name, int64_t deadline_ms, struct err *e) {
-    const struct timespec pause = {.tv_nsec = POLL_NS};
-    int64_t until = clock_monotonic_ns() + deadline_ms * 1000000;
+    int64_t begun = clock_monotonic_ns(), until = begun + deadline_ms * 1000000;
     for (bool ready = false;;) {
         int rc = look(n, name, &ready, e);
         if (rc || ready) return rc;
-        if (clock_monotonic_ns() >= until)
+        int64_t now = clock_monotonic_ns();
+        if (now >= until)
             return err_set(e, ERR_TIMEOUT,
                            "rank %d waited %" PRId64 " ms for NCCL (%s): a peer is missing or stuck",
                            n->base.rank, deadline_ms, name);
-        nanosleep(&pause, NULL);
+        coll_pause(now - begun);
     }
 }
 
@@ -190,13 +202,17 @@ static ncclResult_t issue_exchange(struct nccl_coll *n, const struct coll_reques
 static int issue(struct nccl_coll *n, const struct coll_request *q, struct nccl_op *op, struct err *e) {
     int rc = settle_last(n, e);
     if (!rc) rc = n->base.device->vtable->queues->follow(n->base.device, n->queue, e);
-    if (!rc) rc = nccl_check(n->call.group_start(), q->name, e);
+    if (!rc) rc = nccl_check(n, n->call.group_start(), q->name, e);
     if (rc) return rc;
     ncclResult_t issued = q->verb == VERB_EXCHANGE ? issue_exchange(n, q) : issue_segments(n, q);
     ncclResult_t ended = n->call.group_end();
-    rc = nccl_check(issued, q->name, e);
-    if (!rc) rc = nccl_check(ended, q->name, e);
+    rc = nccl_check(n, issued, q->name, e);
+    if (!rc) rc = nccl_check(n, ended, q->name, e);
     if (!rc) n->starting = op;
+    // Its own thread may go on adding to the graph that this one records into; a graph takes one at a time.
+    if (!rc && n->base.recording) rc = settle_last(n, e);
+    if (rc) n->starting = NULL;
+    n->recorded = n->recorded || n->base.recording;
     return rc;
 }
 
@@ -346,7 +362,10 @@ static int shared_alloc(void *arg, void **out, size_t bytes, bool alike, struct 
         return rc ? rc : d->vtable->alloc(d, out, bytes, e);
     }
     if (!rc) rc = settle_last(n, e);
-    if (!rc && alike && n->call.window) rc = open_window(n, &b, bytes, e);
+    if (!rc && alike && n->call.window) {
+        rc = open_window(n, &b, bytes, e);
+        if (rc) err_prefix(e, "comm.reach=false does without");
+    }
     if (!rc && !b.window) rc = open_handle(n, &b, bytes, e);
     if (!rc) rc = keep_block(n, &b, e);
     *out = b.at;
@@ -369,14 +388,17 @@ static void shared_release(void *arg, void *p) {
 
 // One rank has no peers to reach, and ranks on one GPU share it without this.
 static void offer_memory(struct nccl_coll *n, bool same_gpu) {
-    if (n->base.size == 1 || same_gpu || !n->call.mem_alloc || !n->call.mem_free) return;
+    if (n->base.size == 1 || same_gpu || n->version < REACH_VERSION) return;
+    if (!n->call.mem_alloc || !n->call.mem_free) return;
     if (!n->call.unreg) n->call.reg = NULL;
     if (!n->call.unwindow) n->call.window = NULL;
     if (!n->call.reg && !n->call.window) return;
     n->base.device->shared =
         (struct device_shared){.arg = n, .alloc = shared_alloc, .release = shared_release};
-    say(n, "NCCL %d.%d.%d: peers reach gradients and weights without a copy (%s)", n->version / 10000,
-        n->version % 10000 / 100, n->version % 100, n->call.window ? "symmetric windows" : "registered");
+    say(n,
+        "NCCL %d.%d.%d is told of gradients and weights (%s): what its version can, it moves without a copy",
+        n->version / 10000, n->version % 10000 / 100, n->version % 100,
+        n->call.window ? "symmetric windows" : "registered");
 }
 
 static void take_memory_back(struct nccl_coll *n, bool abort) {
@@ -386,10 +408,13 @@ static void take_memory_back(struct nccl_coll *n, bool abort) {
     n->base.device->shared = (struct device_shared){0};
 }
 
+// NCCL's abort waits for the graphs that hold its operations, and those that run never end without a peer
+// (2.20's commReclaim, 2.28's commDestroySync: localPersistentRefs): then the end of the process is the
+// abort.
 static void close_comm(struct nccl_coll *n, bool abort) {
     struct err ignored = {0};
-    if (!n->comm) return;
-    if (!abort && nccl_check(n->call.finalize(n->comm), "closing", &ignored)) abort = true;
+    if (!n->comm || (abort && n->recorded)) return;
+    if (!abort && nccl_check(n, n->call.finalize(n->comm), "closing", &ignored)) abort = true;
     if (!abort && poll_ready(n, "closing", n->base.deadline_ms, &ignored)) abort = true;
     (void)(abort ? n->call.abort(n->comm) : n->call.destroy(n->comm));
 }
@@ -434,7 +459,8 @@ static int load(struct nccl_coll *n, bool share, struct err *e) {
 #define CALL(name, field, arguments) *(void **)&c->field = dlsym(library, #name);
     NCCL_OPTIONAL(CALL)
 #undef CALL
-    int rc = nccl_check(c->get_version(&n->version), "ncclGetVersion", e);
+    *(void **)&n->last_error = dlsym(library, "ncclGetLastError");
+    int rc = nccl_check(n, c->get_version(&n->version), "ncclGetVersion", e);
     if (!rc && n->version < LEAST_VERSION)
         rc = err_set(e, ERR_ABSENT, "NCCL is %d.%d.%d, 2.20 or later is needed; or use comm.backend=mpi",
                      n->version / 10000, n->version % 10000 / 100, n->version % 100);
@@ -443,8 +469,7 @@ static int load(struct nccl_coll *n, bool share, struct err *e) {
 
 // One operation of the host's back end, to its end.
 static int run_on_host(struct coll *host, const struct coll_request *q, struct err *e) {
-    const struct timespec pause = {.tv_nsec = POLL_NS};
-    int64_t until = clock_monotonic_ns() + host->deadline_ms * 1000000;
+    int64_t begun = clock_monotonic_ns(), until = begun + host->deadline_ms * 1000000;
     struct coll_op *op = NULL;
     bool done = false;
     host->seq++;
@@ -454,10 +479,11 @@ static int run_on_host(struct coll *host, const struct coll_request *q, struct e
     op->seq = host->seq;
     while (!rc && !done) {
         rc = host->vtable->test(host, op, &done, e);
-        if (!rc && !done && clock_monotonic_ns() >= until)
+        int64_t now = clock_monotonic_ns();
+        if (!rc && !done && now >= until)
             rc = err_set(e, ERR_TIMEOUT, "rank %d waited %" PRId64 " ms for its peers (%s)", host->rank,
                          host->deadline_ms, q->name);
-        if (!rc && !done) nanosleep(&pause, NULL);
+        if (!rc && !done) coll_pause(now - begun);
     }
     host->vtable->release(op, !rc);
     return rc;
@@ -470,7 +496,8 @@ static int spread_id(struct nccl_coll *n, ncclUniqueId *id, struct err *e) {
         int64_t good;
     } message;
     memset(&message, 0, sizeof message);
-    int mine = n->base.rank == 0 ? nccl_check(n->call.get_unique_id(&message.id), "ncclGetUniqueId", e) : 0;
+    int mine =
+        n->base.rank == 0 ? nccl_check(n, n->call.get_unique_id(&message.id), "ncclGetUniqueId", e) : 0;
     message.good = mine == 0;
     struct coll_request q = {.verb = VERB_BROADCAST,
                              .name = "NCCL's id",
@@ -546,7 +573,8 @@ static int join(struct nccl_coll *n, struct err *e) {
     config.blocking = 0;
     int rc = spread_id(n, &id, e);
     if (rc) return rc;
-    rc = nccl_check(n->call.init_rank(&n->comm, n->base.size, id, n->base.rank, &config), "joining NCCL", e);
+    rc = nccl_check(n, n->call.init_rank(&n->comm, n->base.size, id, n->base.rank, &config), "joining NCCL",
+                    e);
     return rc ? rc : poll_ready(n, "joining NCCL", n->base.deadline_ms, e);
 }
 

@@ -83,6 +83,9 @@ struct device {
     enum dtype compute;    // of activations and of the weights that products read; sums are fp32 everywhere
     uint64_t identity;     // the same number only for the same piece of hardware; 0: shared without harm
     uint64_t generation;   // counts up when memory of the device's own went that recorded work may refer to
+    // Its queues may wait for a peer that never comes: releases and close return at once and give nothing
+    // back, since giving back waits. The process must end right away. Set by coll.h's back ends.
+    bool lost;
     struct device_shared shared;
 };
 

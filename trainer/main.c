@@ -87,6 +87,8 @@ int main(int argc, char **argv) {
     if (r.box && !orderly) blackbox_set_err(r.box, &e);
     if (rc) log_at(&r.log, orderly ? LOG_INFO : LOG_ERROR, "%s", e.text);
     int code = rc ? err_exit_code(e.code) : 0;
+    bool lost = r.device && r.device->lost;
     rank_close(&r, !orderly);
+    if (lost) _exit(code); // what libraries do at an exit would wait for the GPU's queues
     return code;
 }

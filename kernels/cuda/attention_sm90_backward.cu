@@ -466,6 +466,8 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
         registers_more<240>();
         consume<D>(f, shared, base, group - 1, items);
     }
+#else
+    __trap(); // built without sm_90a: an error, and not an o that nobody wrote
 #endif
 }
 

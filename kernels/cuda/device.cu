@@ -36,12 +36,17 @@ static int gpu_alloc(struct device *d, void **out, size_t bytes, struct err *e) 
 }
 
 static void gpu_release(struct device *d, void *p) {
+    if (d->lost) return;
     (void)cudaStreamSynchronize(cuda_of(d)->stream);
     (void)cudaFree(p);
 }
 
 static int open_pinned(struct cuda_pinned *p, size_t bytes, struct err *e) {
-    int rc = cuda_check(cudaMallocHost((void **)&p->host, bytes), "pinned memory", e);
+    cudaError_t said = cudaMallocHost((void **)&p->host, bytes);
+    int rc =
+        said == cudaErrorMemoryAllocation
+            ? err_set(e, ERR_MEMORY, "the host has no %zu MiB left to pin for copies to the GPU", bytes >> 20)
+            : cuda_check(said, "pinned memory", e);
     for (int i = 0; !rc && i < CUDA_HALVES; i++)
         rc = cuda_check(cudaEventCreateWithFlags(&p->free[i], cudaEventDisableTiming), "cudaEventCreate", e);
     return rc;
@@ -163,6 +168,7 @@ static void gpu_describe(const struct device *d, struct device_info *out) {
 
 static void gpu_close(struct device *d) {
     struct cuda_device *c = cuda_of(d);
+    if (d->lost) return;
     if (c->stream) (void)cudaStreamSynchronize(c->stream);
     cuda_attention_close(d);
     cuda_gemm_close(c);
@@ -192,9 +198,15 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
 
 // ---- queues of the collectives
 
+// Before the kernels' queue: a collective takes a few multiprocessors, and would else get none before the
+// end of an attention that fills all of them.
 static int queue_open(struct device *d, void **queue, struct err *e) {
-    return cuda_check(cudaStreamCreateWithFlags((cudaStream_t *)queue, cudaStreamNonBlocking),
-                      "cudaStreamCreate", e);
+    int least = 0, greatest = 0;
+    int rc = cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities of streams", e);
+    return rc ? rc
+              : cuda_check(
+                    cudaStreamCreateWithPriority((cudaStream_t *)queue, cudaStreamNonBlocking, greatest),
+                    "cudaStreamCreate", e);
 }
 static void queue_close(struct device *d, void *queue) {
     if (queue) (void)cudaStreamDestroy((cudaStream_t)queue);
@@ -257,7 +269,7 @@ static int graph_launch(struct device *d, void *graph, struct err *e) {
     return cuda_check(cudaGraphLaunch((cudaGraphExec_t)graph, cuda_of(d)->stream), "cudaGraphLaunch", e);
 }
 static void graph_release(struct device *d, void *graph) {
-    if (graph) (void)cudaGraphExecDestroy((cudaGraphExec_t)graph);
+    if (graph && !d->lost) (void)cudaGraphExecDestroy((cudaGraphExec_t)graph);
 }
 
 static const struct device_graphs gpu_graphs = {graph_begin, graph_end, graph_launch, graph_release};

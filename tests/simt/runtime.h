@@ -70,6 +70,8 @@ static inline cudaError_t cudaFreeHost(void *p) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned, int);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 // An event of a captured stream brings the stream that waits for it into the capture.
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
