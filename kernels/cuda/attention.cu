@@ -337,7 +337,8 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
     if (rc == 0) rc = cuda_check(cudaMemsetAsync(f.next, 0, sizeof *f.next, d->stream), "attention", e);
     if (rc != 0) return rc;
     f.t = *t;
-    f.per_section = at_least_one(L2_SHARE / ((int64_t)t->keys * head_dim * 4));
+    int64_t fit = L2_SHARE / ((int64_t)t->keys * head_dim * 4), units = (int64_t)t->sequences * t->kv_heads;
+    f.per_section = at_least_one(fit < units ? fit : units);
     f.items = t->tiles * t->heads * t->sequences;
     int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
     return cuda_check(attention_forward_sm90(&f, head_dim, blocks, d->stream), "attention", e);

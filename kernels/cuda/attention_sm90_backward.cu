@@ -54,8 +54,11 @@ template <int D> struct plan {
         Q_FULL = ITEM_EMPTY + 16,
         G_FULL = Q_FULL + 8 * STAGES,
         EMPTY = G_FULL + 8 * STAGES,
-        ITEMS = EMPTY + 8 * STAGES,
-        BYTES = ITEMS + 32
+        SHARE_FULL = EMPTY + 8 * STAGES,
+        SHARE_EMPTY = SHARE_FULL + 16,
+        ITEMS = SHARE_EMPTY + 16,
+        SHARES = ITEMS + 32,
+        BYTES = SHARES + 16
     };
 };
 
@@ -185,19 +188,54 @@ __device__ __forceinline__ void produce(const struct sm90_backward &f, uint32_t 
     }
 }
 
-// Adds the shares of dq, each in its turn.
+// Says where a share of dq goes and whether it is the first there, once its turn has come: the flag that was
+// acquired here is known to whoever waits for SHARE_FULL.
 template <int D>
-__device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_t base,
-                                          const volatile int *item, const struct lean_walk *w,
-                                          uint32_t parity) {
+__device__ __forceinline__ void announce(const struct sm90_backward &f, uint32_t base,
+                                         const volatile int *item, const struct lean_walk *w, int step,
+                                         volatile int *shares) {
     typedef plan<D> P;
-    int at = (item[1] * f.t.heads + w->h) * f.t.tiles + w->j;
+    int slot = step & 1, at = (item[1] * f.t.heads + w->h) * f.t.tiles + w->j;
+    mbar_wait(base + P::SHARE_EMPTY + 8 * slot, (uint32_t)(step >> 1 & 1) ^ 1);
+    shares[2 * slot] = at;
     uint32_t turn = f.free_order ? 1 : turn_of(f, f.t.view + item[1], w->j, item[0]);
-    mbar_wait(base + P::DQ_FULL, parity);
-    if (!f.free_order) flag_wait(f.flag + at, turn);
+    shares[2 * slot + 1] = turn == 0;
+    if (!f.free_order && turn > 0) flag_wait(f.flag + shares[2 * slot], turn);
+    mbar_arrive(base + P::SHARE_FULL + 8 * slot);
+}
+
+// A warp of its own: the look-ups and the flag's way from L2 take as long as half a step, and from a share's
+// arrival to the next key tile's turn nothing should pass that could have been done before.
+template <int D>
+__device__ __forceinline__ void scout(const struct sm90_backward &f, uint32_t base, const volatile int *items,
+                                      volatile int *shares) {
+    typedef plan<D> P;
+    int step = 0;
+#pragma unroll 1
+    for (int n = 0;; n++) {
+        mbar_wait(base + P::ITEM_FULL + 8 * (n & 1), (uint32_t)(n >> 1 & 1));
+        const volatile int *item = items + 4 * (n & 1);
+        if (item[0] < 0) break;
+        if (item[3] > 0) {
+            struct lean_walk w;
+            lean_begin(f, item, &w);
+#pragma unroll 1
+            do announce<D>(f, base, item, &w, step++, shares);
+            while (lean_next(f, item, &w));
+        }
+        mbar_arrive(base + P::ITEM_EMPTY + 8 * (n & 1));
+    }
+    mbar_wait(base + P::SHARE_EMPTY + 8 * (step & 1), (uint32_t)(step >> 1 & 1) ^ 1);
+    shares[2 * (step & 1)] = -1;
+    mbar_arrive(base + P::SHARE_FULL + 8 * (step & 1));
+}
+
+template <int D>
+__device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_t base, int at, bool first) {
+    typedef plan<D> P;
     fence_async_global();
     float *to = f.dq + (int64_t)at * (QUERIES * D);
-    if (turn == 0) {
+    if (first) {
         bulk_store(to, base + P::DQ, QUERIES * D * 4);
     } else {
         bulk_add(to, base + P::DQ, QUERIES * D * 4);
@@ -211,26 +249,21 @@ __device__ __forceinline__ void add_share(const struct sm90_backward &f, uint32_
     flag_add(f.flag + at, 1);
 }
 
+// Adds the shares of dq, each in its turn.
 template <int D>
 __device__ __forceinline__ void add_dq(const struct sm90_backward &f, uint32_t base,
-                                       const volatile int *items) {
+                                       const volatile int *shares) {
     typedef plan<D> P;
-    uint32_t parity = 0;
 #pragma unroll 1
-    for (int n = 0;; n++) {
-        mbar_wait(base + P::ITEM_FULL + 8 * (n & 1), (uint32_t)(n >> 1 & 1));
-        const volatile int *item = items + 4 * (n & 1);
-        if (item[0] < 0) break;
-        if (item[3] > 0) {
-            struct lean_walk w;
-            lean_begin(f, item, &w);
-#pragma unroll 1
-            do {
-                add_share<D>(f, base, item, &w, parity);
-                parity ^= 1;
-            } while (lean_next(f, item, &w));
-        }
-        mbar_arrive(base + P::ITEM_EMPTY + 8 * (n & 1));
+    for (int step = 0;; step++) {
+        int slot = step & 1;
+        mbar_wait(base + P::SHARE_FULL + 8 * slot, (uint32_t)(step >> 1 & 1));
+        int at = shares[2 * slot];
+        if (at < 0) break;
+        bool first = shares[2 * slot + 1] != 0;
+        mbar_arrive(base + P::SHARE_EMPTY + 8 * slot);
+        mbar_wait(base + P::DQ_FULL, (uint32_t)(step & 1));
+        add_share<D>(f, base, at, first);
     }
     bulk_wait<0>();
 }
@@ -431,7 +464,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
     typedef plan<D> P;
     DYNAMIC_SHARED(shared);
     uint32_t base = shared_address(shared);
-    volatile int *items = (volatile int *)(shared + P::ITEMS);
+    volatile int *items = (volatile int *)(shared + P::ITEMS), *shares = (volatile int *)(shared + P::SHARES);
     if (threadIdx.x == 0) {
         tma_prefetch_map(&f.k);
         if (P::TILE_HALVES > 0) tma_prefetch_map(&f.k_halves);
@@ -445,6 +478,8 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
         for (int i = 0; i < 2; i++) {
             mbar_init(base + P::ITEM_FULL + 8 * i, 1);
             mbar_init(base + P::ITEM_EMPTY + 8 * i, 9);
+            mbar_init(base + P::SHARE_FULL + 8 * i, 1);
+            mbar_init(base + P::SHARE_EMPTY + 8 * i, 1);
         }
         for (int i = 0; i < STAGES; i++) {
             mbar_init(base + P::Q_FULL + 8 * i, 1);
@@ -460,7 +495,9 @@ __global__ void __launch_bounds__(SM90_THREADS, 1)
         if (threadIdx.x == 0) {
             produce<D>(f, base, items);
         } else if (threadIdx.x == 32) {
-            add_dq<D>(f, base, items);
+            scout<D>(f, base, items, shares);
+        } else if (threadIdx.x == 64) {
+            add_dq<D>(f, base, shares);
         }
     } else {
         registers_more<240>();

@@ -34,56 +34,68 @@ template <int D> struct plan {
         V_FULL = K_EMPTY + 8 * STAGES,
         V_EMPTY = V_FULL + 8 * STAGES,
         ITEMS = V_EMPTY + 8 * STAGES,
-        BYTES = ITEMS + 16
+        BYTES = ITEMS + 2 * 32
     };
 };
 
 #if SM90_CODE
 
-// Which query tile an item is.
-struct place {
-    int b, h, hk, tile, steps;
+// What an item is: the producer finds it out, since it is ahead, and the consumers read it in shared memory.
+struct alignas(16) place {
+    int tile; // of queries; -1: there are no more items
+    int b, h, hk;
+    int steps, range, j, partly; // of its walk: how many, and where the first one is
 };
 
 __device__ __forceinline__ struct place place_of(const struct sm90_forward &f, int item) {
     const struct attention_task &t = f.t;
     int group = t.heads / t.kv_heads, units = t.sequences * t.kv_heads, first = 0, n = f.per_section;
     int section = t.tiles * group * f.per_section;
+    struct place p = {-1, 0, 0, 0, 0, 0, 0, 0};
+    if (item >= f.items) return p;
     first = item / section * f.per_section;
     item -= item / section * section;
     if (first + n > units) n = units - first;
     int unit = first + item / group % n;
-    struct place p;
     p.b = unit / t.kv_heads;
     p.hk = unit % t.kv_heads;
     p.h = p.hk * group + item % group;
-    p.tile = t.view[p.b].order[item / group / n];
-    p.steps = t.view[p.b].tile[p.tile].steps;
+    const struct mask_view m = t.view[p.b];
+    p.tile = m.order[item / group / n];
+    const struct schedule_tile at = m.tile[p.tile];
+    p.steps = at.steps;
+    p.range = at.first;
+    if (p.steps == 0) return p;
+    p.j = m.range[p.range].lo;
+    p.partly = m.range[p.range].partly;
     return p;
 }
 
+__device__ __forceinline__ struct tile_walk walk_of(const struct sm90_forward &f, const struct place &p) {
+    struct tile_walk w = {f.t.view[p.b].range + p.range, p.steps, 0, p.j, p.partly != 0};
+    return w;
+}
+
 template <int D>
-__device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, int *items) {
+__device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, struct place *places) {
     typedef plan<D> P;
     struct ring kv = {0, 1};
     int item = (int)atomicAdd(f.next, 1u);
     for (int n = 0;; n++) {
-        int slot = n & 1, next = f.items;
+        int slot = n & 1;
         uint32_t parity = (uint32_t)(n >> 1 & 1) ^ 1;
-        mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
-        items[slot] = item;
-        mbar_arrive(base + P::ITEM_FULL + 8 * slot);
-        if (item >= f.items) break;
-        next = (int)atomicAdd(f.next, 1u);
         struct place p = place_of(f, item);
+        mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
+        places[slot] = p;
+        mbar_arrive(base + P::ITEM_FULL + 8 * slot);
+        if (p.tile < 0) break;
+        item = (int)atomicAdd(f.next, 1u);
         mbar_wait(base + P::Q_EMPTY + 8 * slot, parity);
         mbar_expect(base + P::Q_FULL + 8 * slot, P::TILE);
         for (int c = 0; c < D / 64; c++)
             tma_load(base + P::Q + slot * P::TILE + c * SM90_PANEL, &f.q, base + P::Q_FULL + 8 * slot,
                      p.h * D + 64 * c, p.tile * SM90_ROWS, p.b);
-        const struct mask_view m = f.t.view[p.b];
-        struct tile_walk w = walk_begin(&m, p.tile, 0, p.steps);
-        for (; w.left > 0; walk_next(&w)) {
+        for (struct tile_walk w = walk_of(f, p); w.left > 0; walk_next(&w)) {
             mbar_wait(base + P::K_EMPTY + 8 * kv.at, kv.round);
             mbar_expect(base + P::K_FULL + 8 * kv.at, P::TILE);
             for (int c = 0; c < D / 64; c++)
@@ -96,7 +108,6 @@ __device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t b
                          p.hk * D + 64 * c, w.j * SM90_KEYS, p.b);
             ring_next<P::STAGES>(&kv);
         }
-        item = next;
     }
 }
 
@@ -191,7 +202,7 @@ __device__ __forceinline__ void store_nothing(const struct sm90_forward &f, cons
 
 template <int D>
 __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t base, int who,
-                                        const int *items) {
+                                        const struct place *places) {
     typedef plan<D> P;
     int thread = (int)threadIdx.x % 128, lane = thread % 32;
     struct ring kv = {0, 0}, vv = {0, 0};
@@ -200,13 +211,12 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t b
         int slot = n & 1;
         uint32_t parity = (uint32_t)(n >> 1 & 1);
         mbar_wait(base + P::ITEM_FULL + 8 * slot, parity);
-        int item = items[slot];
+        struct place p = places[slot];
         __syncwarp();
         if (lane == 0) mbar_arrive(base + P::ITEM_EMPTY + 8 * slot);
-        if (item >= f.items) break;
-        struct place p = place_of(f, item);
+        if (p.tile < 0) break;
         const struct mask_view *m = f.t.view + p.b;
-        struct tile_walk w = walk_begin(m, p.tile, 0, p.steps);
+        struct tile_walk w = walk_of(f, p);
         uint32_t q = base + P::Q + slot * P::TILE + 8192 * who;
         int row = p.tile * SM90_ROWS + 64 * who + thread / 32 * 16 + lane / 4;
         float o[D / 2], s[64], top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, scale[2];
@@ -293,7 +303,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
     typedef plan<D> P;
     DYNAMIC_SHARED(shared);
     uint32_t base = shared_address(shared);
-    int *items = (int *)(shared + P::ITEMS);
+    struct place *places = (struct place *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
         tma_prefetch_map(&f.q);
         tma_prefetch_map(&f.k);
@@ -316,10 +326,10 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
     int group = warpgroup_of_block();
     if (group == 0) {
         registers_fewer<40>();
-        if (threadIdx.x == 0) produce<D>(f, base, items);
+        if (threadIdx.x == 0) produce<D>(f, base, places);
     } else {
         registers_more<232>();
-        consume<D>(f, base, group - 1, items);
+        consume<D>(f, base, group - 1, places);
     }
 #else
     __trap(); // built without sm_90a: an error, and not an o that nobody wrote

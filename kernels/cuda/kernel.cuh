@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the simple kernels share: numbers in fp32 or bf16 as packs of V elements (16 bytes of bf16, 32 of
-// fp32, or one number where rows do not lie so), views of rows, sums over a block in a fixed order, checks of
-// arguments.
+// What the simple kernels share: numbers in fp32 or bf16 as packs of V elements (8: 16 bytes of bf16, 32 of
+// fp32; 4: 16 of fp32; or one number where rows do not lie so), views of rows, sums over a block in a fixed
+// order, checks of arguments.
 #ifndef ORRERY_KERNELS_CUDA_KERNEL_CUH
 #define ORRERY_KERNELS_CUDA_KERNEL_CUH
 
@@ -101,6 +101,9 @@ template <int V> __device__ __forceinline__ void load_pack(const float *from, fl
         float4 a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
         out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
         out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+    } else if constexpr (V == 4) {
+        float4 a = *(const float4 *)from;
+        out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
     } else {
         for (int i = 0; i < V; i++) out[i] = from[i];
     }
@@ -110,6 +113,9 @@ template <int V> __device__ __forceinline__ void load_pack(const bf16 *from, flo
         uint4 a = *(const uint4 *)from;
         unpack_pair(a.x, out), unpack_pair(a.y, out + 2);
         unpack_pair(a.z, out + 4), unpack_pair(a.w, out + 6);
+    } else if constexpr (V == 4) {
+        uint2 a = *(const uint2 *)from;
+        unpack_pair(a.x, out), unpack_pair(a.y, out + 2);
     } else {
         for (int i = 0; i < V; i++) out[i] = number_of(from[i]);
     }
@@ -118,6 +124,8 @@ template <int V> __device__ __forceinline__ void store_pack(float *to, const flo
     if constexpr (V == 8) {
         ((float4 *)to)[0] = make_float4(x[0], x[1], x[2], x[3]);
         ((float4 *)to)[1] = make_float4(x[4], x[5], x[6], x[7]);
+    } else if constexpr (V == 4) {
+        *(float4 *)to = make_float4(x[0], x[1], x[2], x[3]);
     } else {
         for (int i = 0; i < V; i++) to[i] = x[i];
     }
@@ -126,6 +134,8 @@ template <int V> __device__ __forceinline__ void store_pack(bf16 *to, const floa
     if constexpr (V == 8)
         *(uint4 *)to = make_uint4(pack_pair(x[0], x[1]), pack_pair(x[2], x[3]), pack_pair(x[4], x[5]),
                                   pack_pair(x[6], x[7]));
+    else if constexpr (V == 4)
+        *(uint2 *)to = make_uint2(pack_pair(x[0], x[1]), pack_pair(x[2], x[3]));
     else
         for (int i = 0; i < V; i++) put_number(to + i, x[i]);
 }

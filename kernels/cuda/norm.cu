@@ -3,14 +3,21 @@
 //   y = h (1 + k) + s;   dx += r (u - h mean(u h)), u = dy (1 + k);   ds = sum dy, dk = sum dy h over the
 //   group out = x + (1 + g) y; dy = (1 + g) dx;                             dg = sum dx y over the group
 // The stream x, its gradient dx, c, mod and their gradients are fp32; y and dy are T. Sums are fp32.
-// Forward: a warp owns a row and reads it twice, the second time from its L1. Backward: a block owns a chunk
-// of at most CHUNK tokens of one group; its sums go to scratch and are added in two more stages, chunks of a
-// group in order (dc), groups in a fixed tree (dmod): the order depends on shapes alone. Bytes per element
-// (bf16): norm 4 + 2, backward 4 + 2 + 8; gate 4 + 2 + 4, backward 2 + 4 + 2.
+// Forward: a warp owns a row and keeps up to 2048 columns in registers. Backward: a block owns a chunk of at
+// most CHUNK tokens of one group; a thread owns columns and keeps its share of x, dy, scale and both sums in
+// registers, of the first 4096 columns; of further ones it reads them again and adds to scratch at once. The
+// sums go to scratch and are added in two more stages, chunks of a group in order (dc), groups in a fixed
+// tree (dmod): the order depends on shapes alone. Bytes per element (bf16): norm 4 + 2, backward 4 + 2 + 8;
+// gate 4 + 2 + 4, backward 2 + 4 + 2. A lane's access is 16 bytes of fp32 (8 of bf16), so that a warp's is
+// one piece: packs of eight would leave gaps between lanes, and L1 would serve each fp32 access in twice the
+// rounds.
 #include "kernels/cuda/kernel.cuh"
 
 #define NORM_EPS 1e-6f
 enum { CHUNK = GPU_CHUNK, WARPS = CUDA_THREADS / CUDA_WARP };
+
+// Elements of an access where rows allow packs of V.
+template <int V> constexpr int pack_of = V == CUDA_PACK ? 4 : 1;
 
 // The vectors of one group: columns [part*D, (part+1)*D) of c[group] + mod; c.at NULL: none.
 struct mod_view {
@@ -40,12 +47,20 @@ __device__ __forceinline__ void load_mod(const mod_view &m, int64_t group, int p
 template <class T, int V>
 static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *rstd,
                                    const __grid_constant__ mod_view m, const __grid_constant__ norm_shape s) {
-    int lane = (int)threadIdx.x % CUDA_WARP;
+    enum { KEPT = 16, STEP = CUDA_WARP * V }; // packs of a lane
+    int lane = (int)threadIdx.x % CUDA_WARP, first = lane * V, rest = first + KEPT * STEP;
     int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / CUDA_WARP;
     if (row >= s.rows) return;
     const float *from = x.row(row);
-    float sum = 0, v[V];
-    for (int at = lane * V; at < s.width; at += CUDA_WARP * V) {
+    float sum = 0, kept[KEPT][V], v[V];
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        if (first + j * STEP >= s.width) break;
+        load_pack<V>(from + first + j * STEP, kept[j]);
+#pragma unroll
+        for (int k = 0; k < V; k++) sum = fmaf(kept[j][k], kept[j][k], sum);
+    }
+    for (int at = rest; at < s.width; at += STEP) {
         load_pack<V>(from + at, v);
 #pragma unroll
         for (int k = 0; k < V; k++) sum = fmaf(v[k], v[k], sum);
@@ -53,9 +68,8 @@ static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *
     float r = rsqrtf(warp_sum(sum) / (float)s.width + NORM_EPS);
     if (lane == 0) rstd[row] = r;
     int64_t group = m.c.at ? s.group_of(row) : 0;
-    for (int at = lane * V; at < s.width; at += CUDA_WARP * V) {
+    auto finish = [&](int at, float(&v)[V]) {
         float shift[V], scale[V];
-        load_pack<V>(from + at, v);
         if (m.c.at) {
             load_mod<V>(m, group, 0, s.width, at, shift);
             load_mod<V>(m, group, 1, s.width, at, scale);
@@ -66,6 +80,15 @@ static __global__ void norm_kernel(rows_of<const float> x, rows_of<T> y, float *
             if (m.c.at) v[k] = fmaf(v[k], scale[k] + 1.0f, shift[k]);
         }
         store_pack<V>(y.row(row) + at, v);
+    };
+#pragma unroll
+    for (int j = 0; j < KEPT; j++) {
+        if (first + j * STEP >= s.width) break;
+        finish(first + j * STEP, kept[j]);
+    }
+    for (int at = rest; at < s.width; at += STEP) {
+        load_pack<V>(from + at, v);
+        finish(at, v);
     }
 }
 
@@ -92,61 +115,108 @@ __device__ __forceinline__ chunk_at find_chunk(const chunk_table &chunks, const 
                     left < CHUNK ? left : (int)CHUNK};
 }
 
-// part [chunks, 2, width]: ds, dk. Shared memory: the same for this chunk; a thread touches its own columns
-// alone.
-template <class T, int V>
-static __global__ void norm_backward_kernel(rows_of<const float> x, const float *rstd, rows_of<const T> dy,
-                                            rows_of<float> dx, const __grid_constant__ mod_view m,
-                                            const __grid_constant__ norm_shape s,
-                                            const __grid_constant__ chunk_table chunks, float *part) {
-    DYNAMIC_SHARED(bytes);
-    __shared__ float sums[2][WARPS];
-    float *ds = (float *)bytes, *dk = ds + s.width;
-    chunk_at c = find_chunk(chunks, s.slots, blockIdx.x);
-    int step = (int)blockDim.x * V;
-    for (int at = (int)threadIdx.x * V; part && at < s.width; at += step) {
+template <class T> struct norm_slope {
+    rows_of<const float> x;
+    const float *rstd;
+    rows_of<const T> dy;
+    rows_of<float> dx;
+    mod_view m;
+    norm_shape s;
+    chunk_table chunks;
+    float *part; // [chunks, 2, width]: ds, dk
+};
+
+// V columns of a chunk's tokens, one token after another. u is dy, then dy (1 + scale).
+template <class T, int V, bool MOD> struct norm_columns {
+    float v[V], u[V], g[V], scale[V], ds[V], dk[V];
+    __device__ __forceinline__ void begin(const norm_slope<T> &a, int64_t group, int at) {
+        if (MOD) load_mod<V>(a.m, group, 1, a.s.width, at, scale);
 #pragma unroll
-        for (int k = 0; k < V; k++) ds[at + k] = dk[at + k] = 0;
+        for (int k = 0; k < V; k++) ds[k] = dk[k] = 0;
+    }
+    __device__ __forceinline__ void load(const norm_slope<T> &a, int64_t row, int at) {
+        load_pack<V>(a.x.row(row) + at, v);
+        load_pack<V>(a.dy.row(row) + at, u);
+        load_pack<V>(a.dx.row(row) + at, g);
+    }
+    // Their share of sum u h.
+    __device__ __forceinline__ float add(float r) {
+        float dot = 0;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            float h = v[k] * r;
+            if (MOD) {
+                ds[k] += u[k];
+                dk[k] = fmaf(u[k], h, dk[k]);
+                u[k] *= scale[k] + 1.0f;
+            }
+            dot = fmaf(u[k], h, dot);
+        }
+        return dot;
+    }
+    __device__ __forceinline__ void finish(float *dx, float r, float mean) {
+#pragma unroll
+        for (int k = 0; k < V; k++) g[k] = fmaf(u[k] - v[k] * r * mean, r, g[k]);
+        store_pack<V>(dx, g);
+    }
+    __device__ __forceinline__ void load_sums(const float *from, int width) {
+        load_pack<V>(from, ds);
+        load_pack<V>(from + width, dk);
+    }
+    __device__ __forceinline__ void store_sums(float *to, int width) const {
+        store_pack<V>(to, ds);
+        store_pack<V>(to + width, dk);
+    }
+};
+
+// KEPT packs of a thread stay in registers. The sums of further columns lie in `part`, each thread's own.
+template <class T, int V, int KEPT, bool MOD>
+static __global__ void __launch_bounds__(CUDA_THREADS, KEPT *V <= 8 ? 3 : 2)
+    norm_backward_kernel(const __grid_constant__ norm_slope<T> a) {
+    __shared__ float sums[2][WARPS];
+    chunk_at c = find_chunk(a.chunks, a.s.slots, blockIdx.x);
+    int width = a.s.width, step = (int)blockDim.x * V, first = (int)threadIdx.x * V,
+        far = first + KEPT * step;
+    float *to = MOD ? a.part + (int64_t)blockIdx.x * 2 * width : nullptr;
+    norm_columns<T, V, MOD> kept[KEPT], other;
+#pragma unroll
+    for (int j = 0; j < KEPT; j++)
+        if (first + j * step < width) kept[j].begin(a, c.group, first + j * step);
+    for (int at = far; MOD && at < width; at += step) {
+        other.begin(a, c.group, at);
+        other.store_sums(to + at, width);
     }
     for (int t = 0; t < c.tokens; t++) {
         int64_t row = c.row + t;
-        float r = rstd[row], dot = 0, v[V], u[V], scale[V];
-        for (int at = (int)threadIdx.x * V; at < s.width; at += step) {
-            load_pack<V>(x.row(row) + at, v);
-            load_pack<V>(dy.row(row) + at, u);
-            if (part) load_mod<V>(m, c.group, 1, s.width, at, scale);
+        float r = a.rstd[row], dot = 0;
 #pragma unroll
-            for (int k = 0; k < V; k++) {
-                float h = v[k] * r;
-                if (part) {
-                    ds[at + k] += u[k];
-                    dk[at + k] = fmaf(u[k], h, dk[at + k]);
-                    u[k] *= scale[k] + 1.0f;
-                }
-                dot = fmaf(u[k], h, dot);
-            }
+        for (int j = 0; j < KEPT; j++)
+            if (first + j * step < width) kept[j].load(a, row, first + j * step);
+#pragma unroll
+        for (int j = 0; j < KEPT; j++)
+            if (first + j * step < width) dot += kept[j].add(r);
+        for (int at = far; at < width; at += step) {
+            other.begin(a, c.group, at);
+            other.load(a, row, at);
+            if (MOD) other.load_sums(to + at, width);
+            dot += other.add(r);
+            if (MOD) other.store_sums(to + at, width);
         }
         // The other half of `sums` is free: whoever wrote it has passed the barrier of the token between.
-        float mean = block_sum(dot, sums[t % 2]) / (float)s.width;
-        for (int at = (int)threadIdx.x * V; at < s.width; at += step) {
-            float g[V];
-            load_pack<V>(x.row(row) + at, v);
-            load_pack<V>(dy.row(row) + at, u);
-            load_pack<V>(dx.row(row) + at, g);
-            if (part) load_mod<V>(m, c.group, 1, s.width, at, scale);
+        float mean = block_sum(dot, sums[t % 2]) / (float)width;
 #pragma unroll
-            for (int k = 0; k < V; k++) {
-                if (part) u[k] *= scale[k] + 1.0f;
-                g[k] = fmaf(u[k] - v[k] * r * mean, r, g[k]);
-            }
-            store_pack<V>(dx.row(row) + at, g);
+        for (int j = 0; j < KEPT; j++)
+            if (first + j * step < width) kept[j].finish(a.dx.row(row) + first + j * step, r, mean);
+        for (int at = far; at < width; at += step) {
+            other.begin(a, c.group, at);
+            other.load(a, row, at);
+            other.add(r);
+            other.finish(a.dx.row(row) + at, r, mean);
         }
     }
-    for (int at = (int)threadIdx.x * V; part && at < s.width; at += step) {
-        float *to = part + (int64_t)blockIdx.x * 2 * s.width + at;
-        store_pack<V>(to, ds + at);
-        store_pack<V>(to + s.width, dk + at);
-    }
+#pragma unroll
+    for (int j = 0; j < KEPT; j++)
+        if (MOD && first + j * step < width) kept[j].store_sums(to + first + j * step, width);
 }
 
 // dc[group] += its chunks in order; their sum takes the place of the first chunk's. `parts` vectors a chunk.
@@ -228,7 +298,7 @@ template <class T, int V>
 static int run_norm(struct device *d, const struct op_norm_mod_args *a, struct err *e) {
     norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
     if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "norm_mod: the token map is none");
-    return CUDA_RUN(d, (norm_kernel<T, V>), cuda_blocks(s.rows, WARPS), CUDA_THREADS, 0,
+    return CUDA_RUN(d, (norm_kernel<T, pack_of<V>>), cuda_blocks(s.rows, WARPS), CUDA_THREADS, 0,
                     cuda_rows<const float>(&a->x), cuda_rows<T>(&a->y), tensor_f32(&a->rstd),
                     view_of(&a->c, &a->mod, a->which), s);
 }
@@ -243,20 +313,33 @@ int cuda_norm_mod(struct device *d, const struct op_norm_mod_args *a, struct err
     return run(d, a, e);
 }
 
+template <class T, int V, int KEPT>
+static int launch_norm_backward(struct device *d, const norm_slope<T> &a, int64_t blocks, struct err *e) {
+    int threads = row_threads(a.s.width, KEPT * V);
+    return a.part ? CUDA_RUN(d, (norm_backward_kernel<T, V, KEPT, true>), blocks, threads, 0, a)
+                  : CUDA_RUN(d, (norm_backward_kernel<T, V, KEPT, false>), blocks, threads, 0, a);
+}
+
 template <class T, int V>
 static int run_norm_backward(struct device *d, const struct op_norm_mod_backward_args *a, struct err *e) {
+    enum { PACK = pack_of<V>, FEW = PACK == 1 ? 4 : 2, MANY = 4 }; // of the registers that blocks leave
     norm_shape s = {a->x.shape[0], (int)a->x.shape[1], {}};
     if (!cuda_slots(a->map, &s.slots)) return err_set(e, ERR_BUG, "norm_mod_backward: the token map is none");
     chunk_table chunks = chunks_of(s.slots);
     int64_t n = a->map->frames * chunks.per_frame, groups = a->map->frames * s.slots.modalities;
-    size_t shared = a->c.data ? 2 * (size_t)s.width * sizeof(float) : 0;
     mod_sums sums = {};
     int rc = a->c.data ? take_sums(d, &sums, n, groups, 2, s.width, e) : 0;
-    if (!rc) rc = cuda_check(launch_room(norm_backward_kernel<T, V>, shared), __func__, e);
-    if (!rc)
-        rc = CUDA_RUN(d, (norm_backward_kernel<T, V>), n, row_threads(s.width, V), shared,
-                      cuda_rows<const float>(&a->x), (const float *)a->rstd.data, cuda_rows<const T>(&a->dy),
-                      cuda_rows<float>(&a->dx), view_of(&a->c, &a->mod, a->which), s, chunks, sums.part);
+    if (rc) return rc;
+    norm_slope<T> of = {cuda_rows<const float>(&a->x),
+                        (const float *)a->rstd.data,
+                        cuda_rows<const T>(&a->dy),
+                        cuda_rows<float>(&a->dx),
+                        view_of(&a->c, &a->mod, a->which),
+                        s,
+                        chunks,
+                        sums.part};
+    rc = s.width <= CUDA_THREADS * FEW * PACK ? launch_norm_backward<T, PACK, FEW>(d, of, n, e)
+                                              : launch_norm_backward<T, PACK, MANY>(d, of, n, e);
     if (rc || !a->c.data) return rc;
     return finish_sums(d, &sums, &a->dc, &a->dmod, 3 * a->which, 2, s, chunks, e);
 }

@@ -10,124 +10,163 @@
 #define ROPE_EPS 1e-6f
 
 struct rope_shape {
-    int64_t rows, per_sequence, first_position;
-    int heads, kv_heads, head_dim;
-    int lanes; // of a head
+    int64_t rows, first_position;
+    divider per_row;      // heads of a row: of q, then of k
+    divider per_sequence; // rows
+    int heads, head_dim;
+    int lanes_log2; // of a head
+    float inverse_dim;
 };
 
 // What a thread works on: a head of a row and the first of its pairs. Threads past the end share the last
 // head without storing, since whole warps meet in the sums.
 struct rope_item {
-    int64_t row;
+    int64_t row, position;
     int head, lane;
-    bool live;
+    bool live, is_q;
 };
 
 __device__ __forceinline__ rope_item find_item(const rope_shape &s) {
-    int64_t number = thread_number() / s.lanes, all = s.heads + s.kv_heads, last = s.rows * all - 1;
+    uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x, number = thread >> s.lanes_log2;
+    uint32_t last = (uint32_t)s.rows * s.per_row.by - 1;
     bool live = number <= last;
     if (!live) number = last;
-    return rope_item{number / all, (int)(number % all), (int)(thread_number() % s.lanes), live};
+    uint32_t row = s.per_row.of(number), head = number - row * s.per_row.by;
+    uint32_t in_sequence = row - s.per_sequence.of(row) * s.per_sequence.by;
+    return rope_item{row,       s.first_position + in_sequence,
+                     (int)head, (int)(thread & ((1u << s.lanes_log2) - 1)),
+                     live,      (int)head < s.heads};
 }
 
-__device__ __forceinline__ float lanes_sum(float x, int lanes) {
-    for (int by = lanes / 2; by > 0; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
+__device__ __forceinline__ float lanes_sum(float x, int lanes_log2) {
+    for (int by = 1 << lanes_log2 >> 1; by > 0; by >>= 1) x += __shfl_xor_sync(0xffffffffu, x, by);
     return x;
 }
 
+// A head of q or k where they lie apart.
+template <class T>
+__device__ __forceinline__ T *head_of(const rows_of<T> &q, const rows_of<T> &k, const rope_item &it,
+                                      const rope_shape &s) {
+    return it.is_q ? q.row(it.row) + it.head * s.head_dim : k.row(it.row) + (it.head - s.heads) * s.head_dim;
+}
+
+// V pairs: of a head, or of the angles' cosines and sines.
+template <int V> struct rope_pairs {
+    float a[V], b[V];
+    template <class T> __device__ __forceinline__ void load(const T *first, const T *second) {
+        load_pack<V>(first, a);
+        load_pack<V>(second, b);
+    }
+    template <class T> __device__ __forceinline__ void store(T *first, T *second) const {
+        store_pack<V>(first, a);
+        store_pack<V>(second, b);
+    }
+};
+
+// A lane's first pairs are kept in registers; where heads are so long that it has further ones, these are
+// read twice.
 template <class T, int V>
 static __global__ void rope_kernel(rows_of<const T> qkv, rows_of<T> q, rows_of<T> k, float *rstd,
                                    rows_of<const float> cosines, rows_of<const float> sines,
-                                   const float *gamma, rope_shape s) {
+                                   const float *gamma, const __grid_constant__ rope_shape s) {
     rope_item it = find_item(s);
-    int half = s.head_dim / 2, step = s.lanes * V;
-    const T *x = qkv.row(it.row) + (int64_t)it.head * s.head_dim;
-    float a[V], b[V], c[V], n[V], sum = 0;
-    for (int i = it.lane * V; i < half; i += step) {
-        load_pack<V>(x + i, a);
-        load_pack<V>(x + half + i, b);
+    int half = s.head_dim / 2, first = it.lane * V, step = V << s.lanes_log2;
+    const T *x = qkv.row(it.row) + it.head * s.head_dim;
+    rope_pairs<V> kept, other;
+    float sum = 0;
+    auto square = [&](const rope_pairs<V> &p) {
 #pragma unroll
-        for (int j = 0; j < V; j++) sum = fmaf(a[j], a[j], fmaf(b[j], b[j], sum));
+        for (int j = 0; j < V; j++) sum = fmaf(p.a[j], p.a[j], fmaf(p.b[j], p.b[j], sum));
+    };
+    if (first < half) {
+        kept.load(x + first, x + half + first);
+        square(kept);
     }
-    float r = rsqrtf(lanes_sum(sum, s.lanes) / (float)s.head_dim + ROPE_EPS);
+    for (int i = first + step; i < half; i += step) {
+        other.load(x + i, x + half + i);
+        square(other);
+    }
+    float r = rsqrtf(lanes_sum(sum, s.lanes_log2) * s.inverse_dim + ROPE_EPS);
     if (!it.live) return;
-    bool is_q = it.head < s.heads;
-    float scale = is_q ? r * gamma[it.head] / (float)s.head_dim : r;
-    if (it.lane == 0) rstd[it.row * (s.heads + s.kv_heads) + it.head] = r;
-    T *out = is_q ? q.row(it.row) + (int64_t)it.head * s.head_dim
-                  : k.row(it.row) + (int64_t)(it.head - s.heads) * s.head_dim;
-    int64_t position = s.first_position + it.row % s.per_sequence;
-    for (int i = it.lane * V; i < half; i += step) {
-        load_pack<V>(x + i, a);
-        load_pack<V>(x + half + i, b);
-        load_pack<V>(cosines.row(position) + i, c);
-        load_pack<V>(sines.row(position) + i, n);
+    float scale = it.is_q ? r * gamma[it.head] * s.inverse_dim : r;
+    if (it.lane == 0) rstd[it.row * s.per_row.by + it.head] = r;
+    T *out = head_of(q, k, it, s);
+    auto turn = [&](int i, rope_pairs<V> &p) {
+        rope_pairs<V> angle;
+        angle.load(cosines.row(it.position) + i, sines.row(it.position) + i);
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            float u = a[j] * scale, v = b[j] * scale;
-            a[j] = u * c[j] - v * n[j];
-            b[j] = u * n[j] + v * c[j];
+            float u = p.a[j] * scale, v = p.b[j] * scale;
+            p.a[j] = u * angle.a[j] - v * angle.b[j];
+            p.b[j] = u * angle.b[j] + v * angle.a[j];
         }
-        store_pack<V>(out + i, a);
-        store_pack<V>(out + half + i, b);
+        p.store(out + i, out + half + i);
+    };
+    if (first < half) turn(first, kept);
+    for (int i = first + step; i < half; i += step) {
+        other.load(x + i, x + half + i);
+        turn(i, other);
     }
 }
 
 // terms [rows, heads]: t / hd.
 template <class T, int V>
-static __global__ void rope_backward_kernel(rows_of<const T> qkv, const float *rstd, rows_of<const T> dq,
-                                            rows_of<const T> dk, rows_of<T> dqkv,
-                                            rows_of<const float> cosines, rows_of<const float> sines,
-                                            const float *gamma, float *terms, rope_shape s) {
+static __global__ void __launch_bounds__(CUDA_THREADS, V == 1 ? 1 : 3)
+    rope_backward_kernel(rows_of<const T> qkv, const float *rstd, rows_of<const T> dq, rows_of<const T> dk,
+                         rows_of<T> dqkv, rows_of<const float> cosines, rows_of<const float> sines,
+                         const float *gamma, float *terms, const __grid_constant__ rope_shape s) {
     rope_item it = find_item(s);
-    int half = s.head_dim / 2, step = s.lanes * V;
-    bool is_q = it.head < s.heads;
-    const T *x = qkv.row(it.row) + (int64_t)it.head * s.head_dim;
-    const T *dout = is_q ? dq.row(it.row) + (int64_t)it.head * s.head_dim
-                         : dk.row(it.row) + (int64_t)(it.head - s.heads) * s.head_dim;
-    int64_t position = s.first_position + it.row % s.per_sequence;
-    float r = rstd[it.row * (s.heads + s.kv_heads) + it.head];
-    float a[V], b[V], c[V], n[V], xa[V], xb[V], dot = 0;
-    for (int i = it.lane * V; i < half; i += step) {
-        load_pack<V>(dout + i, a);
-        load_pack<V>(dout + half + i, b);
-        load_pack<V>(cosines.row(position) + i, c);
-        load_pack<V>(sines.row(position) + i, n);
-        load_pack<V>(x + i, xa);
-        load_pack<V>(x + half + i, xb);
+    int half = s.head_dim / 2, first = it.lane * V, step = V << s.lanes_log2;
+    const T *x = qkv.row(it.row) + it.head * s.head_dim, *dout = head_of(dq, dk, it, s);
+    float r = rstd[it.row * s.per_row.by + it.head], dot = 0;
+    rope_pairs<V> kept, kept_x, other, other_x;
+    // u = R^T dout, and its share of sum u n.
+    auto turn_back = [&](int i, rope_pairs<V> &u, rope_pairs<V> &of_x) {
+        rope_pairs<V> angle;
+        u.load(dout + i, dout + half + i);
+        of_x.load(x + i, x + half + i);
+        angle.load(cosines.row(it.position) + i, sines.row(it.position) + i);
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            dot = fmaf(a[j] * c[j] + b[j] * n[j], xa[j] * r, dot);
-            dot = fmaf(b[j] * c[j] - a[j] * n[j], xb[j] * r, dot);
+            float a = u.a[j] * angle.a[j] + u.b[j] * angle.b[j];
+            u.b[j] = u.b[j] * angle.a[j] - u.a[j] * angle.b[j];
+            u.a[j] = a;
+            dot = fmaf(u.a[j], of_x.a[j] * r, fmaf(u.b[j], of_x.b[j] * r, dot));
         }
-    }
-    float t = lanes_sum(dot, s.lanes) / (float)s.head_dim;
+    };
+    if (first < half) turn_back(first, kept, kept_x);
+    for (int i = first + step; i < half; i += step) turn_back(i, other, other_x);
+    float t = lanes_sum(dot, s.lanes_log2) * s.inverse_dim;
     if (!it.live) return;
-    if (is_q && it.lane == 0) terms[it.row * s.heads + it.head] = t;
-    float scale = is_q ? r * gamma[it.head] / (float)s.head_dim : r, mean = t * r;
-    T *dx = dqkv.row(it.row) + (int64_t)it.head * s.head_dim;
-    for (int i = it.lane * V; i < half; i += step) {
-        load_pack<V>(dout + i, a);
-        load_pack<V>(dout + half + i, b);
-        load_pack<V>(cosines.row(position) + i, c);
-        load_pack<V>(sines.row(position) + i, n);
-        load_pack<V>(x + i, xa);
-        load_pack<V>(x + half + i, xb);
+    if (it.is_q && it.lane == 0) terms[it.row * s.heads + it.head] = t;
+    float scale = it.is_q ? r * gamma[it.head] * s.inverse_dim : r, mean = t * r;
+    T *dx = dqkv.row(it.row) + it.head * s.head_dim;
+    auto finish = [&](int i, rope_pairs<V> &u, const rope_pairs<V> &of_x) {
 #pragma unroll
         for (int j = 0; j < V; j++) {
-            xa[j] = (a[j] * c[j] + b[j] * n[j] - xa[j] * mean) * scale;
-            xb[j] = (b[j] * c[j] - a[j] * n[j] - xb[j] * mean) * scale;
+            u.a[j] = (u.a[j] - of_x.a[j] * mean) * scale;
+            u.b[j] = (u.b[j] - of_x.b[j] * mean) * scale;
         }
-        store_pack<V>(dx + i, xa);
-        store_pack<V>(dx + half + i, xb);
+        u.store(dx + i, dx + half + i);
+    };
+    if (first < half) finish(first, kept, kept_x);
+    for (int i = first + step; i < half; i += step) {
+        turn_back(i, other, other_x);
+        finish(i, other, other_x);
     }
 }
 
 // A power of two, so that the lanes of a head lie in one warp.
-static int lanes_of(int head_dim, int pack) {
-    int lanes = 1;
-    while (lanes < CUDA_WARP && lanes * pack < head_dim / 2) lanes *= 2;
-    return lanes;
+static int lanes_log2(int head_dim, int pack) {
+    int log2 = 0;
+    while (1 << log2 < CUDA_WARP && (pack << log2) < head_dim / 2) log2++;
+    return log2;
+}
+
+static rope_shape shape_of(int64_t rows, int64_t per_sequence, int64_t first, int heads, int kv_heads,
+                           int head_dim, int pack) {
+    return rope_shape{rows,  first,    divide_by(heads + kv_heads), divide_by(per_sequence),
+                      heads, head_dim, lanes_log2(head_dim, pack),  1.0f / (float)head_dim};
 }
 
 static bool rope_fits(int heads, int kv_heads, int hd, int64_t first, int64_t per_sequence,
@@ -140,9 +179,10 @@ static bool rope_fits(int heads, int kv_heads, int hd, int64_t first, int64_t pe
 
 template <class T, int V>
 static int run_rope(struct device *d, const struct op_qk_rope_args *a, struct err *e) {
-    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position,       a->heads,
-                    a->kv_heads,     a->head_dim,     lanes_of(a->head_dim, V)};
-    int64_t threads = s.rows * (s.heads + s.kv_heads) * s.lanes;
+    rope_shape s =
+        shape_of(a->qkv.shape[0], a->per_sequence, a->first_position, a->heads, a->kv_heads, a->head_dim, V);
+    int64_t threads = s.rows * s.per_row.by << s.lanes_log2;
+    CUDA_REQUIRE(threads <= UINT32_MAX - CUDA_THREADS && cuda_is_few(s.rows * s.per_row.by));
     return CUDA_RUN(d, (rope_kernel<T, V>), cuda_blocks(threads, CUDA_THREADS), CUDA_THREADS, 0,
                     cuda_rows<const T>(&a->qkv), cuda_rows<T>(&a->q), cuda_rows<T>(&a->k),
                     tensor_f32(&a->rstd), cuda_rows<const float>(&a->cos), cuda_rows<const float>(&a->sin),
@@ -166,9 +206,10 @@ int cuda_qk_rope(struct device *d, const struct op_qk_rope_args *a, struct err *
 
 template <class T, int V>
 static int run_rope_backward(struct device *d, const struct op_qk_rope_backward_args *a, struct err *e) {
-    rope_shape s = {a->qkv.shape[0], a->per_sequence, a->first_position,       a->heads,
-                    a->kv_heads,     a->head_dim,     lanes_of(a->head_dim, V)};
-    int64_t threads = s.rows * (s.heads + s.kv_heads) * s.lanes;
+    rope_shape s =
+        shape_of(a->qkv.shape[0], a->per_sequence, a->first_position, a->heads, a->kv_heads, a->head_dim, V);
+    int64_t threads = s.rows * s.per_row.by << s.lanes_log2;
+    CUDA_REQUIRE(threads <= UINT32_MAX - CUDA_THREADS && cuda_is_few(s.rows * s.per_row.by));
     size_t terms = ((size_t)(s.rows * s.heads) * sizeof(float) + 255) / 256 * 256;
     void *scratch = NULL;
     int rc = cuda_scratch(d, &scratch, gpu_rope_backward_bytes(s.rows, s.heads), e);

@@ -29,8 +29,13 @@ struct shared_cell {
     bool valid;
 };
 
+// What is known of other blocks, by their number. Many threads share the same clocks of a block, which never
+// change.
+typedef std::map<uint32_t, std::shared_ptr<const clocks>> blocks_known;
+
 struct mbar {
     clocks arrived, over[2];
+    blocks_known known, known_over[2];
     uint32_t phase;
 };
 
@@ -39,8 +44,6 @@ struct groups {
     uint32_t closed;
 };
 
-typedef std::map<uint32_t, clocks> blocks_known;
-
 struct block {
     int threads;
     uint32_t number;
@@ -48,6 +51,7 @@ struct block {
     std::vector<clocks> now;                                        // of each thread
     std::vector<blocks_known> known;                                // of other blocks, by thread
     std::map<int, clocks> places;
+    std::map<int, blocks_known> known_places;
     std::map<uint32_t, size_t> mbar_number;
     mbar mbars[MBARS];
     groups products[GROUPS], bulks[SENDERS];
@@ -71,6 +75,28 @@ clocks &mine() {
 void take_all(clocks *to, const clocks &from) {
     if (to->empty()) to->resize(here().actors);
     for (size_t i = 0; i < from.size(); i++) (*to)[i] = std::max((*to)[i], from[i]);
+}
+bool covers(const clocks &a, const clocks &b) {
+    for (size_t i = 0; i < b.size(); i++)
+        if (i >= a.size() ? b[i] > 0 : a[i] < b[i]) return false;
+    return true;
+}
+void learn(std::shared_ptr<const clocks> *to, const std::shared_ptr<const clocks> &from) {
+    if (*to == from) return;
+    if (!*to || covers(*from, **to)) {
+        *to = from;
+        return;
+    }
+    if (covers(**to, *from)) return;
+    auto both = std::make_shared<clocks>(**to);
+    take_all(both.get(), *from);
+    *to = both;
+}
+void learn_all(blocks_known *to, const blocks_known &from) {
+    for (auto &k : from) learn(&(*to)[k.first], k.second);
+}
+blocks_known &my_known() {
+    return here().known[(size_t)self()];
 }
 void tick() {
     mine()[(size_t)self()]++;
@@ -184,9 +210,8 @@ bool all_set(const std::bitset<PAGE> &bits, size_t at, size_t n) {
 bool is_ordered(const global_mark &g) {
     if (g.m.code == nullptr || g.launch != launch) return true;
     if (g.block == here().number) return before(g.m, mine());
-    const blocks_known &known = here().known[(size_t)self()];
-    auto other = known.find(g.block);
-    return other != known.end() && before(g.m, other->second);
+    auto other = my_known().find(g.block);
+    return other != my_known().end() && before(g.m, *other->second);
 }
 
 std::string name_of(const global_mark &g) {
@@ -307,16 +332,24 @@ void watch_global(const ptx_code *c, const void *at, size_t bytes, enum watch_ki
 
 void watch_join(int place) {
     take_all(&here().places[place], mine());
+    learn_all(&here().known_places[place], my_known());
     tick();
 }
 void watch_met(int place, const int *thread, int count) {
     clocks all;
+    blocks_known known;
     all.swap(here().places[place]);
-    for (int i = 0; i < count; i++) take_all(&here().now[(size_t)thread[i]], all);
+    known.swap(here().known_places[place]);
+    for (int i = 0; i < count; i++) {
+        take_all(&here().now[(size_t)thread[i]], all);
+        learn_all(&here().known[(size_t)thread[i]], known);
+    }
 }
 
 void watch_mbar_arrive(uint32_t bar) {
-    take_all(&here().mbars[mbar_at(bar)].arrived, mine());
+    mbar *m = &here().mbars[mbar_at(bar)];
+    take_all(&m->arrived, mine());
+    learn_all(&m->known, my_known());
     tick();
 }
 void watch_mbar_over(uint32_t bar, uint32_t parity) {
@@ -325,15 +358,18 @@ void watch_mbar_over(uint32_t bar, uint32_t parity) {
     take_all(&m->arrived, {});
     m->arrived[here().first_mbar + n] = ++m->phase;
     m->over[parity] = m->arrived;
+    m->known_over[parity] = m->known;
 }
 void watch_mbar_waited(uint32_t bar, uint32_t parity) {
-    take_all(&mine(), here().mbars[mbar_at(bar)].over[parity]);
+    const mbar &m = here().mbars[mbar_at(bar)];
+    take_all(&mine(), m.over[parity]);
+    learn_all(&my_known(), m.known_over[parity]);
 }
 
 void watch_release(const void *flag) {
     blocks_known *at = &flags[flag];
-    for (auto &k : here().known[(size_t)self()]) take_all(&(*at)[k.first], k.second);
-    take_all(&(*at)[here().number], mine());
+    learn_all(at, my_known());
+    learn(&(*at)[here().number], std::make_shared<clocks>(mine()));
     tick();
 }
 void watch_acquire(const void *flag) {
@@ -341,9 +377,9 @@ void watch_acquire(const void *flag) {
     if (found == flags.end()) return;
     for (auto &k : found->second) {
         if (k.first == here().number)
-            take_all(&mine(), k.second);
+            take_all(&mine(), *k.second);
         else
-            take_all(&here().known[(size_t)self()][k.first], k.second);
+            learn(&my_known()[k.first], k.second);
     }
 }
 
