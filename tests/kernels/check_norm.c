@@ -12,16 +12,23 @@ struct stage {
     double *x, *y, *c, *mod, *dy; // as the reference reads them
 };
 
+// Rows that no kernel keeps in registers whole; few of them.
+static int64_t long_width(struct trial *t) {
+    return trial_is_wide(t) ? 2056 + 8 * trial_below(t, 600) : 1031 + trial_below(t, 2000);
+}
+
 static void make_stage(struct trial *t, struct stage *s) {
-    int64_t per_frame = trial_size(t, 40);
+    bool is_long = t->round == 5 || t->round == 6;
+    int64_t per_frame = is_long ? 3 : trial_size(t, 40);
     int32_t *slots = trial_alloc(t, (size_t)per_frame * sizeof *slots), m = 0;
     for (int64_t i = 0; i < per_frame; i++) slots[i] = m += i > 0 && m < 13 && trial_below(t, 3) == 0;
-    s->map =
-        (struct token_map){trial_size(t, 30), (int32_t)per_frame, m + 1 + (int32_t)trial_below(t, 2), slots};
+    s->map = (struct token_map){is_long ? 2 : trial_size(t, 30), (int32_t)per_frame,
+                                m + 1 + (int32_t)trial_below(t, 2), slots};
     s->tokens = s->map.frames * per_frame;
     s->groups = s->map.frames * s->map.modalities;
     s->width =
-        t->round == 2
+        is_long ? long_width(t)
+        : t->round == 2
             ? 96
             : trial_width(t, 3 + trial_size(t, 140)); // of one or two elements, rms(x) is all cancellation
     s->which = (int)trial_below(t, 2);
