@@ -176,8 +176,8 @@ void doctor_checkpoints(const struct config *c, struct doctor_finding *f) {
     else
         snprintf(url, sizeof url, "%.500s/ckpt", c->run_dir);
     // A folder that is not there yet is not made for a probe: the nearest that exists is asked.
-    const char *path = strncmp(url, "file://", 7) ? url : url + 7;
-    if ((strncmp(url, "file:", 5) && strstr(url, ":")) || !stat(path, &st)) {
+    const char *path = store_local_path(url);
+    if (!path || !stat(path, &st)) {
         probe_rights(c, url, f);
         return;
     }

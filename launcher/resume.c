@@ -10,10 +10,6 @@
 
 #define CONFIG_PATH_BYTES (RUNDIR_PATH_BYTES + 16)
 
-static bool is_remote(const char *url) {
-    return strstr(url, ":") && strncmp(url, "file:", 5) != 0;
-}
-
 static int newest(const struct config *c, struct resume *out, struct err *e) {
     struct store *store = NULL;
     struct ckpt_entry *entries = NULL;
@@ -41,8 +37,8 @@ int resume_find(const struct config *c, const struct rundir *run, struct resume 
     else
         snprintf(out->url, sizeof out->url, "%s/ckpt", run->path);
     // A folder that is not there yet holds nothing, and is none of ours to make.
-    const char *path = strncmp(out->url, "file://", 7) ? out->url : out->url + 7;
-    if (!is_remote(out->url) && stat(path, &st)) return 0;
+    const char *path = store_local_path(out->url);
+    if (path && stat(path, &st)) return 0;
     int rc = newest(c, out, e);
     return rc ? err_prefix(e, "looking for checkpoints in %s", out->url) : 0;
 }

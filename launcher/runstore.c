@@ -2,17 +2,9 @@
 #include "launcher/runstore.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/config.h"
-
-static bool is_url(const char *run) {
-    static const char *const schemes[] = {"file:", "s3:", "mem:", "fault:"};
-    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
-        if (!strncmp(run, schemes[i], strlen(schemes[i]))) return true;
-    return false;
-}
 
 static int open_by_config(struct store **out, const char *run, const char *path,
                           const struct store_options *given, struct err *e) {
@@ -41,7 +33,7 @@ int runstore_open_for(struct store **out, const struct config *c, const char *ru
 
 int runstore_open(struct store **out, const char *run, const struct store_options *given, struct err *e) {
     char path[4096];
-    if (is_url(run)) return store_open(out, run, given, e);
+    if (store_has_scheme(run)) return store_open(out, run, given, e);
     snprintf(path, sizeof path, "%s/config.yaml", run);
     if (!access(path, F_OK)) return open_by_config(out, run, path, given, e);
     snprintf(path, sizeof path, "%s/ckpt", run);

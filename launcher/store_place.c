@@ -19,15 +19,6 @@ const char *store_place_name(const char *key) {
     return key + n;
 }
 
-// The path of "dir/x", "file:/dir/x", "file:///dir/x"; NULL: another scheme.
-static const char *path_of(const char *url) {
-    size_t scheme = strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.");
-    if (!strncmp(url, "file://localhost/", 17)) return url + 16;
-    if (!strncmp(url, "file:///", 8)) return url + 7;
-    if (!strncmp(url, "file:/", 6) && url[6] != '/') return url + 5;
-    return scheme && url[scheme] == ':' ? NULL : url;
-}
-
 static int open_path(struct store_place *p, const char *path, bool to_write,
                      const struct store_options *options, struct err *e) {
     struct stat st;
@@ -64,7 +55,7 @@ static int open_bucket(struct store_place *p, const char *bucket, const struct s
 int store_place_open(struct store_place *out, const char *url, bool to_write,
                      const struct store_options *options, struct err *e) {
     *out = (struct store_place){.url = url};
-    const char *path = path_of(url);
+    const char *path = store_local_path(url);
     const char *bucket = !strncmp(url, "s3:", 3)      ? url
                          : !strncmp(url, "fault:", 6) ? strstr(url, ":s3:")
                                                       : NULL;

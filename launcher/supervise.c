@@ -20,6 +20,7 @@
 #include "launcher/skew.h"
 #include "launcher/verdict.h"
 #include "launcher/watch.h"
+#include "storage/dataset.h"
 
 #define TICK_MS       50
 #define SETTLE_MS     120   // patience for a truer cause when the first failure may be a victim
@@ -151,15 +152,8 @@ static int start_launcher(struct supervisor *s, struct err *e) {
     return rc;
 }
 
-// Of one URL or a list of them.
-static bool is_remote(const char *urls) {
-    for (const char *at = urls; (at = strstr(at, "://")); at += 3)
-        if (at - urls < 4 || strncmp(at - 4, "file", 4) != 0) return true;
-    return false;
-}
-
 static bool uses_store(const struct config *c) {
-    return is_remote(c->data_train) || is_remote(c->checkpoint_url);
+    return dataset_is_remote(c->data_train) || store_is_remote(c->checkpoint_url);
 }
 
 static int attempt_begin(struct supervisor *s, struct err *e) {

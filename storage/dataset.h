@@ -37,7 +37,8 @@ struct dataset_item {
 };
 // One item of "URL [WEIGHT], URL [WEIGHT], ..." (comma and blank); false after the last.
 bool dataset_list_next(const char **at, struct dataset_item *out);
-bool dataset_is_list(const char *text); // has it a comma and a blank, or a weight?
+bool dataset_is_list(const char *text);   // has it a comma and a blank, or a weight?
+bool dataset_is_remote(const char *text); // the URL, or one of the list
 
 // `url` may be a list: its data sets, with the same streams, are one whose samples follow one another.
 // MISSING when there is no manifest (the message names the command that makes it).

@@ -34,6 +34,14 @@ bool dataset_list_next(const char **at, struct dataset_item *out) {
     return true;
 }
 
+bool dataset_is_remote(const char *text) {
+    struct dataset_item item;
+    if (!dataset_is_list(text)) return store_is_remote(text);
+    while (dataset_list_next(&text, &item))
+        if (store_is_remote(item.url)) return true;
+    return false;
+}
+
 bool dataset_is_list(const char *text) {
     struct dataset_item item;
     return text[item_bytes(text)] || (dataset_list_next(&text, &item) && item.weighted);

@@ -17,29 +17,57 @@
 struct scheme {
     const char *prefix;
     int (*open)(struct store **out, const char *rest, const struct store_options *options, struct err *e);
+    bool remote;
+    const char *(*path)(const char *rest); // NULL: its objects are no files
 };
 
 static const struct scheme schemes[] = {
-    {"file:", store_posix_open},
-    {"mem:", store_mem_open},
-    {"fault:", store_fault_open},
-    {"s3:", store_s3_open},
+    {.prefix = "file:", .open = store_posix_open, .path = store_posix_path},
+    {.prefix = "mem:", .open = store_mem_open},
+    {.prefix = "fault:", .open = store_fault_open, .remote = true},
+    {.prefix = "s3:", .open = store_s3_open, .remote = true},
 };
 
-static bool has_scheme(const char *url) {
-    size_t n = strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
-    return n > 0 && !strncmp(url + n, "://", 3);
+// NULL: none of ours. Else *rest is what stands behind the scheme.
+static const struct scheme *scheme_of(const char *url, const char **rest) {
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t n = strlen(schemes[i].prefix);
+        *rest = url + n;
+        if (!strncmp(url, schemes[i].prefix, n)) return &schemes[i];
+    }
+    return NULL;
+}
+
+bool store_has_scheme(const char *text) {
+    const char *rest;
+    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+    return scheme_of(text, &rest) || (n > 0 && !strncmp(text + n, "://", 3));
+}
+
+bool store_is_remote(const char *url) {
+    const char *rest;
+    const struct scheme *scheme = scheme_of(url, &rest);
+    return scheme && scheme->remote;
+}
+
+const char *store_local_path(const char *url) {
+    const char *path = url;
+    const struct scheme *scheme = scheme_of(url, &path);
+    if (scheme)
+        path = scheme->path ? scheme->path(path) : NULL;
+    else
+        path = store_has_scheme(url) ? NULL : url;
+    return path && *path ? path : NULL;
 }
 
 int store_open(struct store **out, const char *url, const struct store_options *options, struct err *e) {
     static const struct store_options defaults = {0};
     if (!options) options = &defaults;
     if (!url || !*url) return err_set(e, ERR_CONFIG, "the URL of a store is empty");
-    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
-        size_t n = strlen(schemes[i].prefix);
-        if (!strncmp(url, schemes[i].prefix, n)) return schemes[i].open(out, url + n, options, e);
-    }
-    if (has_scheme(url))
+    const char *rest;
+    const struct scheme *scheme = scheme_of(url, &rest);
+    if (scheme) return scheme->open(out, rest, options, e);
+    if (store_has_scheme(url))
         return err_set(e, ERR_CONFIG,
                        "'%s': unknown kind of store; use s3://bucket/prefix, file:///dir or a path", url);
     return store_posix_open(out, url, options, e);

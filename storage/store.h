@@ -48,6 +48,11 @@ int store_open(struct store **out, const char *url, const struct store_options *
 void store_close(struct store *s); // NULL-safe; waits for what is under way
 const char *store_url(const struct store *s);
 
+// What a URL says before anything is opened; none of these asks the file system or a network.
+bool store_has_scheme(const char *text);       // "s3:...", or any "word://...": no mere path
+bool store_is_remote(const char *url);         // over a network, or, as fault: is, made as bad as one
+const char *store_local_path(const char *url); // of the folder it names; borrows from url. NULL: none
+
 // ---- asynchronous. The caller keeps key and memory until store_wait, which frees the request.
 struct store_request;
 enum store_op { STORE_GET, STORE_PUT, STORE_HEAD, STORE_DELETE };

@@ -110,6 +110,8 @@ void store_pool_destroy(struct store_pool *p); // finishes what is queued; NULL-
 void store_pool_submit(struct store_pool *p, struct store_request *r);
 
 // ---- the registry: one row per scheme in store.c.
+// "///dir" or "//localhost/dir" (RFC 8089), or a path: the path, maybe empty. NULL: another host's.
+const char *store_posix_path(const char *rest);
 int store_posix_open(struct store **out, const char *rest, const struct store_options *options,
                      struct err *e) ERR_CHECK;
 int store_mem_open(struct store **out, const char *rest, const struct store_options *options,

@@ -397,14 +397,15 @@ static const struct store_ops posix_ops = {
     .writer_open = posix_writer_open,
 };
 
-// What stands behind "file:": "///dir" or "//localhost/dir" (RFC 8089), or a path.
+const char *store_posix_path(const char *rest) {
+    if (!strncmp(rest, "//localhost/", 12)) return rest + 11;
+    if (strncmp(rest, "//", 2) != 0) return rest;
+    return rest[2] == '/' ? rest + 2 : NULL;
+}
+
 static int root_of(const char *rest, char **out, struct err *e) {
-    const char *path = rest;
-    if (!strncmp(rest, "//localhost/", 12))
-        path = rest + 11;
-    else if (!strncmp(rest, "//", 2))
-        path = rest + 2;
-    if (path != rest && *path != '/')
+    const char *path = store_posix_path(rest);
+    if (!path)
         return err_set(e, ERR_CONFIG, "'file:%s' names a host; write file:///dir with three slashes", rest);
     if (!*path) return err_set(e, ERR_CONFIG, "'file:' without a folder");
     size_t n = strlen(path);

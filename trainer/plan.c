@@ -3,7 +3,6 @@
 // peers.
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/json.h"
 #include "comm/grid.h"
@@ -39,7 +38,7 @@ static int64_t cells_of(const struct plan *p, const char *url, const struct stor
     struct dataset *d = NULL;
     struct err ignored = {0};
     int64_t each = 0;
-    if (!url[0] || (strstr(url, "://") && strncmp(url, "file:", 5))) return -1;
+    if (!url[0] || dataset_is_remote(url)) return -1;
     if (dataset_open(&d, url, options, &ignored)) return -1;
     for (int i = 0; i < p->set.n; i++)
         each += p->set.spec[i].frame_elems * (int64_t)p->set.spec[i].modality->cell + 1;

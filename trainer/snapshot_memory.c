@@ -16,9 +16,7 @@ enum { MEMORY_AUTO, MEMORY_OFF, MEMORY_ON }; // of checkpoint.memory
 
 static bool wanted(const struct snapshot *s) {
     int how = s->rank->config->checkpoint_memory;
-    const char *url = s->rank->ckpt_url;
-    bool remote = !strncmp(url, "s3:", 3) || !strncmp(url, "fault:", 6);
-    return how == MEMORY_ON || (how == MEMORY_AUTO && remote);
+    return how == MEMORY_ON || (how == MEMORY_AUTO && store_is_remote(s->rank->ckpt_url));
 }
 
 void snapshot_memory_open(struct snapshot *s) {

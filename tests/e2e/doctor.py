@@ -141,6 +141,9 @@ def stores(tmp):
     rows, code = ask(*good)
     named("a run that is not there yet", rows, code, "checkpoints", "good", "not there yet", "", 0)
     check(not os.path.exists(f"{tmp}/run"), "nothing was made")
+    for url in (f"file:{tmp}/ck", f"file://{tmp}/ck", f"file://localhost{tmp}/ck"):
+        rows, code = ask(*good, f"checkpoint.url={url}")
+        named("a folder as a URL", rows, code, "checkpoints", "good", f"{url}, which is not there yet; {tmp} is writable", "", 0)
     rows, code = ask(*good, "checkpoint.url=/proc/self")
     named("no right to write", rows, code, "checkpoints", "bad", "cannot create", "give the right")
     rows, code = ask(*good, f"data.eval={tmp}/none")

@@ -121,6 +121,17 @@ def long_path(tmp):
     run(tmp, 0, run__dir=f"{tmp}/{'d' * 200}/{'e' * 150}", steps=6, data__eval="", checkpoint__every=3)
 
 
+def file_urls(tmp):
+    """However a folder is written, the launcher and the ranks look for its checkpoints in the same place."""
+    for number, url in enumerate((f"file:{tmp}/ck0", f"file://localhost{tmp}/ck1", f"file://{tmp}/ck2")):
+        keys = {"run__dir": f"{tmp}/urls{number}", "checkpoint__url": url, "checkpoint__every": 3, "data__eval": "", "ranks": 1}
+        done = run(tmp, 0, steps=6, **keys)
+        check(done.stderr.startswith("fresh start"), done.stderr.splitlines()[0])
+        check(any((tmp / f"ck{number}").iterdir()), f"{url}: the checkpoints lie in the folder")
+        done = run(tmp, 0, steps=9, **keys)
+        check(done.stderr.startswith(f"resume from step 6 of {url}"), done.stderr.splitlines()[0])
+
+
 def bad_data(tmp):
     run(tmp, 66, run__dir=f"{tmp}/other", data__train=f"{tmp}/none", launch__attempts=3)
     done = run(tmp, 78, run__dir=f"{tmp}/other", fault__inject="explode")
@@ -130,7 +141,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, long_path, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, long_path, file_urls, bad_data):
             print("--", test.__name__)
             test(tmp)
 

@@ -594,6 +594,9 @@ static void a_list_is_one_set(void **state) {
     open_fails("mem:list-a 1, mem:list-b", ERR_CONFIG, "give all of them one, or none");
     open_fails("mem:list-a, , mem:list-b", ERR_CONFIG, "empty place");
     open_fails("mem:list-a 0, mem:list-b 1", ERR_CONFIG, "must be above 0");
+    assert_true(dataset_is_remote("data/a 1, s3://bucket/b 2") && dataset_is_remote("s3://bucket/a"));
+    assert_false(dataset_is_remote("data/a, file:/b") || dataset_is_remote("data/a") ||
+                 dataset_is_remote(""));
     store_close(a);
     store_close(b);
 }

@@ -75,6 +75,29 @@ static void urls(void **state) {
     }
 }
 
+static void urls_unopened(void **state) {
+    const struct {
+        const char *url, *path;
+        bool scheme, remote;
+    } rows[] = {
+        {"/a/b", "/a/b", false, false},       {"a:b/c", "a:b/c", false, false},
+        {"files/x", "files/x", false, false}, {"file:/a/b", "/a/b", true, false},
+        {"file:///a/b", "/a/b", true, false}, {"file://localhost/a/b", "/a/b", true, false},
+        {"file:a/b", "a/b", true, false},     {"file:", NULL, true, false},
+        {"file://host/a", NULL, true, false}, {"file://localhost", NULL, true, false},
+        {"mem:x", NULL, true, false},         {"s3://bucket/a", NULL, true, true},
+        {"s3:bucket/a", NULL, true, true},    {"fault:503=5%:/a", NULL, true, true},
+        {"gs://bucket/a", NULL, true, false}, {"", NULL, false, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *path = store_local_path(rows[i].url);
+        assert_int_equal(path == NULL, rows[i].path == NULL);
+        if (path) assert_string_equal(path, rows[i].path);
+        assert_int_equal(store_has_scheme(rows[i].url), rows[i].scheme);
+        assert_int_equal(store_is_remote(rows[i].url), rows[i].remote);
+    }
+}
+
 static void mem_outlives_its_handle(void **state) {
     struct err e = {0};
     struct store *s = open_ok("mem:alive");
@@ -207,6 +230,7 @@ int main(void) {
         cmocka_unit_test(suite_posix),
         cmocka_unit_test(suite_mem),
         cmocka_unit_test(urls),
+        cmocka_unit_test(urls_unopened),
         cmocka_unit_test(mem_outlives_its_handle),
         cmocka_unit_test(posix_refuses_keys),
         cmocka_unit_test(posix_leaves_nothing_behind),
