@@ -7,6 +7,7 @@
 #include "launcher/opts.h"
 #include "launcher/report.h"
 #include "launcher/report_task.h"
+#include "storage/store_config.h"
 
 #define PAGE_MAX ((size_t)1 << 30)
 
@@ -46,17 +47,15 @@ static void say_path(const char *words, const char *run_dir, const char *name) {
 
 // Where checkpoints go stands in the run's config; a run folder without one has none.
 static void say_checkpoint(const char *run_dir) {
-    char path[4096];
+    char path[4096], url[4096];
     struct config_file *file = NULL;
     struct err none = {0};
     if (snprintf(path, sizeof path, "%s/config.yaml", run_dir) >= (int)sizeof path ||
         config_load(&file, path, NULL, 0, &none))
         return;
-    const char *url = config_values(file)->checkpoint_url;
-    if (*url)
-        printf("%-12s%s\n", "checkpoints", url);
-    else
-        say_path("checkpoints", run_dir, "ckpt");
+    bool known = !store_config_checkpoints(config_values(file), run_dir, url, sizeof url, &none);
+    const char *folder = known ? store_local_path(url) : NULL;
+    if (known && (!folder || !access(folder, R_OK))) printf("%-12s%s\n", "checkpoints", url);
     config_close(file);
 }
 

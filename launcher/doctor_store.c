@@ -11,7 +11,7 @@
 #include "launcher/doctor_impl.h"
 #include "launcher/machine.h"
 #include "storage/dataset.h"
-#include "storage/store.h"
+#include "storage/store_config.h"
 
 #define DISK_LEAST_BYTES (INT64_C(1) << 30)
 #define PROBE_TEXT       "written by orrery doctor; may be deleted\n"
@@ -46,11 +46,10 @@ void doctor_run_dir(const struct config *c, struct doctor_finding *f) {
 }
 
 static struct store_options options_of(const struct config *c) {
-    return (struct store_options){.endpoint = c->store_endpoint,
-                                  .region = c->store_region,
-                                  .path_style = c->store_path_style,
-                                  .deadline_ms = DOCTOR_ASK_MS,
-                                  .connections = 1};
+    struct store_options o = store_config_options(c);
+    o.deadline_ms = DOCTOR_ASK_MS;
+    o.connections = 1;
+    return o;
 }
 
 static void unreachable(struct doctor_finding *f, const char *key, const char *url, const struct err *e) {
@@ -170,18 +169,19 @@ static void probe_rights(const struct config *c, const char *url, struct doctor_
 
 void doctor_checkpoints(const struct config *c, struct doctor_finding *f) {
     struct stat st;
-    char url[CONFIG_TEXT_BYTES + 8];
-    if (*c->checkpoint_url)
-        snprintf(url, sizeof url, "%s", c->checkpoint_url);
-    else
-        snprintf(url, sizeof url, "%.500s/ckpt", c->run_dir);
+    char url[STORE_CONFIG_URL_BYTES], parent[STORE_CONFIG_URL_BYTES];
+    struct err e = {0};
+    if (store_config_checkpoints(c, c->run_dir, url, sizeof url, &e)) {
+        doctor_say(f, "%s", e.text);
+        doctor_cure(f, DOCTOR_BAD, e.code, "name a shorter run.dir, or set checkpoint.url");
+        return;
+    }
     // A folder that is not there yet is not made for a probe: the nearest that exists is asked.
     const char *path = store_local_path(url);
     if (!path || !stat(path, &st)) {
         probe_rights(c, url, f);
         return;
     }
-    char parent[CONFIG_TEXT_BYTES];
     existing_parent(path, parent, sizeof parent);
     bool may_write = access(parent, W_OK | X_OK) == 0;
     doctor_say(f, "checkpoints go to %s, which is not there yet; %s is %swritable", url, parent,

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "storage/ckpt.h"
+#include "storage/store_config.h"
 
 #define CONFIG_PATH_BYTES (RUNDIR_PATH_BYTES + 16)
 
@@ -14,12 +15,8 @@ static int newest(const struct config *c, struct resume *out, struct err *e) {
     struct store *store = NULL;
     struct ckpt_entry *entries = NULL;
     size_t n = 0;
-    struct store_options options = {.endpoint = c->store_endpoint,
-                                    .region = c->store_region,
-                                    .path_style = c->store_path_style,
-                                    .deadline_ms = c->store_deadline_s * 1000,
-                                    .connections = 2,
-                                    .seed = (uint64_t)c->run_seed};
+    struct store_options options = store_config_options(c);
+    options.connections = 2;
     int rc = store_open(&store, out->url, &options, e);
     if (!rc) rc = ckpt_list(store, &entries, &n, e);
     for (size_t i = 0; !rc && i < n && out->step < 0; i++)
@@ -32,14 +29,12 @@ static int newest(const struct config *c, struct resume *out, struct err *e) {
 int resume_find(const struct config *c, const struct rundir *run, struct resume *out, struct err *e) {
     struct stat st;
     out->step = -1;
-    if (c->checkpoint_url[0])
-        snprintf(out->url, sizeof out->url, "%s", c->checkpoint_url);
-    else
-        snprintf(out->url, sizeof out->url, "%s/ckpt", run->path);
+    int rc = store_config_checkpoints(c, run->path, out->url, sizeof out->url, e);
+    if (rc) return rc;
     // A folder that is not there yet holds nothing, and is none of ours to make.
     const char *path = store_local_path(out->url);
     if (path && stat(path, &st)) return 0;
-    int rc = newest(c, out, e);
+    rc = newest(c, out, e);
     return rc ? err_prefix(e, "looking for checkpoints in %s", out->url) : 0;
 }
 

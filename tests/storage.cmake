@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 orrery_test(hash unit unit/test_hash.c orrery_storage)
 orrery_test(store unit unit/test_store.c orrery_storage)
+orrery_test(store_config unit unit/test_store_config.c orrery_storage)
 orrery_test(store_fault unit unit/test_store_fault.c orrery_storage)
 orrery_test(store_pages unit unit/test_store_pages.c orrery_storage)
 orrery_test(creds unit unit/test_creds.c orrery_storage)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/store_config.h"
 #include "trainer/data_cache.h"
 
 enum { SLOTS = 4, AHEAD = 2, THREADS_MAX = 64 };
@@ -119,14 +120,7 @@ static int data_check_rate(struct data *d, const struct config *c, struct err *e
 }
 
 static int data_open_parts(struct data *d, const struct config *c, const char *url, struct err *e) {
-    struct store_options options = {
-        .endpoint = c->store_endpoint,
-        .region = c->store_region,
-        .path_style = c->store_path_style,
-        .deadline_ms = c->store_deadline_s * 1000,
-        .connections = (int)c->store_connections,
-        .seed = (uint64_t)c->run_seed,
-    };
+    struct store_options options = store_config_options(c);
     struct loader_options order = {(uint64_t)c->run_seed, c->data_frames, c->data_shuffle_block};
     const struct stream_schema *streams;
     int rc = dataset_open(&d->dataset, url, &options, e);

@@ -64,17 +64,11 @@ static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
     return has_peers() ? COLL_MPI : COLL_SELF;
 }
 
-static void fill_paths(struct rank *r) {
+static int fill_paths(struct rank *r, struct err *e) {
     const struct config *c = r->config;
     snprintf(r->run_dir, sizeof r->run_dir, "%s", c->run_dir);
-    int n = snprintf(r->ckpt_url, sizeof r->ckpt_url, "%s", c->checkpoint_url);
-    if (n == 0) snprintf(r->ckpt_url, sizeof r->ckpt_url, "%.480s/ckpt", c->run_dir);
-    r->store = (struct store_options){.endpoint = c->store_endpoint,
-                                      .region = c->store_region,
-                                      .path_style = c->store_path_style,
-                                      .deadline_ms = c->store_deadline_s * 1000,
-                                      .connections = (int)c->store_connections,
-                                      .seed = (uint64_t)c->run_seed};
+    r->store = store_config_options(c);
+    return store_config_checkpoints(c, c->run_dir, r->ckpt_url, sizeof r->ckpt_url, e);
 }
 
 // ---- device and peers
@@ -197,8 +191,8 @@ int rank_open(struct rank *r, struct config_file *file, const char *task, bool a
     r->world = (int)number_from("ORRERY_WORLD", number_from("OMPI_COMM_WORLD_SIZE", 1));
     r->number = (int)number_from("ORRERY_RANK", number_from("OMPI_COMM_WORLD_RANK", 0));
     log_init(&r->log, STDERR_FILENO, LOG_INFO, "");
-    fill_paths(r);
     int rc = blackbox_create(&r->box, getenv("ORRERY_BLACKBOX"), r->number, r->world, r->attempt, task, e);
+    if (!rc) rc = fill_paths(r, e);
     if (!rc) rc = open_device(r, alone, e);
     if (!rc) rc = open_peers(r, alone, e);
     if (!rc) rc = compare_devices(r, e);

@@ -14,7 +14,7 @@
 #include "comm/coll.h"
 #include "comm/grid.h"
 #include "kernels/device.h"
-#include "storage/store.h"
+#include "storage/store_config.h"
 #include "trainer/fault.h"
 
 struct rank {
@@ -29,9 +29,9 @@ struct rank {
     struct blackbox *box; // ORRERY_BLACKBOX; works without one
     struct log log;       // prefix "rank N: "
     char run_dir[CONFIG_TEXT_BYTES];
-    char ckpt_url[CONFIG_TEXT_BYTES]; // checkpoint.url, or run_dir/ckpt
-    struct store_options store;       // from the config's store section
-    int signal_fd;                    // -1: signals do what they always do
+    char ckpt_url[STORE_CONFIG_URL_BYTES]; // checkpoint.url, or run_dir/ckpt
+    struct store_options store;            // from the config's store section
+    int signal_fd;                         // -1: signals do what they always do
     bool stop_asked;
 };
 
