@@ -56,7 +56,9 @@ static int show(const struct plan_words *words, const struct config_file *file, 
     struct json *doc = NULL;
     struct strv command = {0};
     struct err cannot = {0};
-    struct plan_show s = {.config_path = path, .command = &command, .precision = ESTIMATE_BF16};
+    struct plan_show s = {.config_path = path,
+                          .command = &command,
+                          .precision = (enum estimate_precision)config_values(file)->cuda_precision};
     int rc = find_gpu(words->gpu, &s.gpu, e);
     if (!rc) rc = json_parse(&doc, text->data ? text->data : "", text->len, "the plan of orrery-rank", e);
     if (!rc && job_line(file, words->ranks, &command, &s.threads, &cannot)) s.warning = cannot.text;

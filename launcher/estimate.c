@@ -12,7 +12,10 @@
 
 static const struct estimate_gpu gpus[] = {
 #define GPU(name, model, compute, bf16, tf32, fp32, memory_gb_s, memory_gib, link, net)                      \
-    {#name, model, compute, {bf16, tf32, fp32}, memory_gb_s, memory_gib, link, net},
+    {#name,       model,                                                                                     \
+     compute,     {[ESTIMATE_BF16] = bf16, [ESTIMATE_TF32] = tf32, [ESTIMATE_FP32] = fp32},                  \
+     memory_gb_s, memory_gib,                                                                                \
+     link,        net},
 #include "launcher/gpus.def"
 #undef GPU
 };

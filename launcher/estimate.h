@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum estimate_precision { ESTIMATE_BF16, ESTIMATE_TF32, ESTIMATE_FP32 };
+enum estimate_precision { ESTIMATE_BF16, ESTIMATE_FP32, ESTIMATE_TF32 }; // as cuda.precision counts
 
 struct estimate_gpu {
     const char *name, *model;

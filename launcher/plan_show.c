@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/config.h"
 #include "launcher/units.h"
 
 #define TEXT_BYTES ((size_t)8 << 20)
@@ -175,12 +176,11 @@ static void show_estimate(const struct plan_show *s) {
         printf("step time    not estimated for this machine; for a GPU: --gpu h100\n");
         return;
     }
-    static const char *const words[] = {"bf16", "tf32", "fp32"};
     struct estimate_load load = load_of(s);
     struct estimate est;
     estimate_step(s->gpu, &load, &est);
     printf("step time    estimate, nothing measured, for %s in %s: %.3g to %.3g ms (", s->gpu->model,
-           words[s->precision], est.step_ms[0], est.step_ms[1]);
+           config_enum_word("cuda.precision", (int)s->precision), est.step_ms[0], est.step_ms[1]);
     show_time(1e-3 * est.step_ms[0] * (double)load.steps);
     printf(" to ");
     show_time(1e-3 * est.step_ms[1] * (double)load.steps);
@@ -257,6 +257,7 @@ static void put_estimate(struct json_writer *w, const struct plan_show *s) {
     estimate_step(s->gpu, &load, &est);
     json_put_object(w, "estimate");
     json_put_string(w, "gpu", s->gpu->model);
+    json_put_string(w, "precision", config_enum_word("cuda.precision", (int)s->precision));
     json_put_bool(w, "measured", false);
     json_put_double(w, "step_ms_least", est.step_ms[0]);
     json_put_double(w, "step_ms_most", est.step_ms[1]);

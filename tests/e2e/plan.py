@@ -39,6 +39,13 @@ def estimates():
     a100 = plan(DEMO, "--ranks", "4", "--gpu", "a100")["estimate"]
     check(a100["step_ms_least"] > one["step_ms_least"], "an older GPU is slower")
     check(plan(DEMO, "--ranks", "1", "--gpu", "h200")["estimate"]["network_ms"] == 0, "one rank sends nothing")
+    steps = []
+    for precision in ("bf16", "tf32", "fp32"):
+        words = DEMO, "--ranks", "4", "--gpu", "h100", f"cuda.precision={precision}"
+        row, text = plan(*words)["estimate"], orrery("plan", *words).stdout
+        check(row["precision"] == precision and f" in {precision}: {row['step_ms_least']:.3g} to " in text, f"{precision} is named")
+        steps.append((row["compute_ms_least"], row["step_ms_most"]))
+    check(all(a < b < c for a, b, c in zip(*steps)), f"fp32 is slower than tf32, and that than bf16: {steps}")
     done = orrery("plan", DEMO, "--gpu", "h1oo", check=False)
     check(done.returncode == 64 and "h200, h100, a100" in done.stderr, done.stderr.strip())
 
