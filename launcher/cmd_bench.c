@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // orrery bench: runs a bench task of orrery-rank on this machine's CPUs or GPUs and shows its table.
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/json.h"
+#include "launcher/bare.h"
+#include "launcher/job.h"
 #include "launcher/load.h"
+#include "launcher/machine.h"
 #include "launcher/opts.h"
 #include "launcher/proc.h"
-#include "launcher/strv.h"
 
 enum { COLUMNS = 6, BENCH_BYTES = 4 << 20 };
 #define BENCH_MS 1800000
@@ -27,24 +27,36 @@ static int find_task(const char *word, const char **out, struct err *e) {
     return err_set(e, ERR_USAGE, "bench %s: kernels, comm or step", word);
 }
 
-static int build_command(struct strv *argv, const char *task, const struct opts_rest *rest, int64_t ranks,
-                         struct err *e) {
-    char program[4096], mpirun[4096], count[32];
+// What each rank executes.
+static int rank_words(struct strv *words, const char *task, const struct opts_rest *rest, struct err *e) {
+    char program[4096];
     int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, e);
-    if (rc) return rc;
-    if (ranks > 1 && !proc_find("mpirun", mpirun, sizeof mpirun))
-        return err_set(e, ERR_MISSING, "several ranks need mpirun: apt-get install openmpi-bin");
-    snprintf(count, sizeof count, "%lld", (long long)ranks);
-    const char *const peers[] = {mpirun, "--oversubscribe", "-n", count};
-    const char *const words[] = {program, "--config", rest->words[1], "--task", task};
-    if (ranks > 1) rc = strv_add_all(argv, peers, sizeof peers / sizeof *peers, e);
-    if (!rc) rc = strv_add_all(argv, words, sizeof words / sizeof *words, e);
+    const char *const head[] = {program, "--config", rest->words[1], "--task", task};
+    if (!rc) rc = strv_add_all(words, head, sizeof head / sizeof *head, e);
     // The config's number of steps is a training's, not a measurement's.
     bool counted = false;
     for (size_t i = 0; i < rest->n_overrides; i++)
         counted = counted || !strncmp(rest->overrides[i], "train.steps=", 12);
-    if (!rc && !counted) rc = strv_add(argv, "train.steps=50", e);
-    return rc ? rc : strv_add_all(argv, rest->overrides, rest->n_overrides, e);
+    if (!rc && !counted) rc = strv_add(words, "train.steps=50", e);
+    return rc ? rc : strv_add_all(words, rest->overrides, rest->n_overrides, e);
+}
+
+// As `orrery run` starts them here, or what is measured is not what a run gets.
+static int start_words(struct bare *b, const char *task, const struct opts_rest *rest, int64_t ranks,
+                       struct err *e) {
+    struct config_file *file = NULL;
+    struct strv words = {0};
+    int rc = load_config(&file, rest->words[1], rest->overrides, rest->n_overrides, e);
+    if (rc) return rc;
+    const struct config *c = config_values(file);
+    struct sched_request wanted = {.ranks = (int)ranks,
+                                   .threads = machine_threads(c->train_threads, (int)ranks),
+                                   .mpi = !job_is_single(c, ranks)};
+    rc = rank_words(&words, task, rest, e);
+    if (!rc) rc = bare_init(b, &sched_local, &wanted, &words, e);
+    strv_fini(&words);
+    config_close(file);
+    return rc;
 }
 
 // A CSV line as columns.
@@ -103,16 +115,12 @@ static void print_table(char *text) {
     }
 }
 
-static int run(const struct strv *argv, bool csv, struct err *e) {
+static int run(const struct bare *b, bool csv, struct err *e) {
     struct buf out, rows;
     int status = 0;
     buf_init(&out, BENCH_BYTES);
     buf_init(&rows, BENCH_BYTES);
-    if (geteuid() == 0) { // mpirun asks root for both
-        setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
-        setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
-    }
-    int rc = proc_capture(argv->items, BENCH_MS, &out, NULL, &status, e);
+    int rc = proc_capture_env(b->argv.items, b->env.items, BENCH_MS, &out, NULL, &status, e);
     bool one_line = !rc && !status && out.len && out.data[0] == '{';
     if (one_line) rc = step_rows(&out, &rows, e);
     char *table = one_line ? rows.data : out.data;
@@ -127,7 +135,7 @@ int cmd_bench(const struct cmd *self, int argc, char **argv, struct err *e) {
     int64_t ranks = 1;
     bool csv = false;
     struct opts_rest rest;
-    struct strv command = {0};
+    struct bare started = {.scratch = {.alive_fd = -1}};
     const char *task = NULL;
     const struct opt table[] = {
         {"ranks", 'n', OPT_INT, "N", "ranks on this machine", &ranks, 1, 4096},
@@ -136,8 +144,8 @@ int cmd_bench(const struct cmd *self, int argc, char **argv, struct err *e) {
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 2, &rest, e);
     if (rc || rest.help) return rc;
     rc = find_task(rest.words[0], &task, e);
-    if (!rc) rc = build_command(&command, task, &rest, ranks, e);
-    if (!rc) rc = run(&command, csv, e);
-    strv_fini(&command);
+    if (!rc) rc = start_words(&started, task, &rest, ranks, e);
+    if (!rc) rc = run(&started, csv, e);
+    bare_fini(&started);
     return rc;
 }

@@ -7,12 +7,11 @@
 #include <unistd.h>
 
 #include "base/json.h"
-#include "launcher/boxdir.h"
+#include "launcher/bare.h"
 #include "launcher/doctor_impl.h"
 #include "launcher/netif.h"
 #include "launcher/place.h"
 #include "launcher/proc.h"
-#include "launcher/sched.h"
 
 #define SUM_MS       20000
 #define SUM_BYTES    65536
@@ -184,59 +183,36 @@ static void judge_sum(struct doctor_finding *f, int wanted, const struct buf *ou
     json_destroy(doc);
 }
 
-// The words that every check's ranks get are ours; what starts them is the scheduler's.
-static int sum_command(const struct sched *sched, const struct sched_request *wanted, const char *program,
-                       struct strv *argv, struct strv *env, struct err *e) {
-    extern char **environ;
-    static const char *const none[] = {NULL};
-    const char *const words[] = {program,          "--task", "check", "device=cpu", "comm.deadline_s=10",
-                                 "train.threads=1"};
-    struct strv guard = {0};
-    struct sched_request request = *wanted;
-    request.threads = 1;
-    request.mpi = true;
-    request.guard = &guard;
-    request.pass_env = none;
-    int rc = strv_add_all(&guard, words, sizeof words / sizeof *words, e);
-    for (char **at = environ; *at && !rc; at++) rc = strv_add(env, *at, e);
-    if (!rc) rc = sched->command(&request, argv, env, e);
-    strv_fini(&guard);
-    return rc;
-}
-
 static void sum(const struct sched *sched, const struct sched_request *wanted, struct doctor_finding *f) {
     char program[4096];
-    struct strv argv = {0}, env = {0};
+    struct strv words = {0};
     struct buf out, said;
     struct err e = {0};
-    struct boxdir scratch = {.alive_fd = -1};
-    struct sched_request request = *wanted;
+    struct bare ranks = {.scratch = {.alive_fd = -1}};
     int status = 0;
     buf_init(&out, SUM_BYTES);
     buf_init(&said, SUM_BYTES);
-    int rc = sched->check(request.ranks, true, &e);
-    if (!rc) rc = openmpi_of_mpirun(&request.openmpi, &e);
-    if (!rc) rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
-    if (!rc) rc = boxdir_make(&scratch, &e);
-    request.tmp_dir = scratch.path;
-    if (!rc) rc = sum_command(sched, &request, program, &argv, &env, &e);
+    int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &e);
+    const char *const text[] = {program,          "--task", "check", "device=cpu", "comm.deadline_s=10",
+                                "train.threads=1"};
+    if (!rc) rc = strv_add_all(&words, text, sizeof text / sizeof *text, &e);
+    if (!rc) rc = bare_init(&ranks, sched, wanted, &words, &e);
     if (rc) {
         doctor_say(f, "not tried: %.300s", e.text);
         doctor_cure(f, DOCTOR_WARN, ERR_OK, "mend what stands above, then again: orrery doctor");
-    } else if (proc_capture_env(argv.items, env.items, SUM_MS, &out, &said, &status, &e)) {
+    } else if (proc_capture_env(ranks.argv.items, ranks.env.items, SUM_MS, &out, &said, &status, &e)) {
         doctor_say(f, "%s", e.text);
         doctor_cure(f, DOCTOR_BAD, ERR_TIMEOUT, "the ranks wait for each other: is a firewall between them?");
     } else
-        judge_sum(f, request.ranks, &out, &said, status);
-    boxdir_remove(&scratch);
-    strv_fini(&argv);
-    strv_fini(&env);
+        judge_sum(f, wanted->ranks, &out, &said, status);
+    bare_fini(&ranks);
+    strv_fini(&words);
     buf_fini(&out);
     buf_fini(&said);
 }
 
 void doctor_all_reduce(const struct config *c, struct doctor_finding *f) {
-    struct sched_request request = {.ranks = 2};
+    struct sched_request request = {.ranks = 2, .threads = 1, .mpi = true};
     sum(&sched_local, &request, f);
 }
 
@@ -250,7 +226,11 @@ void doctor_sum_over(const struct doctor_hosts_options *o, struct doctor_finding
                     "which network leads to them? launch.interface=eth0, or 10.0.0.0/24");
         return;
     }
-    struct sched_request request = {
-        .ranks = o->hosts->n, .hosts = o->hosts, .agent = o->agent, .network = way.network};
+    struct sched_request request = {.ranks = o->hosts->n,
+                                    .threads = 1,
+                                    .mpi = true,
+                                    .hosts = o->hosts,
+                                    .agent = o->agent,
+                                    .network = way.network};
     sum(&sched_hosts, &request, f);
 }

@@ -46,13 +46,6 @@ struct sched {
 // For a job at this place; the local one when no other host takes part.
 const struct sched *sched_find(const struct place *place);
 
-// Parts of mpirun's command line that several schedulers share.
-int sched_add_hosts(const struct sched_request *r, struct strv *argv, struct err *e) ERR_CHECK;
-int sched_add_transport(const struct sched_request *r, struct strv *argv, struct err *e) ERR_CHECK;
-int sched_add_guard(const struct sched_request *r, struct strv *argv, struct strv *env,
-                    struct err *e) ERR_CHECK;
-int sched_add_three(struct strv *argv, const char *a, const char *b, const char *c, struct err *e) ERR_CHECK;
-
 extern const struct sched sched_local, sched_hosts, sched_k8s, sched_slurm;
 
 #endif

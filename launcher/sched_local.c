@@ -1,15 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One machine: Open MPI's mpirun 4.1 or 5 with the shared-memory transport, or no mpirun at all for a single
 // rank.
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/bytes.h"
 #include "launcher/machine.h"
 #include "launcher/proc.h"
-#include "launcher/sched.h"
+#include "launcher/sched_mpirun.h"
 
 static int local_check(int ranks, bool mpi, struct err *e) {
     char path[4096];
@@ -22,24 +16,18 @@ static int local_check(int ranks, bool mpi, struct err *e) {
     return 0;
 }
 
-static int add_mca(struct strv *argv, const char *flag, const char *name, const char *value, struct err *e) {
-    int rc = strv_add(argv, flag, e);
-    if (!rc) rc = strv_add(argv, name, e);
-    return rc ? rc : strv_add(argv, value, e);
-}
-
 // The transport is named: probing for networks that one machine does not need costs a fifth of a second.
 static int add_transport(const struct sched_request *r, struct strv *argv, struct err *e) {
     bool version_5 = openmpi_is_5(&r->openmpi);
     const char *shared = version_5 ? "btl_sm_backing_directory" : "btl_vader_backing_directory";
-    int rc = add_mca(argv, "--mca", "pml", "ob1", e);
-    if (!rc) rc = add_mca(argv, "--mca", "btl", version_5 ? "self,sm" : "self,vader", e);
-    if (!rc) rc = add_mca(argv, "--mca", shared, r->tmp_dir, e);
+    int rc = sched_mpirun_set(argv, "--mca", "pml", "ob1", e);
+    if (!rc) rc = sched_mpirun_set(argv, "--mca", "btl", version_5 ? "self,sm" : "self,vader", e);
+    if (!rc) rc = sched_mpirun_set(argv, "--mca", shared, r->tmp_dir, e);
     if (!rc && !machine_can_read_peers())
-        rc = add_mca(argv, "--mca", version_5 ? "smsc" : "btl_vader_single_copy_mechanism",
-                     version_5 ? "^cma" : "none", e);
+        rc = sched_mpirun_set(argv, "--mca", version_5 ? "smsc" : "btl_vader_single_copy_mechanism",
+                              version_5 ? "^cma" : "none", e);
     if (!rc && r->ranks * r->threads > machine_cores())
-        rc = add_mca(argv, "--mca", "mpi_yield_when_idle", "1", e);
+        rc = sched_mpirun_set(argv, "--mca", "mpi_yield_when_idle", "1", e);
     return rc;
 }
 
@@ -48,24 +36,16 @@ static int add_mpirun(const struct sched_request *r, struct strv *argv, struct e
     const char *const head[] = {"mpirun", "--oversubscribe", "--bind-to", "none", "-np"};
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
-    if (!rc && !version_5) rc = add_mca(argv, "--mca", "plm", "isolated", e);
-    if (!rc && version_5) rc = add_mca(argv, "--prtemca", "prte_tmpdir_base", r->tmp_dir, e);
-    if (!rc && !version_5) rc = add_mca(argv, "--mca", "orte_tmpdir_base", r->tmp_dir, e);
-    if (!rc) rc = add_transport(r, argv, e);
-    for (const char *const *name = r->pass_env; *name && !rc; name++) {
-        rc = strv_add(argv, "-x", e);
-        if (!rc) rc = strv_add(argv, *name, e);
-    }
-    return rc;
+    if (!rc && !version_5) rc = sched_mpirun_set(argv, "--mca", "plm", "isolated", e);
+    if (!rc && version_5) rc = sched_mpirun_set(argv, "--prtemca", "prte_tmpdir_base", r->tmp_dir, e);
+    if (!rc && !version_5) rc = sched_mpirun_set(argv, "--mca", "orte_tmpdir_base", r->tmp_dir, e);
+    return rc ? rc : add_transport(r, argv, e);
 }
 
 static int local_command(const struct sched_request *r, struct strv *argv, struct strv *env, struct err *e) {
-    int rc = 0;
-    if (r->mpi) rc = add_mpirun(r, argv, e);
-    // Root is the usual user in a container; Open MPI wants to be told that it is meant.
-    if (!rc && r->mpi && geteuid() == 0) rc = strv_set(env, e, "OMPI_ALLOW_RUN_AS_ROOT", "1");
-    if (!rc && r->mpi && geteuid() == 0) rc = strv_set(env, e, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    return rc ? rc : strv_add_all(argv, (const char *const *)r->guard->items, r->guard->n, e);
+    if (!r->mpi) return strv_add_all(argv, (const char *const *)r->guard->items, r->guard->n, e);
+    int rc = add_mpirun(r, argv, e);
+    return rc ? rc : sched_mpirun_guard(r, argv, env, e);
 }
 
 const struct sched sched_local = {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "launcher/proc.h"
-#include "launcher/sched.h"
+#include "launcher/sched_mpirun.h"
 
 static int slurm_check(int ranks, bool mpi, struct err *e) {
     char path[4096];
@@ -40,12 +40,13 @@ static int by_mpirun(const struct sched_request *r, struct strv *argv, struct st
                                 "--map-by", "slot",   "-np"};
     int rc = strv_add_all(argv, head, sizeof head / sizeof *head, e);
     if (!rc) rc = strv_addf(argv, e, "%d", r->ranks);
-    if (!rc) rc = sched_add_hosts(r, argv, e);
-    if (!rc) rc = sched_add_three(argv, openmpi_is_5(&r->openmpi) ? "--prtemca" : "--mca", "plm", "slurm", e);
+    if (!rc) rc = sched_mpirun_hosts(r, argv, e);
+    if (!rc)
+        rc = sched_mpirun_set(argv, openmpi_is_5(&r->openmpi) ? "--prtemca" : "--mca", "plm", "slurm", e);
     if (!rc) rc = add_shielded_daemon(r, argv, e);
-    if (!rc) rc = sched_add_transport(r, argv, e);
+    if (!rc) rc = sched_mpirun_transport(r, argv, e);
     if (!rc) rc = set_step(env, e);
-    return rc ? rc : sched_add_guard(r, argv, env, e);
+    return rc ? rc : sched_mpirun_guard(r, argv, env, e);
 }
 
 // "n0,n0,n1": a node once per rank, which `--distribution=arbitrary` takes as it stands.

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import config, fake_environment, settings  # noqa: E402
-from orrery_run import ORRERY, check, folder, orrery  # noqa: E402
+from orrery_run import ORRERY, check, environment, folder, orrery  # noqa: E402
 
 
 def expect(status, words, *texts, env=None):
@@ -113,6 +113,20 @@ def full_output():
 
 
 
+def bench_starts_ranks_as_run_does():
+    """The program that stands in for a rank tells of what a rank sees."""
+    with folder() as tmp:
+        rank = pathlib.Path(tmp) / "rank"
+        rank.write_text("#!/bin/sh\necho cores,$(env -u OMP_NUM_THREADS nproc),pml,$OMPI_MCA_pml\n")
+        rank.chmod(0o755)
+        env = environment(ORRERY_RANK_PROGRAM=rank)
+        for ranks, pml in ((1, ""), (2, "ob1"), (3, "ob1")):
+            done = expect(0, ["bench", "comm", config(tmp), "-n", ranks, "--csv", *settings(tmp)], env=env)
+            seen = f"cores,{len(os.sched_getaffinity(0))},pml,{pml}"
+            check(done.stdout.splitlines() == ranks * [seen], f"{ranks} ranks, each: {seen}: {done.stdout!r}")
+        expect(78, ["bench", "step", config(tmp), "trian.steps=3"], "did you mean", env=env)
+
+
 def closed_descriptors():
     done = subprocess.run(["sh", "-c", f"{ORRERY} config schema >&-"], stderr=subprocess.PIPE, text=True)
     check(done.returncode == 74 and "Bad file descriptor" in done.stderr, f"stdout closed: exit {done.returncode}: {done.stderr.strip()}")
@@ -127,6 +141,6 @@ def closed_descriptors():
             print(f"ok: {name} holds nothing but its own")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, closed_descriptors):
+for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, bench_starts_ranks_as_run_does, closed_descriptors):
     print("--", test.__name__)
     test()
