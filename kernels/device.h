@@ -96,7 +96,7 @@ struct device_info {
     int64_t memory_bytes, free_bytes; // free: -1 not known
 };
 
-// `threads` 0: OMP_NUM_THREADS, else all cores of the affinity mask. Results never depend on it.
+// `threads` 0: OMP_NUM_THREADS, else all cores that machine.h counts. Results never depend on it.
 int device_open_cpu(struct device **out, int threads, struct err *e) ERR_CHECK;
 void device_close(struct device *d); // NULL-safe
 

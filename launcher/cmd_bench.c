@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/machine.h"
 #include "launcher/bare.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
-#include "launcher/machine.h"
 #include "launcher/opts.h"
 #include "launcher/proc.h"
 

@@ -3,10 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/machine.h"
 #include "comm/grid.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
-#include "launcher/machine.h"
 #include "launcher/opts.h"
 #include "launcher/resume.h"
 

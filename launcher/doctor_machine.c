@@ -6,8 +6,8 @@
 #include <sys/timex.h>
 #include <unistd.h>
 
+#include "base/machine.h"
 #include "launcher/doctor_impl.h"
-#include "launcher/machine.h"
 
 #define SHM_LEAST_BYTES     (64 << 20)
 #define TMP_LEAST_BYTES     (64 << 20)

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "launcher/doctor_impl.h"
-#include "launcher/machine.h"
 #include "storage/dataset.h"
 #include "storage/store_config.h"
 

@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/machine.h"
 #include "launcher/boxdir.h"
 #include "launcher/guard.h"
 #include "launcher/keeper.h"
 #include "launcher/ledger.h"
-#include "launcher/machine.h"
 #include "launcher/proc.h"
 #include "launcher/supervise.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One machine: Open MPI's mpirun 4.1 or 5 with the shared-memory transport, or no mpirun at all for a single
 // rank.
-#include "launcher/machine.h"
+#include "base/machine.h"
 #include "launcher/proc.h"
 #include "launcher/sched_mpirun.h"
 

@@ -34,6 +34,7 @@ target_link_libraries(bench_stall PRIVATE orrery_trainer)
 target_include_directories(bench_stall PRIVATE lib)
 set_target_properties(bench_stall PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 orrery_script(device e2e python3 tests/e2e/device.py)
+orrery_script(threads e2e python3 tests/e2e/threads.py)
 
 # Films: the decoder alone, through the plug-in, and in a run. Without FFmpeg's libraries the run's test says so.
 if(TARGET orrery_ffmpeg_decode)

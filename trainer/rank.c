@@ -2,6 +2,7 @@
 #include "trainer/rank.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/machine.h"
 
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };                  // of device
 enum { BACKEND_AUTO, BACKEND_SELF, BACKEND_MPI, BACKEND_NCCL }; // of comm.backend
@@ -87,14 +89,13 @@ static void say(void *arg, const char *text) {
     if (r->number == 0) log_info(&r->log, "%s", text);
 }
 
-// Cores of this process shared between the ranks that see the same ones.
+// A person's word counts as it stands. The launcher's is a share of the cores that it saw itself, of which
+// this rank may be bound to fewer.
 static int threads_for(const struct config *c) {
-    if (c->train_threads > 0) return (int)c->train_threads;
     int64_t omp = number_from("OMP_NUM_THREADS", 0), local = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
-    if (omp > 0) return (int)omp;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int64_t share = cores / (local > 0 ? local : 1);
-    return share > 1 ? (int)share : 1;
+    if (c->train_threads > 0 || omp <= 0) return machine_threads(c->train_threads, (int)local);
+    int most = getenv("ORRERY_ATTEMPT") ? machine_cores() : INT_MAX;
+    return omp < most ? (int)omp : most;
 }
 
 // Of this rank among those on its host, before there are peers to ask.

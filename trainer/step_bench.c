@@ -127,6 +127,7 @@ static int print(struct bench *b, int64_t steps, struct err *e) {
     json_begin(&w, &text);
     json_put_object(&w, NULL);
     json_put_int(&w, "ranks", b->rank->world);
+    json_put_int(&w, "threads", b->rank->device->threads);
     json_put_int(&w, "steps", steps);
     json_put_double(&w, "loss", b->loss);
     json_put_string(&w, "weights_sha256", hex);

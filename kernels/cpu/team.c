@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "base/machine.h"
+
 enum { TEAM_SPINS = 2000, TEAM_MAX = 1024 };
 
 #define TEAM_PIECE ((int64_t)1 << 30) // tasks of one job
@@ -144,8 +146,6 @@ int team_default_threads(void) {
     char *end = NULL;
     long asked = text != NULL ? strtol(text, &end, 10) : 0;
     if (asked > 0 && asked <= TEAM_MAX) return (int)asked;
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    int n = CPU_COUNT(&set);
-    return n < TEAM_MAX ? n : TEAM_MAX;
+    int cores = machine_cores();
+    return cores < TEAM_MAX ? cores : TEAM_MAX;
 }

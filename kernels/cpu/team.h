@@ -17,7 +17,7 @@ int team_create(struct team **out, int threads, struct err *e) ERR_CHECK;
 void team_destroy(struct team *t); // NULL-safe
 // fn(arg, task) for every task in 0..tasks-1, in no order; t NULL: in order.
 void team_run(struct team *t, int64_t tasks, team_task_fn *fn, void *arg);
-// OMP_NUM_THREADS, else the processors that this process may use.
+// OMP_NUM_THREADS, else machine_cores().
 int team_default_threads(void);
 
 #endif

@@ -8,7 +8,7 @@ import sys
 # room -> what its files may include, besides itself and the C library
 ARROWS = {
     "base": ["configs/schema.def", "configs/presets.def"],
-    "kernels": ["base/err.h", "base/rng.h"],
+    "kernels": ["base/err.h", "base/machine.h", "base/rng.h"],
     "comm": ["base/", "kernels/device.h"],
     "storage": ["base/"],
     "trainer": ["base/", "kernels/", "comm/", "storage/"],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What this machine offers a job: processors, memory, disk. Asks the kernel; changes nothing.
-#ifndef ORRERY_LAUNCHER_MACHINE_H
-#define ORRERY_LAUNCHER_MACHINE_H
+#ifndef ORRERY_BASE_MACHINE_H
+#define ORRERY_BASE_MACHINE_H
 
 #include <stdbool.h>
 #include <stdint.h>

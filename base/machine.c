@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launcher/machine.h"
+#include "base/machine.h"
 
 #include <limits.h>
 #include <sched.h>
