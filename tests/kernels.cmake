@@ -10,10 +10,10 @@ target_sources(test_ops PRIVATE kernels/trial.c kernels/check_linear.c kernels/c
 if(NOT SANITIZE)
   orrery_simt_test(simt tests/simt/test_simt.c tests/simt/test_simt.cu)
   orrery_simt_test(cuda_attention tests/kernels/test_cuda_attention.c tests/kernels/emulated.cu
-    kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu
+    kernels/cuda/attention.cu kernels/cuda/attention_schedules.cu kernels/cuda/attention_sm80.cu
     kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
   orrery_simt_test(probes tests/kernels/test_probes.c tests/bench/gpu/probes.cu tests/kernels/emulated.cu
-    kernels/cuda/attention.cu kernels/cuda/attention_sm80.cu
+    kernels/cuda/attention.cu kernels/cuda/attention_schedules.cu kernels/cuda/attention_sm80.cu
     kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
 endif()
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of the GPU, host side: what is supported, schedules kept on the device, which kernels run; and
-// the small kernels around them.
+// Attention of the GPU, host side: what is supported and which kernels run; and the small kernels around
+// them.
 //   rows:    delta = sum o dO, and lse in units of log2, once per backward (reads o, dO; order fixed).
 //   combine: o = sum over splits of exp(lse_i - lse) o_i, in the order of the splits.
 #include <stdlib.h>
@@ -8,179 +8,6 @@
 
 #include "kernels/cuda/attention_sm90.cuh"
 #include "kernels/cuda/divider.cuh"
-
-// ---- schedules on the device
-
-enum { CACHE_ENTRIES = 64 };
-
-// What a schedule was made of: the masks' content, not their addresses.
-struct cache_key {
-    uint64_t content;
-    int32_t sequences, row_tile, col_tile, turned;
-};
-
-struct cache_entry {
-    struct cache_key key;
-    unsigned char *block;   // device
-    struct mask_view *view; // device, [sequences]
-    int32_t tiles, steps;   // row tiles of a sequence; the most steps of one
-    uint64_t used;
-};
-
-struct attention_cache {
-    struct cache_entry entry[CACHE_ENTRIES];
-    int count;
-    uint64_t clock;
-};
-
-static uint64_t mix(uint64_t h, uint64_t v) {
-    h = (h ^ v) * 0x9fb21c651e98df25u;
-    return h ^ h >> 32;
-}
-
-static uint64_t mask_content(const struct mask *m) {
-    uint64_t h = mix(mix(0x2545f4914f6cdd1du, (uint64_t)m->queries), (uint64_t)m->keys);
-    for (int32_t r = 0; r < m->n_runs; r++)
-        h = mix(mix(h, (uint64_t)m->runs[r].q_hi),
-                (uint64_t)(uint32_t)m->runs[r].first << 32 | (uint32_t)m->runs[r].count);
-    for (int32_t i = 0; i < m->n_intervals; i++)
-        h = mix(h, (uint64_t)(uint32_t)m->intervals[i].lo << 32 | (uint32_t)m->intervals[i].hi);
-    return h;
-}
-
-static void put(unsigned char *block, size_t at, const void *from, size_t bytes) {
-    if (bytes > 0) memcpy(block + at, from, bytes);
-}
-
-static void fill(unsigned char *block, struct schedule_layout l, const struct schedule *s,
-                 const struct mask *m) {
-    put(block, l.tile, s->tile, (size_t)s->n_tiles * sizeof *s->tile);
-    put(block, l.range, s->range, (size_t)s->n_ranges * sizeof *s->range);
-    put(block, l.order, s->order, (size_t)s->n_tiles * sizeof *s->order);
-    put(block, l.interval, m->intervals, (size_t)m->n_intervals * sizeof *m->intervals);
-    schedule_rows(m, (struct schedule_row *)(block + l.row));
-}
-
-static struct mask_view view_of(unsigned char *device, struct schedule_layout l) {
-    struct mask_view v = {(struct schedule_tile *)(device + l.tile),
-                          (struct schedule_range *)(device + l.range), (int32_t *)(device + l.order),
-                          (struct schedule_row *)(device + l.row),
-                          (struct mask_interval *)(device + l.interval)};
-    return v;
-}
-
-// One distinct mask of a call.
-struct part {
-    const struct mask *from;
-    struct mask turned;
-    struct schedule schedule;
-    struct schedule_layout layout;
-};
-
-static int part_build(struct part *p, const struct mask *m, const struct cache_key *key, size_t *end,
-                      struct err *e) {
-    p->from = m;
-    int rc = key->turned ? mask_transpose(&p->turned, m, e) : 0;
-    const struct mask *rows = key->turned ? &p->turned : m;
-    if (rc == 0) rc = schedule_build(&p->schedule, rows, key->row_tile, key->col_tile, e);
-    if (rc == 0) p->layout = schedule_place(end, &p->schedule, rows);
-    return rc;
-}
-
-static int upload(struct cuda_device *d, struct cache_entry *c, const unsigned char *host, size_t bytes,
-                  struct err *e) {
-    return cuda_check(cudaMemcpyAsync(c->block, host, bytes, cudaMemcpyHostToDevice, d->stream),
-                      "attention: upload of a schedule", e);
-}
-
-static int entry_build(struct cuda_device *d, struct cache_entry *c, const struct mask *const *masks,
-                       struct err *e) {
-    int n = c->key.sequences, count = 0, rc = 0;
-    size_t end = 0;
-    struct part *part = (struct part *)calloc((size_t)n, sizeof *part);
-    int *which = (int *)calloc((size_t)n, sizeof *which);
-    unsigned char *host = NULL;
-    if (part == NULL || which == NULL) rc = err_set(e, ERR_MEMORY, "attention: no memory for schedules");
-    static_assert(sizeof(struct mask_view) == GPU_MASK_VIEW_BYTES, "what plans count with");
-    end = schedule_views_bytes(n);
-    for (int b = 0; b < n && rc == 0; b++) {
-        for (which[b] = 0; which[b] < count && part[which[b]].from != masks[b];) which[b]++;
-        if (which[b] == count) rc = part_build(&part[count++], masks[b], &c->key, &end, e);
-    }
-    if (rc == 0) rc = cuda_check(cudaMalloc((void **)&c->block, end), "attention: memory of a schedule", e);
-    if (rc == 0 && (host = (unsigned char *)malloc(end)) == NULL)
-        rc = err_set(e, ERR_MEMORY, "attention: no memory for schedules");
-    if (rc == 0) {
-        for (int i = 0; i < count; i++)
-            fill(host, part[i].layout, &part[i].schedule, c->key.turned ? &part[i].turned : part[i].from);
-        for (int b = 0; b < n; b++) {
-            ((struct mask_view *)host)[b] = view_of(c->block, part[which[b]].layout);
-            const struct schedule *s = &part[which[b]].schedule;
-            int32_t steps = s->n_tiles > 0 ? s->tile[s->order[0]].steps : 0;
-            c->tiles = s->n_tiles;
-            c->steps = steps > c->steps ? steps : c->steps;
-        }
-        c->view = (struct mask_view *)c->block;
-        rc = upload(d, c, host, end, e);
-    }
-    for (int i = 0; i < count; i++) {
-        schedule_fini(&part[i].schedule);
-        mask_fini(&part[i].turned);
-    }
-    if (rc != 0) cudaFree(c->block);
-    free(host);
-    free(which);
-    free(part);
-    return rc;
-}
-
-static struct cache_entry *oldest(struct attention_cache *c) {
-    struct cache_entry *old = &c->entry[0];
-    for (int i = 1; i < c->count; i++) {
-        if (c->entry[i].used < old->used) old = &c->entry[i];
-    }
-    return old;
-}
-
-// The schedule of these masks, made when it is met for the first time (never inside a captured graph: the
-// steps before the capture have met it).
-static int schedule_of(struct cuda_device *d, const struct mask *const *masks, struct cache_key key,
-                       const struct cache_entry **out, struct err *e) {
-    if (d->attention == NULL) d->attention = (struct attention_cache *)calloc(1, sizeof *d->attention);
-    struct attention_cache *c = d->attention;
-    if (c == NULL) return err_set(e, ERR_MEMORY, "attention: no memory");
-    for (int b = 0; b < key.sequences; b++)
-        key.content = mix(key.content, b > 0 && masks[b] == masks[b - 1] ? 1 : mask_content(masks[b]));
-    c->clock++;
-    for (int i = 0; i < c->count; i++) {
-        if (memcmp(&c->entry[i].key, &key, sizeof key) != 0) continue;
-        c->entry[i].used = c->clock;
-        *out = &c->entry[i];
-        return 0;
-    }
-    struct cache_entry fresh = {};
-    fresh.key = key;
-    fresh.used = c->clock;
-    int rc = entry_build(d, &fresh, masks, e);
-    if (rc != 0) return rc;
-    struct cache_entry *to = c->count < CACHE_ENTRIES ? &c->entry[c->count++] : oldest(c);
-    if (to->block != NULL) { // kernels in flight may read it
-        rc = cuda_check(cudaStreamSynchronize(d->stream), "attention", e);
-        cudaFree(to->block);
-        d->base.generation++;
-    }
-    *to = fresh;
-    *out = to;
-    return rc;
-}
-
-void cuda_attention_close(struct device *device) {
-    struct cuda_device *d = cuda_of(device);
-    if (d == NULL || d->attention == NULL) return;
-    for (int i = 0; i < d->attention->count; i++) cudaFree(d->attention->entry[i].block);
-    free(d->attention);
-    d->attention = NULL;
-}
 
 // ---- arguments
 
@@ -223,11 +50,10 @@ static int list_masks(const struct mask *one, const struct mask *const *many, in
 
 int attention_views(struct cuda_device *d, const struct mask *one, const struct mask *const *many,
                     int sequences, const struct mask_view **out, struct err *e) {
-    struct cache_key key = {0, sequences, SM80_ROWS, SM80_COLUMNS, 0};
-    const struct cache_entry *c = NULL;
+    const struct attention_schedule *c = NULL;
     const struct mask **masks = NULL;
     int rc = list_masks(one, many, sequences, &masks, e);
-    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc == 0) rc = attention_schedule(d, masks, sequences, {SM80_ROWS, SM80_COLUMNS, false}, &c, e);
     if (rc == 0) *out = c->view;
     free(masks);
     return rc;
@@ -346,19 +172,17 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
 
 static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim,
                        const struct mask *const *masks, struct err *e) {
-    const struct cache_entry *c = NULL;
+    const struct attention_schedule *c = NULL;
     t->splits = 1;
     if (is_hopper(d, head_dim) && t->keys > 0) {
-        struct cache_key hopper = {0, t->sequences, SM90_ROWS, SM90_KEYS, 0};
-        int rc = schedule_of(d, masks, hopper, &c, e);
+        int rc = attention_schedule(d, masks, t->sequences, {SM90_ROWS, SM90_KEYS, false}, &c, e);
         if (rc != 0) return rc;
         t->view = c->view;
         t->tiles = c->tiles;
         if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1)
             return forward_hopper(d, t, head_dim, e);
     }
-    struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_COLUMNS, 0};
-    int rc = schedule_of(d, masks, key, &c, e);
+    int rc = attention_schedule(d, masks, t->sequences, {SM80_ROWS, SM80_COLUMNS, false}, &c, e);
     if (rc != 0) return rc;
     t->view = c->view;
     t->tiles = c->tiles;
@@ -476,18 +300,16 @@ static int backward_maps(struct sm90_backward *f, int head_dim, struct err *e) {
 
 static int backward_hopper(struct cuda_device *d, const struct attention_task *task, int head_dim,
                            const struct mask *const *masks, struct err *e) {
-    const struct cache_entry *c = NULL, *turned = NULL;
-    struct cache_key key = {0, task->sequences, SM90_QUERIES, SM90_KEYS, 0};
-    struct cache_key other = {0, task->sequences, SM90_KEYS, SM90_QUERIES, 1};
+    const struct attention_schedule *c = NULL, *turned = NULL;
     struct sm90_backward f = {};
     f.t = *task;
     f.free_order = d->attention_free_order;
     int rc = backward_maps(&f, head_dim, e);
-    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc == 0) rc = attention_schedule(d, masks, task->sequences, {SM90_QUERIES, SM90_KEYS, false}, &c, e);
     if (rc != 0) return rc;
     f.t.view = c->view;
     f.t.tiles = c->tiles;
-    rc = schedule_of(d, masks, other, &turned, e);
+    rc = attention_schedule(d, masks, task->sequences, {SM90_KEYS, SM90_QUERIES, true}, &turned, e);
     if (rc != 0) return rc;
     f.turned = turned->view;
     f.key_tiles = turned->tiles;
@@ -507,18 +329,18 @@ static int backward_hopper(struct cuda_device *d, const struct attention_task *t
 
 static int backward_run(struct cuda_device *d, struct attention_task *t, int head_dim,
                         const struct mask *const *masks, struct err *e) {
-    const struct cache_entry *c = NULL, *turned = NULL;
-    struct cache_key key = {0, t->sequences, SM80_ROWS, SM80_BACKWARD_COLUMNS, 0};
+    const struct attention_schedule *c = NULL, *turned = NULL;
+    struct attention_tiles tiles = {SM80_ROWS, SM80_BACKWARD_COLUMNS, false};
     t->padded = (t->queries + SM80_ROWS - 1) / SM80_ROWS * SM80_ROWS;
     int64_t rows = (int64_t)t->sequences * t->heads * t->padded;
     if (is_hopper(d, head_dim) && t->keys > 0 && rows > 0) return backward_hopper(d, t, head_dim, masks, e);
     int rc = cuda_scratch(&d->base, (void **)&t->lse2, gpu_backward80_bytes(rows), e);
-    if (rc == 0) rc = schedule_of(d, masks, key, &c, e);
+    if (rc == 0) rc = attention_schedule(d, masks, t->sequences, tiles, &c, e);
     if (rc != 0) return rc;
     t->view = c->view;
     t->tiles = c->tiles;
-    key.turned = 1;
-    rc = schedule_of(d, masks, key, &turned, e);
+    tiles.turned = true;
+    rc = attention_schedule(d, masks, t->sequences, tiles, &turned, e);
     if (rc == 0 && rows > 0) rc = prepare(d, t, head_dim, e);
     if (rc != 0) return rc;
     return cuda_check(attention_backward_sm80(t, turned->view, turned->tiles, head_dim, d->stream),

@@ -127,8 +127,21 @@ static __device__ __forceinline__ void row_bits(const struct mask_interval *inte
     }
 }
 
-// Schedules of a batch's masks on the device, [sequences], made when they are met for the first time; from
-// one mask or one per sequence.
+// Schedules of a batch's masks on the device. What lies behind a view stays until the next call but one, and
+// as long as a recorded graph is launched that was recorded with it (device.h: generation).
+struct attention_tiles {
+    int rows, columns;
+    bool turned; // rows are the masks' keys
+};
+struct attention_schedule {
+    struct mask_view *view; // [sequences]
+    int32_t tiles, steps;   // row tiles of a sequence; the most steps of one
+};
+int attention_schedule(struct cuda_device *d, const struct mask *const *masks, int sequences,
+                       struct attention_tiles tiles, const struct attention_schedule **out,
+                       struct err *e) ERR_CHECK;
+
+// The views that the kernels of sm_80 walk, [sequences]; from one mask or one per sequence.
 int attention_views(struct cuda_device *d, const struct mask *one, const struct mask *const *many,
                     int sequences, const struct mask_view **out, struct err *e);
 

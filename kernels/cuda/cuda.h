@@ -13,7 +13,7 @@ extern "C" {
 #include "kernels/ops.h"
 }
 
-struct attention_cache; // tile schedules on the device, attention.cu's
+struct attention_cache; // tile schedules on the device, attention_schedules.cu's
 struct gemm_cache;      // cuBLASLt's handle, workspace and chosen algorithms, gemm.cu's
 
 // Pinned host memory that copies go through, in halves: one fills while the other's copy runs.
@@ -50,6 +50,9 @@ int cuda_check(cudaError_t rc, const char *what, struct err *e) ERR_CHECK;
 // The device's scratch block, 256-byte aligned, grown as needed; valid until the next call that asks for it.
 // Ops run in order on one stream, so each may use all of it.
 int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) ERR_CHECK;
+// Into the device's stream, through its pinned memory; src may be used again when it returns. Not while
+// something is recorded.
+int cuda_upload(struct device *d, void *to, const void *src, size_t bytes, struct err *e) ERR_CHECK;
 
 extern "C" {
 #define OP(name, doc) int cuda_##name(struct device *d, const struct op_##name##_args *a, struct err *e);

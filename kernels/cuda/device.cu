@@ -71,7 +71,7 @@ static int refuse_recording(const struct cuda_device *c, const char *what, struc
     return c->recording ? err_set(e, ERR_BUG, "%s cannot be recorded", what) : 0;
 }
 
-static int gpu_copy_in(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
+int cuda_upload(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
     struct cuda_pinned *p = &c->stage;
     const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
@@ -295,7 +295,7 @@ static const struct device_ranges gpu_ranges = {range_push, range_pop};
 // ---- opening
 
 static const struct device_vtable gpu_vtable = {
-    "cuda",  gpu_alloc, gpu_release,  gpu_copy_in, gpu_copy_out, gpu_zero,    gpu_copy,
+    "cuda",  gpu_alloc, gpu_release,  cuda_upload, gpu_copy_out, gpu_zero,    gpu_copy,
     gpu_add, gpu_sync,  gpu_describe, gpu_close,   &gpu_queues,  &gpu_graphs, &gpu_ranges,
 };
 

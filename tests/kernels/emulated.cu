@@ -24,6 +24,10 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
     return rc;
 }
 
+int cuda_upload(struct device *d, void *to, const void *src, size_t bytes, struct err *e) {
+    return cuda_check(cudaMemcpy(to, src, bytes, cudaMemcpyHostToDevice), "upload", e);
+}
+
 struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products) {
     struct emulated *m = (struct emulated *)calloc(1, sizeof *m);
     m->cuda.compute = compute;

@@ -16,3 +16,9 @@ int cuda_scratch(struct device *d, void **out, size_t bytes, struct err *e) {
     *out = b->scratch;
     return rc;
 }
+
+int cuda_upload(struct device *d, void *to, const void *src, size_t bytes, struct err *e) {
+    cudaStream_t stream = ((struct bench_device *)d)->cuda.stream;
+    int rc = cuda_check(cudaMemcpyAsync(to, src, bytes, cudaMemcpyHostToDevice, stream), "upload", e);
+    return rc ? rc : cuda_check(cudaStreamSynchronize(stream), "upload", e);
+}
