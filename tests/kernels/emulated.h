@@ -20,6 +20,8 @@ void emulated_free_order(struct device *d, bool free_order); // of the backward'
 // written before it is read.
 void emulated_lend(void *at, int64_t rows, size_t row_bytes, size_t apart, bool holds_something);
 void emulated_take_back(void *at, int64_t rows, size_t row_bytes, size_t apart);
+// Where the schedule of a mask lies; while something is recorded, or not.
+int emulated_schedule(struct device *d, const struct mask *m, bool recording, const void **at, struct err *e);
 int emulated_attention(struct device *d, const struct op_attention_args *a, struct err *e);
 int emulated_attention_backward(struct device *d, const struct op_attention_backward_args *a, struct err *e);
 

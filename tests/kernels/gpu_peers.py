@@ -45,11 +45,11 @@ def check(seen, right):
 
 def bars(peers):
     alone = ["BAR pass      full 8192: backward fixed / free = 0.933 (ship 0.88, stretch 0.95)",
-             "BAR pass      full 8192: forward full = 0.950 (ship 0.9, stretch 1.0)",
-             "BAR pass      full 8192: backward full = 0.900 (ship 0.85, stretch 1.0)"]
+             "BAR pass      full 8192: forward full = 0.950 (ship 0.9, stretch 1.0, beside cudnn)",
+             "BAR pass      full 8192: backward full = 0.900 (ship 0.85, stretch 1.0, beside cudnn)"]
     check(said(peers.judge, {("full", 8192): OURS | SDPA}, "full", 8192)[1], alone)
-    beside = [alone[0], "BAR MISS      full 8192: forward full = 0.800 (ship 0.9, stretch 1.0)",
-              "BAR MISS      full 8192: backward full = 0.800 (ship 0.85, stretch 1.0)",
+    beside = [alone[0], "BAR MISS      full 8192: forward full = 0.800 (ship 0.9, stretch 1.0, beside fa3)",
+              "BAR MISS      full 8192: backward full = 0.800 (ship 0.85, stretch 1.0, beside fa3)",
               "BAR none      full 8192: backward fixed / FlashAttention-3's = 1.200"]
     check(said(peers.judge, {("full", 8192): OURS | SDPA | FA3}, "full", 8192)[1], beside)
     failed = dict.fromkeys(FA3)

@@ -462,6 +462,38 @@ static void what_is_not_supported_is_named(void **state) {
 }
 
 // A pattern of names: those tests only.
+static const void *schedule_of(struct device *d, int64_t number, bool recording) {
+    struct mask m = {0};
+    struct err e = {0};
+    const void *at = NULL;
+    assert_int_equal(mask_full(&m, 1 + number, 8, &e), 0);
+    assert_int_equal(emulated_schedule(d, &m, recording, &at, &e), 0);
+    mask_fini(&m);
+    return at;
+}
+
+// What graphs read stays where it is while others come and go; where all that is kept is read by graphs, they
+// are told.
+static void recorded_schedules_stay(void **state) {
+    enum { KEPT = 64 };
+    struct device *d = emulated_open(80, 0, false, false);
+    const void *recorded = schedule_of(d, 0, true), *plain = schedule_of(d, 1, false);
+    assert_ptr_equal(schedule_of(d, 1, false), plain);
+    for (int i = 1; i < 3 * KEPT; i++) (void)schedule_of(d, i, false);
+    assert_ptr_equal(schedule_of(d, 0, false), recorded);
+    const void *late = schedule_of(d, 3 * KEPT, true); // met for the first time while recording
+    for (int i = 1; i < 3 * KEPT; i++) (void)schedule_of(d, i, false);
+    assert_ptr_equal(schedule_of(d, 3 * KEPT, false), late);
+    assert_int_equal(d->generation, 0);
+    emulated_close(d);
+    d = emulated_open(80, 0, false, false);
+    for (int i = 0; i < KEPT; i++) (void)schedule_of(d, i, true);
+    assert_int_equal(d->generation, 0);
+    (void)schedule_of(d, KEPT, false);
+    assert_int_equal(d->generation, 1);
+    emulated_close(d);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
@@ -474,6 +506,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(two_waves),
         cmocka_unit_test(holes),
         cmocka_unit_test(any_pace_the_same_bits),
+        cmocka_unit_test(recorded_schedules_stay),
         cmocka_unit_test(what_is_not_supported_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,27 +6,35 @@
 #   peers       times beside PyTorch's, and the bars            3_peers.csv
 #   ops         every op through the plug-in                    4_ops.log
 #   steps       losses and digests: bf16, again, two ranks, fp32, CPU; a step of 1B parameters   5_steps.log
-#   sanitizer   compute-sanitizer on the smallest attention     6_sanitizer.log
-#   kernels     bench kernels beside peers.py rest              7_kernels.csv
-# No stage ends the others; each has its own limit and says what it lacks. $OUT (out) gets summary.txt and those seven
-# files as they grow, none above 8 MB. The first three need nvcc and cc only, or a folder made by pack.sh; the others such
+#   sanitizer   compute-sanitizer on the smallest attention     4_ops.log
+#   kernels     bench kernels beside peers.py rest; ncu on attention and on a step   7_kernels.csv
+# No stage ends the others; each has its own limit and says what it lacks. $OUT (out) gets summary.txt and these
+# files as they grow, and 6_clocks.csv: a GPU's clocks, power, temperature once a second, none above 8 MB. The first three need nvcc and cc only, or a folder made by pack.sh; the others such
 # a folder, or what a build with CMake needs. Usage: first_light.sh [MINUTES]   PACK: the folder (this script's, else
 # ../pack of a repository); PLUGIN: another plug-in; STAGES: names, to run only those.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
+if [ ! -f "$root/CMakeLists.txt" ]; then root=$(cd "$here/../.." && pwd); fi # from build/pack, to build what does not start
 OUT=$(mkdir -p "${OUT:-out}" && cd "${OUT:-out}" && pwd)
 end=$((SECONDS + 60 * ${1:-12}))
 build=${BUILD:-$root/build/gpu}
 PACK=${PACK:-$here}
 [ -x "$PACK/bin/probes" ] || PACK=$root/build/pack
 stages=" ${STAGES:-probes attention peers ops steps sanitizer kernels} "
-PATH=$PATH:/usr/local/cuda/bin
+PATH=$PATH:/usr/local/cuda/bin:/usr/local/nvidia/bin:$(ls -d /opt/nvidia/nsight-compute/* 2>/dev/null | tail -n 1)
+export HOME=${HOME:-/root} # without one mpirun ends with a fault
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PYTHONUNBUFFERED=1
 
 say() { echo "$*" | tee -a "$OUT/summary.txt"; }
 left() { echo $((end - SECONDS)); }
 wanted() { [[ $stages == *" $1 "* ]]; }
+
+last_words() { # last_words FILE LINES: of its end, what speaks of errors, else the last lines
+  local text
+  text=$(tail -c 4000 "$1" | tr -d '\000' | grep -avE '^#|^ *$|^-+$')
+  { grep -aE 'rror|CUDA|fault|annot' <<<"$text" || echo "$text"; } | grep -av FAILED | tail -n "$2" | cut -c1-200 | paste -sd'|'
+}
 
 step() { # step FILE NAME SECONDS COMMAND...: output at the end of $OUT/FILE, a line in the summary
   local file=$OUT/$1 name=$2 most=$3 at=$SECONDS rc
@@ -34,10 +42,14 @@ step() { # step FILE NAME SECONDS COMMAND...: output at the end of $OUT/FILE, a 
   if [ "$(left)" -lt 5 ]; then say "$name: no time left"; return 1; fi
   if [ "$most" -gt "$(left)" ]; then most=$(left); fi
   echo "# $name: $*" >>"$file"
-  timeout -k 5 "$most" "$@" 2>&1 | head -c 8000000 >>"$file"
-  rc=${PIPESTATUS[0]}
-  case $rc in 77) say "$name: $(tail -n 1 "$file")" ;; 124 | 137) say "$name: cut off after $most s" ;;
-    *) say "$name: exit $rc, $((SECONDS - at)) s" ;; esac
+  # Into a file, not a pipe, and not waited for beyond its limit: what cannot be killed or left a child holds nothing up.
+  timeout -k 5 "$most" "$@" >>"$file" 2>&1 &
+  while kill -0 $! 2>/dev/null && [ $((SECONDS - at)) -lt $((most + 8)) ]; do sleep 0.1; done
+  if kill -0 $! 2>/dev/null; then rc=137; else wait $!; rc=$?; fi
+  if [ "$(wc -c <"$file")" -gt 8000000 ]; then truncate -s 8000000 "$file"; fi
+  case $rc in 0) say "$name: $((SECONDS - at)) s" ;; 77) say "$name: $(tail -n 1 "$file")" ;;
+    124 | 137) say "$name: cut off after $most s: $(last_words "$file" 1)" ;;
+    *) say "$name: exit $rc, $((SECONDS - at)) s: $(last_words "$file" 3)" ;; esac
   return "$rc"
 }
 
@@ -49,7 +61,7 @@ for d in glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"): print(d)
 
 use_pack() { # programs and libraries of pack.sh; false: they do not start here
   local lib=$PACK/lib libraries missing
-  libraries=$lib:$(cuda_libraries | paste -sd:)
+  libraries=$lib:$(cuda_libraries | paste -sd:)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/nvidia/lib64 # the driver's too
   run=(env "LD_LIBRARY_PATH=$libraries" "OPAL_PREFIX=$PACK" "OPAL_LIBDIR=$lib" "OPAL_PKGLIBDIR=$lib/openmpi3"
     "OPAL_PKGDATADIR=$PACK/share/openmpi" "OMPI_MCA_mca_base_component_path=$lib/openmpi3" "PMIX_PREFIX=$PACK"
     "PMIX_MCA_mca_base_component_path=$lib/pmix" OMPI_MCA_plm=isolated "OMPI_MCA_btl=self,vader" OMPI_MCA_pml=ob1
@@ -72,15 +84,24 @@ full_build() { # the plug-in and the programs with CMake, beside the first stage
 
 : >"$OUT/summary.txt"
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
-say "first light, $(date -u +%FT%TZ), ${1:-12} minutes, ${gpu:-no nvidia-smi here}"
+scratch=$(mktemp -d)
+# Also keeps the driver awake: without a client it may start the GPU anew for every process.
+nvidia-smi --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_event_reasons.active \
+  --format=csv,noheader,nounits -l 1 >"$OUT/6_clocks.csv" 2>&1 &
+clocks=$!
+trap 'kill $clocks 2>/dev/null; rm -rf "$scratch"' EXIT
+say "first light, $(date -u +%FT%TZ), ${1:-12} minutes, ${gpu:-no nvidia-smi here}, $(cat "$PACK/COMMIT" 2>/dev/null)"
 run=() builder="" mpirun=mpirun
+ip link set lo up 2>/dev/null # mpirun's ranks meet there
 if ! { [ -x "$PACK/bin/probes" ] && use_pack; }; then
   bin=$build/bin tests=$build/tests plugin=$build/bin/liborrery_cuda.so attention=$build
   if wanted ops || wanted steps || wanted sanitizer || wanted kernels; then
     full_build >"$OUT/4_ops.log" 2>&1 &
     builder=$!
   fi
-  if [ -x "$here/attention.sh" ]; then step 1_probes.log "build of the attention kernels" 150 env "OUT=$build" "$here/attention.sh" build; fi
+  if [ -x "$root/tests/bench/gpu/attention.sh" ]; then
+    step 1_probes.log "build of the attention kernels" 150 env "OUT=$build" "$root/tests/bench/gpu/attention.sh" build
+  fi
 fi
 export ORRERY_CUDA_PLUGIN=${PLUGIN:-$plugin} ORRERY_TEST_DEVICE=cuda
 
@@ -89,18 +110,33 @@ if wanted probes; then
   grep -E "^(WRONG|note|probes|  +but)" "$OUT/1_probes.log" | tee -a "$OUT/summary.txt"
 fi
 if wanted attention; then
-  step 2_attention.log "attention sm_90a against float64" 75 "${run[@]}" "$attention/bench_attention" check || hopper=broken
+  step 2_attention.log "attention sm_90a against float64" 75 "${run[@]}" "$attention/bench_attention" check
+  case $? in 0) ;; 1) say "sm_90a: WRONG numbers above; it is timed all the same" ;; *) hopper=broken ;; esac
   step 2_attention.log "attention sm_80 against float64" 60 env ORRERY_ATTENTION_SM80=1 "${run[@]}" "$attention/bench_attention" check
   grep -E "BAD|DIFFER" "$OUT/2_attention.log" | tee -a "$OUT/summary.txt"
 fi
+check_ops() {
+  step 4_ops.log ops 60 env ORRERY_TEST_SEED=1 "${run[@]}" "$tests/test_ops" && return
+  # A fault sticks to its process, so those behind it failed too: each by itself. After a hang: the one that hung is said above.
+  local failed
+  failed=$(sed -nE 's/^\[  FAILED  \] ([a-z_0-9]+)\/.*/\1/p' "$OUT/4_ops.log" | sort -u)
+  for op in $failed; do step 4_ops.log "op $op alone" 15 env ORRERY_TEST_SEED=1 "${run[@]}" "$tests/test_ops" "$op" >/dev/null; done
+  grep -a "^ERROR: " "$OUT/4_ops.log" | cut -c8-190 | sort -u | head -n 25 | tee -a "$OUT/summary.txt"
+}
+ops_done=""
+if wanted ops && [ -x "$tests/test_ops" ]; then check_ops; ops_done=1; fi
 if wanted peers; then
   if [ "${hopper:-}" = broken ]; then
-    say "sm_90a failed its check: the times are those of the sm_80 kernels"
+    say "sm_90a faulted or hung: the times are those of the sm_80 kernels"
     export ORRERY_ATTENTION_SM80=1
   fi
   step 3_peers.csv "attention beside PyTorch" 200 python3 "$here/peers.py" attention "$attention/libbench_attention.so" 150
-  if [ $? = 77 ]; then step 3_peers.csv "attention alone" 60 "${run[@]}" "$attention/bench_attention" time; fi
-  grep -E "^BAR|^# .*Error|^# fa3" "$OUT/3_peers.csv" | tee -a "$OUT/summary.txt"
+  if ! grep -q "^[a-z]* ours .*TFLOP" "$OUT/3_peers.csv"; then
+    step 3_peers.csv "attention alone" 60 "${run[@]}" "$attention/bench_attention" time
+  fi
+  grep -E "^BAR|^# .*(Error|fa3|left)" "$OUT/3_peers.csv" | cut -c1-160 | tee -a "$OUT/summary.txt"
+  awk -F, '/TFLOP/ {printf "%s %s: %s ms %s\n", $1, $2, $3, $4}
+    /^(forward|backward)/ {printf "%s %s %s D %s: %s ms %s\n", $1, $2, $3, $5, $6, $7}' "$OUT/3_peers.csv" | tee -a "$OUT/summary.txt"
 fi
 
 if [ -n "$builder" ]; then
@@ -110,13 +146,7 @@ if [ ! -x "$tests/test_ops" ]; then
   say "no programs for the other stages: $(tail -n 1 "$OUT/4_ops.log" 2>/dev/null)"
   exit 0
 fi
-if wanted ops; then
-  step 4_ops.log ops 150 env ORRERY_TEST_SEED=1 "${run[@]}" "$tests/test_ops"
-  grep -aE "^\[  (FAILED|PASSED) |^\[  ERROR" "$OUT/4_ops.log" | cut -c1-200 | head -n 40 >>"$OUT/summary.txt"
-fi
-
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+if wanted ops && [ -z "$ops_done" ]; then check_ops; fi
 cat >"$scratch/steps.yaml" <<Y
 run: {dir: $scratch/run}
 train: {steps: ${STEPS:-200}, batch: 12}
@@ -137,36 +167,56 @@ steps() { # steps NAME SECONDS COMMAND...: and the loss and digest into the summ
   shift
   step 5_steps.log "steps, $name" "$@"
   tail -c +$((at + 1)) "$OUT/5_steps.log" 2>/dev/null |
-    grep -aoE '"(loss|weights_sha256|s_to_first_step|ms_median|gflop_per_s)": *"?[0-9a-f.e+-]{1,16}' | paste -sd' ' >>"$OUT/summary.txt"
+    sed -nE 's/^\{.*"loss":([^,]{1,10})[^,]*,"weights_sha256":"(.{12}).*"s_to_first_step":([^,]{1,5}).*"ms_median":([^,]{1,7}).*"gflop_per_s":([^,.]*).*/  loss \1, digest \2, first step \3 s, \4 ms, \5 GFLOP\/s/p' |
+    tee -a "$OUT/summary.txt"
 }
 rank=("${run[@]}" "$bin/orrery-rank" --task step-bench)
 if wanted steps; then
   small=("${rank[@]}" --config "$scratch/steps.yaml")
-  steps bf16 40 "${small[@]}" device=cuda
-  steps "bf16 again: the same digest" 40 "${small[@]}" device=cuda
-  steps "without a graph: the same digest" 40 "${small[@]}" device=cuda cuda.graph=off
+  one_b=("${rank[@]}" --config "$scratch/one_b.yaml" device=cuda)
   two=("${run[@]}" "$mpirun" --oversubscribe -n 2 "$bin/orrery-rank" --task step-bench --config "$scratch/steps.yaml"
     device=cuda cuda.share=true)
-  steps "two ranks: the same digest" 60 "${two[@]}"
-  steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
+  steps bf16 40 "${small[@]}" device=cuda
   steps CPU 40 "${small[@]}" device=cpu
-  steps "1B parameters" 90 "${rank[@]}" --config "$scratch/one_b.yaml" device=cuda
-  steps "two ranks, fast" 60 "${two[@]}" comm.reduce=fast comm.shards=2
-  steps "two ranks, fast, ZeRO-2: the digest of the one before" 60 "${two[@]}" comm.reduce=fast comm.shards=2 comm.zero=2
+  steps "1B parameters" 60 "${one_b[@]}"
+  steps "1B parameters, fast" 60 "${one_b[@]}" comm.reduce=fast
+  steps "1B parameters, fast, one micro-batch" 60 "${one_b[@]}" comm.reduce=fast comm.shards=1
+  steps "bf16 again: the digest of bf16" 30 "${small[@]}" device=cuda
+  steps "without a graph: the digest of bf16" 30 "${small[@]}" device=cuda cuda.graph=off
+  steps "two ranks: the digest of bf16" 40 "${two[@]}"
+  steps "NCCL on one rank: the digest of bf16" 40 "${run[@]}" "$mpirun" -n 1 "$bin/orrery-rank" --task step-bench \
+    --config "$scratch/steps.yaml" device=cuda comm.backend=nccl
+  steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
+  steps "two ranks, fast" 40 "${two[@]}" comm.reduce=fast comm.shards=2
+  steps "two ranks, fast, ZeRO-2: the digest of the one before" 40 "${two[@]}" comm.reduce=fast comm.shards=2 comm.zero=2
 fi
 if wanted sanitizer; then
   if command -v compute-sanitizer >/dev/null; then
     for op in attention attention_backward; do
-      step 6_sanitizer.log "memcheck $op" 60 env ORRERY_TEST_SEED=1 ORRERY_TEST_LARGEST=80 "${run[@]}" \
+      step 4_ops.log "memcheck $op" 60 env ORRERY_TEST_SEED=1 ORRERY_TEST_LARGEST=80 "${run[@]}" \
         compute-sanitizer --error-exitcode 9 "$tests/test_ops" "$op"
     done
-    grep -E "ERROR SUMMARY" "$OUT/6_sanitizer.log" | tee -a "$OUT/summary.txt"
+    grep -E "ERROR SUMMARY" "$OUT/4_ops.log" | tee -a "$OUT/summary.txt"
   else
     say "sanitizer: skipped: no compute-sanitizer here"
   fi
 fi
 if wanted kernels; then
-  step 7_kernels.csv "bench kernels" 90 "${run[@]}" "$bin/orrery" bench kernels "$scratch/one_b.yaml" --csv device=cuda
-  step 7_kernels.csv "PyTorch's copy, products, norm, AdamW" 60 python3 "$here/peers.py" rest
+  # The task itself: `orrery bench` shows rows only when all are there. 33 k rows: beyond what the L2 holds.
+  step 7_kernels.csv "bench kernels" 60 "${run[@]}" "$bin/orrery-rank" --task bench-kernels --config "$scratch/one_b.yaml" \
+    train.batch=16 device=cuda
+  grep -a ",[0-9.]*$" "$OUT/7_kernels.csv" | cut -c1-100 | tee -a "$OUT/summary.txt"
+  step 7_kernels.csv "PyTorch's copy, products, norm, AdamW" 40 python3 "$here/peers.py" rest
+  grep -aE "^(copy|product|rms_norm|adamw fused)" "$OUT/7_kernels.csv" | cut -c1-100 | tee -a "$OUT/summary.txt"
+  if command -v ncu >/dev/null; then
+    profile=("${run[@]}" ncu --clock-control none)
+    for kernel in forward90 backward90; do
+      step 7_kernels.csv "ncu $kernel" 40 "${profile[@]}" --set full -k "regex:$kernel" -c 1 --kill yes \
+        "$attention/bench_attention" time full 8192
+    done
+    step 7_kernels.csv "ncu a step of two layers" 60 "${profile[@]}" --csv --metrics gpu__time_duration.sum,dram__bytes.sum \
+      --launch-skip 330 -c 130 --kill yes "$bin/orrery-rank" --task step-bench --config "$scratch/one_b.yaml" device=cuda \
+      model.layers=2 train.batch=1 comm.shards=1 train.steps=1 cuda.graph=off
+  fi
 fi
 say "ended with $(left) s left"

@@ -26,6 +26,7 @@ else
 fi
 cp -L "$(command -v mpirun)" "$to/bin/mpirun"
 cp tests/bench/gpu/{first_light.sh,peers.py} "$to"
+git log -1 --format='%h %cs' >"$to/COMMIT" 2>/dev/null || true
 
 # Open MPI's parts, without those for networks of clusters.
 components=$(ompi_info --path pkglibdir --parsable | sed -n 's/^path:pkglibdir://p')
