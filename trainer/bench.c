@@ -164,7 +164,48 @@ static int bench_norm(struct bench *b, const char *shape, struct err *e) {
     if (!rc) rc = row(b, "norm_mod_backward", shape, run_norm_mod_backward, &w, 0, elems * (12 + low), e);
     struct op_gated_add_args add = {.x = a.x, .y = a.y, .out = w.dx, .c = a.c, .mod = a.mod, .map = &b->map};
     if (!rc) rc = row(b, "gated_add", shape, run_gated_add, &add, 0, elems * (8 + low), e);
-    return rc;
+    struct op_gated_add_backward_args back = {
+        .y = a.y, .dx = a.x, .c = a.c, .mod = a.mod, .dc = w.dc, .dmod = w.dmod, .map = &b->map};
+    if (!rc) rc = take(b, &back.dy, b->device->compute, n, d, e);
+    return rc ? rc
+              : row(b, "gated_add_backward", shape, run_gated_add_backward, &back, 0, elems * (4 + 2 * low),
+                    e);
+}
+
+static int bench_rope(struct bench *b, const char *shape, struct err *e) {
+    enum dtype low = b->device->compute;
+    int64_t n = b->rows, q = b->heads * b->head_dim, k = b->kv_heads * b->head_dim, s = b->mask.queries;
+    double elems = (double)(n * (q + k)), bytes = (double)dtype_bytes(low);
+    struct tensor qkv, dqkv, of_q, of_k, dq, dk, rstd, cosines, sines, gamma, dgamma;
+    const struct {
+        struct tensor *t;
+        enum dtype dtype;
+        int64_t rows, cols;
+    } wanted[] = {
+        {&qkv, low, n, q + 2 * k},
+        {&dqkv, low, n, q + 2 * k},
+        {&of_q, low, n, q},
+        {&of_k, low, n, k},
+        {&dq, low, n, q},
+        {&dk, low, n, k},
+        {&rstd, DTYPE_F32, n, b->heads + b->kv_heads},
+        {&cosines, DTYPE_F32, s, b->head_dim / 2},
+        {&sines, DTYPE_F32, s, b->head_dim / 2},
+        {&gamma, DTYPE_F32, 1, b->heads},
+        {&dgamma, DTYPE_F32, 1, b->heads},
+    };
+    int rc = 0;
+    for (size_t i = 0; !rc && i < sizeof wanted / sizeof *wanted; i++)
+        rc = take(b, wanted[i].t, wanted[i].dtype, wanted[i].rows, wanted[i].cols, e);
+    if (rc) return rc;
+    gamma = tensor_1d(gamma.data, b->heads), dgamma = tensor_1d(dgamma.data, b->heads);
+    int heads = (int)b->heads, kv_heads = (int)b->kv_heads, head_dim = (int)b->head_dim;
+    struct op_qk_rope_args a = {qkv,   of_q,  of_k,     rstd,     cosines, sines,
+                                gamma, heads, kv_heads, head_dim, 0,       s};
+    struct op_qk_rope_backward_args w = {qkv,  rstd,   dq,    dk,       cosines,  sines, gamma,
+                                         dqkv, dgamma, heads, kv_heads, head_dim, 0,     s};
+    rc = row(b, "qk_rope", shape, run_qk_rope, &a, 0, 2 * bytes * elems, e);
+    return rc ? rc : row(b, "qk_rope_backward", shape, run_qk_rope_backward, &w, 0, 3 * bytes * elems, e);
 }
 
 static int bench_swiglu(struct bench *b, const char *shape, struct err *e) {
@@ -322,6 +363,7 @@ static int bench_kernels(struct bench *b, struct err *e) {
     if (!rc) rc = bench_gemm(b, "gemm up", b->rows, 2 * b->hidden, d, e);
     if (!rc) rc = bench_gemm(b, "gemm down", b->rows, d, b->hidden, e);
     if (!rc) rc = run_group(b, bench_norm, d, e);
+    if (!rc) rc = run_group(b, bench_rope, d + b->kv_heads * b->head_dim, e);
     if (!rc) rc = run_group(b, bench_swiglu, b->hidden, e);
     if (!rc) rc = run_group(b, bench_attention, d, e);
     if (!rc) rc = bench_adamw(b, e);
