@@ -28,7 +28,7 @@ enum blackbox_phase {
 const char *blackbox_phase_name(enum blackbox_phase phase); // "data"
 
 #define BLACKBOX_MAGIC   0x4f525242u // "ORRB"
-#define BLACKBOX_VERSION 2u
+#define BLACKBOX_VERSION 3u
 #define BLACKBOX_EVENTS  256
 #define BLACKBOX_TEXT    120
 #define BLACKBOX_COLLS   16          // newest collectives, so that ranks that disagree are told apart
@@ -72,8 +72,7 @@ struct blackbox_page {
     char place[96];                             // what the phase works on: a shard's key, a checkpoint's id
     int64_t first_sample, last_sample;          // global sample numbers of the step's batch
     int64_t checkpoint_step;                    // newest complete, -1 none
-    int64_t bytes_in_flight;
-    int32_t err_code; // enum err_code, set before the rank exits for an error
+    int32_t err_code;                           // enum err_code, set before the rank exits for an error
     char err_text[512];
     uint64_t event_count; // events[(event_count - 1) % BLACKBOX_EVENTS] is the newest
     struct blackbox_event events[BLACKBOX_EVENTS];

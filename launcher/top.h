@@ -13,7 +13,7 @@
 // What a rank had counted, at one look.
 struct top_count {
     int pid;
-    int64_t step, wait_ns, data_ns, busy_ns; // busy: all phases
+    int64_t step, wait_ns, busy_ns; // busy: all phases
 };
 
 struct top_rank {

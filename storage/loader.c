@@ -191,8 +191,7 @@ void loader_plan_destroy(struct loader_plan *p) {
     free(p);
 }
 
-int64_t loader_items_in_epoch(const struct loader_plan *p, int64_t epoch) {
-    (void)epoch;
+int64_t loader_items_in_epoch(const struct loader_plan *p) {
     return p->items;
 }
 

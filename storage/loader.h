@@ -42,6 +42,6 @@ int loader_plan_create_frames(struct loader_plan **out, const int64_t *frames, i
 void loader_plan_destroy(struct loader_plan *p);
 // Item of global index g >= 0, counted over epochs (where the windows of one end, the next follows).
 void loader_item_at(const struct loader_plan *p, int64_t g, struct loader_item *out);
-int64_t loader_items_in_epoch(const struct loader_plan *p, int64_t epoch); // the same for every epoch
+int64_t loader_items_in_epoch(const struct loader_plan *p); // the same for every epoch
 
 #endif

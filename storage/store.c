@@ -188,13 +188,6 @@ void store_finish(struct store_request *r, int status) {
     pthread_mutex_unlock(&s->lock);
 }
 
-bool store_done(struct store_request *r) {
-    pthread_mutex_lock(&r->store->lock);
-    bool done = r->done;
-    pthread_mutex_unlock(&r->store->lock);
-    return done;
-}
-
 // The deadline is the back end's: it finishes every request by then.
 int store_wait(struct store *s, struct store_request *r, struct store_result *result, struct err *e) {
     pthread_mutex_lock(&s->lock);

@@ -88,7 +88,6 @@ int store_start(struct store *s, struct store_request **out, const struct store_
                 struct err *e) ERR_CHECK;
 int store_wait(struct store *s, struct store_request *r, struct store_result *result,
                struct err *e) ERR_CHECK;
-bool store_done(struct store_request *r); // would store_wait return at once?
 
 // Bytes whose checksum is wrong may have been spoilt on their way: so many reads before they count as
 // damaged.

@@ -12,14 +12,6 @@ static const struct modality *const modalities[] = {&modality_action, &modality_
                                                     &modality_video};
 enum { MODALITIES = sizeof modalities / sizeof *modalities };
 
-int modality_count(void) {
-    return MODALITIES;
-}
-
-const struct modality *modality_at(int i) {
-    return modalities[i];
-}
-
 // Nearest whole step; far outside any episode it stays where arithmetic on it is safe.
 static int64_t modality_step(double at) {
     const double far = 1099511627776.0; // 2^40

@@ -56,9 +56,6 @@ struct modality {
     void (*expand)(const struct modality_spec *spec, const void *cells, int64_t n, float *out);
 };
 
-int modality_count(void);
-const struct modality *modality_at(int i);
-
 struct modality_set {
     int n;      // modalities present in both model and data, in registry order
     int action; // index of the action modality, -1: none

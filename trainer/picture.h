@@ -32,8 +32,7 @@ void picture_arrow(struct picture *p, double x0, double y0, double x1, double y1
 // dot.
 void picture_text(struct picture *p, int64_t x, int64_t y, int scale, const char *text,
                   struct picture_colour c);
-#define PICTURE_LETTER_WIDTH  4
-#define PICTURE_LETTER_HEIGHT 5
+#define PICTURE_LETTER_WIDTH 4
 
 // One frame of video, values in 0..1, [height, width, channels], every pixel `scale` pixels wide. Two
 // channels are objects on a dark ground: the first blue, the second orange; three are RGB; any other number

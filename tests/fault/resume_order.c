@@ -267,7 +267,7 @@ int main(void) {
     bytes_hex(now.digest, 32, hex);
     printf("%lld kills, %lld of them after progress, %lld samples (%.1f epochs), one sequence: %s\n",
            (long long)kills, (long long)went_on, (long long)now.next,
-           (double)now.next / (double)loader_items_in_epoch(t.source.plan, 0), hex);
+           (double)now.next / (double)loader_items_in_epoch(t.source.plan), hex);
     if (!rc && went_on < kills / 5) rc = pair_fail("too few attempts made progress", went_on, kills);
     close_source(&t.source);
     store_close(s);

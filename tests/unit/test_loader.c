@@ -33,7 +33,7 @@ static void hash_range(struct hash_sha256 *h, const struct loader_plan *p, int64
 // Every window of an episode once, in bounds, apart from each other by exactly a window.
 static void check_epoch(const struct loader_plan *p, const int64_t *frames, int64_t n, int64_t window,
                         int64_t epoch) {
-    int64_t items = loader_items_in_epoch(p, epoch);
+    int64_t items = loader_items_in_epoch(p);
     int64_t *count = calloc((size_t)n, sizeof *count);
     unsigned char **seen = calloc((size_t)n, sizeof *seen);
     assert_true(count && seen);
@@ -128,7 +128,7 @@ static void epochs_and_seeds_differ(void **state) {
     int64_t frames[60];
     for (int64_t i = 0; i < 60; i++) frames[i] = 100;
     struct loader_plan *p = make(frames, 60, 1, 10, 16), *q = make(frames, 60, 2, 10, 16);
-    int64_t items = loader_items_in_epoch(p, 0), same_epoch = 0, same_seed = 0;
+    int64_t items = loader_items_in_epoch(p), same_epoch = 0, same_seed = 0;
     for (int64_t g = 0; g < items; g++) {
         struct loader_item a, b, c;
         loader_item_at(p, g, &a);
@@ -147,7 +147,7 @@ static void windows_are_cut_anywhere(void **state) {
     (void)state;
     int64_t frames[3] = {100, 25, 10};
     struct loader_plan *p = make(frames, 3, 9, 10, 4);
-    int64_t items = loader_items_in_epoch(p, 0);
+    int64_t items = loader_items_in_epoch(p);
     int starts[100] = {0}, short_starts[25] = {0};
     for (int64_t g = 0; g < items * 400; g++) {
         struct loader_item item;
