@@ -89,6 +89,12 @@ static void lose(struct crew *c, int rank) {
     r->ended_ns = clock_monotonic_ns();
 }
 
+static void tell(struct crew *c, int rank, enum wire_type type) {
+    struct wire_message m = {.type = type, .rank = rank, .world = c->world};
+    struct err e = {0};
+    if (c->slots[rank].wire.fd >= 0 && wire_send(&c->slots[rank].wire, &m, &e)) lose(c, rank);
+}
+
 static void take_end(struct crew_rank *r, const struct wire_message *m) {
     if (r->state == CREW_ENDED) return;
     r->state = CREW_ENDED;
@@ -126,7 +132,7 @@ static void take_message(struct crew *c, int rank, struct wire_message *m) {
     case WIRE_STARTED:
         r->state = CREW_RUNNING;
         r->pid = m->pid;
-        if (c->saving) crew_tell(c, rank, WIRE_SAVE);
+        if (c->saving) tell(c, rank, WIRE_SAVE);
         break;
     case WIRE_HALTED: r->halted = m->signal; break;
     case WIRE_RESUMED: r->halted = 0; break;
@@ -255,14 +261,8 @@ int crew_process(struct crew *c, struct err *e) {
     return 0;
 }
 
-void crew_tell(struct crew *c, int rank, enum wire_type type) {
-    struct wire_message m = {.type = type, .rank = rank, .world = c->world};
-    struct err e = {0};
-    if (c->slots[rank].wire.fd >= 0 && wire_send(&c->slots[rank].wire, &m, &e)) lose(c, rank);
-}
-
 void crew_tell_all(struct crew *c, enum wire_type type) {
-    for (int r = 0; r < c->world; r++) crew_tell(c, r, type);
+    for (int r = 0; r < c->world; r++) tell(c, r, type);
 }
 
 void crew_save_all(struct crew *c) {

@@ -46,8 +46,7 @@ const char *crew_address(const struct crew *c);
 const char *crew_token(const struct crew *c);
 int crew_fd(const struct crew *c); // readable when crew_process has something to do
 int crew_process(struct crew *c, struct err *e) ERR_CHECK;
-void crew_tell(struct crew *c, int rank, enum wire_type type); // a guard that does not listen counts as lost
-void crew_tell_all(struct crew *c, enum wire_type type);
+void crew_tell_all(struct crew *c, enum wire_type type); // a guard that does not listen counts as lost
 void crew_save_all(struct crew *c); // save and stop: ranks that do not run yet are asked as they start
 void crew_ping(struct crew *c);     // every guard: their answers keep heard_ns and rtt_ns up to date
 

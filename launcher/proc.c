@@ -87,7 +87,8 @@ int proc_start(const struct proc_spec *spec, pid_t *out, struct err *e) {
     return err_errno(e, code, "cannot execute '%s'", path);
 }
 
-int proc_status(int wait_status) {
+// Exit code, or 128 + signal.
+static int status_of(int wait_status) {
     return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
@@ -151,7 +152,7 @@ int proc_capture_env(char *const *argv, char *const *env, int deadline_ms, struc
     while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
     }
     if (!in_time) return err_set(e, ERR_TIMEOUT, "'%s' did not end within %d ms", argv[0], deadline_ms);
-    *status = proc_status(wait_status);
+    *status = status_of(wait_status);
     return 0;
 }
 

@@ -32,7 +32,6 @@ int proc_capture(char *const *argv, int deadline_ms, struct buf *out, struct buf
 int proc_capture_env(char *const *argv, char *const *env, int deadline_ms, struct buf *out, struct buf *err,
                      int *status, struct err *e) ERR_CHECK;
 
-int proc_status(int wait_status); // exit code, or 128 + signal
 // Full path of `name` in PATH; false when there is none.
 bool proc_find(const char *name, char *out, size_t out_bytes);
 // Path of a program beside this one; $env_name overrides it.

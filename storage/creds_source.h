@@ -80,17 +80,6 @@ struct creds_profile {
 };
 void creds_read_profile(char *text, bool named, struct creds_profile *p);
 
-// One exchange, within deadline_ms; the reply's body into out. Plain HTTP only for this machine and the
-// link-local addresses of containers and instances.
-struct creds_fetch {
-    const char *method, *url, *body;
-    const char *headers[4];
-    int n_headers;
-    int64_t deadline_ms;
-    const char *ca_bundle;
-    int status; // result
-};
-int creds_fetch_run(struct creds_fetch *f, struct buf *out, struct err *e) ERR_CHECK;
 void creds_wipe(struct buf *b); // and frees
 
 #endif

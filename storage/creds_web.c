@@ -21,6 +21,17 @@
 
 // ---- one exchange.
 
+// One exchange, within deadline_ms; the reply's body into out. Plain HTTP only for this machine and the
+// link-local addresses of containers and instances.
+struct fetch {
+    const char *method, *url, *body;
+    const char *headers[4];
+    int n_headers;
+    int64_t deadline_ms;
+    const char *ca_bundle;
+    int status; // result
+};
+
 struct waiter {
     pthread_mutex_t lock;
     pthread_cond_t over;
@@ -63,7 +74,7 @@ static int check_url(const char *url, struct err *e) {
         url);
 }
 
-int creds_fetch_run(struct creds_fetch *f, struct buf *out, struct err *e) {
+static int fetch_run(struct fetch *f, struct buf *out, struct err *e) {
     struct http *h = NULL;
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .over = PTHREAD_COND_INITIALIZER};
     const struct http_options options = {
@@ -91,10 +102,10 @@ int creds_fetch_run(struct creds_fetch *f, struct buf *out, struct err *e) {
     return err_set(e, ERR_UNAVAILABLE, "%.100s: %s", f->url, x.why);
 }
 
-static int fetch_json(struct creds_fetch *f, const char *source, struct creds_set *out, struct err *e) {
+static int fetch_json(struct fetch *f, const char *source, struct creds_set *out, struct err *e) {
     struct buf text;
     buf_init(&text, CREDS_TEXT_MAX);
-    int rc = creds_fetch_run(f, &text, e);
+    int rc = fetch_run(f, &text, e);
     if (!rc && f->status != 200) rc = err_set(e, ERR_DENIED, "%s answers HTTP %d", source, f->status);
     if (!rc) rc = creds_from_json(text.data ? text.data : (char[]){0}, source, out, e);
     creds_wipe(&text);
@@ -178,14 +189,14 @@ int creds_assume_role(const struct creds_env *env, const struct creds_role *r, c
     sts_url(env, r->region, url, sizeof url);
     int rc = read_token(r->token_file, &token, e);
     if (!rc) rc = role_body(r, token.data, &body, e);
-    struct creds_fetch f = {.method = "POST",
-                            .url = url,
-                            .body = body.data,
-                            .headers = {"content-type: application/x-www-form-urlencoded"},
-                            .n_headers = 1,
-                            .deadline_ms = STS_MS,
-                            .ca_bundle = env->values[CREDS_CA_BUNDLE]};
-    if (!rc) rc = creds_fetch_run(&f, &text, e);
+    struct fetch f = {.method = "POST",
+                      .url = url,
+                      .body = body.data,
+                      .headers = {"content-type: application/x-www-form-urlencoded"},
+                      .n_headers = 1,
+                      .deadline_ms = STS_MS,
+                      .ca_bundle = env->values[CREDS_CA_BUNDLE]};
+    if (!rc) rc = fetch_run(&f, &text, e);
     if (!rc) rc = store_s3_xml(&text, on_element, reply, e);
     if (!rc) rc = judge_reply(reply, f.status, source, out, e);
     explicit_bzero(reply, sizeof *reply);
@@ -235,12 +246,12 @@ int creds_from_container(const struct creds_env *env, struct creds_set *out, str
     snprintf(source, sizeof source, "the container's endpoint %.200s", url);
     buf_init(&header, CREDS_TEXT_MAX + 64);
     int rc = authorization(env, &header, e);
-    struct creds_fetch f = {.method = "GET",
-                            .url = url,
-                            .headers = {header.data},
-                            .n_headers = header.len != 0,
-                            .deadline_ms = CONTAINER_MS,
-                            .ca_bundle = env->values[CREDS_CA_BUNDLE]};
+    struct fetch f = {.method = "GET",
+                      .url = url,
+                      .headers = {header.data},
+                      .n_headers = header.len != 0,
+                      .deadline_ms = CONTAINER_MS,
+                      .ca_bundle = env->values[CREDS_CA_BUNDLE]};
     if (!rc) rc = fetch_json(&f, source, out, e);
     creds_wipe(&header);
     return rc;
@@ -252,13 +263,13 @@ static int imds_token(const char *base, struct buf *header, struct err *e) {
     char url[512];
     struct buf token;
     snprintf(url, sizeof url, "%s/latest/api/token", base);
-    struct creds_fetch f = {.method = "PUT",
-                            .url = url,
-                            .headers = {"x-aws-ec2-metadata-token-ttl-seconds: 21600"},
-                            .n_headers = 1,
-                            .deadline_ms = INSTANCE_MS};
+    struct fetch f = {.method = "PUT",
+                      .url = url,
+                      .headers = {"x-aws-ec2-metadata-token-ttl-seconds: 21600"},
+                      .n_headers = 1,
+                      .deadline_ms = INSTANCE_MS};
     buf_init(&token, 4096);
-    int rc = creds_fetch_run(&f, &token, e);
+    int rc = fetch_run(&f, &token, e);
     bool plain = token.len && strcspn(token.data, " \t\r\n") == token.len;
     if (!rc && (f.status != 200 || !plain))
         rc = err_set(e, ERR_DENIED, "the instance's metadata service answers HTTP %d instead of a token",
@@ -272,9 +283,9 @@ static int imds_role(const char *folder, const char *header, char out[ROLE_MAX],
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+=,.@_-";
     struct buf text;
     buf_init(&text, 4096);
-    struct creds_fetch f = {
+    struct fetch f = {
         .method = "GET", .url = folder, .headers = {header}, .n_headers = 1, .deadline_ms = INSTANCE_MS};
-    int rc = creds_fetch_run(&f, &text, e);
+    int rc = fetch_run(&f, &text, e);
     size_t n = text.data ? strspn(text.data, allowed) : 0;
     if (!rc && (f.status != 200 || !n || n >= ROLE_MAX))
         rc = err_set(e, ERR_DENIED, "this instance has no role (HTTP %d)", f.status);
@@ -298,7 +309,7 @@ int creds_from_instance(const struct creds_env *env, struct creds_set *out, stru
     if (!rc) rc = imds_role(folder, header.data, role, e);
     snprintf(url, sizeof url, "%s%s", folder, rc ? "" : role);
     snprintf(source, sizeof source, "the instance's role '%s'", rc ? "" : role);
-    struct creds_fetch f = {
+    struct fetch f = {
         .method = "GET", .url = url, .headers = {header.data}, .n_headers = 1, .deadline_ms = INSTANCE_MS};
     if (!rc) rc = fetch_json(&f, source, out, e);
     creds_wipe(&header);

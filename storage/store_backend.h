@@ -98,8 +98,6 @@ int store_clip_range(const struct store_call *c, int64_t object_bytes, size_t *o
 // A create-only PUT whose earlier attempt may have been carried out met CONFLICT: is what lies there ours?
 bool store_holds(struct store *s, const char *key, const void *data, size_t bytes);
 
-// Milliseconds to wait before attempt + 1 of a request; a pure function.
-int64_t store_backoff_ms(uint64_t jitter, uint64_t request, int attempt);
 // When (clock_monotonic_ns) to make attempt + 1, at least least_ms from now; 0: the deadline is too near.
 int64_t store_retry_ns(uint64_t jitter, uint64_t request, int attempt, int64_t least_ms, int64_t deadline_ns);
 bool store_transient(int rc); // worth another attempt: UNAVAILABLE, TIMEOUT, PEER

@@ -12,9 +12,10 @@ bool store_transient(int rc) {
     return rc == -ERR_UNAVAILABLE || rc == -ERR_TIMEOUT || rc == -ERR_PEER;
 }
 
+// How long to wait before attempt + 1 of a request.
 // Full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015): uniform in
 // [0, first * 2^attempt), capped, so that clients which failed together do not come back together.
-int64_t store_backoff_ms(uint64_t jitter, uint64_t request, int attempt) {
+static int64_t backoff_ms(uint64_t jitter, uint64_t request, int attempt) {
     uint32_t words[4];
     int64_t span = attempt < 7 ? (int64_t)BACKOFF_FIRST_MS << attempt : BACKOFF_MOST_MS;
     if (span > BACKOFF_MOST_MS) span = BACKOFF_MOST_MS;
@@ -26,7 +27,7 @@ int64_t store_backoff_ms(uint64_t jitter, uint64_t request, int attempt) {
 int64_t store_retry_ns(uint64_t jitter, uint64_t request, int attempt, int64_t least_ms,
                        int64_t deadline_ns) {
     int64_t now = clock_monotonic_ns(), left = deadline_ns - now;
-    int64_t wait = store_backoff_ms(jitter, request, attempt) * 1000000;
+    int64_t wait = backoff_ms(jitter, request, attempt) * 1000000;
     if (wait > left / 2) wait = left / 2;
     if (wait < least_ms * 1000000) wait = least_ms * 1000000;
     return left < LAST_CHANCE_NS || wait >= left ? 0 : now + wait;

@@ -103,7 +103,8 @@ int store_s3_part_wait(struct s3_slot *p, struct err *e) {
     return rc;
 }
 
-int store_s3_parts_wait(struct s3_slot *slots, int n, struct err *e) {
+// All of them, also after a failure.
+static int wait_for_parts(struct s3_slot *slots, int n, struct err *e) {
     int first = 0;
     for (int i = 0; i < n; i++) {
         int rc = store_s3_part_wait(&slots[i], e);
@@ -244,7 +245,7 @@ static int upload_all(struct s3_upload *u, struct s3_slot *slots, const char *da
             .number = u->parts, .data = data + at, .bytes = bytes - at < part ? bytes - at : part};
         if (!rc) rc = store_s3_part_start(&slots[next], u, &p, e);
     }
-    int waited = store_s3_parts_wait(slots, LARGE_SLOTS, e);
+    int waited = wait_for_parts(slots, LARGE_SLOTS, e);
     return rc ? rc : waited;
 }
 
@@ -338,14 +339,14 @@ static int s3_writer_commit(struct store_writer *writer, struct err *e) {
     struct s3_slot *p = &w->slots[w->next];
     if (!w->u.id[0]) return put_single(w, e);
     int rc = !p->busy && p->fill ? send_slot(w, e) : 0;
-    int waited = store_s3_parts_wait(w->slots, WRITER_SLOTS, e);
+    int waited = wait_for_parts(w->slots, WRITER_SLOTS, e);
     if (!rc) rc = waited;
     return rc ? rc : store_s3_upload_complete(&w->u, 0, e);
 }
 
 static void s3_writer_abort(struct store_writer *writer) {
     struct s3_writer *w = (struct s3_writer *)writer;
-    (void)!store_s3_parts_wait(w->slots, WRITER_SLOTS, NULL);
+    (void)wait_for_parts(w->slots, WRITER_SLOTS, NULL);
     store_s3_upload_abort(&w->u);
 }
 

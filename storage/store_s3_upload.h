@@ -43,8 +43,6 @@ struct s3_part {
 int store_s3_part_start(struct s3_slot *p, struct s3_upload *u, const struct s3_part *part,
                         struct err *e) ERR_CHECK;
 int store_s3_part_wait(struct s3_slot *p, struct err *e) ERR_CHECK;
-int store_s3_parts_wait(struct s3_slot *slots, int n,
-                        struct err *e) ERR_CHECK; // all of them, also after a failure
 int store_s3_upload_complete(struct s3_upload *u, int64_t deadline_ms, struct err *e) ERR_CHECK;
 void store_s3_upload_abort(struct s3_upload *u);
 size_t store_s3_part_bytes(size_t bytes); // of an object of so many

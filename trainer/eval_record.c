@@ -50,11 +50,11 @@ double *eval_record_probe(double *record, int64_t horizon, int probe) {
     return record + EVAL_ROWS * horizon * EVAL_SUMS + probe * 2;
 }
 
-const double *eval_record_cell_const(const double *record, int64_t horizon, int row, int64_t h) {
+static const double *cell_of(const double *record, int64_t horizon, int row, int64_t h) {
     return record + (row * horizon + h) * EVAL_SUMS;
 }
 
-const double *eval_record_probe_const(const double *record, int64_t horizon, int probe) {
+static const double *probe_of(const double *record, int64_t horizon, int probe) {
     return record + EVAL_ROWS * horizon * EVAL_SUMS + probe * 2;
 }
 
@@ -155,7 +155,7 @@ int64_t eval_numbers_count(int64_t horizon) {
 static void sum_over_horizons(const double *record, int64_t horizon, int row, double *cell) {
     memset(cell, 0, sizeof(double) * EVAL_SUMS);
     for (int64_t h = 0; h < horizon; h++) {
-        const double *one = eval_record_cell_const(record, horizon, row, h);
+        const double *one = cell_of(record, horizon, row, h);
         for (int i = 0; i < EVAL_SUMS; i++) cell[i] += one[i];
     }
 }
@@ -168,8 +168,7 @@ static void row_numbers(const double *sum, int64_t horizon, int row, double *out
         out[eval_number_metric(horizon, row, m, 0)] = metrics[m].value(all, all_copy);
         for (int64_t h = 0; h < horizon; h++)
             out[eval_number_metric(horizon, row, m, h + 1)] =
-                metrics[m].value(eval_record_cell_const(sum, horizon, row, h),
-                                 eval_record_cell_const(sum, horizon, EVAL_COPY_LAST, h));
+                metrics[m].value(cell_of(sum, horizon, row, h), cell_of(sum, horizon, EVAL_COPY_LAST, h));
     }
 }
 
@@ -223,7 +222,7 @@ bool eval_bar_passes(int bar, double value) {
 void eval_numbers(const double *sum, int64_t horizon, double *out) {
     for (int row = 0; row < EVAL_ROWS; row++) row_numbers(sum, horizon, row, out);
     for (int p = 0; p < EVAL_PROBES; p++) {
-        const double *probe = eval_record_probe_const(sum, horizon, p);
+        const double *probe = probe_of(sum, horizon, p);
         out[eval_number_probe(horizon, p)] = 1.0 - ratio(probe[0], probe[1]);
     }
     bar_numbers(out, horizon);

@@ -76,8 +76,6 @@ const char *eval_probe_label(int probe);
 int64_t eval_record_elems(int64_t horizon);
 double *eval_record_cell(double *record, int64_t horizon, int row, int64_t h); // [EVAL_SUMS], h from 0
 double *eval_record_probe(double *record, int64_t horizon, int probe);         // [2]: error, power
-const double *eval_record_cell_const(const double *record, int64_t horizon, int row, int64_t h);
-const double *eval_record_probe_const(const double *record, int64_t horizon, int probe);
 
 // One number per (row, horizons): a function of its cell and of copy-last's.
 struct eval_metric {

@@ -65,7 +65,7 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
     return rc;
 }
 
-int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+static int draw_pictures(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
     struct forecast forecast = {.model = m};
     struct rollout_show_request q = {
         .config = r->config, .set = data_modalities(held_out), .predictor = forecast_predictor(&forecast)};
@@ -87,7 +87,7 @@ int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct
         return 0;
     }
     int rc = eval_task_measure(r, m, train, held_out, step, e);
-    return rc ? rc : eval_task_draw(r, m, held_out, e);
+    return rc ? rc : draw_pictures(r, m, held_out, e);
 }
 
 // ---- the tasks: the newest checkpoint's weights in a new model.
@@ -145,7 +145,7 @@ int task_evaluate(struct rank *r, struct err *e) {
 int task_rollout(struct rank *r, struct err *e) {
     struct loaded l = {0};
     int rc = load(r, &l, e);
-    if (!rc) rc = eval_task_draw(r, l.model, l.held_out, e);
+    if (!rc) rc = draw_pictures(r, l.model, l.held_out, e);
     loaded_fini(&l);
     return rc;
 }

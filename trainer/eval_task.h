@@ -23,8 +23,7 @@ int eval_task_check(const struct config *c, struct data *train, struct data *hel
 // Of the weights that the model holds now. `train` is an open training set, or NULL: data.train is opened.
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) ERR_CHECK;
-int eval_task_draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) ERR_CHECK;
-// Both: the end of training. `held_out` NULL (data.eval is not set): does nothing but log.
+// The same with pictures: the end of training. `held_out` NULL (data.eval is not set): does nothing but log.
 int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
                      struct err *e) ERR_CHECK;
 

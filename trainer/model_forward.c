@@ -2,7 +2,8 @@
 // The forward pass. Shape words are those of model_impl.h.
 #include "trainer/model_impl.h"
 
-int model_need(struct model *m, int stage, struct err *e) {
+// The weights of stages 0 .. stage are read next.
+static int need(struct model *m, int stage, struct err *e) {
     return m->watch.need ? m->watch.need(m->watch.arg, stage, e) : 0;
 }
 
@@ -149,7 +150,7 @@ static int head(struct model *m, struct model_space *s, int i, struct err *e) {
 
 int model_embed(struct model *m, struct model_space *s, const struct model_input *in, struct tensor x,
                 struct err *e) {
-    int rc = model_need(m, STAGE_EMBED, e);
+    int rc = need(m, STAGE_EMBED, e);
     for (int i = 0; !rc && i < m->set.n; i++) rc = embed(m, s, in, i, e);
     if (!rc) rc = map_action(m, s, e);
     return rc ? rc : assemble(m, s, x, e);
@@ -160,18 +161,18 @@ int model_transform(struct model *m, struct model_space *s, const struct model_i
         return err_set(e, ERR_BUG, "the model is laid out for %lld x %lld frames, not %lld x %lld",
                        (long long)s->sequences, (long long)s->frames, (long long)in->sequences,
                        (long long)in->frames);
-    int rc = model_need(m, STAGE_CONDITION, e);
+    int rc = need(m, STAGE_CONDITION, e);
     if (!rc) rc = condition(m, s, in, e);
     for (int64_t i = 0; !rc && i < m->config->model_layers; i++) {
         struct model_layer *l = &s->layers[i];
         struct tensor out = i + 1 < m->config->model_layers ? s->layers[i + 1].x : s->x;
         device_push(m->device, "layer", i);
-        rc = model_need(m, STAGE_BLOCKS + (int)i, e);
+        rc = need(m, STAGE_BLOCKS + (int)i, e);
         if (!rc) rc = attention_half(m, s, &m->blocks[i], l, e);
         if (!rc) rc = mlp_half(m, s, &m->blocks[i], l, out, e);
         device_pop(m->device);
     }
-    if (!rc) rc = model_need(m, m->params.stages - 1, e);
+    if (!rc) rc = need(m, m->params.stages - 1, e);
     struct op_norm_mod_args norm = {.x = s->x, .y = s->normed, .rstd = s->rstd, .map = &s->map};
     if (!rc) rc = m->device->ops->norm_mod(m->device, &norm, e);
     for (int i = 0; !rc && i < m->set.n; i++) rc = head(m, s, i, e);

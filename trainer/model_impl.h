@@ -85,8 +85,7 @@ struct tensor model_weight_for(const struct model *m, const struct tensor *other
 int64_t model_kv_width(const struct model *m);                               // K
 struct tensor model_values(const struct model *m, const struct tensor *qkv); // its columns of values [N, K]
 
-// The weights of stages 0 .. stage are read next; the stages of the blocks and what lies around them.
-int model_need(struct model *m, int stage, struct err *e) ERR_CHECK;
+// The stages of the blocks and what lies around them.
 enum { STAGE_EMBED, STAGE_CONDITION, STAGE_BLOCKS };
 
 // Lays the space out for B sequences of F frames; takes a larger arena when it must. Keeps nothing of before.

@@ -40,7 +40,8 @@ void picture_fill(struct picture *p, int64_t x, int64_t y, int64_t width, int64_
         for (int64_t k = x; k < x + width; k++) put(p, k, r, c);
 }
 
-void picture_line(struct picture *p, double x0, double y0, double x1, double y1, struct picture_colour c) {
+static void draw_line(struct picture *p, double x0, double y0, double x1, double y1,
+                      struct picture_colour c) {
     double length = fmax(fabs(x1 - x0), fabs(y1 - y0));
     if (!(length < 1e5)) return;
     int64_t steps = (int64_t)ceil(length) + 1;
@@ -52,12 +53,12 @@ void picture_line(struct picture *p, double x0, double y0, double x1, double y1,
 
 void picture_arrow(struct picture *p, double x0, double y0, double x1, double y1, struct picture_colour c) {
     double dx = x1 - x0, dy = y1 - y0, length = hypot(dx, dy), head = fmin(5.0, 0.5 * length);
-    picture_line(p, x0, y0, x1, y1, c);
+    draw_line(p, x0, y0, x1, y1, c);
     if (!(length > 2)) return;
     dx *= head / length;
     dy *= head / length;
-    picture_line(p, x1, y1, x1 - dx - 0.6 * dy, y1 - dy + 0.6 * dx, c);
-    picture_line(p, x1, y1, x1 - dx + 0.6 * dy, y1 - dy - 0.6 * dx, c);
+    draw_line(p, x1, y1, x1 - dx - 0.6 * dy, y1 - dy + 0.6 * dx, c);
+    draw_line(p, x1, y1, x1 - dx + 0.6 * dy, y1 - dy - 0.6 * dx, c);
 }
 
 // Rows of three dots from the top, the top row in the highest bits: "A" is 010 101 111 101 101.

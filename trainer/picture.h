@@ -25,7 +25,6 @@ void picture_fini(struct picture *p);
 // What lies outside the canvas is cut off.
 void picture_fill(struct picture *p, int64_t x, int64_t y, int64_t width, int64_t height,
                   struct picture_colour c);
-void picture_line(struct picture *p, double x0, double y0, double x1, double y1, struct picture_colour c);
 // A line with a head at (x1, y1).
 void picture_arrow(struct picture *p, double x0, double y0, double x1, double y1, struct picture_colour c);
 // Letters of 3 x 5 dots, `scale` pixels a dot, 4 dots apart; lower case is shown as upper, the unknown as a
