@@ -31,7 +31,3 @@ int config_preset_apply(struct config_file *f, config_yields_fn *yields, struct 
     }
     return 0;
 }
-
-const char *config_preset_name(int word) {
-    return word > 0 && (size_t)word <= sizeof presets / sizeof *presets ? presets[word - 1].name : NULL;
-}

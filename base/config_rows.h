@@ -100,6 +100,5 @@ int config_set_origin(struct config_file *f, const struct config_row *row, const
 // ---- config_preset.c: the values of model.preset for those keys whose origin (NULL: defaults) yields to it.
 typedef bool config_yields_fn(const char *origin);
 int config_preset_apply(struct config_file *f, config_yields_fn *yields, struct err *e) ERR_CHECK;
-const char *config_preset_name(int word); // of model.preset's value; NULL: there is none
 
 #endif

@@ -36,14 +36,6 @@ static void mask_push_interval(struct mask *m, int64_t lo, int64_t hi) {
     m->runs[m->n_runs - 1].count++;
 }
 
-int mask_full(struct mask *out, int64_t queries, int64_t keys, struct err *e) {
-    int rc = mask_alloc(out, queries, keys, 1, 1, e);
-    if (rc != 0 || queries == 0) return rc;
-    mask_push_run(out, 0, queries);
-    if (keys > 0) mask_push_interval(out, 0, keys);
-    return 0;
-}
-
 int mask_block_causal(struct mask *out, int64_t frames, int64_t per_frame, int64_t window,
                       int64_t query_frames, struct err *e) {
     memset(out, 0, sizeof *out);
@@ -60,44 +52,6 @@ int mask_block_causal(struct mask *out, int64_t frames, int64_t per_frame, int64
         int64_t first = window > 0 && f - window + 1 > 0 ? f - window + 1 : 0;
         mask_push_run(out, i * per_frame, (i + 1) * per_frame);
         mask_push_interval(out, first * per_frame, (f + 1) * per_frame);
-    }
-    return 0;
-}
-
-// Writes the intervals of one query; out may be NULL to count only.
-static int32_t intervals_of(int64_t keys, int64_t q, mask_visible_fn *visible, void *arg,
-                            struct mask_interval *out) {
-    int32_t n = 0;
-    int64_t k = 0;
-    while (k < keys) {
-        while (k < keys && !visible(arg, q, k)) k++;
-        if (k == keys) break;
-        int64_t lo = k;
-        while (k < keys && visible(arg, q, k)) k++;
-        if (out != NULL) out[n] = (struct mask_interval){(int32_t)lo, (int32_t)k};
-        n++;
-    }
-    return n;
-}
-
-int mask_from_predicate(struct mask *out, int64_t queries, int64_t keys, mask_visible_fn *visible, void *arg,
-                        struct err *e) {
-    int64_t total = 0;
-    for (int64_t q = 0; q < queries; q++) total += intervals_of(keys, q, visible, arg, NULL);
-    int rc = mask_alloc(out, queries, keys, queries, total, e);
-    if (rc != 0) return rc;
-    for (int64_t q = 0; q < queries; q++) {
-        struct mask_interval *now = out->intervals + out->n_intervals;
-        int32_t n = intervals_of(keys, q, visible, arg, now);
-        struct mask_run *last = out->n_runs > 0 ? &out->runs[out->n_runs - 1] : NULL;
-        if (last != NULL && last->count == n &&
-            memcmp(out->intervals + last->first, now, (size_t)n * sizeof *now) == 0) {
-            last->q_hi++;
-            continue;
-        }
-        mask_push_run(out, q, q + 1);
-        out->runs[out->n_runs - 1].count = n;
-        out->n_intervals += n;
     }
     return 0;
 }

@@ -25,16 +25,10 @@ struct mask {
     struct mask_interval *intervals;
 };
 
-int mask_full(struct mask *out, int64_t queries, int64_t keys, struct err *e) ERR_CHECK;
 // Frame f of `frames` has `per_frame` tokens; a query of frame f sees frames max(0, f - window + 1) .. f;
 // window 0: all. The queries may be the last `query_frames` frames only (decoding with a cache).
 int mask_block_causal(struct mask *out, int64_t frames, int64_t per_frame, int64_t window,
                       int64_t query_frames, struct err *e) ERR_CHECK;
-// The general builder: visible(arg, q, k) asked for every pair at block resolution 1; for tests and odd
-// masks.
-typedef int mask_visible_fn(void *arg, int64_t q, int64_t k);
-int mask_from_predicate(struct mask *out, int64_t queries, int64_t keys, mask_visible_fn *visible, void *arg,
-                        struct err *e) ERR_CHECK;
 int mask_check(const struct mask *m, struct err *e) ERR_CHECK; // invariants above
 int64_t mask_pairs(const struct mask *m);                      // visible (q, k) pairs: the FLOP count's base
 void mask_fini(struct mask *m);

@@ -307,12 +307,6 @@ int crew_count(const struct crew *c, enum crew_state state) {
     return n;
 }
 
-int crew_connected(const struct crew *c) {
-    int n = 0;
-    for (int r = 0; r < c->world; r++) n += c->ranks[r].connected;
-    return n;
-}
-
 const char *crew_refusal(const struct crew *c) {
     return c->refusal;
 }

@@ -53,7 +53,6 @@ void crew_ping(struct crew *c);     // every guard: their answers keep heard_ns 
 const struct crew_rank *crew_rank(const struct crew *c, int rank);
 int crew_world(const struct crew *c);
 int crew_count(const struct crew *c, enum crew_state state);
-int crew_connected(const struct crew *c);       // guards with an open connection
 int crew_refused(const struct crew *c);         // connections turned away: wrong token, rank or protocol
 const char *crew_refusal(const struct crew *c); // why and from where the first of them was
 

@@ -344,11 +344,3 @@ int ckpt_export_to(struct ckpt *c, const char *prefix, ckpt_write_fn *write, voi
     buf_fini(&header);
     return rc;
 }
-
-static int into_buf(void *arg, const void *data, size_t bytes, struct err *e) {
-    return buf_append(arg, data, bytes, e);
-}
-
-int ckpt_export(struct ckpt *c, const char *prefix, struct buf *out, struct err *e) {
-    return ckpt_export_to(c, prefix, into_buf, out, e);
-}

@@ -104,6 +104,5 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) ERR_CHECK;
 typedef int ckpt_write_fn(void *arg, const void *data, size_t bytes, struct err *e);
 int ckpt_export_to(struct ckpt *c, const char *prefix, ckpt_write_fn *write, void *arg,
                    struct err *e) ERR_CHECK;
-int ckpt_export(struct ckpt *c, const char *prefix, struct buf *out, struct err *e) ERR_CHECK; // in memory
 
 #endif

@@ -21,8 +21,6 @@
 
 // ---- one exchange.
 
-// One exchange, within deadline_ms; the reply's body into out. Plain HTTP only for this machine and the
-// link-local addresses of containers and instances.
 struct fetch {
     const char *method, *url, *body;
     const char *headers[4];
@@ -74,6 +72,8 @@ static int check_url(const char *url, struct err *e) {
         url);
 }
 
+// Within deadline_ms; the reply's body into out. Plain HTTP only for this machine and the
+// link-local addresses of containers and instances.
 static int fetch_run(struct fetch *f, struct buf *out, struct err *e) {
     struct http *h = NULL;
     struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .over = PTHREAD_COND_INITIALIZER};

@@ -201,14 +201,6 @@ int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manife
     return rc ? rc : buf_appends(w->out, "\n", e);
 }
 
-int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, struct err *e) {
-    struct json_writer w;
-    json_begin(&w, out);
-    dataset_manifest_put_head(&w);
-    for (size_t i = 0; i < m->n_shards; i++) dataset_manifest_put_shard(&w, m, i);
-    return dataset_manifest_put_tail(&w, m, e);
-}
-
 // ---- reading
 
 static int parse_runs(struct dataset_manifest *m, const struct json_value *runs, int64_t want,

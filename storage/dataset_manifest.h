@@ -50,8 +50,7 @@ int dataset_manifest_add(struct dataset_manifest *m, const char *key, const stru
 // Adds the shards of another manifest, as those of `source`. DATA when its streams or its rate are others.
 int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_manifest *from, int source,
                             const char *what, struct err *e) ERR_CHECK;
-int dataset_manifest_write(const struct dataset_manifest *m, struct buf *out, struct err *e) ERR_CHECK;
-// The same piece by piece, for who does not hold all shards: head, each shard, tail.
+// Writing, piece by piece, for who does not hold all shards: head, each shard, tail.
 void dataset_manifest_put_head(struct json_writer *w);
 void dataset_manifest_put_shard(struct json_writer *w, const struct dataset_manifest *m, size_t i);
 int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manifest *m,

@@ -29,19 +29,6 @@ struct store_options {
         vendor; // s3: aws, oss, r2, gcs, rgw, minio, other; NULL or "": ORRERY_STORE_VENDOR, else by the host
 };
 
-struct store_object {
-    char *key; // relative to the store; owned by whoever owns the listing
-    int64_t bytes;
-    char etag[72]; // empty where the store has none
-};
-
-struct store_listing {
-    struct store_object *objects; // sorted by key, bytewise
-    size_t n;
-    char **prefixes; // common prefixes when a delimiter was asked for
-    size_t n_prefixes;
-};
-
 // "file:///dir", "s3://bucket/prefix", "mem:name", "fault:spec:URL", or a plain path (a file: store).
 int store_open(struct store **out, const char *url, const struct store_options *options,
                struct err *e) ERR_CHECK;
@@ -104,13 +91,10 @@ int store_put(struct store *s, const char *key, const void *data, size_t bytes, 
 int store_head(struct store *s, const char *key, struct store_result *out,
                struct err *e) ERR_CHECK;                                     // MISSING
 int store_delete(struct store *s, const char *key, struct err *e) ERR_CHECK; // a missing key is no error
-int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
-               struct err *e) ERR_CHECK;
-void store_listing_fini(struct store_listing *l);
-// The same without holding it: calls `each` for key after key, sorted bytewise with the common prefixes among
-// them, as pages come. Memory is a page's, however many keys there are. `each` may use the store, and delete
-// what it was given. It returns 0 to go on, more when that was enough, or an error that is passed on. A key
-// that comes into being meanwhile may be there or not.
+// Calls `each` for key after key below a prefix, sorted bytewise with the common prefixes (where there is a
+// delimiter) among them, as pages come. Memory is a page's, however many keys there are. `each` may use the
+// store, and delete what it was given. It returns 0 to go on, more when that was enough, or an error that is
+// passed on. A key that comes into being meanwhile may be there or not.
 struct store_entry { // borrowed for the call
     const char *key, *etag;
     int64_t bytes; // -1: a common prefix

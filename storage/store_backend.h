@@ -14,6 +14,21 @@
 #define STORE_LIST_MAX   4000000           // keys of one listing: a bound on memory, not a feature
 #define STORE_PAGE       1000              // keys of a page, as S3 has it
 
+struct store_object {
+    char *key; // relative to the store; owned by whoever owns the listing
+    int64_t bytes;
+    char etag[72]; // empty where the store has none
+};
+
+struct store_listing {
+    struct store_object *objects; // sorted by key, bytewise
+    size_t n;
+    char **prefixes; // common prefixes when a delimiter was asked for
+    size_t n_prefixes;
+};
+
+void store_listing_fini(struct store_listing *l);
+
 // Takes what the listing holds, and leaves it empty. Positive: enough.
 typedef int store_page_fn(void *arg, struct store_listing *page, struct err *e);
 

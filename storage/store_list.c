@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listings: page by page or collected, sorted, and grouped by a delimiter as ListObjectsV2 does.
+// Listings page by page, sorted, and grouped by a delimiter as ListObjectsV2 does.
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,21 +130,6 @@ int store_each(struct store *s, const char *prefix, const char *delimiter, store
     free(p.last);
     if (rc >= 0) return 0;
     return p.passed ? rc : err_prefix(e, "%s: LIST '%s'", s->url, prefix);
-}
-
-// ---- collected
-
-static int collect(void *arg, const struct store_entry *entry, struct err *e) {
-    if (entry->bytes < 0) return store_listing_add_prefix(arg, entry->key, e);
-    return store_listing_add(arg, entry->key, entry->bytes, entry->etag, e);
-}
-
-int store_list(struct store *s, const char *prefix, const char *delimiter, struct store_listing *out,
-               struct err *e) {
-    memset(out, 0, sizeof *out);
-    int rc = store_each(s, prefix, delimiter, collect, out, e);
-    if (rc) store_listing_fini(out);
-    return rc;
 }
 
 // ---- what killed writers have left

@@ -197,7 +197,7 @@ static void explain(struct s3_op *op) {
     size_t used = strlen(op->err.text), room = sizeof op->err.text - 320;
     if (used > room) used = room;
     snprintf(op->err.text + used, sizeof op->err.text - used, "%s", tail);
-    if (!op->key) return; // LIST: store_list names it
+    if (!op->key) return; // LIST: store_each names it
     snprintf(quoted, sizeof quoted, " '%.150s'", op->key);
     err_prefix(&op->err, "%s: %s%s%s%s", op->s->store.url, op->verb, quoted, op->range[0] ? " " : "",
                op->range);

@@ -9,10 +9,6 @@ static double channel_impulse(const float *x, int64_t subsamples, int64_t channe
     return sum;
 }
 
-void metrics_impulse(const float *x, int64_t subsamples, int64_t channels, double *total) {
-    for (int64_t c = 0; c < channels; c++) total[c] = channel_impulse(x, subsamples, channels, c);
-}
-
 double metrics_contact_level(const float *x, int64_t subsamples, int64_t channels) {
     double sum = 0;
     for (int64_t c = 0; c < channels; c++) {

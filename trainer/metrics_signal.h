@@ -6,11 +6,9 @@
 
 #include <stdint.h>
 
-// total[c] = sum over sub-samples of sinh(x): the frame's impulse in units of s. x [subsamples, channels].
-void metrics_impulse(const float *x, int64_t subsamples, int64_t channels, double *total);
-
-// |asinh(total)|: how strong the frame's contact is on the scale that the model sees. With one sub-sample
-// this is |x|.
+// |asinh(total)|, total of a channel being the sum over sub-samples of sinh(x), the frame's impulse in units
+// of s: how strong the frame's contact is on the scale that the model sees. With one sub-sample this is |x|.
+// x [subsamples, channels].
 double metrics_contact_level(const float *x, int64_t subsamples, int64_t channels);
 
 #define METRICS_CONTACT_TRUE 0.3 // a truth above it is a contact

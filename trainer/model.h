@@ -113,7 +113,6 @@ struct model_grads {
     int (*place)(void *arg, int stage, struct params_place *out, struct err *e);
     int (*final)(void *arg, int stage, struct err *e); // those of `stage` are complete; NULL: nobody asks
 };
-struct model_grads model_grads_flat(float *flat); // all in one buffer
 // += the gradient of sum over i of scale[i] loss[i].
 int model_backward(struct model *m, const struct model_grads *g, struct err *e) ERR_CHECK;
 

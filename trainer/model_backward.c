@@ -220,12 +220,3 @@ int model_backward(struct model *m, const struct model_grads *g, struct err *e) 
     }
     return rc;
 }
-
-static int flat_place(void *flat, int stage, struct params_place *out, struct err *e) {
-    *out = (struct params_place){.at = flat};
-    return 0;
-}
-
-struct model_grads model_grads_flat(float *flat) {
-    return (struct model_grads){.arg = flat, .place = flat_place};
-}

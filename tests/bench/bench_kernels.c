@@ -8,6 +8,7 @@
 
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "tests/lib/mask_make.h"
 
 typedef int bench_run_fn(struct device *d, const void *args, struct err *e);
 #define OP(name, doc)                                                                                        \
@@ -327,12 +328,11 @@ static int bench_attention(struct bench *b, bool demo, struct err *e) {
         int64_t s = lengths[i / 2];
         int hd = head_dims[i % 2], heads = 256 / hd;
         char shape[64];
-        int rc = mask_full(&m, s, s, e);
-        if (rc != 0) return rc;
+        m = mask_make_full(s, s);
         snprintf(shape, sizeof shape, "1x%ld %dx%d full", (long)s, heads, hd);
         attention(b, shape, 0, 1, heads, hd, &m);
         mask_fini(&m);
-        rc = mask_block_causal(&m, s / 256, 256, 0, s / 256, e);
+        int rc = mask_block_causal(&m, s / 256, 256, 0, s / 256, e);
         if (rc != 0) return rc;
         snprintf(shape, sizeof shape, "1x%ld %dx%d blocks of 256", (long)s, heads, hd);
         attention(b, shape, 0, 1, heads, hd, &m);

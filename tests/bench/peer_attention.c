@@ -2,6 +2,7 @@
 // Our attention as a library for peer_attention.py: runs on the caller's buffers, [sequences, S, heads, hd].
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "tests/lib/mask_make.h"
 
 struct peer {
     float *q, *k, *v, *o, *lse, *d_o, *dq, *dk, *dv;
@@ -54,8 +55,11 @@ int peer_run(struct device *d, const struct peer *p, int with_backward) {
     struct err e = {0};
     struct mask m;
     int64_t frames = p->block > 0 ? p->length / p->block : 1;
-    int rc = p->block > 0 ? mask_block_causal(&m, frames, p->block, 0, frames, &e)
-                          : mask_full(&m, p->length, p->length, &e);
+    int rc = 0;
+    if (p->block > 0)
+        rc = mask_block_causal(&m, frames, p->block, 0, frames, &e);
+    else
+        m = mask_make_full(p->length, p->length);
     if (rc != 0) return rc;
     rc = forward(d, p, &m, &e);
     if (rc == 0 && with_backward) rc = backward(d, p, &m, &e);

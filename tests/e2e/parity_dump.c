@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "fake_set.h"
+#include "flat_grads.h"
 #include "kernels/device.h"
 #include "trainer/model.h"
 #include "trainer/regime.h"
@@ -122,7 +123,7 @@ static int compute(struct dump *d, float *losses, struct err *e) {
     int rc = model_reserve(d->model, d->sequences, d->frames, e);
     if (!rc) rc = model_forward(d->model, &in, e);
     if (!rc) rc = model_loss(d->model, &t, loss, e);
-    const struct model_grads grads = model_grads_flat(d->grads);
+    const struct model_grads grads = flat_grads(d->grads);
     if (!rc) rc = model_backward(d->model, &grads, e);
     for (int i = 0; i < 4; i++) losses[i] = (float)(loss[i] * (double)scale[i]);
     return rc;

@@ -147,13 +147,13 @@ static void keys_round(uint64_t seed) {
     on_all(s, STORE_PUT, keys, NULL);
     on_all(s, STORE_GET, keys, got);
     for (int i = 0; i < KEYS; i++) assert_string_equal(got[i], keys[i]);
-    SUITE_OK(store_list(s, "", NULL, &l, err));
+    SUITE_OK(store_collect(s, "", NULL, &l, err));
     assert_int_equal(l.n, KEYS);
     qsort(keys, KEYS, KEY_BYTES, by_text);
     for (int i = 0; i < KEYS; i++) assert_string_equal(l.objects[i].key, keys[i]);
     store_listing_fini(&l);
     on_all(s, STORE_DELETE, keys, NULL);
-    SUITE_OK(store_list(s, "", NULL, &l, err));
+    SUITE_OK(store_collect(s, "", NULL, &l, err));
     assert_int_equal(l.n, 0);
     store_listing_fini(&l);
     store_close(s);
@@ -184,11 +184,11 @@ static void long_listing(void **state) {
         SUITE_OK(store_start(s, &requests[i], &c, err));
     }
     for (int i = 0; i < N; i++) SUITE_OK(store_wait(s, requests[i], NULL, err));
-    SUITE_OK(store_list(s, "", NULL, &l, err));
+    SUITE_OK(store_collect(s, "", NULL, &l, err));
     assert_int_equal(l.n, N);
     for (int i = 0; i < N; i++) assert_string_equal(l.objects[i].key, keys[i]);
     store_listing_fini(&l);
-    SUITE_OK(store_list(s, "", "/", &l, err));
+    SUITE_OK(store_collect(s, "", "/", &l, err));
     assert_int_equal(l.n, 0);
     assert_int_equal(l.n_prefixes, N / 100);
     store_listing_fini(&l);
@@ -283,13 +283,12 @@ static void errors(void **state) {
 }
 
 static void credentials_file(void **state) {
-    char folder[64], path[128];
+    char path[128];
     struct err e = {0};
     struct store_options options = {.path_style = true};
     struct store *s;
-    folder_template(folder, sizeof folder);
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/credentials", folder);
+    assert_int_equal(suite_folder_make(NULL), 0);
+    snprintf(path, sizeof path, "%s/credentials", suite_folder);
     FILE *f = fopen(path, "w");
     fprintf(f,
             "[default]\naws_access_key_id=wrong\naws_secret_access_key=wrong\n# note\n[mine]\r\n"
@@ -305,7 +304,7 @@ static void credentials_file(void **state) {
     store_close(s);
     setenv("AWS_PROFILE", "nobody", 1);
     expect_error(bucket_url, -ERR_DENIED, "AWS_ACCESS_KEY_ID", "'nobody'");
-    remove_tree(folder);
+    (void)suite_folder_remove(NULL);
     expect_error(bucket_url, -ERR_DENIED, "AWS_ACCESS_KEY_ID", "No such file");
     unsetenv("AWS_PROFILE");
     unsetenv("AWS_SHARED_CREDENTIALS_FILE");

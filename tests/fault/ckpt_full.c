@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "ckpt_toy.h"
+#include "store_collect.h"
 
 static int fail(const char *what, const struct err *e) {
     fprintf(stderr, "%s: %s\n", what, e ? e->text : strerror(errno));
@@ -88,7 +89,7 @@ int main(void) {
     if (!rc) rc = check(s, last + 1);
     if (!rc && ckpt_retain(s, 1, CKPT_TOY_OWNER, &e)) rc = fail("retention", &e);
     struct store_listing all;
-    if (!rc && store_list(s, "", NULL, &all, &e)) rc = fail("list", &e);
+    if (!rc && store_collect(s, "", NULL, &all, &e)) rc = fail("list", &e);
     if (!rc) {
         if (all.n != 3) {
             fprintf(stderr, "%zu files where two parts and a manifest should be\n", all.n);

@@ -7,6 +7,8 @@
 
 #include "storage/hash.h"
 #include "storage/store.h"
+#include "tests/lib/peak_memory.h"
+#include "tests/lib/store_collect.h"
 
 #define LARGE ((size_t)17 << 20)
 
@@ -32,7 +34,7 @@ static int read_large(struct store *s, const char *key, char *out, struct err *e
 
 static int list_count(struct store *s, char *out, size_t room, struct err *e) {
     struct store_listing l;
-    int rc = store_list(s, "", NULL, &l, e);
+    int rc = store_collect(s, "", NULL, &l, e);
     if (rc) return rc;
     snprintf(out, room, "%zu keys", l.n);
     store_listing_fini(&l);
@@ -52,17 +54,6 @@ static int perform(struct store *s, const char *op, const char *key, char *out, 
     return err_set(e, ERR_USAGE, "no operation '%s'", op);
 }
 
-// Of this program alone: getrusage would count the parent's from before exec.
-static long peak_kib(void) {
-    char line[256];
-    long kib = -1;
-    FILE *f = fopen("/proc/self/status", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "VmHWM:", 6)) kib = strtol(line + 6, NULL, 10);
-    if (f) fclose(f);
-    return kib;
-}
-
 int main(int argc, char **argv) {
     struct err e = {0};
     struct store *s = NULL;
@@ -77,7 +68,7 @@ int main(int argc, char **argv) {
     snprintf(url, sizeof url, "s3://%s/pre", bucket);
     int rc = store_open(&s, url, &options, &e);
     if (!rc) rc = perform(s, argv[1], argv[2], out, sizeof out, &e);
-    printf("%s|%ld|%s\n", err_words(e.code), peak_kib(), rc ? e.text : out);
+    printf("%s|%ld|%s\n", err_words(e.code), peak_memory_kib(), rc ? e.text : out);
     store_close(s);
     return err_exit_code(e.code);
 }

@@ -16,6 +16,7 @@
 #include "storage/hash.h"
 #include "storage/loader.h"
 #include "storage/shard.h"
+#include "tests/lib/store_collect.h"
 
 #define IN_FLIGHT   64
 #define BYTES_MAX   4096
@@ -97,7 +98,7 @@ static int pass(struct store *s, struct object *ring, int64_t n, bool put, struc
 // Exactly the objects that were put, each once, with its size.
 static int count(struct store *s, int64_t n, struct tally *t, struct err *e) {
     struct store_listing all;
-    int rc = store_list(s, "o/", NULL, &all, e);
+    int rc = store_collect(s, "o/", NULL, &all, e);
     if (rc) return rc;
     struct object o = {.bytes = 0};
     size_t at = 0;

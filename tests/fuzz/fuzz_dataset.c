@@ -66,6 +66,15 @@ static void plan(const struct dataset_manifest *m) {
     loader_plan_destroy(p);
 }
 
+static void write_manifest(const struct dataset_manifest *m, struct buf *out) {
+    struct err e = {0};
+    struct json_writer w;
+    json_begin(&w, out);
+    dataset_manifest_put_head(&w);
+    for (size_t i = 0; i < m->n_shards; i++) dataset_manifest_put_shard(&w, m, i);
+    if (dataset_manifest_put_tail(&w, m, &e)) abort();
+}
+
 static void check_manifest(const char *text, size_t n) {
     struct err e = {0};
     struct dataset_manifest m, again;
@@ -77,9 +86,9 @@ static void check_manifest(const char *text, size_t n) {
     if (dataset_manifest_parse(&m, text, n, "input", &e)) {
         check_refusal(&e);
     } else {
-        if (dataset_manifest_write(&m, &out, &e)) abort();
+        write_manifest(&m, &out);
         if (dataset_manifest_parse(&again, out.data, out.len, "input", &e)) abort();
-        if (dataset_manifest_write(&again, &twice, &e)) abort();
+        write_manifest(&again, &twice);
         if (out.len != twice.len || memcmp(out.data, twice.data, out.len)) abort();
         size_t shard = dataset_manifest_shard(&m, m.samples - 1);
         if (shard >= m.n_shards || m.shards[shard].first + m.shards[shard].samples != m.samples) abort();

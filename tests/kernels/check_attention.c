@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mask_make.h"
 #include "trial.h"
 
 struct attention {
@@ -15,29 +16,11 @@ struct attention {
     double *q, *k, *v, *d_o;
 };
 
-struct hash_mask {
-    uint64_t seed;
-    int64_t block;
-    int density; // of 8
-};
-
-// Random blocks; some queries see nothing.
-static int hash_visible(void *arg, int64_t q, int64_t k) {
-    const struct hash_mask *h = arg;
-    uint64_t x = rng_mix64(h->seed + (uint64_t)(q / h->block) * 0x9e3779b97f4a7c15u +
-                           (uint64_t)(k / h->block) * 0x517cc1b727220a95u);
-    return (int)(x & 7) < h->density;
-}
-
-static int causal_visible(void *arg, int64_t q, int64_t k) {
-    return k <= q;
-}
-
-static int make_mask(struct trial *t, struct attention *s, int kind, struct mask *out, struct err *e) {
-    if (kind == 0) return mask_full(out, s->queries, s->keys, e);
-    if (kind == 1) return mask_from_predicate(out, s->queries, s->keys, causal_visible, NULL, e);
-    struct hash_mask h = {(uint64_t)trial_below(t, 1 << 30), 1 + trial_below(t, 9), (int)trial_below(t, 8)};
-    return mask_from_predicate(out, s->queries, s->keys, hash_visible, &h, e);
+static struct mask make_mask(struct trial *t, const struct attention *s, int kind) {
+    if (kind == 0) return mask_make_full(s->queries, s->keys);
+    if (kind == 1) return mask_make(s->queries, s->keys, mask_causal_visible, NULL);
+    struct mask_blocks b = {(uint64_t)trial_below(t, 1 << 30), 1 + trial_below(t, 9), (int)trial_below(t, 8)};
+    return mask_make(s->queries, s->keys, mask_blocks_visible, &b);
 }
 
 static void make_masks(struct trial *t, struct attention *s) {
@@ -47,9 +30,11 @@ static void make_masks(struct trial *t, struct attention *s) {
     if (blocks) s->keys = frames * per_frame, s->queries = last * per_frame;
     for (int i = 0; i < s->sequences; i++) {
         struct err e = {0};
-        int rc =
-            blocks ? mask_block_causal(&s->masks[i], frames, per_frame, trial_below(t, frames + 1), last, &e)
-                   : make_mask(t, s, s->one_mask ? t->round % 3 : (int)trial_below(t, 3), &s->masks[i], &e);
+        int rc = 0;
+        if (blocks)
+            rc = mask_block_causal(&s->masks[i], frames, per_frame, trial_below(t, frames + 1), last, &e);
+        else
+            s->masks[i] = make_mask(t, s, s->one_mask ? t->round % 3 : (int)trial_below(t, 3));
         if (rc != 0 || mask_check(&s->masks[i], &e) != 0) trial_fail(t, "%s", e.text);
         s->list[i] = &s->masks[i];
     }

@@ -14,6 +14,7 @@
 
 #include "base/rng.h"
 #include "kernels/ops.h"
+#include "mask_make.h"
 #include "tests/kernels/emulated.h"
 
 struct random {
@@ -27,24 +28,6 @@ static int64_t below(struct random *r, int64_t n) {
 
 static double unit(struct random *r) {
     return (double)below(r, 1 << 30) / (1 << 29) - 1;
-}
-
-struct hash_mask {
-    uint64_t seed;
-    int64_t block;
-    int density; // of 8
-};
-
-// Random blocks; some queries see nothing.
-static int hash_visible(void *arg, int64_t q, int64_t k) {
-    const struct hash_mask *h = arg;
-    uint64_t x = rng_mix64(h->seed + (uint64_t)(q / h->block) * 0x9e3779b97f4a7c15u +
-                           (uint64_t)(k / h->block) * 0x517cc1b727220a95u);
-    return (int)(x & 7) < h->density;
-}
-
-static int causal_visible(void *arg, int64_t q, int64_t k) {
-    return k <= q;
 }
 
 static float from_bf16(uint16_t v) {
@@ -122,16 +105,16 @@ struct problem {
 static void make_mask(struct random *r, struct problem *p, int kind, int i) {
     struct err e = {0};
     int rc = 0;
-    if (kind == 0) rc = mask_full(&p->masks[i], p->queries, p->keys, &e);
-    if (kind == 1) rc = mask_from_predicate(&p->masks[i], p->queries, p->keys, causal_visible, NULL, &e);
+    if (kind == 0) p->masks[i] = mask_make_full(p->queries, p->keys);
+    if (kind == 1) p->masks[i] = mask_make(p->queries, p->keys, mask_causal_visible, NULL);
     if (kind == 2) {
-        struct hash_mask h = {(uint64_t)below(r, 1 << 30), 1 + below(r, 100), (int)below(r, 9)};
-        rc = mask_from_predicate(&p->masks[i], p->queries, p->keys, hash_visible, &h, &e);
+        struct mask_blocks h = {(uint64_t)below(r, 1 << 30), 1 + below(r, 100), (int)below(r, 9)};
+        p->masks[i] = mask_make(p->queries, p->keys, mask_blocks_visible, &h);
     }
     if (kind == 3) {
         int64_t per_frame = 1 + below(r, 60), frames = 1 + p->keys / per_frame;
         if (i > 0) { // the same shape for all
-            rc = mask_full(&p->masks[i], p->queries, p->keys, &e);
+            p->masks[i] = mask_make_full(p->queries, p->keys);
         } else {
             rc = mask_block_causal(&p->masks[i], frames, per_frame, below(r, 4), 1 + below(r, frames), &e);
             p->keys = p->masks[i].keys;
@@ -343,10 +326,9 @@ static void sm90_dim128(void **state) {
     trials(90, 128);
 }
 
-static void one_random_mask(struct problem *p, struct hash_mask h) {
-    struct err e = {0};
+static void one_random_mask(struct problem *p, struct mask_blocks h) {
     p->one_mask = true;
-    assert_int_equal(mask_from_predicate(&p->masks[0], p->queries, p->keys, hash_visible, &h, &e), 0);
+    p->masks[0] = mask_make(p->queries, p->keys, mask_blocks_visible, &h);
     for (int i = 0; i < p->sequences; i++) p->list[i] = &p->masks[0];
 }
 
@@ -356,7 +338,7 @@ static void long_cache(void **state) {
     struct problem p = {
         .sequences = 1, .heads = 2, .kv_heads = 1, .head_dim = 64, .queries = 5, .keys = 2500};
     struct device *d = emulated_open(80, 0, false, false);
-    one_random_mask(&p, (struct hash_mask){5, 300, 5});
+    one_random_mask(&p, (struct mask_blocks){5, 300, 5});
     fill_problem(&r, &p);
     reference(&p);
     run_forward(d, &p);
@@ -372,7 +354,7 @@ static void two_waves(void **state) {
     struct problem p = {
         .sequences = 2, .heads = 4, .kv_heads = 4, .head_dim = 64, .queries = 100, .keys = 2304};
     struct device *d = emulated_open(90, 5, true, true);
-    one_random_mask(&p, (struct hash_mask){3, 70, 5});
+    one_random_mask(&p, (struct mask_blocks){3, 70, 5});
     fill_problem(&r, &p);
     check_problem(d, &p);
     free_problem(&p);
@@ -388,13 +370,12 @@ static int beside_holes(void *arg, int64_t q, int64_t k) {
 static void holes(void **state) {
     for (int i = 0; i < 4; i++) {
         struct random r = {13 + (uint64_t)i};
-        struct err e = {0};
         struct problem p = {.sequences = 1, .heads = 2, .kv_heads = 1, .queries = 420, .keys = 1100};
         struct device *d = emulated_open(90, (unsigned)i, i & 1, i & 1);
         p.head_dim = i < 2 ? 64 : 128;
         p.one_mask = true;
         p.list[0] = &p.masks[0];
-        assert_int_equal(mask_from_predicate(&p.masks[0], p.queries, p.keys, beside_holes, NULL, &e), 0);
+        p.masks[0] = mask_make(p.queries, p.keys, beside_holes, NULL);
         fill_problem(&r, &p);
         emulated_free_order(d, i % 2 == 0);
         check_problem(d, &p);
@@ -424,16 +405,15 @@ static int all_visible(void *arg, int64_t q, int64_t k) {
 // Blocks side by side at different paces wait for each other's flags: nobody for ever, and dq has the bits of
 // one block after another. In free order it has not: the paces do differ.
 static void any_pace_the_same_bits(void **state) {
-    static int (*const masks[])(void *, int64_t, int64_t) = {all_visible, causal_visible, beside_holes};
+    static int (*const masks[])(void *, int64_t, int64_t) = {all_visible, mask_causal_visible, beside_holes};
     int differ = 0;
     for (int i = 0; i < 3; i++) {
         struct random r = {17 + (uint64_t)i};
-        struct err e = {0};
         struct problem p = {.sequences = 1, .heads = 2, .kv_heads = 1, .queries = 300, .keys = 700};
         p.head_dim = 64;
         p.one_mask = true;
         p.list[0] = &p.masks[0];
-        assert_int_equal(mask_from_predicate(&p.masks[0], p.queries, p.keys, masks[i], NULL, &e), 0);
+        p.masks[0] = mask_make(p.queries, p.keys, masks[i], NULL);
         fill_problem(&r, &p);
         size_t bytes = (size_t)((p.queries * p.heads + 2 * p.keys * p.kv_heads) * p.head_dim) * 2;
         uint16_t *want = malloc(bytes), *got = malloc(bytes);
@@ -463,10 +443,9 @@ static void what_is_not_supported_is_named(void **state) {
 
 // A pattern of names: those tests only.
 static const void *schedule_of(struct device *d, int64_t number, bool recording) {
-    struct mask m = {0};
+    struct mask m = mask_make_full(1 + number, 8);
     struct err e = {0};
     const void *at = NULL;
-    assert_int_equal(mask_full(&m, 1 + number, 8, &e), 0);
     assert_int_equal(emulated_schedule(d, &m, recording, &at, &e), 0);
     mask_fini(&m);
     return at;

@@ -11,19 +11,7 @@
 
 #include "base/rng.h"
 #include "kernels/cuda/schedule.h"
-
-struct random_mask {
-    uint64_t seed;
-    int64_t block;
-    int density; // of 8
-};
-
-static int random_visible(void *arg, int64_t q, int64_t k) {
-    const struct random_mask *h = arg;
-    uint64_t x = rng_mix64(h->seed + (uint64_t)(q / h->block) * 0x9e3779b97f4a7c15u +
-                           (uint64_t)(k / h->block) * 0x517cc1b727220a95u);
-    return (int)(x & 7) < h->density;
-}
+#include "mask_make.h"
 
 static bool sees(const struct mask *m, int64_t q, int64_t k) {
     for (int32_t r = 0; r < m->n_runs; r++) {
@@ -93,13 +81,11 @@ static void check_transpose(const struct mask *m) {
 }
 
 static void random_masks(void **state) {
-    struct err e = {0};
     for (uint64_t round = 0; round < 60; round++) {
-        struct random_mask h = {round * 77, 1 + (int64_t)(round % 11), (int)(round % 9)};
-        struct mask m;
+        struct mask_blocks h = {round * 77, 1 + (int64_t)(round % 11), (int)(round % 9)};
         int64_t queries = 1 + (int64_t)(rng_mix64(round) % 60),
                 keys = 1 + (int64_t)(rng_mix64(round + 99) % 60);
-        assert_int_equal(mask_from_predicate(&m, queries, keys, random_visible, &h, &e), 0);
+        struct mask m = mask_make(queries, keys, mask_blocks_visible, &h);
         check_schedule(&m, 8, 4);
         check_schedule(&m, 4, 8);
         check_transpose(&m);

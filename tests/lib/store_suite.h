@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "storage/store.h"
+#include "store_collect.h"
 
 #define SUITE_OK(call)                                                                                       \
     do {                                                                                                     \
@@ -18,17 +19,30 @@
         if (call) fail_msg("%s: %s", #call, suite_err.text);                                                 \
     } while (0)
 
-static inline void folder_template(char *out, size_t n) {
-    const char *tmp = getenv("TMPDIR");
-    snprintf(out, n, "%s/orrery-store-XXXXXX", tmp && strlen(tmp) < 32 ? tmp : "/tmp");
-}
-
 static inline int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
     return remove(path);
 }
 
-static inline void remove_tree(const char *path) {
-    (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+// As a group's setup and teardown too.
+static char suite_folder[64];
+
+static inline int suite_folder_make(void **state) {
+    const char *tmp = getenv("TMPDIR");
+    snprintf(suite_folder, sizeof suite_folder, "%s/orrery-store-XXXXXX",
+             tmp && strlen(tmp) < 32 ? tmp : "/tmp");
+    return mkdtemp(suite_folder) ? 0 : -1;
+}
+
+static inline int suite_folder_remove(void **state) {
+    (void)nftw(suite_folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return 0;
+}
+
+static inline struct store *suite_open(const char *url) {
+    struct store *s;
+    struct err e = {0};
+    if (store_open(&s, url, NULL, &e)) fail_msg("%s", e.text);
+    return s;
 }
 
 static inline void suite_put_get(struct store *s) {
@@ -99,7 +113,7 @@ static inline void suite_list(struct store *s) {
     const char *sorted[] = {"l/a", "l/b/1", "l/b/2", "l/bz", "l/c/d/e"};
     struct store_listing l;
     for (size_t i = 0; i < 6; i++) SUITE_OK(store_put(s, keys[i], keys[i], strlen(keys[i]), false, err));
-    SUITE_OK(store_list(s, "l/", NULL, &l, err));
+    SUITE_OK(store_collect(s, "l/", NULL, &l, err));
     assert_int_equal(l.n, 5);
     assert_int_equal(l.n_prefixes, 0);
     for (size_t i = 0; i < 5; i++) {
@@ -107,17 +121,17 @@ static inline void suite_list(struct store *s) {
         assert_int_equal(l.objects[i].bytes, strlen(sorted[i]));
     }
     store_listing_fini(&l);
-    SUITE_OK(store_list(s, "l/", "/", &l, err));
+    SUITE_OK(store_collect(s, "l/", "/", &l, err));
     assert_int_equal(l.n, 2);
     assert_int_equal(l.n_prefixes, 2);
     assert_string_equal(l.prefixes[0], "l/b/");
     assert_string_equal(l.prefixes[1], "l/c/");
     store_listing_fini(&l);
-    SUITE_OK(store_list(s, "l/b", "/", &l, err)); // a prefix need not end at a slash
+    SUITE_OK(store_collect(s, "l/b", "/", &l, err)); // a prefix need not end at a slash
     assert_int_equal(l.n, 1);
     assert_int_equal(l.n_prefixes, 1);
     store_listing_fini(&l);
-    SUITE_OK(store_list(s, "nothing/", "/", &l, err));
+    SUITE_OK(store_collect(s, "nothing/", "/", &l, err));
     assert_int_equal(l.n + l.n_prefixes, 0);
     store_listing_fini(&l);
 }

@@ -13,6 +13,7 @@
 #include "storage/ckpt_manifest.h"
 #include "storage/hash.h"
 #include "storage/safetensors.h"
+#include "store_collect.h"
 
 // A toy model: a few tensors of every rank, one of them larger than a chunk.
 struct toy {
@@ -188,7 +189,7 @@ static void flip(struct store *s, const char *key, size_t offset) {
 static size_t count_keys(struct store *s, const char *prefix) {
     struct err e = {ERR_OK};
     struct store_listing l;
-    assert_int_equal(store_list(s, prefix, NULL, &l, &e), 0);
+    assert_int_equal(store_collect(s, prefix, NULL, &l, &e), 0);
     size_t n = l.n;
     store_listing_fini(&l);
     return n;
@@ -678,6 +679,10 @@ static void every_flipped_bit_is_found(void **state) {
     store_close(s);
 }
 
+static int into_buf(void *arg, const void *data, size_t bytes, struct err *e) {
+    return buf_append(arg, data, bytes, e);
+}
+
 static void exports_one_plain_file(void **state) {
     (void)state;
     struct store *s = open_store("mem:export");
@@ -688,7 +693,7 @@ static void exports_one_plain_file(void **state) {
     save(s, 1, 3);
     struct ckpt *c = open_step(s, "1");
     buf_init(&out, 1 << 24);
-    assert_int_equal(ckpt_export(c, NULL, &out, &e), 0);
+    assert_int_equal(ckpt_export_to(c, NULL, into_buf, &out, &e), 0);
     assert_int_equal(safetensors_header_bytes((unsigned char *)out.data, (int64_t)out.len, "x", &header, &e),
                      0);
     assert_int_equal((header + 8) % 4096, 0);
@@ -707,10 +712,10 @@ static void exports_one_plain_file(void **state) {
         }
     safetensors_fini(&st);
     buf_clear(&out);
-    assert_int_equal(ckpt_export(c, "blocks.", &out, &e), 0);
+    assert_int_equal(ckpt_export_to(c, "blocks.", into_buf, &out, &e), 0);
     assert_null(memmem(out.data, out.len, "optim", 5));
     buf_clear(&out);
-    assert_int_equal(ckpt_export(c, "nope", &out, &e), -ERR_MISSING);
+    assert_int_equal(ckpt_export_to(c, "nope", into_buf, &out, &e), -ERR_MISSING);
     buf_fini(&out);
     ckpt_close(c);
     store_close(s);

@@ -14,6 +14,7 @@
 
 #include "storage/dataset.h"
 #include "storage/shard.h"
+#include "store_collect.h"
 #include "trainer/data.h"
 #include "trainer/data_cache.h"
 #include "trainer/media_npy.h"
@@ -84,7 +85,7 @@ static int tear_down(void **state) {
     struct store_listing all;
     struct store *s = open_store();
     (void)state;
-    assert_int_equal(store_list(s, "", NULL, &all, &e), 0);
+    assert_int_equal(store_collect(s, "", NULL, &all, &e), 0);
     for (size_t i = 0; i < all.n; i++) assert_int_equal(store_delete(s, all.objects[i].key, &e), 0);
     store_listing_fini(&all);
     store_close(s);

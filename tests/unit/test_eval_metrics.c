@@ -103,10 +103,8 @@ static void nan_is_never_good(void **state) {
 static void touch_adds_up_over_subsamples(void **state) {
     float one[2] = {(float)asinh(3), (float)asinh(-4)};
     float two[4] = {(float)asinh(1), (float)asinh(-4), (float)asinh(2), 0};
-    double total[2];
-    metrics_impulse(two, 2, 2, total);
-    CLOSE(total[0], 3, 1e-5);
-    CLOSE(total[1], -4, 1e-5);
+    float none[4] = {0};
+    CLOSE(metrics_impulse_error(two, none, 2, 2), 3 * 3 + 4 * 4, 1e-4);
     CLOSE(metrics_contact_level(one, 1, 2), hypot(asinh(3), asinh(4)), 1e-5);
     CLOSE(metrics_contact_level(two, 2, 2), metrics_contact_level(one, 1, 2), 1e-5);
     CLOSE(metrics_impulse_error(one, one, 1, 2), 0, 0);

@@ -19,29 +19,10 @@
 #include "storage/store.h"
 #include "store_suite.h"
 
-static char folder[64];
-
-static int make_folder(void **state) {
-    folder_template(folder, sizeof folder);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    remove_tree(folder);
-    return 0;
-}
-
-static struct store *open_ok(const char *url) {
-    struct store *s;
-    struct err e = {0};
-    if (store_open(&s, url, NULL, &e)) fail_msg("%s", e.text);
-    return s;
-}
-
 static struct store *open_folder(const char *under) {
     char url[128];
-    snprintf(url, sizeof url, "file://%s/%s", folder, under);
-    return open_ok(url);
+    snprintf(url, sizeof url, "file://%s/%s", suite_folder, under);
+    return suite_open(url);
 }
 
 static void suite_posix(void **state) {
@@ -51,7 +32,7 @@ static void suite_posix(void **state) {
 }
 
 static void suite_mem(void **state) {
-    struct store *s = open_ok("mem:suite");
+    struct store *s = suite_open("mem:suite");
     store_suite_run(s);
     store_close(s);
 }
@@ -69,7 +50,7 @@ static void urls(void **state) {
     const char *good[] = {"file:///tmp/x", "file://localhost/tmp/x", "file:tmp/x", "tmp/x/", "/"};
     const char *root[] = {"/tmp/x", "/tmp/x", "tmp/x", "tmp/x", "/"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        s = open_ok(good[i]);
+        s = suite_open(good[i]);
         assert_string_equal(store_url(s), root[i]);
         store_close(s);
     }
@@ -100,11 +81,11 @@ static void urls_unopened(void **state) {
 
 static void mem_outlives_its_handle(void **state) {
     struct err e = {0};
-    struct store *s = open_ok("mem:alive");
+    struct store *s = suite_open("mem:alive");
     assert_int_equal(store_put(s, "k", "v", 1, false, &e), 0);
     store_close(s);
     char c = 0;
-    s = open_ok("mem:alive");
+    s = suite_open("mem:alive");
     assert_int_equal(store_get_range(s, "k", 0, 1, &c, &e), 0);
     assert_int_equal(c, 'v');
     store_close(s);
@@ -147,10 +128,10 @@ static void posix_leaves_nothing_behind(void **state) {
     assert_int_equal(store_writer_write(w, "abc", 3, &e), 0);
     store_writer_abort(w);
     store_writer_abort(NULL);
-    snprintf(path, sizeof path, "%s/clean/d", folder);
+    snprintf(path, sizeof path, "%s/clean/d", suite_folder);
     assert_int_equal(count_entries(path), 1);
     assert_int_equal(store_delete(s, "d/k", &e), 0);
-    snprintf(path, sizeof path, "%s/clean", folder);
+    snprintf(path, sizeof path, "%s/clean", suite_folder);
     assert_int_equal(count_entries(path), 0); // the empty folder went too, the root stayed
     store_close(s);
 }
@@ -161,13 +142,13 @@ static void posix_odd_files(void **state) {
     char path[128], c;
     struct store *s = open_folder("odd");
     assert_int_equal(store_put(s, "a/b", "1", 1, false, &e), 0);
-    snprintf(path, sizeof path, "%s/odd/fifo", folder);
+    snprintf(path, sizeof path, "%s/odd/fifo", suite_folder);
     assert_int_equal(mkfifo(path, 0600), 0);
-    snprintf(path, sizeof path, "%s/odd/a/loop", folder);
+    snprintf(path, sizeof path, "%s/odd/a/loop", suite_folder);
     assert_int_equal(symlink("..", path), 0);
-    snprintf(path, sizeof path, "%s/odd/.orrery-tmp.77", folder);
+    snprintf(path, sizeof path, "%s/odd/.orrery-tmp.77", suite_folder);
     close(open(path, O_CREAT | O_WRONLY, 0600));
-    assert_int_equal(store_list(s, NULL, NULL, &l, &e), 0);
+    assert_int_equal(store_collect(s, NULL, NULL, &l, &e), 0);
     assert_int_equal(l.n, 1);
     store_listing_fini(&l);
     assert_int_equal(store_get_range(s, "fifo", 0, 1, &c, &e), -ERR_MISSING);
@@ -180,7 +161,7 @@ static void posix_odd_files(void **state) {
 
 static void posix_says_which_file(void **state) {
     struct err e = {0};
-    struct store *s = open_ok("/proc/self");
+    struct store *s = suite_open("/proc/self");
     assert_true(store_put(s, "x/y", "1", 1, false, &e) < 0);
     assert_non_null(strstr(e.text, "/proc/self"));
     store_close(s);
@@ -201,7 +182,7 @@ static void *race(void *arg) {
 }
 
 static void create_only_has_one_winner(void **state) {
-    struct store *stores[] = {open_folder("race"), open_ok("mem:race")};
+    struct store *stores[] = {open_folder("race"), suite_open("mem:race")};
     for (int k = 0; k < 2; k++) {
         struct racer racers[RACERS];
         pthread_t threads[RACERS];
@@ -238,5 +219,5 @@ int main(void) {
         cmocka_unit_test(posix_says_which_file),
         cmocka_unit_test(create_only_has_one_winner),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, suite_folder_make, suite_folder_remove);
 }

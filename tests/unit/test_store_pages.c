@@ -23,25 +23,6 @@
 
 enum { KEYS = 2400, FILES = 17000 };
 
-static char folder[64];
-
-static int make_folder(void **state) {
-    folder_template(folder, sizeof folder);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    remove_tree(folder);
-    return 0;
-}
-
-static struct store *open_ok(const char *url) {
-    struct store *s;
-    struct err e = {0};
-    if (store_open(&s, url, NULL, &e)) fail_msg("%s", e.text);
-    return s;
-}
-
 struct seen {
     int objects, prefixes, stop_at;
     char last[64];
@@ -94,7 +75,7 @@ static void fill(struct store *s) {
 }
 
 static void check_pages(const char *url) {
-    struct store *s = open_ok(url);
+    struct store *s = suite_open(url);
     struct err e = {0};
     fill(s);
     expect(s, "", NULL, KEYS, 0);
@@ -122,7 +103,7 @@ static void pages_of_memory(void **state) {
 static void pages_of_files(void **state) {
     (void)state;
     char path[128];
-    snprintf(path, sizeof path, "%s/tree", folder);
+    snprintf(path, sizeof path, "%s/tree", suite_folder);
     assert_int_equal(mkdir(path, 0700), 0);
     check_pages(path);
 }
@@ -131,9 +112,9 @@ static void pages_of_files(void **state) {
 static void a_large_folder(void **state) {
     (void)state;
     char path[128];
-    snprintf(path, sizeof path, "%s/large", folder);
+    snprintf(path, sizeof path, "%s/large", suite_folder);
     assert_int_equal(mkdir(path, 0700), 0);
-    struct store *s = open_ok(path);
+    struct store *s = suite_open(path);
     for (int i = 0; i < FILES; i++) {
         snprintf(path, sizeof path, "%08x", (unsigned)i * 2654435761u);
         touch(store_url(s), path);
@@ -214,5 +195,5 @@ int main(void) {
         cmocka_unit_test(a_large_folder),
         cmocka_unit_test(jobs_finish_in_order),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, suite_folder_make, suite_folder_remove);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the storage benchmarks share: the content of every object, one block of random bytes again and again,
-// and what this process has used so far.
+// and the processor time that this process has used so far.
 #ifndef ORRERY_TESTS_BENCH_BLOCK_H
 #define ORRERY_TESTS_BENCH_BLOCK_H
 
@@ -30,17 +30,6 @@ static inline double bench_cpu_seconds(void) {
     getrusage(RUSAGE_SELF, &u);
     return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
            1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
-// Not rusage's ru_maxrss: that begins with the memory of whoever started this program.
-static inline long bench_peak_kib(void) {
-    char line[256];
-    long kib = -1;
-    FILE *f = fopen("/proc/self/status", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (!strncmp(line, "VmHWM:", 6)) kib = strtol(line + 6, NULL, 10);
-    if (f) fclose(f);
-    return kib;
 }
 
 #endif

@@ -15,6 +15,7 @@
 #include "bench_block.h"
 #include "storage/loader.h"
 #include "storage/shard.h"
+#include "tests/lib/peak_memory.h"
 
 #define PER_SHARD     64
 #define READERS_MAX   256
@@ -111,7 +112,7 @@ static int read_set(const char *url, const struct store_options *o, int64_t samp
     if (!rc)
         printf("{\"gb\": %.3f, \"seconds\": %.3f, \"gb_per_s\": %.3f, \"cpu_s_per_gb\": %.3f, \"peak_mib\": "
                "%.1f}\n",
-               gb, seconds, gb / seconds, cpu / gb, (double)bench_peak_kib() / 1024);
+               gb, seconds, gb / seconds, cpu / gb, (double)peak_memory_kib() / 1024);
     loader_plan_destroy(r.plan);
     dataset_close(r.d);
     free(frames);

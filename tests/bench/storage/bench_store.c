@@ -12,6 +12,7 @@
 #include "bench_block.h"
 #include "storage/hash.h"
 #include "storage/store.h"
+#include "tests/lib/peak_memory.h"
 
 struct slot {
     char key[32];
@@ -107,6 +108,6 @@ int main(int argc, char **argv) {
     printf(
         "{\"gb\": %.3f, \"seconds\": %.3f, \"gb_per_s\": %.3f, \"cpu_s_per_gb\": %.3f, \"peak_mib\": %.1f, "
         "\"bad\": %" PRId64 "}\n",
-        gb, seconds, gb / seconds, cpu / gb, (double)bench_peak_kib() / 1024, b.bad);
+        gb, seconds, gb / seconds, cpu / gb, (double)peak_memory_kib() / 1024, b.bad);
     return b.bad != 0;
 }
