@@ -64,12 +64,6 @@ int coll_rank(const struct coll *c) {
 int coll_size(const struct coll *c) {
     return c->size;
 }
-int coll_local_rank(const struct coll *c) {
-    return c->local_rank;
-}
-int coll_local_size(const struct coll *c) {
-    return c->local_size;
-}
 
 static void tell(struct coll *c, enum coll_moment moment, const char *name, int64_t bytes, int64_t shape,
                  int64_t seq) {

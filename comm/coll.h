@@ -57,9 +57,6 @@ void coll_mpi_version(char *out, size_t out_bytes);
 const char *coll_name(const struct coll *c); // "self", "mpi", "nccl"
 int coll_rank(const struct coll *c);
 int coll_size(const struct coll *c);
-// Ranks on this host, and this rank's number among them.
-int coll_local_rank(const struct coll *c);
-int coll_local_size(const struct coll *c);
 
 // ---- start: buffers stay valid and untouched until the wait. `name` is static text for verdicts.
 // Segment r of the buffer is [offset[r], offset[r+1]) elements, r < size; a segment may be empty.

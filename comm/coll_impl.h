@@ -71,7 +71,7 @@ struct coll_vtable {
 // The head of every back end's own struct.
 struct coll {
     const struct coll_vtable *vtable;
-    int rank, size, local_rank, local_size;
+    int rank, size;
     int64_t deadline_ms, seq;
     bool broken;    // an operation failed: the ranks no longer agree on what comes next
     bool recording; // what is started is recorded

@@ -276,19 +276,14 @@ static int init_library(struct mpi_coll *m, struct err *e) {
 }
 
 static int read_layout(struct mpi_coll *m, struct err *e) {
-    MPI_Comm local;
     int *tag_max = NULL, found = 0;
     int rc = MPI_Comm_dup(MPI_COMM_WORLD, &m->comm);
     if (!rc) rc = MPI_Comm_rank(m->comm, &m->base.rank);
     if (!rc) rc = MPI_Comm_size(m->comm, &m->base.size);
     if (!rc) rc = MPI_Comm_get_attr(m->comm, MPI_TAG_UB, &tag_max, &found);
-    if (!rc) rc = MPI_Comm_split_type(m->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local);
     if (rc) return mpi_fail(rc, "opening MPI", e);
     m->tag_max = found && tag_max ? *tag_max : 32767; // the least that the standard promises
-    rc = MPI_Comm_rank(local, &m->base.local_rank);
-    if (!rc) rc = MPI_Comm_size(local, &m->base.local_size);
-    MPI_Comm_free(&local);
-    return rc ? mpi_fail(rc, "opening MPI", e) : 0;
+    return 0;
 }
 
 int coll_mpi_open(struct coll **out, const struct coll_options *options, struct err *e) {

@@ -600,8 +600,6 @@ int coll_nccl_open(struct coll **out, struct coll *host, const struct coll_optio
     n->base = (struct coll){.vtable = &nccl_vtable,
                             .rank = host->rank,
                             .size = host->size,
-                            .local_rank = host->local_rank,
-                            .local_size = host->local_size,
                             .deadline_ms = host->deadline_ms,
                             .seq = host->seq,
                             .device = o->device,

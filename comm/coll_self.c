@@ -39,7 +39,7 @@ int coll_self_open(struct coll **out, const struct coll_options *options, struct
     struct coll *c = calloc(1, sizeof *c);
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the collectives");
     c->vtable = &self_vtable;
-    c->size = c->local_size = 1;
+    c->size = 1;
     *out = c;
     return 0;
 }
