@@ -55,9 +55,9 @@ def check_file(path, code):
 
 def main():
     code = git_files("*.c", "*.h", "*.cu", "*.cuh")
-    scripts = git_files("*.py", "*.sh", "*.cmake", "*CMakeLists.txt")
+    others = git_files("*.py", "*.sh", "*.cmake", "*CMakeLists.txt", "*.cc", "*.def")
     problems = [p for path in code for p in check_file(path, True)]
-    problems += [p for path in scripts if path != "tests/lint/shape.py" for p in check_file(path, False)]
+    problems += [p for path in others if path != "tests/lint/shape.py" for p in check_file(path, False)]
     sizes = []
     for size, name, path in functions(code):
         sizes.append(size)
