@@ -80,7 +80,7 @@ def second_interrupt_stops_at_once(tmp):
     child = running(tmp, env=fake_environment(FAKE_IGNORE_TERM=1))
     everybody = [p for p, _ in descendants(child.pid)]
     os.kill(child.pid, signal.SIGINT)
-    time.sleep(0.4)
+    check(wait_for(lambda: events(f"{tmp}/run", "stop-asked"), 10), "it is asked to stop")
     check(child.poll() is None, "ranks that do not listen are waited for")
     os.kill(child.pid, signal.SIGINT)
     code = child.wait(10)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches: a pure function of global sample numbers, whatever the threads, the ranks and the cache; broken
 // samples.
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "storage/dataset.h"
 #include "storage/shard.h"
 #include "store_collect.h"
@@ -171,6 +173,37 @@ static void ranks_cut_the_same_global_batch(void **state) {
     data_close(right);
 }
 
+// A thread's state as /proc has it: "... (name) S ...". One that has ended sleeps too.
+static bool sleeps(const char *task) {
+    char path[300], text[128] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%s/stat", task);
+    FILE *f = fopen(path, "re");
+    if (f && !fgets(text, sizeof text, f)) text[0] = 0;
+    if (f) fclose(f);
+    const char *name_end = strrchr(text, ')');
+    return !name_end || name_end[2] == 'S';
+}
+
+static bool all_others_sleep(void) {
+    bool all = true;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *t; (t = readdir(tasks));)
+        all = all && (t->d_name[0] == '.' || strtol(t->d_name, NULL, 10) == gettid() || sleeps(t->d_name));
+    closedir(tasks);
+    return all;
+}
+
+// Threads that prefetch rest once they are as far ahead as they may be. One that waits for a lock sleeps as
+// well, but not at one look after the other.
+static void wait_until_they_rest(void) {
+    int looks = 0;
+    for (int64_t end_ns = clock_monotonic_ns() + 20000000000; looks < 3; usleep(100)) {
+        looks = all_others_sleep() ? looks + 1 : 0;
+        if (clock_monotonic_ns() > end_ns) fail_msg("the threads that prefetch never rest");
+    }
+}
+
 static void a_batch_stays_for_one_more_call(void **state) {
     (void)state;
     struct data *d = open_data("data.threads=4", NULL);
@@ -181,7 +214,7 @@ static void a_batch_stays_for_one_more_call(void **state) {
     assert_int_equal(data_prefetch(d, 0, 4, 4, &e), 0);
     for (int k = 0; k < 20; k++) {
         const struct batch *b = next(d);
-        usleep(2000); // time for the threads to run ahead
+        wait_until_they_rest();
         if (before) assert_memory_equal(copy, before->x[3], bytes);
         if (!copy) copy = malloc(bytes);
         memcpy(copy, b->x[3], bytes);

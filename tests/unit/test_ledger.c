@@ -61,9 +61,18 @@ static void categories_add_up_and_lost_work_moves(void **state) {
 
 static void a_disk_that_is_full_costs_lines_only(void **state) {
     struct ledger l;
-    ledger_init(&l, open("/dev/full", O_WRONLY));
-    ledger_note(&l, "note", "text");
-    ledger_account(&l);
+    int fd = open("/dev/full", O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "x", 1), -1);
+    ledger_init(&l, fd);
+    for (int i = 0; i < 2; i++) {
+        clock_sleep_ms(5);
+        ledger_note(&l, "note", "text");
+        ledger_spend(&l, LEDGER_PRODUCTIVE, 0);
+        ledger_account(&l);
+    }
+    assert_true(l.spent_ns[LEDGER_PRODUCTIVE] >= 10000000);
+    assert_int_equal(l.spent_ns[LEDGER_PRODUCTIVE], l.last_ns - l.begin_ns);
     ledger_fini(&l);
 }
 

@@ -33,6 +33,7 @@ static struct fixture *set_fixture(struct fixture *f, struct config_file *file) 
 
 static struct drawn draw(const struct fixture *f, uint64_t sample) {
     struct drawn d;
+    memset(&d, 0xff, sizeof d); // NaN: what is not drawn is found
     struct regime_draw out = {d.tau, d.past, d.tau_history, d.hide};
     d.regime = regime_sample(config_values(f->file), &f->set, F, sample, &out);
     return d;
@@ -151,7 +152,10 @@ static void a_function_of_seed_and_sample(void **state) {
 static void without_actions_nothing_breaks(void **state) {
     struct fixture fix, *f = set_fixture(&fix, fake_config("run.seed=1"));
     f->set.action = -1;
-    for (uint64_t s = 0; s < 1000; s++) (void)draw(f, s);
+    for (uint64_t s = 0; s < 1000; s++) {
+        struct drawn d = draw(f, s);
+        for (int k = 0; k < F * M; k++) assert_true(d.tau[k] >= 0 && d.tau[k] <= 1);
+    }
     config_close(f->file);
 }
 
