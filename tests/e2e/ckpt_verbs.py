@@ -3,6 +3,7 @@
 """orrery ckpt on saved checkpoints; the exported file as the safetensors library reads it, where it is at hand."""
 import json
 import os
+import pathlib
 import struct
 import subprocess
 import sys
@@ -16,19 +17,21 @@ except ImportError:
         os.execv(other, [other, *sys.argv])
     load_file = None
 
-ORRERY = os.path.join(os.environ["ORRERY_BIN"], "orrery")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import orrery  # noqa: E402
+
 MAKE = os.path.join(os.environ["ORRERY_BUILD"], "tests", "ckpt_make")
 
 
-def run(*args, expect=0):
-    done = subprocess.run(args, capture_output=True, text=True, timeout=60)
+def make(*args, expect=0):
+    done = subprocess.run([MAKE, *args], capture_output=True, text=True, timeout=60)
     if done.returncode != expect:
-        sys.exit(f"{' '.join(args)}: exit {done.returncode}, not {expect}\n{done.stdout}{done.stderr}")
+        sys.exit(f"ckpt_make {' '.join(args)}: exit {done.returncode}, not {expect}\n{done.stdout}{done.stderr}")
     return done
 
 
 def ckpt(*args, expect=0):
-    return run(ORRERY, "ckpt", *args, expect=expect)
+    return orrery("ckpt", *args, status=expect, timeout=60)
 
 
 def read_plain(path):
@@ -46,7 +49,7 @@ def check_digests(folder):
     digests = set()
     for writers in (1, 2, 3, 5):
         where = f"{folder}/n{writers}"
-        run(MAKE, f"{where}/ckpt", "40", str(writers))
+        make(f"{where}/ckpt", "40", str(writers))
         for name in (where, f"{where}/ckpt", f"file://{where}/ckpt", f"{where}@40"):
             digests.add(ckpt("digest", name).stdout.strip())
         assert f"step 40" in ckpt("verify", where).stdout
@@ -58,7 +61,7 @@ def check_digests(folder):
 
 def check_list(folder, digest):
     where = f"{folder}/n2"
-    run(MAKE, f"{where}/ckpt", "41", "3")
+    make(f"{where}/ckpt", "41", "3")
     rows = json.loads(ckpt("list", where, "--json").stdout)
     assert [row["step"] for row in rows] == [41, 40] and not any(row["broken"] for row in rows), rows
     assert ckpt("list", where).stdout.count("\n") == 3
@@ -69,7 +72,7 @@ def check_list(folder, digest):
     assert differ.stdout.count("elements differ") == 5, differ.stdout
     rows = json.loads(ckpt("diff", f"{where}@40", f"{where}@41", "--json", expect=1).stdout)
     assert all(0 < row["largest"] <= 1 for row in rows), rows
-    assert "already saved" in run(MAKE, f"{where}/ckpt", "41", "1", expect=79).stderr
+    assert "already saved" in make(f"{where}/ckpt", "41", "1", expect=79).stderr
 
 
 def check_export(folder):

@@ -4,22 +4,21 @@
 import io
 import json
 import os
+import pathlib
 import random
-import subprocess
 import sys
 import tarfile
 import tempfile
 import zlib
 
-ORRERY = os.path.join(os.environ["ORRERY_BIN"], "orrery")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
+from orrery_run import orrery  # noqa: E402
+
 FORMATS = {"pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT, "ustar": tarfile.USTAR_FORMAT}
 
 
-def orrery(*args, expect=0):
-    done = subprocess.run([ORRERY, "data", *args], capture_output=True, text=True, timeout=60)
-    if done.returncode != expect:
-        sys.exit(f"orrery data {' '.join(args)}: exit {done.returncode}, not {expect}\n{done.stdout}{done.stderr}")
-    return done
+def verb(*args, expect=0):
+    return orrery("data", *args, status=expect, timeout=60)
 
 
 def member(tar, name, data, **fields):
@@ -76,16 +75,16 @@ def check_good(folder, rng):
     truth = []
     for k, fmt in enumerate(FORMATS):
         truth += write_shard(f"{folder}/{k}-{fmt}.tar", fmt, 10 * k, 5, rng).items()
-    orrery("index", folder)
-    orrery("check", folder)
-    stat = json.loads(orrery("stat", folder, "--json").stdout)
+    verb("index", folder)
+    verb("check", folder)
+    stat = json.loads(verb("stat", folder, "--json").stdout)
     assert stat["samples"] == 15 and len(stat["shards"]) == 3, stat
     assert stat["streams"][0]["member"] == "touch.npy" and stat["streams"][0]["shape"] == [2], stat
-    table = orrery("stat", f"file://{os.path.abspath(folder)}").stdout
+    table = verb("stat", f"file://{os.path.abspath(folder)}").stdout
     assert "3 shards" in table and "f32[2]" in table and "2-ustar.tar" in table, table
     frames = 0
     for i in range(15):
-        shown = json.loads(orrery("show", folder, str(i), "--json").stdout)
+        shown = json.loads(verb("show", folder, str(i), "--json").stdout)
         frames += shown["frames"]
         assert shown["metadata"]["licence"] == "CC0-1.0", shown
         with open(f"{folder}/{shown['shard']}", "rb") as f:
@@ -95,17 +94,17 @@ def check_good(folder, rng):
             assert shard[m["offset"]:m["offset"] + m["bytes"]] == data, (stem, name)
             assert int(m["crc32c"], 16) == crc32c(data), (stem, name)
     assert stat["frames"] == frames, (stat, frames)
-    again = orrery("index", folder)
+    again = verb("index", folder)
     assert again.stderr.count("kept") == 3, again.stderr
-    text = orrery("show", folder, "3").stdout
+    text = verb("show", folder, "3").stdout
     assert "touch.npy" in text and "crc32c" in text, text
-    orrery("show", folder, "15", expect=64)
-    orrery("show", folder, "-1", expect=64)
+    verb("show", folder, "15", expect=64)
+    verb("show", folder, "-1", expect=64)
 
 
 def check_damage(folder, rng):
     shard = f"{folder}/1-gnu.tar"
-    shown = json.loads(orrery("show", folder, "7", "--json").stdout)
+    shown = json.loads(verb("show", folder, "7", "--json").stdout)
     touch = next(m for m in shown["members"] if m["name"] == "touch.npy")
     place = touch["offset"] + touch["bytes"] // 2
     with open(shard, "r+b") as f:
@@ -113,24 +112,24 @@ def check_damage(folder, rng):
         byte = f.read(1)[0]
         f.seek(place)
         f.write(bytes([byte ^ 1]))
-    done = orrery("check", folder, expect=65)
+    done = verb("check", folder, expect=65)
     words = f"member '{shown['stem']}.touch.npy' at offset {touch['offset']}"
     assert words in done.stderr and "1-gnu.tar" in done.stderr, done.stderr
     assert "1 problem" in done.stdout, done.stdout
-    done = orrery("show", folder, "7", expect=65)
+    done = verb("show", folder, "7", expect=65)
     assert words in done.stderr and f"orrery data check {folder}" in done.stderr, done.stderr
-    orrery("show", folder, "6")
+    verb("show", folder, "6")
     os.rename(shard, f"{shard}.away")
-    done = orrery("show", folder, "7", expect=66)
+    done = verb("show", folder, "7", expect=66)
     assert "put it back" in done.stderr and "1-gnu.tar" in done.stderr, done.stderr
     os.rename(f"{shard}.away", shard)
     os.truncate(shard, os.path.getsize(shard) // 2)
-    done = orrery("check", folder, expect=65)
+    done = verb("check", folder, expect=65)
     assert "1-gnu.tar: has" in done.stderr, done.stderr
-    done = orrery("index", folder, expect=65)
+    done = verb("index", folder, expect=65)
     assert "1-gnu.tar: offset" in done.stderr, done.stderr
     os.remove(f"{folder}/dataset.json")
-    done = orrery("stat", folder, expect=66)
+    done = verb("stat", folder, expect=66)
     assert "orrery data index" in done.stderr, done.stderr
 
 
@@ -139,7 +138,7 @@ def check_hostile(folder):
         path = f"{folder}/x.tar"
         with tarfile.open(path, "w") as tar:
             member(tar, name, b"" if "type" in fields else b"{}", **fields)
-        done = orrery("index", folder, expect=65)
+        done = verb("index", folder, expect=65)
         assert words in done.stderr and "x.tar: offset" in done.stderr, (words, done.stderr)
 
     hostile("a symbolic link", type=tarfile.SYMTYPE, linkname="/etc/passwd")
@@ -152,16 +151,16 @@ def check_hostile(folder):
     path = f"{folder}/x.tar"
     with open(path, "wb") as f:
         f.write(b"<html>not a tar</html>" + b" " * 2000)
-    assert "checksum is wrong" in orrery("index", folder, expect=65).stderr
+    assert "checksum is wrong" in verb("index", folder, expect=65).stderr
     with open(path, "wb") as f:
         f.write(zlib.compress(b"x") * 3)
-    assert "too short" in orrery("index", folder, expect=65).stderr
+    assert "too short" in verb("index", folder, expect=65).stderr
     os.remove(path)
     for place in folder, f"{folder}/mistyped":
-        assert "ends in .tar" in orrery("index", place, expect=66).stderr
+        assert "ends in .tar" in verb("index", place, expect=66).stderr
     assert not os.listdir(folder), "a mistyped folder is not made"
-    orrery("stat", f"{folder}/nowhere", expect=66)
-    orrery("nonsense", folder, expect=64)
+    verb("stat", f"{folder}/nowhere", expect=66)
+    verb("nonsense", folder, expect=64)
 
 
 def main():

@@ -4,7 +4,6 @@
 
 Weights and optimiser state are compared by `orrery ckpt digest`, the order of samples by its SHA-256 in the
 checkpoint. ORRERY_KILLS sets how many kills (default 10), ORRERY_SEED their points."""
-import json
 import os
 import pathlib
 import random
@@ -13,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import check, descendants, environment, folder, orrery, start  # noqa: E402
+from orrery_run import check, descendants, digest, environment, folder, orrery, start  # noqa: E402
 
 STEPS = 50
 KILLS = int(os.environ.get("ORRERY_KILLS", "10"))
@@ -24,15 +23,10 @@ def settings(tmp, run, steps):
             "eval.sequences=4", "eval.samples=1", "rollout.sequences=1", "rollout.frames=2", "checkpoint.every=20"]
 
 
-def digest(tmp, run):
-    out = json.loads(orrery("ckpt", "digest", f"{tmp}/{run}", "--json").stdout)
-    return out["digest"], out["sample_sha256"], out["step"]
-
-
 def train(tmp, run, ranks, threads=1, steps=STEPS):
     env = environment(OMP_NUM_THREADS=threads)
     orrery("run", "configs/tiny.yaml", "-n", ranks, *settings(tmp, run, steps), f"train.threads={threads}", env=env)
-    return digest(tmp, run)
+    return digest(f"{tmp}/{run}")
 
 
 def ranks_and_threads(tmp):
@@ -114,7 +108,7 @@ def kills(tmp):
         code = child.wait(timeout=300)
         check(wait_gone(family), "no process outlives its run")
         check(code in (0, -signal.SIGKILL), f"exit code {code}: done, or the supervisor was killed")
-    got = digest(tmp, "stormy")
+    got = digest(f"{tmp}/stormy")
     check(not targets, f"all {KILLS} kills hit before the run was over")
     check(got == want, f"after {KILLS} kills: {got[0][:16]} equals {want[0][:16]}; samples {got[1][:16]}")
 

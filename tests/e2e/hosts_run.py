@@ -10,7 +10,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import check_ledger, config, events, fake_environment, output, settings, wait_for, wait_step  # noqa: E402
-from orrery_run import check, folder, orrery  # noqa: E402
+from orrery_run import check, folder, orrery, refused  # noqa: E402
 from testbed_hosts import hosts  # noqa: E402
 
 
@@ -113,10 +113,9 @@ def stop(h, child):
 
 def bad_words(h):
     with folder() as tmp:
-        for layout, text in (("-oProxyCommand=x:1", "no host name"), ("h1;reboot", "no host name"), ("h1:0", "slots"),
-                             ("h1,h1", "twice"), ("h1:2,nowhere.invalid", "nowhere.invalid")):
-            done = orrery(*words(h, tmp, layout), check=False, env=fake_environment())
-            check(done.returncode in (69, 78) and text in done.stderr, f"--hosts {layout}: {done.stderr.strip()}")
+        for layout, status, text in (("-oProxyCommand=x:1", 78, "no host name"), ("h1;reboot", 78, "no host name"), ("h1:0", 78, "slots"),
+                                     ("h1,h1", 78, "twice"), ("h1:2,nowhere.invalid", 69, "nowhere.invalid")):
+            refused(words(h, tmp, layout), status, text, env=fake_environment())
         check(not (pathlib.Path(tmp) / "run" / "logs" / "attempt-1").exists(), "nothing was started")
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import BIN, ROOT, check, environment, folder, orrery  # noqa: E402
+from orrery_run import BIN, ROOT, check, children_seconds, environment, folder, orrery, refused  # noqa: E402
 
 TINY, DEMO = "configs/tiny.yaml", "configs/demo.yaml"
 LARGE = ["comm.shards=1024", "train.batch=2048", "model.width=1024", "model.layers=24", "model.head_dim=64"]
@@ -46,8 +46,7 @@ def estimates():
         check(row["precision"] == precision and f" in {precision}: {row['step_ms_least']:.3g} to " in text, f"{precision} is named")
         steps.append((row["compute_ms_least"], row["step_ms_most"]))
     check(all(a < b < c for a, b, c in zip(*steps)), f"fp32 is slower than tf32, and that than bf16: {steps}")
-    done = orrery("plan", DEMO, "--gpu", "h1oo", check=False)
-    check(done.returncode == 64 and "h200, h100, a100" in done.stderr, done.stderr.strip())
+    refused(["plan", DEMO, "--gpu", "h1oo"], 64, "h200, h100, a100")
 
 
 def gpu_memory():
@@ -71,8 +70,7 @@ def gpu_memory():
     check("too much: raise comm.shards (now 1" in text, [line for line in text.splitlines() if "too much" in line])
     check("too much" not in orrery("plan", DEMO, "--gpu", "a100").stdout, "the demo fits")
     for word in ("model.head_dim=48", "model.head_dim=16"):
-        done = orrery("plan", DEMO, "--gpu", "h200", "model.width=96", word, check=False)
-        check(done.returncode == 78 and "supported in bf16: 32, 64, 128" in done.stderr, done.stderr.strip())
+        refused(["plan", DEMO, "--gpu", "h200", "model.width=96", word], 78, "supported in bf16: 32, 64, 128")
     check(orrery("plan", DEMO, "model.width=96", "model.head_dim=48").returncode == 0, "a CPU takes it")
 
 
@@ -86,13 +84,15 @@ def command_line():
 
 
 def many_ranks():
-    """The bar is 200 ms on a quiet machine; the gate here is ten times that."""
-    times = []
+    """The bar is 200 ms on a quiet machine; the gate here is ten times that, in processor time."""
+    times, used = [], []
     for _ in range(5):
-        begin = time.monotonic()
+        begin, before = time.monotonic(), children_seconds()
         p = plan(DEMO, "--ranks", "1024", *LARGE, "--gpu", "h100")
         times.append(time.monotonic() - begin)
-    check(statistics.median(times) < 2, f"1,024 ranks in {1e3 * statistics.median(times):.0f} ms (bar 200 ms, worst {1e3 * max(times):.0f})")
+        used.append(children_seconds() - before)
+    check(statistics.median(used) < 2, f"1,024 ranks in {1e3 * statistics.median(times):.0f} ms (bar 200 ms, worst {1e3 * max(times):.0f}), "
+                                       f"{1e3 * statistics.median(used):.0f} ms of them computing")
     check(p["ranks"] == 1024 and p["memory"][-1]["rank"] == 1023 and len(p["memory"]) <= 6, "the first, the fullest, the last")
 
 
@@ -121,10 +121,10 @@ def memory_as_predicted(tmp):
 
 
 def bad_words():
-    for words, status, text in ((("plan",), 64, "CONFIG"), (("plan", DEMO, "--ranks", "0"), 64, "between 1"),
-                                (("plan", DEMO, "--ranks", "5"), 78, "comm.shards"), (("plan", "none.yaml"), 66, "none.yaml")):
-        done = orrery(*words, check=False)
-        check(done.returncode == status and text in done.stderr, f"{done.stderr.strip()}")
+    refused(["plan"], 64, "CONFIG")
+    refused(["plan", DEMO, "--ranks", "0"], 64, "between 1")
+    refused(["plan", DEMO, "--ranks", "5"], 78, "comm.shards")
+    refused(["plan", "none.yaml"], 66, "none.yaml")
 
 
 def main():

@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import check, folder, orrery  # noqa: E402
+from orrery_run import check, folder, orrery, refused  # noqa: E402
 
 CONFIG = "configs/tiny.yaml"
 
@@ -103,11 +103,12 @@ def other_samples(tmp):
 
 
 def bad_words(tmp):
-    for words, status, text in ((("replay", f"{tmp}/a"), 64, "--step N"), (("replay", f"{tmp}/none", "--step", "3"), 66, "no run folder"),
-                                (("replay", tmp, "--step", "3"), 66, "config.yaml"), (("replay", f"{tmp}/a", "--step", "19"), 64, "steps 1 to 18"), (("diff", f"{tmp}/a"), 64, "RUN_B"),
-                                (("diff", f"{tmp}/a", tmp), 66, "nothing to compare")):
-        done = orrery(*words, check=False)
-        check(done.returncode == status and text in done.stderr, f"{words[0]}: {done.stderr.strip()}")
+    refused(["replay", f"{tmp}/a"], 64, "--step N")
+    refused(["replay", f"{tmp}/none", "--step", "3"], 66, "no run folder")
+    refused(["replay", tmp, "--step", "3"], 66, "config.yaml")
+    refused(["replay", f"{tmp}/a", "--step", "19"], 64, "steps 1 to 18")
+    refused(["diff", f"{tmp}/a"], 64, "RUN_B")
+    refused(["diff", f"{tmp}/a", tmp], 66, "nothing to compare")
 
 
 def main():

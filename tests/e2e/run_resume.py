@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """orrery run with the real orrery-rank: fresh start, a killed rank, going on, changed configs, nothing left to do."""
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -12,7 +11,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import box_folders, check_ledger, events, output, wait_for  # noqa: E402
-from orrery_run import check, folder, orrery, start  # noqa: E402
+from orrery_run import check, digest, folder, orrery, start  # noqa: E402
 
 CONFIG = "configs/tiny.yaml"
 
@@ -94,10 +93,6 @@ def interrupt_saves(tmp):
     steps = [row["step"] for row in json.loads(orrery("ckpt", "list", f"{tmp}/run", "--json").stdout)]
     check(max(steps) >= before + 10, f"saved at step {max(steps)}")
     child.output.close()
-
-
-def digest(run):
-    return json.loads(orrery("ckpt", "digest", run, "--json").stdout)["digest"]
 
 
 def bad_step(tmp):

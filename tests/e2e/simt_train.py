@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, "tests/lib")
-from orrery_run import BIN, ORRERY, check, environment, folder  # noqa: E402
+from orrery_run import BIN, ORRERY, check, digest, environment, folder  # noqa: E402
 
 RANK = str(BIN / "orrery-rank")
 PLUGIN = str(BIN.parent / "tests" / "liborrery_simt.so")
@@ -35,10 +35,6 @@ def rank(*args, ranks=1, check_exit=True, **env):
 
 def steps(config, *args, **kw):
     return json.loads(rank("--config", config, "--task", "step-bench", *args, **kw).stdout)
-
-
-def digest(run):
-    return subprocess.run([ORRERY, "ckpt", "digest", str(run)], env=environment(), text=True, capture_output=True, check=True).stdout
 
 
 def random_rounding(tmp, config):

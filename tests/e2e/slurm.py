@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import check_ledger, events, wait_for  # noqa: E402
-from orrery_run import ORRERY, ROOT, check, folder, orrery  # noqa: E402
+from orrery_run import ORRERY, ROOT, check, digest, folder, orrery  # noqa: E402
 from testbed_slurm import slurm  # noqa: E402
 
 FULL = bool(os.environ.get("ORRERY_SLURM_FULL"))
@@ -24,11 +24,6 @@ WAIT = 180
 def words(tmp, run, steps=STEPS):
     return ["configs/tiny.yaml", f"run.dir={tmp}/{run}", f"data.train={tmp}/data", "data.eval=", f"train.steps={steps}",
             "checkpoint.every=20", "train.log_every=1", "train.threads=1"]
-
-
-def digest(tmp, run):
-    out = json.loads(orrery("ckpt", "digest", f"{tmp}/{run}", "--json").stdout)
-    return out["digest"], out["sample_sha256"], out["step"]
 
 
 def last_step(run):
@@ -118,7 +113,7 @@ def life_of_a_job(bed, tmp, want):
     lose_node(bed, run, "n2")
     until("done", lambda: record(run).get("state") == "done", run=run)
     check(record(run)["id"] == name, f"all of it as run {name}, job {job}")
-    got = digest(tmp, "stormy")
+    got = digest(f"{tmp}/stormy")
     check(got == want, f"step {got[2]}: {got[0][:16]} equals {want[0][:16]} of the undisturbed run, samples {got[1][:16]}")
     check_ledger(run)
     bed.testbed("revive", "n2")
@@ -153,7 +148,7 @@ def ready_scripts(bed, tmp):
         return record(pathlib.Path(tmp) / run).get("state")
     batch("--array=1-2", "deploy/slurm/array.sh")
     until("deploy/slurm/array.sh: two runs", lambda: state("array-1") == state("array-2") == "done")
-    check(digest(tmp, "array-1")[0] != digest(tmp, "array-2")[0], "of different seeds")
+    check(digest(f"{tmp}/array-1")[0] != digest(f"{tmp}/array-2")[0], "of different seeds")
     env["OVERRIDES"] += f" run.dir={tmp}/ready"
     batch("--nodes=2", "deploy/slurm/cpu.sh")
     until("deploy/slurm/cpu.sh", lambda: state("ready") == "done")
@@ -164,7 +159,7 @@ def main():
         tmp = os.path.realpath(tmp)
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
         orrery("run", *words(tmp, "calm"), "-n", 2)
-        want = digest(tmp, "calm")
+        want = digest(f"{tmp}/calm")
         life_of_a_job(bed, tmp, want)
         cancelled(bed, tmp)
         if FULL:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data and checkpoints on a real Ceph radosgw: the same digest as from files; so too behind faults at 5 % each, and when
 the server is killed in mid-run and comes back after a while (3 s; ORRERY_FAULT_FULL=1: 60 s). ORRERY_STREAM_STEPS=6000: the demo's own config and data, without the faults."""
-import json
 import os
 import pathlib
 import shlex
@@ -11,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import ROOT, check, environment, folder, orrery, skip, start  # noqa: E402
+from orrery_run import ROOT, check, digest, environment, folder, orrery, skip, start  # noqa: E402
 
 DEMO_STEPS = int(os.environ.get("ORRERY_STREAM_STEPS", "0"))
 STEPS = DEMO_STEPS or 50
@@ -42,12 +41,6 @@ def arguments(run, data, checkpoints, extra):
         "rollout.frames=2"]
     return ["run", *config, "-n", 2, f"run.dir={run}", f"data.train={data}", f"data.eval={data}",
             f"train.steps={STEPS}", f"checkpoint.url={checkpoints}", *extra]
-
-
-def digest(run, env):
-    out = orrery("ckpt", "digest", run, "--json", env=env)
-    found = json.loads(out.stdout)
-    return found["digest"], found["sample_sha256"], found["step"]
 
 
 def train(run, data, checkpoints, extra, env):

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import config, fake_environment, family, settings, wait_for, wait_step  # noqa: E402
-from orrery_run import BIN, ORRERY, check, environment, folder, orrery, start  # noqa: E402
+from orrery_run import ORRERY, check, children_seconds, environment, folder, orrery, refused, start  # noqa: E402
 
 FAKE_NVML = pathlib.Path(os.environ.get("ORRERY_BUILD", "build")).resolve() / "tests" / "fake_nvml"
 
@@ -142,9 +142,9 @@ def after_the_end(tmp):
 
 
 def bad_words(tmp):
-    for words, status, text in ((["top"], 64, "RUN"), (["top", f"{tmp}/none"], 66, "no run folder"), (["top", str(tmp)], 66, "no run.json")):
-        done = orrery(*words, check=False)
-        check(done.returncode == status and text in done.stderr, done.stderr.strip())
+    refused(["top"], 64, "RUN")
+    refused(["top", f"{tmp}/none"], 66, "no run folder")
+    refused(["top", tmp], 66, "no run.json")
     t = Terminal(ORRERY, "top", f"{tmp}/run", TERM="no-such-terminal")
     check(t.shows("--once") and t.wait() == 69, "a terminal that nobody knows")
 
@@ -171,13 +171,14 @@ def the_late_one(tmp):
 
 
 def quick_help():
-    times = []
+    times, used = [], []
     for _ in range(15):
-        begin = time.monotonic()
+        begin, before = time.monotonic(), children_seconds()
         orrery("--help")
         times.append(time.monotonic() - begin)
+        used.append(children_seconds() - before)
     print(f"orrery --help: {1e3 * sorted(times)[len(times) // 2]:.1f} ms median, {1e3 * min(times):.1f} ms least (bar 20 ms)")
-    check(min(times) < 0.5, "help does not wait for a screen library")
+    check(min(used) < 0.5, f"help loads no screen library: {1e3 * min(used):.1f} ms of processor time")
 
 
 with folder() as scratch:

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts come and go, 4 -> 2 -> 3 -> 4 ranks, and the weights are those of the undisturbed run, bit for bit."""
 import json
-import os
 import pathlib
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import check_ledger, events, output, wait_for  # noqa: E402
-from orrery_run import check, environment, folder, orrery  # noqa: E402
+from orrery_run import check, digest, environment, folder, orrery  # noqa: E402
 from testbed_hosts import hosts  # noqa: E402
 
 STEPS = 450
@@ -18,11 +17,6 @@ STEPS = 450
 def words(tmp, run, *more):
     return ["run", "configs/tiny.yaml", f"run.dir={tmp}/{run}", f"data.train={tmp}/data", "data.eval=", f"train.steps={STEPS}",
             "checkpoint.every=10", "train.log_every=1", "train.threads=1", *more]
-
-
-def digest(tmp, run):
-    out = json.loads(orrery("ckpt", "digest", f"{tmp}/{run}", "--json").stdout)
-    return out["digest"], out["sample_sha256"], out["step"]
 
 
 def worlds(tmp):
@@ -66,7 +60,7 @@ def main():
     with hosts() as h, folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
         orrery(*words(tmp, "calm", "-n", 2))
-        want = digest(tmp, "calm")
+        want = digest(f"{tmp}/calm")
         child = h.start(*words(tmp, "stormy", "--hosts", "h1:2,h2:1,h3:1", f"launch.agent={h.path}/agent", "launch.min_ranks=2",
                                "launch.lost_s=2", "launch.attempts=10", "fault.inject=slow=25ms:attempt=any,rank=0"),
                         env=environment(OMP_NUM_THREADS=1))
@@ -83,7 +77,7 @@ def main():
         check(code == 0, f"it reached its end: exit {code} {text[-1500:] if code else ''}")
         for line in ("host h2 is left out", "host h3 is left out", "host h2 is back", "host h3 is back"):
             check(line in text, f"it says: {line}")
-        got = digest(tmp, "stormy")
+        got = digest(f"{tmp}/stormy")
         check(got == want, f"ranks {worlds(tmp)}: {got[0][:16]} equals {want[0][:16]}, step {got[2]}, samples {got[1][:16]}")
         check_ledger(f"{tmp}/stormy")
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the end-to-end tests share: a private folder, the programs under test, their process trees."""
 import contextlib
+import json
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,15 +33,34 @@ def folder():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def orrery(*args, check=True, timeout=300, env=None):
-    """Runs orrery to its end. Prints everything when it fails and `check` is set."""
+def orrery(*args, check=True, status=0, timeout=300, env=None):
+    """Runs orrery to its end. Prints everything when it ends otherwise than with `status` and `check` is set."""
     done = subprocess.run([ORRERY, *map(str, args)], cwd=ROOT, env=env or environment(), timeout=timeout, text=True,
                           capture_output=True)
-    if check and done.returncode:
-        print("$ orrery", *args, "->", done.returncode)
+    if check and done.returncode != status:
+        print("$ orrery", *args, "->", done.returncode, "not", status)
         print(done.stdout[-4000:], done.stderr[-8000:], sep="\n")
         raise SystemExit(1)
     return done
+
+
+def digest(run, env=None):
+    """Of the newest checkpoint: the SHA-256 of all tensors, that of the samples which were taken, the step."""
+    found = json.loads(orrery("ckpt", "digest", run, "--json", env=env).stdout)
+    return found["digest"], found["sample_sha256"], found["step"]
+
+
+def refused(words, status, text, env=None):
+    """orrery ends with this exit code and says this on stderr."""
+    done = orrery(*words, check=False, env=env)
+    check(done.returncode == status and text in done.stderr,
+          f"{' '.join(map(str, words))}: {status} and '{text}' wanted, exit {done.returncode}: {done.stderr.strip()}")
+
+
+def children_seconds():
+    """Processor time of the children that have ended: a busy machine does not stretch it as it does the wall's."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def start(*args, env=None):
