@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/boxdir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -15,6 +14,7 @@
 
 #include "base/blackbox.h"
 #include "base/bytes.h"
+#include "base/folder.h"
 
 #define WALK_FDS 16
 
@@ -47,17 +47,19 @@ static bool is_alive(const char *path) {
     return held;
 }
 
-void boxdir_each(boxdir_each_fn *each, void *arg) {
+int boxdir_each(boxdir_each_fn *each, void *arg, struct err *e) {
     const char *base = base_folder();
     DIR *dir = opendir(base);
-    const struct dirent *entry;
-    if (!dir) return;
-    while ((entry = readdir(dir))) {
+    struct dirent *entry;
+    if (!dir) return err_errno(e, errno, "cannot read %s", base);
+    int rc;
+    while (!(rc = folder_next(dir, base, &entry, e)) && entry) {
         char path[BOXDIR_PATH_BYTES];
         if ((size_t)snprintf(path, sizeof path, "%s/%s", base, entry->d_name) >= sizeof path) continue;
         if (boxdir_is_ours(path)) each(arg, path, is_alive(path));
     }
     closedir(dir);
+    return rc;
 }
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at) {
@@ -91,9 +93,11 @@ static int lock_alive(struct boxdir *d, struct err *e) {
 int boxdir_make(struct boxdir *d, struct err *e) {
     unsigned char random_bytes[6];
     char prefix[32], hex[2 * sizeof random_bytes + 1];
+    struct err ignored = {0};
     d->alive_fd = -1;
     d->path[0] = 0;
-    boxdir_each(remove_dead, NULL);
+    // What dead jobs left is no reason not to run.
+    if (boxdir_each(remove_dead, NULL, &ignored)) err_clear(&ignored);
     if (getrandom(random_bytes, sizeof random_bytes, 0) != (ssize_t)sizeof random_bytes)
         return err_errno(e, errno, "no random bytes for the job's name");
     bytes_hex(random_bytes, sizeof random_bytes, hex);
@@ -138,26 +142,30 @@ static int save_box(const char *from, const char *to, struct err *e) {
 
 int boxdir_save_boxes(const char *path, const char *to, struct err *e) {
     DIR *dir = opendir(path);
-    const struct dirent *entry;
+    struct dirent *entry;
+    struct err bad = {0};
     if (!dir) return err_errno(e, errno, "cannot read %s", path);
     int rc = bytes_make_dirs(to, e);
-    while ((entry = readdir(dir))) {
+    while (!folder_next(dir, path, &entry, &bad) && entry) {
         char from_path[4096], to_path[4096];
         if (!is_box(entry->d_name)) continue;
         snprintf(from_path, sizeof from_path, "%s/%s", path, entry->d_name);
         if ((size_t)snprintf(to_path, sizeof to_path, "%s/%s", to, entry->d_name) >= sizeof to_path) continue;
-        struct err bad = {0};
         if (save_box(from_path, to_path, &bad) && !rc) rc = err_set(e, bad.code, "%s", bad.text);
+        err_clear(&bad);
     }
+    if (bad.code && !rc) rc = err_set(e, bad.code, "%s", bad.text);
     closedir(dir);
     return rc;
 }
 
-void boxdir_clear_boxes(const char *path) {
+int boxdir_clear_boxes(const char *path, struct err *e) {
     DIR *dir = opendir(path);
-    const struct dirent *entry;
-    if (!dir) return;
-    while ((entry = readdir(dir)))
+    struct dirent *entry;
+    if (!dir) return err_errno(e, errno, "cannot read %s", path);
+    int rc;
+    while (!(rc = folder_next(dir, path, &entry, e)) && entry)
         if (is_box(entry->d_name)) unlinkat(dirfd(dir), entry->d_name, 0);
     closedir(dir);
+    return rc;
 }

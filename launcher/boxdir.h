@@ -24,13 +24,13 @@ void boxdir_remove(struct boxdir *d);
 
 // Calls `each` with the path of every job's folder of this user on this host; `alive`: its job runs.
 typedef void boxdir_each_fn(void *arg, const char *path, bool alive);
-void boxdir_each(boxdir_each_fn *each, void *arg);
+int boxdir_each(boxdir_each_fn *each, void *arg, struct err *e) ERR_CHECK;
 bool boxdir_is_ours(const char *path); // a real folder of this user, named like one of ours
 // Copies the rank-N.box files into the folder `to` (made if missing): all that can be, and tells the first
 // that cannot.
 int boxdir_save_boxes(const char *path, const char *to, struct err *e) ERR_CHECK;
 // Removes the boxes, before a new attempt.
-void boxdir_clear_boxes(const char *path);
+int boxdir_clear_boxes(const char *path, struct err *e) ERR_CHECK;
 // rm -r, follows no symlink.
 void boxdir_remove_tree(const char *path);
 

@@ -159,7 +159,8 @@ int cmd_logs(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (!strcmp(task, "train")) task = "attempt";
     rc = rundir_open(&run, rest.words[0], false, e);
     if (rc) return rc;
-    if (!attempt) attempt = rundir_last_attempt(&run, task);
+    if (!attempt) attempt = rundir_last_attempt(&run, task, e);
+    if (attempt < 0) return (int)attempt;
     if (!attempt) return err_set(e, ERR_MISSING, "%s has no logs yet", run.given);
     snprintf(folder, sizeof folder, "%s-%lld", task, (long long)attempt);
     if (following) return follow(&run, folder, rank, e);

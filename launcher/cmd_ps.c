@@ -78,9 +78,9 @@ int cmd_ps(const struct cmd *self, int argc, char **argv, struct err *e) {
     buf_init(&l.text, 4 << 20);
     json_begin(&l.json, &l.text);
     json_put_array(&l.json, NULL);
-    boxdir_each(show_folder, &l);
+    rc = boxdir_each(show_folder, &l, e);
     json_close(&l.json, ']');
-    rc = json_end(&l.json, e);
+    if (!rc) rc = json_end(&l.json, e);
     if (!rc && l.as_json) printf("%s\n", l.text.data);
     if (!rc && !l.as_json && !l.shown) fprintf(stderr, "no job of yours runs on this machine\n");
     buf_fini(&l.text);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/rundir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -13,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
+#include "base/folder.h"
 #include "base/json.h"
 #include "launcher/proc.h"
 
@@ -74,21 +75,24 @@ int rundir_make(const struct rundir *r, const char *name, char *out, size_t out_
     return rc;
 }
 
-int rundir_last_attempt(const struct rundir *r, const char *prefix) {
+int rundir_last_attempt(const struct rundir *r, const char *prefix, struct err *e) {
     char path[RUNDIR_PATH_BYTES + 8];
     int64_t last = 0;
     size_t n = strlen(prefix);
     snprintf(path, sizeof path, "%s/logs", r->path);
     DIR *dir = opendir(path);
-    const struct dirent *entry;
-    while (dir && (entry = readdir(dir))) {
+    struct dirent *entry;
+    if (!dir && (errno == ENOENT || errno == ENOTDIR)) return 0;
+    if (!dir) return err_errno(e, errno, "cannot read %s", path);
+    int rc;
+    while (!(rc = folder_next(dir, path, &entry, e)) && entry) {
         int64_t number;
         bool ours = !strncmp(entry->d_name, prefix, n) && entry->d_name[n] == '-';
         if (ours && bytes_parse_i64(entry->d_name + n + 1, &number) && number > last && number < INT_MAX)
             last = number;
     }
-    if (dir) closedir(dir);
-    return (int)last;
+    closedir(dir);
+    return rc ? rc : (int)last;
 }
 
 int rundir_append(const struct rundir *r, const char *name, int *fd, struct err *e) {

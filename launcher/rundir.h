@@ -43,8 +43,8 @@ int rundir_join(const struct rundir *r, const char *name, char *out, size_t out_
 // Makes PATH/name (nested names too), each part a real folder.
 int rundir_make(const struct rundir *r, const char *name, char *out, size_t out_bytes,
                 struct err *e) ERR_CHECK;
-// Highest N of logs/PREFIX-N, 0 when there is none.
-int rundir_last_attempt(const struct rundir *r, const char *prefix);
+// Highest N of logs/PREFIX-N, 0 when there is none; or an error.
+int rundir_last_attempt(const struct rundir *r, const char *prefix, struct err *e) ERR_CHECK;
 // Opens a file of the folder for appending.
 int rundir_append(const struct rundir *r, const char *name, int *fd, struct err *e) ERR_CHECK;
 

@@ -176,9 +176,9 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
     s->doubt_since_ns = 0;
     s->launcher_ended = false;
     memset(s->told, 0, (size_t)j->ranks * sizeof *s->told);
-    boxdir_clear_boxes(s->o->boxes->path);
     snprintf(name, sizeof name, "logs/%s-%d", s->o->log_prefix, s->number);
-    int rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
+    int rc = boxdir_clear_boxes(s->o->boxes->path, e);
+    if (!rc) rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
     if (!rc) rc = crew_open(&s->crew, &crew, e);
     if (!rc) rc = watch_open(&s->watch, &look, e);
     if (!rc) rc = skew_init(&s->skew, s->world, j->config->comm_shards, j->config->launch_straggler, e);
@@ -487,7 +487,7 @@ static void save_boxes(struct supervisor *s) {
     struct err e = {0};
     if (!s->o->record) return;
     if (rundir_make(s->o->job->run, "blackbox", path, sizeof path, &e)) goto out;
-    boxdir_clear_boxes(path);
+    if (boxdir_clear_boxes(path, &e)) goto out;
     if (boxdir_save_boxes(s->o->boxes->path, path, &e)) goto out;
 out:
     if (e.code) log_warn(s->log, "the black boxes are not saved: %s", e.text);
@@ -641,11 +641,13 @@ int supervise_run(const struct supervise_options *options, struct err *e) {
     struct supervisor s = {
         .o = options, .log = options->log, .signal_fd = -1, .best_checkpoint = options->resume_step};
     size_t ranks = (size_t)options->job->ranks;
-    s.number = rundir_last_attempt(options->job->run, options->log_prefix);
+    s.number = rundir_last_attempt(options->job->run, options->log_prefix, e);
     s.told = calloc(ranks, sizeof *s.told);
     s.silent_ms = calloc(ranks, sizeof *s.silent_ms);
     progress_init(&s.progress, options->log);
-    int rc = s.told && s.silent_ms ? open_signals(&s, e) : err_set(e, ERR_MEMORY, "no memory to supervise");
+    int rc = s.told && s.silent_ms ? 0 : err_set(e, ERR_MEMORY, "no memory to supervise");
+    if (!rc && s.number < 0) rc = s.number;
+    if (!rc) rc = open_signals(&s, e);
     if (!rc) rc = roster_init(&s.roster, options->job, e);
     if (!rc) rc = run_attempts(&s, e);
     ledger_spend(options->ledger, LEDGER_STOP, 0);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "storage/cache.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/folder.h"
 
 #define SUM_NAME    ".sum"
 #define TEMP_PREFIX ".temp-"
@@ -124,55 +124,62 @@ static bool drop_dead(struct cache *c, const char *name) {
     return dead;
 }
 
-// All files with their sizes; the caller frees. -1: cannot be read.
-static int64_t list_held(struct cache *c, struct held **out, size_t *n) {
-    size_t cap = 0;
-    int64_t sum = 0;
+struct holding {
+    struct held *files;
+    size_t n, cap;
+    int64_t bytes;
+};
+
+// Counts a file of ours. False: no memory.
+static bool count_file(struct cache *c, const char *name, struct holding *h) {
+    struct stat st;
+    size_t length = strlen(name);
+    bool temp = !strncmp(name, TEMP_PREFIX, strlen(TEMP_PREFIX));
+    if (length >= NAME_BYTES || (name[0] == '.' && !temp)) return true;
+    if (fstatat(c->folder, name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode)) return true;
+    if (temp && drop_dead(c, name)) return true;
+    h->bytes += size_on_disk(st.st_size);
+    if (temp) return true;
+    if (h->n == h->cap) {
+        size_t want = h->cap ? 2 * h->cap : 256;
+        struct held *grown = realloc(h->files, want * sizeof *grown);
+        if (!grown) return false;
+        h->files = grown;
+        h->cap = want;
+    }
+    struct held *held = &h->files[h->n++];
+    memcpy(held->name, name, length + 1);
+    held->bytes = size_on_disk(st.st_size);
+    held->used = st.st_mtim;
+    return true;
+}
+
+// False: not all of them could be counted.
+static bool count_all(struct cache *c, struct holding *h) {
     int again = openat(c->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = again < 0 ? NULL : fdopendir(again);
-    *out = NULL;
-    *n = 0;
+    struct dirent *entry = NULL;
     if (!d && again >= 0) close(again);
-    if (!d) return -1;
-    for (struct dirent *entry; (entry = readdir(d));) {
-        struct stat st;
-        size_t length = strlen(entry->d_name);
-        bool temp = !strncmp(entry->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX));
-        if (length >= NAME_BYTES || (entry->d_name[0] == '.' && !temp)) continue;
-        if (fstatat(c->folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode)) continue;
-        if (temp && drop_dead(c, entry->d_name)) continue;
-        sum += size_on_disk(st.st_size);
-        if (temp) continue;
-        if (*n == cap) {
-            struct held *grown = realloc(*out, (cap ? 2 * cap : 256) * sizeof *grown);
-            if (!grown) break;
-            *out = grown;
-            cap = cap ? 2 * cap : 256;
-        }
-        struct held *h = &(*out)[(*n)++];
-        memcpy(h->name, entry->d_name, length + 1);
-        h->bytes = size_on_disk(st.st_size);
-        h->used = st.st_mtim;
-    }
+    if (!d) return false;
+    bool ok;
+    do {
+        ok = !folder_next(d, "the data cache", &entry, NULL);
+    } while (ok && entry && (ok = count_file(c, entry->d_name, h)));
     closedir(d);
-    return sum;
+    return ok;
 }
 
 // Counts anew, and deletes until an eighth of the limit is free for what comes.
 static bool make_room(struct cache *c, int64_t need, int64_t *sum) {
-    struct held *held = NULL;
-    size_t n = 0;
-    int64_t counted = list_held(c, &held, &n), goal = c->max_bytes - c->max_bytes / 8 - need;
-    if (counted < 0) {
-        free(held);
-        return false;
-    }
-    if (held) qsort(held, n, sizeof *held, oldest_first);
-    for (size_t i = 0; held && i < n && counted > goal; i++)
-        if (!unlinkat(c->folder, held[i].name, 0) || errno == ENOENT) counted -= held[i].bytes;
-    free(held);
-    *sum = counted;
-    return counted + need <= c->max_bytes;
+    struct holding h = {0};
+    int64_t goal = c->max_bytes - c->max_bytes / 8 - need;
+    bool ok = count_all(c, &h);
+    if (ok && h.n) qsort(h.files, h.n, sizeof *h.files, oldest_first);
+    for (size_t i = 0; ok && i < h.n && h.bytes > goal; i++)
+        if (!unlinkat(c->folder, h.files[i].name, 0) || errno == ENOENT) h.bytes -= h.files[i].bytes;
+    free(h.files);
+    if (ok) *sum = h.bytes;
+    return ok && h.bytes + need <= c->max_bytes;
 }
 
 // A temporary file of the full size, locked, and counted before the lock of the sum is let go, so that

@@ -3,7 +3,6 @@
 // nothing behind) or, where the file system has none, to a temporary name in the same folder; then fsync,
 // link or rename into place, fsync of the folder. Temporary names start with TEMP_PREFIX, are never listed
 // and can be no key. Whoever writes one holds a lock on it, so that a sweep knows those whose writer is dead.
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -15,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/folder.h"
 #include "storage/store_posix.h"
 
 #define TEMP_PREFIX ".orrery-tmp."
@@ -299,7 +299,7 @@ static int sweep_folder(struct sweep *w, size_t length, struct err *e) {
     DIR *d = opendir(w->path);
     if (!d) return errno == ENOENT ? 0 : err_errno(e, errno, "%s", w->path);
     bool mine = w->mine(w->arg, w->path + w->key);
-    for (struct dirent *entry; !rc && (entry = readdir(d));) {
+    for (struct dirent *entry; !rc && !(rc = folder_next(d, w->path, &entry, e)) && entry;) {
         size_t n = strlen(entry->d_name);
         bool temp = !strncmp(entry->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX));
         if ((!temp && !store_posix_component_ok(entry->d_name, n)) || length + n + 2 > sizeof w->path)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The keys of a folder in bytewise order, with memory for BATCH names a level however many there are: a
 // folder with more is read again for each batch, which keeps the least names behind the last one.
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/folder.h"
 #include "storage/store_posix.h"
 
 #define BATCH 8192
@@ -47,13 +47,21 @@ static bool may_match(const char *key, const char *prefix) {
     return !strncmp(key, prefix, k < n && k && key[k - 1] == '/' ? k : n);
 }
 
+// That a name is gone, or that a link leads nowhere we may look at, is no error; any other would hide a file.
+static int look_failed(const char *path, bool link, struct err *e) {
+    bool gone = errno == ENOENT || errno == ENOTDIR, astray = errno == ELOOP || errno == EACCES;
+    return gone || (link && astray) ? 0 : err_errno(e, errno, "%s", path);
+}
+
 // 'f' a file or a link to one, 'd' a folder, 0 anything else: links to folders may loop.
-static int kind_of(const char *path, int type, struct stat *st) {
-    if (type == DT_DIR) return 'd';
-    if (lstat(path, st)) return 0;
-    if (S_ISDIR(st->st_mode)) return 'd';
-    if (S_ISLNK(st->st_mode) && stat(path, st)) return 0;
-    return S_ISREG(st->st_mode) ? 'f' : 0;
+static int find_kind(const char *path, int type, struct stat *st, int *kind, struct err *e) {
+    *kind = type == DT_DIR ? 'd' : 0;
+    if (*kind) return 0;
+    if (lstat(path, st)) return look_failed(path, false, e);
+    if (S_ISDIR(st->st_mode)) *kind = 'd';
+    if (S_ISLNK(st->st_mode) && stat(path, st)) return look_failed(path, true, e);
+    if (S_ISREG(st->st_mode)) *kind = 'f';
+    return 0;
 }
 
 static int take_name(struct walk *w, size_t length, const struct dirent *entry, struct batch *b,
@@ -65,7 +73,8 @@ static int take_name(struct walk *w, size_t length, const struct dirent *entry, 
     if (length + n + 2 > sizeof w->path)
         return err_set(e, ERR_DATA, "%.200s...: a path longer than %zu bytes", w->path, sizeof w->path);
     memcpy(name, entry->d_name, n + 1);
-    int kind = entry->d_type == DT_REG ? 'f' : kind_of(w->path, entry->d_type, &st);
+    int kind = 'f', rc = entry->d_type == DT_REG ? 0 : find_kind(w->path, entry->d_type, &st, &kind, e);
+    if (rc) return rc;
     if (kind == 'd') memcpy(name + n, "/", 2);
     if (!kind || strcmp(name, b->after) <= 0 || !may_match(w->path + w->key, w->prefix)) return 0;
     if (!(b->names[b->n] = strdup(name))) return err_set(e, ERR_MEMORY, "no memory to list %s", w->path);
@@ -80,7 +89,7 @@ static int read_batch(struct walk *w, size_t length, struct batch *b, struct err
     w->path[length] = 0;
     DIR *d = opendir(w->path);
     if (!d) return errno == ENOENT ? 0 : err_errno(e, errno, "%s", w->path);
-    for (struct dirent *entry; !rc && (entry = readdir(d));) {
+    for (struct dirent *entry; !rc && !(rc = folder_next(d, w->path, &entry, e)) && entry;) {
         rc = take_name(w, length, entry, b, e);
         w->path[length] = 0;
     }
@@ -95,10 +104,12 @@ static int walk_folder(struct walk *w, size_t length, struct err *e);
 static int walk_name(struct walk *w, size_t length, const char *name, struct err *e) {
     struct stat st;
     size_t n = strlen(name);
+    int kind;
     memcpy(w->path + length, name, n + 1);
     if (name[n - 1] == '/') return walk_folder(w, length + n, e);
-    if (kind_of(w->path, DT_UNKNOWN, &st) != 'f') return 0; // gone, or become another thing
-    int rc = store_listing_add(&w->out, w->path + w->key, st.st_size, "", e);
+    int rc = find_kind(w->path, DT_UNKNOWN, &st, &kind, e);
+    if (rc || kind != 'f') return rc; // gone, or become another thing
+    rc = store_listing_add(&w->out, w->path + w->key, st.st_size, "", e);
     return rc || w->out.n < STORE_PAGE ? rc : w->page(w->arg, &w->out, e);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The run folder and the job's private folder, with hostile contents; and what a changed config means for a
 // resume.
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -20,6 +21,18 @@
 #include "launcher/resume.h"
 #include "launcher/rundir.h"
 #include "launcher/why.h"
+
+static int names_left = -1; // before readdir fails; -1: it does not
+
+struct dirent *__real_readdir(DIR *d);
+struct dirent *__wrap_readdir(DIR *d);
+
+struct dirent *__wrap_readdir(DIR *d) {
+    if (names_left < 0 || names_left-- > 0) return __real_readdir(d);
+    names_left = -1;
+    errno = EIO;
+    return NULL;
+}
 
 struct place {
     char folder[64];
@@ -133,13 +146,13 @@ static void attempts_are_counted_over_commands(void **state) {
     struct place *p = *state;
     char out[RUNDIR_PATH_BYTES + 64];
     struct err e = {0};
-    assert_int_equal(rundir_last_attempt(&p->run, "attempt"), 0);
+    assert_int_equal(rundir_last_attempt(&p->run, "attempt", &e), 0);
     assert_int_equal(rundir_make(&p->run, "logs/attempt-9", out, sizeof out, &e), 0);
     assert_int_equal(rundir_make(&p->run, "logs/attempt-10", out, sizeof out, &e), 0);
     assert_int_equal(rundir_make(&p->run, "logs/attempt-99999999999999999999", out, sizeof out, &e), 0);
     assert_int_equal(rundir_make(&p->run, "logs/evaluate-12", out, sizeof out, &e), 0);
-    assert_int_equal(rundir_last_attempt(&p->run, "attempt"), 10);
-    assert_int_equal(rundir_last_attempt(&p->run, "evaluate"), 12);
+    assert_int_equal(rundir_last_attempt(&p->run, "attempt", &e), 10);
+    assert_int_equal(rundir_last_attempt(&p->run, "evaluate", &e), 12);
 }
 
 static void a_record_is_read_back_and_a_hostile_one_survived(void **state) {
@@ -216,6 +229,26 @@ static void count_folder(void *arg, const char *path, bool alive) {
     if (!strcmp(path, wanted->path)) wanted->alive_fd = alive ? 1 : 0;
 }
 
+// Else an attempt would write over another's logs, and old boxes would be taken for new ones.
+static void a_folder_that_cannot_be_read_is_an_error(void **state) {
+    struct place *p = *state;
+    char out[RUNDIR_PATH_BYTES + 64];
+    struct err e = {0};
+    struct boxdir seen = {.alive_fd = -1};
+    assert_int_equal(rundir_make(&p->run, "logs/attempt-9", out, sizeof out, &e), 0);
+    names_left = 2;
+    assert_int_equal(rundir_last_attempt(&p->run, "attempt", &e), -ERR_IO);
+    err_clear(&e);
+    names_left = 1;
+    assert_int_equal(boxdir_clear_boxes(out, &e), -ERR_IO);
+    err_clear(&e);
+    names_left = 1;
+    assert_int_equal(boxdir_save_boxes(out, p->run.path, &e), -ERR_IO);
+    err_clear(&e);
+    names_left = 1;
+    assert_int_equal(boxdir_each(count_folder, &seen, &e), -ERR_IO);
+}
+
 static void a_private_folder_comes_and_goes(void **state) {
     struct boxdir d, seen = {.alive_fd = -1}, next;
     struct err e = {0};
@@ -225,7 +258,7 @@ static void a_private_folder_comes_and_goes(void **state) {
     assert_int_equal(stat(d.path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
     memcpy(seen.path, d.path, sizeof d.path);
-    boxdir_each(count_folder, &seen);
+    assert_int_equal(boxdir_each(count_folder, &seen, &e), 0);
     assert_int_equal(seen.alive_fd, 1);
     // Its job dies without a word: the next one cleans up.
     memcpy(dead, d.path, sizeof dead);
@@ -302,6 +335,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, open_place, close_place)
         T(planted_links_are_refused),
+        T(a_folder_that_cannot_be_read_is_an_error),
         T(bad_folders_are_refused),
         T(a_second_supervisor_is_told_who_holds_the_run),
         T(attempts_are_counted_over_commands),
