@@ -298,8 +298,7 @@ static int open_beside(const char *path, char **temporary, struct err *e) {
     return err_set(e, ERR_IO, "cannot find a free temporary name beside %s", path);
 }
 
-// A rename is only safe from a power cut once the folder itself is on disk.
-static int sync_folder_of(const char *path, struct err *e) {
+int bytes_sync_folder_of(const char *path, struct err *e) {
     const char *slash = strrchr(path, '/');
     char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
     if (!folder) return err_set(e, ERR_MEMORY, "no memory for a path");
@@ -324,7 +323,7 @@ int bytes_write_file(const char *path, const void *data, size_t n, struct err *e
     if (!rc && rename(temporary, path)) rc = err_errno(e, errno, "cannot rename %s to %s", temporary, path);
     if (rc) unlink(temporary);
     free(temporary);
-    return rc ? rc : sync_folder_of(path, e);
+    return rc ? rc : bytes_sync_folder_of(path, e);
 }
 
 static int make_dir(const char *path, struct err *e) {

@@ -61,6 +61,8 @@ int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, st
 int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;
 // Temporary name beside it, fsync file, rename, fsync folder. Old content survives any failure.
 int bytes_write_file(const char *path, const void *data, size_t n, struct err *e) ERR_CHECK;
+// A rename to `path` is only safe from a power cut once its folder is on disk.
+int bytes_sync_folder_of(const char *path, struct err *e) ERR_CHECK;
 // mkdir -p with mode 0777 & ~umask.
 int bytes_make_dirs(const char *path, struct err *e) ERR_CHECK;
 

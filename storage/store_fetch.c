@@ -33,6 +33,7 @@
 #define TABLE_HEAD   192
 #define TABLE_ROW    9 // eight digits and a line feed
 #define PART_SUFFIX  ".orrery-part"
+#define OPEN_TRIES   16
 
 static int io_error(struct err *e, const char *what, const char *path) {
     return err_errno(e, errno, "%s %s", what, path);
@@ -312,15 +313,28 @@ static void end_requests(struct fetch *f) {
 
 // ---- begin and end.
 
+// The growing file with its lock. Whoever had the lock before may have given the file its own name meanwhile:
+// what we opened is then a finished file, and not ours to write.
+static int open_part(struct fetch *f, struct stat *st, struct err *e) {
+    struct stat named;
+    for (int i = 0; i < OPEN_TRIES; i++) {
+        f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (f->fd < 0) return io_error(e, "cannot write", f->path);
+        if (flock(f->fd, LOCK_EX | LOCK_NB)) break;
+        if (fstat(f->fd, st)) return io_error(e, "cannot look at", f->path);
+        if (!lstat(f->path, &named) && named.st_dev == st->st_dev && named.st_ino == st->st_ino) return 0;
+        close(f->fd);
+        f->fd = -1;
+    }
+    return err_set(e, ERR_CONFLICT, "%s is being written by another process", f->path);
+}
+
 static int fetch_open(struct fetch *f, const char *path, struct err *e) {
     struct stat st;
     if (asprintf(&f->path, "%s" PART_SUFFIX, path) < 0) f->path = NULL;
     if (!f->path) return err_set(e, ERR_MEMORY, "no memory for a path");
-    f->fd = open(f->path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (f->fd < 0) return io_error(e, "cannot write", f->path);
-    if (flock(f->fd, LOCK_EX | LOCK_NB))
-        return err_set(e, ERR_CONFLICT, "%s is being written by another process", f->path);
-    if (fstat(f->fd, &st)) return io_error(e, "cannot look at", f->path);
+    int rc = open_part(f, &st, e);
+    if (rc) return rc;
     f->fresh = !st.st_size || !f->t->resume;
     if (f->fresh && ftruncate(f->fd, 0)) return io_error(e, "cannot make room for", f->path);
     f->block = malloc(BLOCK);
@@ -402,7 +416,9 @@ static int fetch_end(struct fetch *f, const char *path, struct err *e) {
         return err_prefix(e, "%s: GET '%s'", f->s->url, f->key);
     }
     if (ftruncate(f->fd, f->object.object_bytes)) return io_error(e, "cannot cut", f->path);
-    return rename(f->path, path) ? io_error(e, "cannot make", path) : 0;
+    if (fsync(f->fd)) return io_error(e, "cannot sync", f->path);
+    if (rename(f->path, path)) return io_error(e, "cannot make", path);
+    return bytes_sync_folder_of(path, e);
 }
 
 int store_get_file(struct store *s, const char *key, const char *path, struct store_transfer *t,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stores and the cache on a disk that fails: what they ask of the system is wrapped.
+// Stores, transfers and the cache on a disk that fails, or that another process uses at the same moment: what
+// they ask of the system is wrapped.
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -18,13 +22,21 @@
 #include "store_suite.h"
 
 static char folder[64];
-static int names_left = -1; // before readdir fails; -1: it does not
-static const char *unseen;  // a name that lstat fails on
+static int names_left = -1;       // before readdir fails; -1: it does not
+static const char *unseen;        // a name that lstat fails on
+static void (*before_lock)(void); // called once
+static char calls[32];            // a letter for each fsync of a file or folder, and each rename
 
 struct dirent *__real_readdir(DIR *d);
 struct dirent *__wrap_readdir(DIR *d);
 int __real_lstat(const char *path, struct stat *st);
 int __wrap_lstat(const char *path, struct stat *st);
+int __real_flock(int fd, int how);
+int __wrap_flock(int fd, int how);
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __real_rename(const char *from, const char *to);
+int __wrap_rename(const char *from, const char *to);
 
 struct dirent *__wrap_readdir(DIR *d) {
     if (names_left < 0 || names_left-- > 0) return __real_readdir(d);
@@ -38,6 +50,29 @@ int __wrap_lstat(const char *path, struct stat *st) {
     if (!u || n < u || strcmp(path + n - u, unseen)) return __real_lstat(path, st);
     errno = EIO;
     return -1;
+}
+
+int __wrap_flock(int fd, int how) {
+    void (*then)(void) = before_lock;
+    before_lock = NULL;
+    if (then) then();
+    return __real_flock(fd, how);
+}
+
+static void note(char call) {
+    size_t n = strlen(calls);
+    if (n + 1 < sizeof calls) calls[n] = call;
+}
+
+int __wrap_fsync(int fd) {
+    struct stat st;
+    note(!fstat(fd, &st) && S_ISDIR(st.st_mode) ? 'd' : 'f');
+    return __real_fsync(fd);
+}
+
+int __wrap_rename(const char *from, const char *to) {
+    note('r');
+    return __real_rename(from, to);
 }
 
 static int make_folder(void **state) {
@@ -136,12 +171,69 @@ static void a_cache_that_cannot_be_counted_takes_nothing(void **state) {
     cache_close(c);
 }
 
+// ---- files that are fetched.
+
+static char target[128], part[160];
+
+static struct store *open_object(const char *content) {
+    struct store *s = open_folder("from");
+    SUITE_OK(store_put(s, "key", content, strlen(content), false, err));
+    snprintf(target, sizeof target, "%s/out", folder);
+    snprintf(part, sizeof part, "%s.orrery-part", target);
+    return s;
+}
+
+static void assert_target(const char *want) {
+    struct buf text;
+    buf_init(&text, 100);
+    SUITE_OK(bytes_read_file(target, 100, &text, err));
+    assert_string_equal(text.data, want);
+    buf_fini(&text);
+}
+
+static int finished_fd;
+
+// Another process ends its copy to the same place between our open and our lock.
+static void other_finishes(void) {
+    assert_int_equal(__real_rename(part, target), 0);
+    finished_fd = open(target, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(finished_fd, "finished", 8, 0), 8);
+}
+
+static void a_file_that_another_finished_is_not_written_to(void **state) {
+    char back[9] = "";
+    struct store_transfer t = {.resume = true, .verify = true};
+    struct store *s = open_object("the words");
+    before_lock = other_finishes;
+    SUITE_OK(store_get_file(s, "key", target, &t, err));
+    assert_null(before_lock);
+    assert_target("the words");
+    assert_int_equal(pread(finished_fd, back, sizeof back, 0), 8); // as its writer left it
+    assert_string_equal(back, "finished");
+    close(finished_fd);
+    assert_int_equal(access(part, F_OK), -1);
+    store_close(s);
+}
+
+// Only what is on the disk gets the name, and the name is there after a power cut.
+static void what_is_fetched_is_on_the_disk(void **state) {
+    struct store_transfer t = {.verify = true};
+    struct store *s = open_object("more words");
+    memset(calls, 0, sizeof calls);
+    SUITE_OK(store_get_file(s, "key", target, &t, err));
+    assert_string_equal(calls, "frd");
+    assert_target("more words");
+    store_close(s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_listing_that_breaks_off_is_an_error),
         cmocka_unit_test(a_name_that_cannot_be_looked_at_is_an_error),
         cmocka_unit_test(a_sweep_that_breaks_off_is_an_error),
         cmocka_unit_test(a_cache_that_cannot_be_counted_takes_nothing),
+        cmocka_unit_test(a_file_that_another_finished_is_not_written_to),
+        cmocka_unit_test(what_is_fetched_is_on_the_disk),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
