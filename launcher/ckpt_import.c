@@ -20,6 +20,7 @@
 struct import {
     const struct ckpt_import *from;
     struct store_place place;
+    struct store_result object; // all that is read is of this version
     struct safetensors file;
     int64_t data_begin;
     struct json *names;
@@ -30,22 +31,25 @@ struct import {
 
 // ---- the file's header and the map of names
 
+static int read_at(const struct import *m, int64_t at, int64_t n, void *into, struct err *e) {
+    return store_get_range_of(m->place.store, m->place.key, &m->object, at, (size_t)n, into, e);
+}
+
 static int read_header(struct import *m, struct err *e) {
     unsigned char first[8];
-    struct store_result head;
     int64_t bytes;
     const char *what = m->from->file;
-    int rc = store_head(m->place.store, m->place.key, &head, e);
-    if (!rc && head.object_bytes < 8) rc = err_set(e, ERR_DATA, "%s: too short for a safetensors file", what);
-    if (!rc) rc = store_get_range(m->place.store, m->place.key, 0, 8, first, e);
-    if (!rc) rc = safetensors_header_bytes(first, head.object_bytes, what, &bytes, e);
+    int rc = store_head(m->place.store, m->place.key, &m->object, e);
+    int64_t whole = rc ? 0 : m->object.object_bytes;
+    if (!rc && whole < 8) rc = err_set(e, ERR_DATA, "%s: too short for a safetensors file", what);
+    if (!rc) rc = read_at(m, 0, 8, first, e);
+    if (!rc) rc = safetensors_header_bytes(first, whole, what, &bytes, e);
     if (rc) return rc;
     char *text = malloc((size_t)bytes);
     if (!text) return err_set(e, ERR_MEMORY, "%s: no memory for its header", what);
     m->data_begin = 8 + bytes;
-    rc = store_get_range(m->place.store, m->place.key, 8, (size_t)bytes, text, e);
-    if (!rc)
-        rc = safetensors_parse(&m->file, text, (size_t)bytes, head.object_bytes - m->data_begin, what, e);
+    rc = read_at(m, 8, bytes, text, e);
+    if (!rc) rc = safetensors_parse(&m->file, text, (size_t)bytes, whole - m->data_begin, what, e);
     free(text);
     return rc;
 }
@@ -184,7 +188,7 @@ static int read_tensor(const struct import *m, const struct safetensors_entry *t
     int rc = raw ? 0 : err_set(e, ERR_MEMORY, "no memory to import");
     for (int64_t at = t->begin; at < t->end && !rc; at += slab) {
         int64_t n = t->end - at < slab ? t->end - at : slab;
-        rc = store_get_range(m->place.store, m->place.key, m->data_begin + at, (size_t)n, raw, e);
+        rc = read_at(m, m->data_begin + at, n, raw, e);
         if (!rc) convert(t->dtype, raw, n / size, to + (at - t->begin) / size);
     }
     free(raw);

@@ -91,7 +91,7 @@ static int copy_through(const struct store_place *from, const char *key, const s
     if (!rc) rc = store_writer_open(to->store, &w, target, e);
     for (int64_t at = 0; !rc && at < object.object_bytes;) {
         size_t n = object.object_bytes - at < (int64_t)BLOCK ? (size_t)(object.object_bytes - at) : BLOCK;
-        rc = store_get_range(from->store, key, at, n, block, e);
+        rc = store_get_range_of(from->store, key, &object, at, n, block, e);
         if (!rc) rc = store_writer_write(w, block, n, e);
         if (!rc) t->moved(t->arg, (int64_t)n);
         at += (int64_t)n;

@@ -235,7 +235,7 @@ struct range_read {
     int64_t offset;
     size_t length;
     char *into;
-    char etag[72]; // of the first part; all parts must be of one version
+    char etag[72]; // all parts must be of this version; "": of the first part's
 };
 
 static int start_part(const struct range_read *g, size_t at, struct store_request **out, struct err *e) {
@@ -249,19 +249,23 @@ static int start_part(const struct range_read *g, size_t at, struct store_reques
     return store_start(g->s, out, &c, e);
 }
 
+static int check_part(struct range_read *g, size_t at, size_t n, const struct store_result *got,
+                      struct err *e) {
+    if (!g->etag[0]) memcpy(g->etag, got->etag, sizeof g->etag);
+    if (strcmp(g->etag, got->etag))
+        return err_set(e, ERR_DATA, "%s: GET '%s': the object changed while it was read", g->s->url, g->key);
+    if (got->bytes != n)
+        return err_set(e, ERR_DATA, "%s: GET '%s': %zu of %zu bytes at %lld; the object ends at %lld",
+                       g->s->url, g->key, got->bytes, n, (long long)(g->offset + (int64_t)at),
+                       (long long)got->object_bytes);
+    return 0;
+}
+
 static int wait_part(struct range_read *g, size_t at, struct store_request *r, struct err *e) {
     struct store_result got;
     size_t n = g->length - at < STORE_PART_BYTES ? g->length - at : STORE_PART_BYTES;
     int rc = store_wait(g->s, r, &got, e);
-    if (rc) return rc;
-    if (got.bytes != n)
-        return err_set(e, ERR_DATA, "%s: GET '%s': %zu of %zu bytes at %lld; the object ends at %lld",
-                       g->s->url, g->key, got.bytes, n, (long long)(g->offset + (int64_t)at),
-                       (long long)got.object_bytes);
-    if (!g->etag[0]) memcpy(g->etag, got.etag, sizeof g->etag);
-    if (strcmp(g->etag, got.etag))
-        return err_set(e, ERR_DATA, "%s: GET '%s': the object changed while it was read", g->s->url, g->key);
-    return 0;
+    return rc ? rc : check_part(g, at, n, &got, e);
 }
 
 static int read_parts(struct range_read *g, struct err *e) {
@@ -288,18 +292,25 @@ static int read_at_once(struct range_read *g, struct err *e) {
                            .into = g->into,
                            .capacity = g->length};
     int rc = store_call_blocking(g->s, &c, &got, e);
-    if (!rc && got.bytes != g->length)
-        rc =
-            err_set(e, ERR_DATA, "%s: GET '%s': %zu of %zu bytes at %lld; the object ends at %lld", g->s->url,
-                    g->key, got.bytes, g->length, (long long)g->offset, (long long)got.object_bytes);
-    return rc;
+    return rc ? rc : check_part(g, 0, g->length, &got, e);
+}
+
+static int read_range(struct range_read *g, struct err *e) {
+    if (!g->length) return check_key(g->s, g->key, e);
+    return g->s->ops->start && g->length > STORE_PART_BYTES ? read_parts(g, e) : read_at_once(g, e);
 }
 
 int store_get_range(struct store *s, const char *key, int64_t offset, size_t length, void *into,
                     struct err *e) {
-    if (!length) return check_key(s, key, e);
     struct range_read g = {.s = s, .key = key, .offset = offset, .length = length, .into = into};
-    return s->ops->start && length > STORE_PART_BYTES ? read_parts(&g, e) : read_at_once(&g, e);
+    return read_range(&g, e);
+}
+
+int store_get_range_of(struct store *s, const char *key, const struct store_result *object, int64_t offset,
+                       size_t length, void *into, struct err *e) {
+    struct range_read g = {.s = s, .key = key, .offset = offset, .length = length, .into = into};
+    memcpy(g.etag, object->etag, sizeof g.etag);
+    return read_range(&g, e);
 }
 
 static int get_first(struct store *s, const char *key, size_t max_bytes, struct buf *out,

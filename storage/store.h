@@ -84,6 +84,10 @@ int store_wait(struct store *s, struct store_request *r, struct store_result *re
 // Exactly `length` bytes into `into`, or DATA.
 int store_get_range(struct store *s, const char *key, int64_t offset, size_t length, void *into,
                     struct err *e) ERR_CHECK;
+// The same of an object that is read piece by piece: DATA where it is no longer the one that store_head told
+// of.
+int store_get_range_of(struct store *s, const char *key, const struct store_result *object, int64_t offset,
+                       size_t length, void *into, struct err *e) ERR_CHECK;
 // The whole object, at most max_bytes, appended to out.
 int store_get(struct store *s, const char *key, size_t max_bytes, struct buf *out, struct err *e) ERR_CHECK;
 int store_put(struct store *s, const char *key, const void *data, size_t bytes, bool create_only,

@@ -226,6 +226,29 @@ static void what_is_fetched_is_on_the_disk(void **state) {
     store_close(s);
 }
 
+// ---- objects that are read piece by piece.
+
+static void pieces_are_of_one_version(void **state) {
+    const char *const urls[] = {"mem:versions", NULL};
+    for (int i = 0; i < 2; i++) {
+        struct store *s;
+        struct store_result head;
+        struct err e = {0};
+        char back[4] = "";
+        if (urls[i])
+            SUITE_OK(store_open(&s, urls[i], NULL, err));
+        else
+            s = open_folder("versions");
+        SUITE_OK(store_put(s, "key", "aaaabbbb", 8, false, err));
+        SUITE_OK(store_head(s, "key", &head, err));
+        SUITE_OK(store_get_range_of(s, "key", &head, 0, 4, back, err));
+        SUITE_OK(store_put(s, "key", "ccccdddd", 8, false, err));
+        assert_int_equal(store_get_range_of(s, "key", &head, 4, 4, back, &e), -ERR_DATA);
+        assert_non_null(strstr(e.text, "changed while it was read"));
+        store_close(s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_listing_that_breaks_off_is_an_error),
@@ -234,6 +257,7 @@ int main(void) {
         cmocka_unit_test(a_cache_that_cannot_be_counted_takes_nothing),
         cmocka_unit_test(a_file_that_another_finished_is_not_written_to),
         cmocka_unit_test(what_is_fetched_is_on_the_disk),
+        cmocka_unit_test(pieces_are_of_one_version),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
