@@ -272,13 +272,15 @@ static int sending_create(struct sending **out, struct s3_store *s, const char *
     return rc;
 }
 
-static int send_in_parts(struct s3_store *s, const char *key, int fd, int64_t bytes, bool resume,
+// With `adopted`, goes on with an upload that is there, and tells whether one was.
+static int send_in_parts(struct s3_store *s, const char *key, int fd, int64_t bytes, bool *adopted,
                          struct store_transfer *t, struct err *e) {
     struct sending *g;
     int rc = sending_create(&g, s, key, fd, t, e);
     if (rc) return rc;
     g->part = store_s3_part_bytes((size_t)bytes);
-    if (resume) look_up(&g->earlier, &g->u, bytes, g->part);
+    if (adopted) look_up(&g->earlier, &g->u, bytes, g->part);
+    if (adopted) *adopted = g->u.id[0] != 0;
     rc = start_sums(g, bytes, e);
     if (!rc) rc = send_parts(g, bytes, e);
     if (rc && !t->resume) store_s3_upload_abort(&g->u);
@@ -286,16 +288,34 @@ static int send_in_parts(struct s3_store *s, const char *key, int fd, int64_t by
     return rc;
 }
 
-// An upload that was begun for another content of the file carries that one's sum: then all is sent anew.
+// Of an object whose upload was begun by another transfer, which may have been of another content.
+static int has_right_sum(struct s3_store *s, const char *key, int fd, int64_t bytes,
+                         const struct store_transfer *t, bool *right, struct err *e) {
+    struct store_result head;
+    uint32_t crc;
+    char sum[12];
+    int rc = store_head(&s->store, key, &head, e);
+    if (rc) return rc;
+    *right = !strcmp(head.sum, t->sum);
+    if (*right || t->sum[0]) return 0;
+    rc = file_crc32c(fd, key, bytes, &crc, e); // it was not wanted; reading is cheaper than sending again
+    if (rc) return rc;
+    snprintf(sum, sizeof sum, "%08" PRIx32, crc);
+    *right = !strcmp(head.sum, sum);
+    return 0;
+}
+
+// An upload leaves the sum that it was begun with, also where none of its parts was of use. If that is
+// another content's, all is sent anew.
 static int send_large(struct s3_store *s, const char *key, int fd, int64_t bytes, struct store_transfer *t,
                       struct err *e) {
-    struct store_result head;
-    int rc = send_in_parts(s, key, fd, bytes, t->resume, t, e);
-    if (rc || !t->resumed_bytes || !t->sum[0]) return rc;
-    rc = store_head(&s->store, key, &head, e);
-    if (rc || !strcmp(head.sum, t->sum)) return rc;
+    bool adopted = false, right;
+    int rc = send_in_parts(s, key, fd, bytes, t->resume ? &adopted : NULL, t, e);
+    if (rc || !adopted) return rc;
+    rc = has_right_sum(s, key, fd, bytes, t, &right, e);
+    if (rc || right) return rc;
     t->resumed_bytes = 0;
-    return send_in_parts(s, key, fd, bytes, false, t, e);
+    return send_in_parts(s, key, fd, bytes, NULL, t, e);
 }
 
 // ---- a small file: one PUT.

@@ -157,14 +157,14 @@ static bool expected_etag(const struct s3_upload *u, char out[72]) {
     return ok;
 }
 
-// Completed by an attempt that we heard nothing of?
+// Completed by an attempt that we heard nothing of? An older object of that size may lie there, too: only the
+// sum that we left, or the parts' ETag, tells ours from it.
 static bool is_there(const struct s3_upload *u) {
     struct store_result head;
     struct err ignored = {0};
     char want[72];
     if (store_head(&u->s->store, u->key, &head, &ignored) || head.object_bytes != u->bytes) return false;
-    bool of_parts = strchr(head.etag, '-') && expected_etag(u, want);
-    return !of_parts || !strcmp(head.etag, want);
+    return (u->sum && !strcmp(head.sum, u->sum)) || (expected_etag(u, want) && !strcmp(head.etag, want));
 }
 
 static int try_complete(struct s3_upload *u, const struct buf *text, int64_t deadline_ms, bool *doubtful,

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What lies at a server is not what a command takes it for: an object that is overwritten while it is read."""
+"""What lies at a server is not what a command takes it for: an older object where an upload was to be completed, an object that is
+overwritten while it is read, an upload that was begun for another content of the file."""
 import hashlib
 import json
 import os
@@ -105,6 +106,36 @@ class Bucket:
         return self.run("store", "cp", "--json", *args)
 
 
+# ---- an upload whose completion is in doubt.
+
+def doubtful(tmp, what, source, done, rc):
+    """The first completion is answered 500, all that follow with "no such upload". `done`: it was carried out. An older object of that
+    size lies there."""
+    state = {"asked": 0}
+
+    def before(h, path):
+        if h.command != "POST" or "uploadId" not in h.path or not path.endswith("/key"):
+            return False
+        state["asked"] += 1
+        if state["asked"] > 1:
+            return h.send(404, "<Error><Code>NoSuchUpload</Code></Error>") or True
+        name = h.path.partition("uploadId=")[2]
+        if done:
+            bucket.complete(name)
+        else:
+            bucket.uploads.pop(name)
+        return h.send(500, "<Error><Code>InternalError</Code></Error>") or True
+
+    bucket = Bucket(before)
+    old, new = os.urandom(20 * MIB), os.urandom(20 * MIB)
+    (tmp / "new").write_bytes(new)
+    bucket.put("from", new)
+    bucket.put("key", old)
+    copied = bucket.cp(tmp / "new" if source == "file" else "s3://bucket/from", "s3://bucket/key")
+    check(copied.returncode == rc, f"{what}, from a {source}: {copied.returncode} {copied.stdout}{copied.stderr.strip()[-200:]}")
+    check(bucket.objects["key"][0] == (new if done else old), f"{what}, from a {source}: what lies there is what was said")
+
+
 # ---- objects that are overwritten while they are read.
 
 def overwritten():
@@ -152,10 +183,44 @@ def imported(tmp):
     check(done.returncode == 0, f"an import of one: {done.stderr.strip()}")
 
 
+# ---- an upload that broke off.
+
+def sum_of(tmp, content):
+    bucket = Bucket()
+    (tmp / "x").write_bytes(content)
+    check(bucket.cp(tmp / "x", "s3://bucket/x").returncode == 0, "a sum is left")
+    return bucket.objects["x"][2]
+
+
+def adopted(tmp, what, begun, sent, *options, moved):
+    """An upload of `begun` was broken off after its first part; the file is now `sent`. Then it is read with its sum checked."""
+    bucket = Bucket()
+    (tmp / "x").write_bytes(sent)
+    name = bucket.begin("x", sum_of(tmp, begun) if begun else None)
+    (tmp / "x").write_bytes(sent)
+    bucket.uploads[name][2][1] = (begun or sent)[:PART]
+    done = bucket.cp(*options, tmp / "x", "s3://bucket/x")
+    check(done.returncode == 0 and bucket.objects["x"][0] == sent, f"{what}: every byte is there {done.stderr.strip()}")
+    check(bucket.sent == moved, f"{what}: {bucket.sent} bytes were sent, of {len(sent)}")
+    back = bucket.cp("s3://bucket/x", tmp / "back")
+    check(back.returncode == 0 and (tmp / "back").read_bytes() == sent, f"{what}: and they can be read {back.stderr.strip()}")
+    if not options:
+        check(json.loads(back.stdout)["verified"] == 1 and bucket.objects["x"][2] is not None, f"{what}: with their sum")
+
+
 def main():
     with folder() as tmp:
+        for source in ("file", "store"):
+            doubtful(tmp, "a completion that was not done", source, False, 66)
+            doubtful(tmp, "one that was done", source, True, 0)
         overwritten()
         imported(tmp)
+        one, two = os.urandom(20 * MIB), os.urandom(20 * MIB)
+        adopted(tmp, "the same content", one, one, moved=12 * MIB)
+        adopted(tmp, "the same content, unverified", one, one, "--no-verify", moved=12 * MIB)
+        adopted(tmp, "another content", one, two, moved=40 * MIB)
+        adopted(tmp, "another content, unverified", one, two, "--no-verify", moved=40 * MIB)
+        adopted(tmp, "begun without a sum", None, two, moved=32 * MIB)
 
 
 main()

@@ -210,8 +210,14 @@ def item(key, size="1"):
     return f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>"
 
 
-def upload(complete, part_tag='ETag: "1"', upload_id="u1", head=None):
-    """A multipart upload whose completion is the script's own."""
+PART_MD5 = hashlib.md5(b"any part").digest()
+PART_TAG = f'ETag: "{PART_MD5.hex()}"'
+LARGE_TAG = f'ETag: "{hashlib.md5(3 * PART_MD5).hexdigest()}-3"'
+
+
+def upload(complete, part_tag=PART_TAG, upload_id="u1", head=None, tag=LARGE_TAG):
+    """A multipart upload whose completion is the script's own. `head`, `tag`: what lies there in the end, as if each part had the same
+    content."""
     def run(s, c, r):
         if r.method == "POST" and r.query == "uploads=":
             body = f"<InitiateMultipartUploadResult><UploadId>{upload_id}</UploadId></InitiateMultipartUploadResult>"
@@ -221,7 +227,7 @@ def upload(complete, part_tag='ETag: "1"', upload_id="u1", head=None):
         elif r.method == "POST":
             complete(s, c, r)
         elif r.method == "HEAD" and head is not None:
-            reply(c, 200, b"", length=head, head=True)
+            reply(c, 200, b"", [tag], length=head, head=True)
         elif r.method == "DELETE":
             reply(c, 204)
         else:
