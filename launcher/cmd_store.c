@@ -220,24 +220,28 @@ static int remove_uploads(const struct store_args *a, const struct store_place *
     return rc;
 }
 
+static int refuse_whole(const struct store_args *a, const struct store_place *p, struct err *e) {
+    if (a->everything || !store_place_is_whole(p)) return 0;
+    return err_set(e, ERR_USAGE, "%s %s: add --everything if you mean that", a->from,
+                   p->path ? "holds this machine or your home folder" : "is a whole store");
+}
+
 static int store_rm(const struct store_args *a, struct err *e) {
     struct store_place p;
     char *key = NULL;
     int rc = store_place_open(&p, a->from, false, &a->store, e);
     if (rc) return rc;
     struct removal r = {.store = p.store};
-    bool whole = !*p.key && !p.path;
     if (a->uploads) {
-        rc = whole && !a->everything
-                 ? err_set(e, ERR_USAGE, "%s is a whole store: add --everything if you mean that", a->from)
-                 : remove_uploads(a, &p, e);
+        rc = refuse_whole(a, &p, e);
+        if (!rc) rc = remove_uploads(a, &p, e);
         store_place_close(&p);
         return rc;
     }
     if (p.folder && !a->recursive)
         rc = err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store rm -r' to remove all of it", a->from);
-    else if (whole && !a->everything)
-        rc = err_set(e, ERR_USAGE, "%s is a whole store: add --everything if you mean that", a->from);
+    else
+        rc = refuse_whole(a, &p, e);
     if (!rc) rc = find(&p, &key, &r.one, e);
     if (!rc && !p.folder && !a->recursive && !r.one)
         rc = err_set(e, ERR_USAGE, "%s is a folder: write 'orrery store rm -r' to remove all of it", a->from);
@@ -407,7 +411,8 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"quiet", 'q', OPT_FLAG, NULL, "no progress, no summary", &a.quiet, 0, 0},
         {"anew", 0, OPT_FLAG, NULL, "cp: do not go on with a copy that broke off", &a.anew, 0, 0},
         {"no-verify", 0, OPT_FLAG, NULL, "cp: no hash of what was sent and received", &a.no_verify, 0, 0},
-        {"everything", 0, OPT_FLAG, NULL, "rm: yes, the whole bucket", &a.everything, 0, 0},
+        {"everything", 0, OPT_FLAG, NULL, "rm: yes, the whole bucket, or my home folder", &a.everything, 0,
+         0},
         {"uploads", 0, OPT_FLAG, NULL, "rm: not objects, but the uploads that were begun and never ended",
          &a.uploads, 0, 0},
         {"connections", 0, OPT_INT, "N", "at once (16)", &a.connections, 1, 64},

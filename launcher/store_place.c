@@ -87,6 +87,22 @@ char *store_place_realpath(const struct store_place *p) {
     return out;
 }
 
+// Both without links.
+static bool holds(const char *folder, const char *path) {
+    size_t n = strlen(folder);
+    return !strcmp(folder, "/") || (!strncmp(path, folder, n) && (!path[n] || path[n] == '/'));
+}
+
+bool store_place_is_whole(const struct store_place *p) {
+    const char *home = getenv("HOME");
+    if (*p->key || !p->path) return !*p->key;
+    char *folder = realpath(p->path, NULL), *own = home && *home ? realpath(home, NULL) : NULL;
+    bool whole = folder && holds(folder, own ? own : "/");
+    free(folder);
+    free(own);
+    return whole;
+}
+
 void store_place_close(struct store_place *p) {
     store_close(p->store);
     free(p->key);

@@ -23,6 +23,9 @@ void store_place_close(struct store_place *p); // of a zeroed one, too
 // The path of a place on this machine without links in it, though it may not exist yet; the caller frees it.
 // NULL: there is none.
 char *store_place_realpath(const struct store_place *p);
+// All that a store has, or a folder with this user's home or a whole machine in it: nothing to remove by a
+// slip.
+bool store_place_is_whole(const struct store_place *p);
 // What follows the last slash of a key, not counting one at its end.
 const char *store_place_name(const char *key);
 

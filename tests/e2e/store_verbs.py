@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from orrery_run import ORRERY, ROOT, check, folder, orrery  # noqa: E402
+from orrery_run import ORRERY, ROOT, check, environment, folder, orrery  # noqa: E402
 
 
 def store(*args, rc=0):
@@ -63,6 +63,19 @@ def verbs(tmp, base):
     store("ls", f"{base}/copies/of-big", rc=66)
     store("rm", "-r", f"{base}/t")
     store("rm", "-r", f"{base}/copies/")
+
+
+def home(tmp):
+    """What a slip would remove, needs one word more."""
+    own = tmp / "home"
+    (own / "sub").mkdir(parents=True)
+    (own / "kept").write_text("x")
+    env = environment(HOME=own)
+    for args in (["-r", own], ["-r", f"file://{own}/"], ["-r", tmp], ["--uploads", own]):
+        done = orrery("store", "rm", *args, check=False, env=env)
+        check(done.returncode == 64 and "--everything" in done.stderr and (own / "kept").exists(), f"rm {args}: {done.stderr.strip()}")
+    orrery("store", "rm", "-r", "--everything", own, env=env)
+    check(not (own / "kept").exists(), "with --everything it goes")
 
 
 def killed(command, seconds):
@@ -119,6 +132,7 @@ def main():
     with folder() as tmp:
         (tmp / "files").mkdir()
         verbs(tmp, str(tmp / "files"))
+        home(tmp)
         bucket = os.environ.get("S3_BUCKET")
         if not bucket:
             return
