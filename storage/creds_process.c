@@ -15,8 +15,8 @@
 #include "base/clock.h"
 #include "storage/creds_source.h"
 
-#define DEADLINE_MS 30000
-#define WORDS_MAX   64
+#define WORDS_MAX 64
+#define LOOK_MS   5 // between two looks whether it has ended
 
 // ---- words.
 
@@ -97,14 +97,17 @@ static int spawn(char *const *words, int out, pid_t *pid) {
     return failed;
 }
 
+static int too_slow(struct err *e) {
+    return err_set(e, ERR_TIMEOUT, "it does not end in time; run it by hand to see why");
+}
+
 // Until its end, the bound or the deadline.
-static int read_output(int fd, struct buf *out, struct err *e) {
-    int64_t end = clock_monotonic_ns() + (int64_t)DEADLINE_MS * 1000000;
+static int read_output(int fd, int64_t end_ns, struct buf *out, struct err *e) {
     int rc = buf_reserve(out, CREDS_TEXT_MAX, e);
     while (!rc) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int64_t left = (end - clock_monotonic_ns()) / 1000000;
-        if (left <= 0) return err_set(e, ERR_TIMEOUT, "it does not end within %d s", DEADLINE_MS / 1000);
+        int64_t left = (end_ns - clock_monotonic_ns()) / 1000000;
+        if (left <= 0) return too_slow(e);
         if (poll(&p, 1, (int)left) <= 0) continue;
         ssize_t n = read(fd, out->data + out->len, CREDS_TEXT_MAX - out->len);
         if (n < 0 && errno == EINTR) continue;
@@ -118,24 +121,42 @@ static int read_output(int fd, struct buf *out, struct err *e) {
     return rc;
 }
 
-static int run(char *const *words, struct buf *out, struct err *e) {
+// A program may close its output, and stay.
+static int wait_end(pid_t pid, int64_t end_ns, int *status, struct err *e) {
+    pid_t ended;
+    while (!(ended = waitpid(pid, status, WNOHANG)) || (ended < 0 && errno == EINTR)) {
+        if (clock_monotonic_ns() >= end_ns) return too_slow(e);
+        clock_sleep_ms(LOOK_MS);
+    }
+    return 0;
+}
+
+static void end_by_force(pid_t pid) {
+    (void)kill(-pid, SIGKILL);
+    (void)kill(pid, SIGKILL); // it may have left its group
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+    }
+}
+
+static int run(char *const *words, int64_t deadline_ms, struct buf *out, struct err *e) {
+    int64_t end_ns = clock_monotonic_ns() + deadline_ms * 1000000;
     int fds[2], status = 0, failed;
     pid_t pid = 0;
     if (pipe2(fds, O_CLOEXEC)) return err_errno(e, errno, "no pipe");
     failed = spawn(words, fds[1], &pid);
     close(fds[1]);
-    int rc = failed ? err_errno(e, failed, "it cannot be started") : read_output(fds[0], out, e);
+    int rc = failed ? err_errno(e, failed, "it cannot be started") : read_output(fds[0], end_ns, out, e);
     close(fds[0]);
     if (failed) return rc;
-    if (rc) (void)kill(-pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
+    if (!rc) rc = wait_end(pid, end_ns, &status, e);
+    if (rc) end_by_force(pid);
     if (!rc && status)
         rc = err_set(e, ERR_DENIED, "it ended with status %d", WIFEXITED(status) ? WEXITSTATUS(status) : 128);
     return rc;
 }
 
-int creds_from_process(const char *command, const char *source, struct creds_set *out, struct err *e) {
+int creds_from_process(const char *command, const char *source, int64_t deadline_ms, struct creds_set *out,
+                       struct err *e) {
     struct buf text;
     struct err why = {0};
     char **words = creds_split(command);
@@ -143,7 +164,7 @@ int creds_from_process(const char *command, const char *source, struct creds_set
         return err_set(e, ERR_CONFIG, "%s: credential_process is no command: an open quote, or empty",
                        source);
     buf_init(&text, CREDS_TEXT_MAX + 1);
-    int rc = run(words, &text, &why);
+    int rc = run(words, deadline_ms, &text, &why);
     if (!rc) rc = creds_from_json(text.data, source, out, &why);
     if (rc) rc = err_set(e, ERR_DENIED, "%s: credential_process: %s", source, why.text);
     creds_wipe(&text);

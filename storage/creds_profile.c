@@ -20,7 +20,7 @@ static int file_path(const struct creds_env *env, enum creds_variable given, con
 static int use_profile(const struct creds_env *env, const struct creds_profile *p, const char *source,
                        struct creds_set *out, struct err *e) {
     if (p->access || p->secret) return creds_set_fill(out, p->access, p->secret, p->token, source, e);
-    if (p->process) return creds_from_process(p->process, source, out, e);
+    if (p->process) return creds_from_process(p->process, source, CREDS_PROCESS_MS, out, e);
     const struct creds_role r = {p->token_file, p->role_arn, p->session_name, p->region};
     if (r.token_file && r.role_arn) return creds_assume_role(env, &r, source, out, e);
     if (p->unsupported || r.role_arn)

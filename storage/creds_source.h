@@ -58,8 +58,9 @@ struct creds_role {
 };
 int creds_assume_role(const struct creds_env *env, const struct creds_role *r, const char *source,
                       struct creds_set *out, struct err *e) ERR_CHECK;
-// The output of a program, started without a shell.
-int creds_from_process(const char *command, const char *source, struct creds_set *out,
+// The output of a program, started without a shell, and ended if it has not come to its end by then.
+#define CREDS_PROCESS_MS 30000
+int creds_from_process(const char *command, const char *source, int64_t deadline_ms, struct creds_set *out,
                        struct err *e) ERR_CHECK;
 // Splits as a shell would words with quotes and backslashes, and nothing else; NULL-terminated, to be freed
 // with its one block. NULL: an open quote, no word, or no memory.

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "storage/creds_source.h"
 
 static void words_of_a_command(void **state) {
@@ -95,12 +96,38 @@ static void json(void **state) {
     creds_set_destroy(s);
 }
 
+// A program has its time to end, also one that has said all: a lock is held while it is waited for.
+static int stay(const char *seconds, int64_t deadline_ms, struct err *e) {
+    char command[256];
+    struct creds_set *s = creds_set_create();
+    assert_non_null(s);
+    snprintf(
+        command, sizeof command,
+        "sh -c 'echo \"{\\\"AccessKeyId\\\": \\\"A\\\", \\\"SecretAccessKey\\\": \\\"S\\\"}\"; exec >&-; "
+        "exec sleep %s'",
+        seconds);
+    int rc = creds_from_process(command, "a test", deadline_ms, s, e);
+    if (!rc) assert_string_equal(s->access_key, "A");
+    creds_set_destroy(s);
+    return rc;
+}
+
+static void a_program_that_stays_is_ended(void **state) {
+    struct err e = {0};
+    if (stay("0.3", 60000, &e)) fail_msg("%s", e.text);
+    double begin = clock_seconds();
+    assert_int_equal(stay("30", 2000, &e), -ERR_DENIED);
+    assert_non_null(strstr(e.text, "does not end in time"));
+    assert_true(clock_seconds() - begin < 20);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(words_of_a_command),
         cmocka_unit_test(times),
         cmocka_unit_test(profiles),
         cmocka_unit_test(json),
+        cmocka_unit_test(a_program_that_stays_is_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
