@@ -92,7 +92,7 @@ def killed(command, seconds):
 def resumes(source, target, path_after, digest):
     """kill -9 in the middle; the same command then goes on, and the bytes are right."""
     seconds, resumed = 0.15, 0
-    for _ in range(8):
+    for _ in range(20):
         if killed(["cp", source, target], seconds):
             resumed = json.loads(store("cp", "--json", source, target).stdout)["resumed_bytes"]
             check(digest() == path_after, "after a kill and a second command every byte is right")
