@@ -338,6 +338,10 @@ static int make_dir(const char *path, struct err *e) {
 
 int bytes_make_dirs(const char *path, struct err *e) {
     if (!*path) return err_set(e, ERR_USAGE, "cannot create a folder with an empty name");
+    // It would become a folder called "s3:".
+    if (strstr(path, "://"))
+        return err_set(e, ERR_USAGE, "%.300s is a URL, and a folder is wanted; name one on this machine",
+                       path);
     char *partial = strdup(path);
     if (!partial) return err_set(e, ERR_MEMORY, "no memory for a path");
     int rc = 0;

@@ -63,7 +63,7 @@ int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct 
 int bytes_write_file(const char *path, const void *data, size_t n, struct err *e) ERR_CHECK;
 // A rename to `path` is only safe from a power cut once its folder is on disk.
 int bytes_sync_folder_of(const char *path, struct err *e) ERR_CHECK;
-// mkdir -p with mode 0777 & ~umask.
+// mkdir -p with mode 0777 & ~umask. USAGE when the path is a URL.
 int bytes_make_dirs(const char *path, struct err *e) ERR_CHECK;
 
 #endif

@@ -91,7 +91,8 @@ static int prepare(const struct submit_words *words, const struct opts_rest *res
     self[n] = 0;
     if (!getcwd(cwd, sizeof cwd)) return err_errno(e, errno, "cannot tell the working folder");
     if (!realpath(rest->words[0], config_path)) return err_errno(e, errno, "cannot find %s", rest->words[0]);
-    int rc = absolute(cwd, config_values(file)->run_dir, run_dir, sizeof run_dir, e);
+    int rc = rundir_check_name(config_values(file)->run_dir, e);
+    if (!rc) rc = absolute(cwd, config_values(file)->run_dir, run_dir, sizeof run_dir, e);
     struct submit_request request = {.config = config_values(file),
                                      .self = self,
                                      // Pods have a file system of their own: the path is one of theirs.

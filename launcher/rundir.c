@@ -22,13 +22,22 @@
 #define LOCK_TRIES       60
 #define LOCK_WAIT_MS     50
 
+int rundir_check_name(const char *path, struct err *e) {
+    if (!*path) return err_set(e, ERR_CONFIG, "run.dir is empty; name a folder: run.dir=runs/first");
+    if (!strstr(path, "://")) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "%.200s is a URL, and a run is a folder: run.dir=runs/first; its checkpoints can go to a "
+                   "URL: checkpoint.url=%.200s",
+                   path, path);
+}
+
 int rundir_open(struct rundir *r, const char *path, bool create, struct err *e) {
     char resolved[PATH_MAX];
     struct stat st;
     memset(r, 0, sizeof *r);
     r->lock_fd = -1;
-    if (!*path) return err_set(e, ERR_CONFIG, "run.dir is empty; name a folder: run.dir=runs/first");
-    int rc = create ? bytes_make_dirs(path, e) : 0;
+    int rc = rundir_check_name(path, e);
+    if (!rc && create) rc = bytes_make_dirs(path, e);
     if (rc) return rc;
     if (stat(path, &st)) return err_errno(e, errno, "no run folder %s", path);
     if (!S_ISDIR(st.st_mode)) return err_set(e, ERR_DATA, "%s is no folder; a run folder is wanted", path);

@@ -31,6 +31,8 @@ struct rundir_record {
     char started[40], ended[40]; // ISO; ended is empty while it runs
 };
 
+// Of run.dir: CONFIG when it is empty or a URL.
+int rundir_check_name(const char *path, struct err *e) ERR_CHECK;
 // Makes the folder if asked to; MISSING when it is not there otherwise.
 int rundir_open(struct rundir *r, const char *path, bool create, struct err *e) ERR_CHECK;
 void rundir_close(struct rundir *r); // releases the lock

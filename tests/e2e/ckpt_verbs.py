@@ -84,6 +84,7 @@ def check_export(folder):
         config = json.load(f)
     assert config["step"] == 40 and config["config"]["train"]["steps"] == 40, config
     assert config["config"]["device"] == "auto", config
+    assert "is a URL" in ckpt("export", f"{folder}/n3", "--out", "s3://bucket/model", expect=64).stderr
     ckpt("export", f"{folder}/n3", "--out", f"{folder}/few", "--prefix", "blocks.")
     assert sorted(read_plain(f"{folder}/few/model.safetensors")) == ["blocks.0.w", "blocks.1.w"]
     if not load_file:

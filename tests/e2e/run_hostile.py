@@ -38,6 +38,9 @@ def planted_files(tmp):
         run.mkdir()
         (run / part).symlink_to(victim)
         refused(f"a link at {part}", run, 65, "symbolic link", str(run / part))
+    url = "s3://bucket/run"
+    refused("a URL as run.dir", url, 78, f"checkpoint.url={url}")
+    check(not (ROOT / "s3:").exists(), "and no folder is called s3:")
     for part in ("run.json", "config.yaml"):
         run = pathlib.Path(tmp) / f"link-{part}"
         run.mkdir()

@@ -289,6 +289,9 @@ static void folders_are_made_with_their_parents(void **state) {
     assert_non_null(strstr(e.text, "a/file"));
     err_clear(&e);
     assert_int_equal(bytes_make_dirs("", &e), -ERR_USAGE);
+    err_clear(&e);
+    snprintf(path, sizeof path, "%s/s3://bucket/a", dir);
+    assert_int_equal(bytes_make_dirs(path, &e), -ERR_USAGE);
     unlink(file);
     snprintf(path, sizeof path, "%s/a/b/c", dir);
     rmdir(path);

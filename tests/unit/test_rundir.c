@@ -103,6 +103,10 @@ static void bad_folders_are_refused(void **state) {
     err_clear(&e);
     assert_int_not_equal(rundir_open(&run, "/", true, &e), 0);
     err_clear(&e);
+    assert_int_equal(rundir_open(&run, "s3://bucket/run", true, &e), -ERR_CONFIG);
+    assert_non_null(strstr(e.text, "checkpoint.url=s3://bucket/run"));
+    assert_int_equal(access("s3:", F_OK), -1);
+    err_clear(&e);
     assert_int_not_equal(rundir_open(&run, "/tmp/orrery-test-no-such-folder", false, &e), 0);
     assert_int_equal(e.code, ERR_MISSING);
     err_clear(&e);
