@@ -108,10 +108,15 @@ static bool follow_one(struct follower *f, const char *path, int rank, bool name
     return any;
 }
 
+// A supervisor that was killed leaves a record that says "running"; its lock tells, on its host.
 static bool is_over(const struct rundir *run) {
     struct rundir_record record;
     struct err none = {0};
-    return !rundir_read_record(run, &record, &none) && strcmp(record.state, "running") != 0;
+    char here[sizeof record.host] = "";
+    bool held = rundir_is_held(run); // before the record: a run that ends in between has written it
+    if (rundir_read_record(run, &record, &none)) return false;
+    if (gethostname(here, sizeof here - 1)) here[0] = 0;
+    return strcmp(record.state, "running") != 0 || (!held && !strcmp(record.host, here));
 }
 
 // Until the run has ended and all is shown, or Ctrl-C.

@@ -193,6 +193,16 @@ int rundir_lock(struct rundir *r, struct err *e) {
     return rc;
 }
 
+bool rundir_is_held(const struct rundir *r) {
+    char path[RUNDIR_PATH_BYTES + 8];
+    snprintf(path, sizeof path, "%s/lock", r->path);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return held;
+}
+
 // ---- run.json
 
 int rundir_read_record(const struct rundir *r, struct rundir_record *out, struct err *e) {

@@ -38,6 +38,8 @@ int rundir_open(struct rundir *r, const char *path, bool create, struct err *e) 
 void rundir_close(struct rundir *r); // releases the lock
 // CONFLICT names who holds it. Waits a moment for the keeper of a supervisor that was killed.
 int rundir_lock(struct rundir *r, struct err *e) ERR_CHECK;
+// By a supervisor or its keeper, on this host; on another one only where the file system tells of its locks.
+bool rundir_is_held(const struct rundir *r);
 
 // PATH/name; USAGE when it does not fit.
 int rundir_join(const struct rundir *r, const char *name, char *out, size_t out_bytes,

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/why.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,16 +14,6 @@
 
 #define EVENTS_TAIL (1 << 18)
 #define RANKS_MAX   4096
-
-static bool is_held(const struct rundir *run) {
-    char path[RUNDIR_PATH_BYTES + 8];
-    snprintf(path, sizeof path, "%s/lock", run->path);
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0) return false;
-    bool held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    close(fd);
-    return held;
-}
 
 static void take_verdict(struct why *w, const char *line, size_t n) {
     struct json *doc = NULL;
@@ -127,7 +115,7 @@ int why_read(struct why *w, const struct rundir *run, struct err *e) {
     w->has_record = !rundir_read_record(run, &w->record, &none);
     if (!w->has_record && none.code != ERR_MISSING) return err_set(e, none.code, "%s", none.text);
     if (!w->has_record) return err_set(e, ERR_MISSING, "%s is no run folder: it has no run.json", run->given);
-    w->live = is_held(run);
+    w->live = rundir_is_held(run);
     read_events(w, run);
     snprintf(saved, sizeof saved, "%s/blackbox", run->path);
     bool in_memory = w->live && boxdir_is_ours(w->record.box_path);

@@ -194,6 +194,19 @@ def logs_are_folded_and_followed(tmp):
     child.output.close()
 
 
+def following_ends_when_the_supervisor_is_killed(tmp):
+    import subprocess
+    from orrery_run import ORRERY
+    child = running(tmp)
+    follow = subprocess.Popen([ORRERY, "logs", f"{tmp}/run", "-f"], stdout=subprocess.PIPE, text=True)
+    check(follow.stdout.readline(), "orrery logs -f shows lines")
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(20)
+    follow.communicate(timeout=20)
+    check(follow.returncode == 0 and record(tmp)["state"] == "running", "and ends, though the record still says running")
+    child.output.close()
+
+
 def hostile_folders(tmp):
     run = pathlib.Path(tmp) / "run"
     victim = pathlib.Path(tmp) / "victim"
@@ -218,7 +231,8 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, strangers_are_turned_away, logs_are_bounded, logs_are_folded_and_followed, a_terminal_gets_one_line, hostile_folders]
+             second_supervisor_is_refused, strangers_are_turned_away, logs_are_bounded, logs_are_folded_and_followed,
+             following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for test in tests:
         with folder() as tmp:
