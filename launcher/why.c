@@ -73,23 +73,25 @@ static int read_boxes(struct why *w, const char *folder, struct err *e) {
     return 0;
 }
 
-// Who waits, and who keeps them waiting.
+// Who waits, and who keeps them waiting. A rank whose box is not there leaves a gap among the pages.
 static void compare(struct why *w) {
     char ranks[200], place[192];
-    bool waits[RANKS_MAX] = {false};
+    bool waits[RANKS_MAX] = {false}; // by rank
     int waiting = 0, first = -1, late = -1;
     size_t used = 0;
     for (int i = 0; i < w->n; i++) {
-        waits[i] = watch_waits(&w->pages[i]);
-        waiting += waits[i];
-        if (waits[i] && first < 0) first = i;
-        bool later = late < 0 || w->pages[i].coll_seq < w->pages[late].coll_seq ||
-                     (w->pages[i].coll_seq == w->pages[late].coll_seq && !waits[i] && waits[late]);
+        const struct blackbox_page *p = &w->pages[i], *then = late < 0 ? NULL : &w->pages[late];
+        bool in_wait = watch_waits(p);
+        waits[p->rank] = in_wait;
+        waiting += in_wait;
+        if (in_wait && first < 0) first = i;
+        bool later = !then || p->coll_seq < then->coll_seq ||
+                     (p->coll_seq == then->coll_seq && !in_wait && watch_waits(then));
         if (later) late = i;
     }
     if (late < 0) return;
     if (waiting && waiting < w->n) {
-        watch_ranks_text(waits, w->n, ranks, sizeof ranks);
+        watch_ranks_text(waits, RANKS_MAX, ranks, sizeof ranks);
         used = (size_t)snprintf(w->comparison, sizeof w->comparison,
                                 "rank%s %s wait%s in %s (collective %lld); ", waiting > 1 ? "s" : "", ranks,
                                 waiting > 1 ? "" : "s", w->pages[first].coll_name,

@@ -226,6 +226,30 @@ static void why_takes_no_forged_box(void **state) {
     why_fini(&w);
 }
 
+// Where a rank's box is not there, the others keep their numbers.
+static void why_names_who_waits(void **state) {
+    struct place *p = *state;
+    struct rundir_record record = {.id = "x-1", .state = "failed", .ranks = 4};
+    struct err e = {0};
+    char path[RUNDIR_PATH_BYTES + 64], name[32];
+    static struct why w;
+    assert_int_equal(rundir_write_record(&p->run, &record, &e), 0);
+    assert_int_equal(rundir_make(&p->run, "blackbox", path, sizeof path, &e), 0);
+    for (int r = 1; r < 4; r++) {
+        struct blackbox *box = NULL;
+        snprintf(name, sizeof name, "blackbox/rank-%d.box", r);
+        assert_int_equal(rundir_join(&p->run, name, path, sizeof path, &e), 0);
+        assert_int_equal(blackbox_create(&box, path, r, 4, 1, "train", &e), 0);
+        if (r != 2) blackbox_coll_begin(box, "agree", 8, 8);
+        if (r != 2) blackbox_coll_wait(box, "agree", 1, 8);
+        blackbox_close(box);
+    }
+    assert_int_equal(why_read(&w, &p->run, &e), 0);
+    if (!strstr(w.comparison, "ranks 1, 3 wait in agree (collective 1); behind is rank 2:"))
+        fail_msg("%s", w.comparison);
+    why_fini(&w);
+}
+
 // ---- boxdir
 
 static void count_folder(void *arg, const char *path, bool alive) {
@@ -345,6 +369,7 @@ int main(void) {
         T(attempts_are_counted_over_commands),
         T(a_record_is_read_back_and_a_hostile_one_survived),
         T(why_takes_no_forged_box),
+        T(why_names_who_waits),
         T(a_private_folder_comes_and_goes),
         T(removal_follows_no_link),
         T(model_keys_are_refused_run_keys_are_not),
