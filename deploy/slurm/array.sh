@@ -17,6 +17,11 @@ source "${ORRERY_DEPLOY:-$SLURM_SUBMIT_DIR/deploy/slurm}/go.sh" || exit 66
 read -ra overrides <<<"${OVERRIDES:-}"
 
 # RUNS: a file with a line per run, e.g. "optim.lr=0.003 run.seed=2"; line N is for element N.
-read -ra own < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "${RUNS:?a file with a line of overrides per run: RUNS=runs.txt}")
+: "${RUNS:?a file with a line of overrides per run: RUNS=runs.txt}"
+read -ra own <<<"$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$RUNS")"
+if [ ${#own[@]} = 0 ]; then # the plain config is nobody's run
+    echo "$RUNS: no line $SLURM_ARRAY_TASK_ID; submit with --array=1-N for N lines" >&2
+    exit 64
+fi
 go "${ORRERY:-build/bin/orrery}" run "${CONFIG:-configs/demo.yaml}" "run.dir=${RUN_DIR:-runs/array}-$SLURM_ARRAY_TASK_ID" \
     "${overrides[@]}" "${own[@]}"

@@ -252,6 +252,24 @@ def signals(tmp):
               f"{number}: orrery gets {passed}, exit {code}, {'requeued' if again else 'not requeued'}")
 
 
+def array(tmp):
+    """An element runs its own line; without one it runs nothing."""
+    stub = pathlib.Path(tmp) / "stubs" / "orrery-array"
+    stub.write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    stub.chmod(0o755)
+    runs = pathlib.Path(tmp) / "runs.txt"
+    runs.write_text("run.seed=1\n\noptim.lr=0.1 run.seed=2\n")
+    plain = {k: v for k, v in os.environ.items() if k != "RUNS"}
+    for number, where, want in ((1, runs, ["run.seed=1"]), (3, runs, ["optim.lr=0.1", "run.seed=2"]), (2, runs, None), (4, runs, None),
+                                (1, f"{tmp}/none", None), (1, None, None)):
+        env = {**plain, "ORRERY": str(stub), "ORRERY_DEPLOY": str(ROOT / "deploy/slurm"), "SLURM_ARRAY_TASK_ID": str(number),
+               **({"RUNS": str(where)} if where else {})}
+        done = subprocess.run(["bash", ROOT / "deploy/slurm/array.sh"], env=env, text=True, capture_output=True)
+        ran = done.stdout.splitlines()[3:] if done.stdout else None
+        check(ran == want and (done.returncode == 0) == bool(want) and (want or "RUNS" in done.stderr or "no line" in done.stderr),
+              f"line {number} of {where}: {ran}, exit {done.returncode} {done.stderr.strip()}")
+
+
 def ready_scripts():
     for script in sorted(pathlib.Path("deploy/slurm").glob("*.sh")):
         check(subprocess.run(["bash", "-n", script]).returncode == 0, f"bash -n {script}")
@@ -271,6 +289,7 @@ def main():
         k8s_names(tmp)
         k8s_farewell(tmp)
         signals(tmp)
+        array(tmp)
     ready_scripts()
 
 
