@@ -45,6 +45,9 @@ static void bury(const pid_t *pids, int n) {
     }
 }
 
+#define WORD_DONE   0
+#define WORD_FORGET (-1)
+
 // Returns true when the supervisor said that all is done, false when it vanished.
 static bool listen_until_end(int fd, pid_t *pids, int *n) {
     for (;;) {
@@ -52,7 +55,8 @@ static bool listen_until_end(int fd, pid_t *pids, int *n) {
         ssize_t got = read(fd, &word, sizeof word);
         if (got < 0 && errno == EINTR) continue;
         if (got != (ssize_t)sizeof word) return false;
-        if (word == 0) return true;
+        if (word == WORD_DONE) return true;
+        if (word == WORD_FORGET) *n = 0;
         if (*n < PIDS_MAX && word > 1) pids[(*n)++] = word;
     }
 }
@@ -101,9 +105,13 @@ void keeper_tell(struct keeper *k, pid_t pid) {
     send_word(k, pid);
 }
 
+void keeper_forget(struct keeper *k) {
+    send_word(k, WORD_FORGET);
+}
+
 void keeper_stop(struct keeper *k) {
     if (k->pid <= 0) return;
-    send_word(k, 0);
+    send_word(k, WORD_DONE);
     if (k->fd >= 0) close(k->fd);
     k->fd = -1;
     while (waitpid(k->pid, NULL, 0) < 0 && errno == EINTR) {

@@ -22,6 +22,8 @@ struct keeper_duty {
 
 int keeper_start(struct keeper *k, const struct keeper_duty *duty, struct err *e) ERR_CHECK;
 void keeper_tell(struct keeper *k, pid_t pid); // a process that must not survive the supervisor
+// Those told so far are gone: their numbers may become other people's.
+void keeper_forget(struct keeper *k);
 // The supervisor has cleaned up itself: the keeper goes.
 void keeper_stop(struct keeper *k);
 

@@ -495,6 +495,7 @@ out:
 
 static void attempt_end(struct supervisor *s, bool orderly) {
     if (s->crew) tear_down(s, orderly);
+    keeper_forget(s->o->keeper);
     save_boxes(s);
     watch_close(s->watch);
     skew_fini(&s->skew);
