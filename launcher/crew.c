@@ -12,13 +12,13 @@
 #include "base/clock.h"
 #include "launcher/farbox.h"
 
-#define STRANGERS    64 // connections that have not said who they are
+#define STRANGERS    64 // connections that have not said who they are, besides one of each rank
 #define HELLO_MS     5000
 #define EVENTS       64
 #define LISTENER_TAG UINT32_MAX
 #define RTT_PINGS    4
 
-// A connection: slots [0, world) belong to ranks, the next STRANGERS to who has not said HELLO yet.
+// A connection: slots [0, world) belong to ranks, those up to `slots_n` to who has not said HELLO yet.
 struct slot {
     struct wire wire;
     int64_t since_ns;
@@ -36,7 +36,8 @@ struct crew {
     char refusal[200];  // of the first that was turned away
     bool saving;        // all are to save and stop
     struct crew_rank *ranks;
-    struct slot *slots; // world + STRANGERS
+    int slots_n;
+    struct slot *slots;
 };
 
 static int watch_fd(struct crew *c, int op, int fd, uint32_t tag, struct err *e) {
@@ -49,13 +50,13 @@ int crew_open(struct crew **out, const struct crew_options *options, struct err 
     if (!c) return err_set(e, ERR_MEMORY, "no memory for the crew");
     int rc = 0, world = options->world;
     snprintf(c->box_path, sizeof c->box_path, "%s", options->box_path ? options->box_path : "");
-    size_t slots = (size_t)world + STRANGERS;
     c->world = world;
+    c->slots_n = 2 * world + STRANGERS; // all guards may knock at once
     c->listen_fd = c->epoll_fd = -1;
     c->ranks = calloc((size_t)world, sizeof *c->ranks);
-    c->slots = calloc(slots, sizeof *c->slots);
+    c->slots = calloc((size_t)c->slots_n, sizeof *c->slots);
     if (!c->ranks || !c->slots) rc = err_set(e, ERR_MEMORY, "no memory for %d ranks", world);
-    for (size_t i = 0; c->slots && i < slots; i++) c->slots[i].wire.fd = -1;
+    for (int i = 0; c->slots && i < c->slots_n; i++) c->slots[i].wire.fd = -1;
     if (!rc && (c->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         rc = err_errno(e, errno, "cannot make an epoll");
     if (!rc) rc = wire_new_token(c->token, e);
@@ -71,7 +72,7 @@ int crew_open(struct crew **out, const struct crew_options *options, struct err 
 
 void crew_close(struct crew *c) {
     if (!c) return;
-    for (int i = 0; c->slots && i < c->world + STRANGERS; i++) wire_fini(&c->slots[i].wire);
+    for (int i = 0; c->slots && i < c->slots_n; i++) wire_fini(&c->slots[i].wire);
     for (int i = 0; c->ranks && i < c->world; i++) free(c->ranks[i].last_lines);
     if (c->listen_fd >= 0) close(c->listen_fd);
     if (c->epoll_fd >= 0) close(c->epoll_fd);
@@ -201,11 +202,10 @@ static void read_rank(struct crew *c, int rank) {
     if (gone) lose(c, rank);
 }
 
-static void read_stranger(struct crew *c, int slot) {
+static void read_stranger(struct crew *c, struct slot *s) {
     struct wire_message m;
     struct err e = {0};
     bool have = false;
-    struct slot *s = &c->slots[slot];
     bool gone = wire_receive(&s->wire, &e) != 0;
     if (wire_next(&s->wire, &m, &have, &e)) gone = true;
     if (have) {
@@ -215,30 +215,46 @@ static void read_stranger(struct crew *c, int slot) {
     if (gone) turn_away(c, s, e.text);
 }
 
+// What lies unread is read first: whoever has said HELLO is no stranger.
+static void drop(struct crew *c, struct slot *s, const char *why) {
+    read_stranger(c, s);
+    if (s->wire.fd >= 0) turn_away(c, s, why);
+}
+
+// An empty slot, else that of the stranger who has been silent longest.
+static struct slot *make_room(struct crew *c) {
+    struct slot *oldest = &c->slots[c->world];
+    for (int i = c->world; i < c->slots_n; i++) {
+        struct slot *s = &c->slots[i];
+        if (s->wire.fd < 0) return s;
+        if (s->since_ns < oldest->since_ns) oldest = s;
+    }
+    drop(c, oldest, "it said nothing, and others came");
+    return oldest;
+}
+
+// Strangers are read as they come, so that guards leave their slots to the next ones. Bounded, so that who
+// knocks without end does not keep the supervisor from its other duties.
 static void accept_all(struct crew *c) {
     struct err e = {0};
-    for (;;) {
+    for (int i = 0; i < c->slots_n; i++) {
         int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) return;
-        int free_slot = -1;
-        for (int i = c->world; i < c->world + STRANGERS && free_slot < 0; i++)
-            if (c->slots[i].wire.fd < 0) free_slot = i;
-        if (free_slot < 0 || watch_fd(c, EPOLL_CTL_ADD, fd, (uint32_t)free_slot, &e)) {
-            close(fd);
-            c->refused++;
-            continue;
-        }
-        wire_init(&c->slots[free_slot].wire, fd);
-        c->slots[free_slot].since_ns = clock_monotonic_ns();
+        struct slot *s = make_room(c);
+        wire_init(&s->wire, fd);
+        s->since_ns = clock_monotonic_ns();
+        if (watch_fd(c, EPOLL_CTL_ADD, fd, (uint32_t)(s - c->slots), &e))
+            turn_away(c, s, e.text);
+        else
+            read_stranger(c, s);
     }
 }
 
 static void drop_silent(struct crew *c) {
     int64_t now = clock_monotonic_ns();
-    for (int i = c->world; i < c->world + STRANGERS; i++) {
+    for (int i = c->world; i < c->slots_n; i++) {
         struct slot *s = &c->slots[i];
-        if (s->wire.fd >= 0 && now - s->since_ns > (int64_t)HELLO_MS * 1000000)
-            turn_away(c, s, "it said nothing");
+        if (s->wire.fd >= 0 && now - s->since_ns > (int64_t)HELLO_MS * 1000000) drop(c, s, "it said nothing");
     }
 }
 
@@ -255,7 +271,7 @@ int crew_process(struct crew *c, struct err *e) {
         else if ((int)tag < c->world)
             read_rank(c, (int)tag);
         else
-            read_stranger(c, (int)tag);
+            read_stranger(c, &c->slots[tag]);
     }
     drop_silent(c);
     return 0;

@@ -23,6 +23,8 @@
 #include "launcher/wire.h"
 
 #define LOG_MB_DEFAULT 16
+#define KNOCKS         5   // more, when the supervisor does not let us in
+#define KNOCK_MS       100 // before the first of them, then twice as long each time
 #define FAR_LOOK_MS    200 // between two looks at a black box that is sent
 #define NEAR_LOOK_MS   1000
 #define LINGER_MS      20000 // longest wait for the supervisor's word after the rank's end
@@ -97,17 +99,32 @@ static struct wire_message *message(struct guard *g, struct wire_message *m, enu
     return m;
 }
 
-static int say_hello(struct guard *g, struct err *e) {
+static int knock(struct guard *g, const char *address, const char *token, struct err *e) {
     struct wire_message m;
-    const char *address = need_env(GUARD_CONTROL, e), *token = need_env(GUARD_TOKEN, e);
     int fd;
-    if (!address || !token) return -(int)e->code;
     int rc = wire_connect(address, &fd, e);
     if (rc) return rc;
     wire_init(&g->wire, fd);
     message(g, &m, WIRE_HELLO);
     snprintf(m.token, sizeof m.token, "%s", token);
-    return wire_send(&g->wire, &m, e);
+    rc = wire_send(&g->wire, &m, e);
+    if (rc) wire_fini(&g->wire);
+    return rc;
+}
+
+// Where very many guards come at once, or the supervisor is slow, the kernel may turn one away.
+static int say_hello(struct guard *g, struct err *e) {
+    const char *address = need_env(GUARD_CONTROL, e), *token = need_env(GUARD_TOKEN, e);
+    if (!address || !token) return -(int)e->code;
+    int rc = knock(g, address, token, e);
+    for (int i = 0; rc && i < KNOCKS && err_class_of(e->code) == ERR_CLASS_RETRY; i++) {
+        struct pollfd signals = {g->signal_fd, POLLIN, 0};
+        poll(&signals, 1, KNOCK_MS << i);
+        if (getppid() != g->parent) return rc;
+        err_clear(e);
+        rc = knock(g, address, token, e);
+    }
+    return rc;
 }
 
 static int open_log(struct guard *g, struct err *e) {

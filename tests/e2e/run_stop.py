@@ -140,6 +140,25 @@ def strangers_are_turned_away(tmp):
     child.output.close()
 
 
+def a_guard_knocks_again(tmp):
+    """The kernel turns a connection away when too many come at once; then the guard comes back."""
+    import socket
+    import subprocess
+    from orrery_run import ORRERY
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        env = fake_environment(ORRERY_CONTROL=f"127.0.0.1:{s.getsockname()[1]}", ORRERY_TOKEN="0" * 32, ORRERY_WORLD=1, ORRERY_LOGS=tmp)
+        guard = subprocess.Popen([ORRERY, "guard", "sleep", "60"], env=env)
+        time.sleep(0.3)
+        check(guard.poll() is None, "a guard that was refused is still there")
+        s.listen()
+        s.settimeout(20)
+        with s.accept()[0] as heard:
+            heard.settimeout(20)
+            check(b"0" * 32 in heard.recv(4096), "and says HELLO later")
+        check(guard.wait(20) is not None, "it goes with its supervisor")
+
+
 def logs_are_bounded(tmp):
     env = fake_environment(FAKE_SPAM=400000, ORRERY_LOG_MB=1, FAKE_STEP_MS=1)
     orrery("run", config(tmp), "-n", 2, *settings(tmp, steps=20), env=env)
@@ -231,7 +250,7 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, strangers_are_turned_away, logs_are_bounded, logs_are_folded_and_followed,
+             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed,
              following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for test in tests:

@@ -96,6 +96,42 @@ static void a_rank_that_is_here_cannot_be_taken_over(void **state) {
     crew_close(c);
 }
 
+// As when the supervisor was stopped for a while: all of them wait when it looks again.
+static void all_guards_may_come_at_once(void **state) {
+    enum { WORLD = 150 };
+    struct crew *c = open_crew(WORLD);
+    struct wire w[WORLD];
+    for (int r = 0; r < WORLD; r++) {
+        w[r] = connect_to(c);
+        send_type(&w[r], WIRE_HELLO, r, WORLD, crew_token(c));
+    }
+    settle(c);
+    assert_int_equal(crew_connected(c), WORLD);
+    assert_int_equal(crew_refused(c), 0);
+    for (int r = 0; r < WORLD; r++) wire_fini(&w[r]);
+    crew_close(c);
+}
+
+static void silent_strangers_keep_nobody_out(void **state) {
+    enum { STRANGERS = 200 };
+    struct crew *c = open_crew(2);
+    struct wire silent[STRANGERS], early = connect_to(c), late;
+    settle(c);
+    for (int i = 0; i < STRANGERS; i++) silent[i] = connect_to(c);
+    send_type(&early, WIRE_HELLO, 0, 2, crew_token(c));
+    settle(c);
+    late = connect_to(c);
+    send_type(&late, WIRE_HELLO, 1, 2, crew_token(c));
+    settle(c);
+    assert_int_equal(crew_connected(c), 2);
+    assert_true(crew_refused(c) > 0);
+    assert_string_equal(crew_refusal(c), "it said nothing, and others came (from 127.0.0.1)");
+    for (int i = 0; i < STRANGERS; i++) wire_fini(&silent[i]);
+    wire_fini(&early);
+    wire_fini(&late);
+    crew_close(c);
+}
+
 static void rubbish_harms_nobody(void **state) {
     struct crew *c = open_crew(1);
     struct wire good = connect_to(c), bad = connect_to(c);
@@ -203,6 +239,8 @@ int main(void) {
         cmocka_unit_test(a_guard_with_the_token_is_let_in),
         cmocka_unit_test(strangers_are_turned_away),
         cmocka_unit_test(a_rank_that_is_here_cannot_be_taken_over),
+        cmocka_unit_test(all_guards_may_come_at_once),
+        cmocka_unit_test(silent_strangers_keep_nobody_out),
         cmocka_unit_test(rubbish_harms_nobody),
         cmocka_unit_test(a_guard_that_vanishes_is_lost),
         cmocka_unit_test(who_starts_late_is_asked_to_save_too),
