@@ -23,13 +23,12 @@
 #include "storage/dataset.h"
 
 #define TICK_MS       50
-#define SETTLE_MS     120   // patience for a truer cause when the first failure may be a victim
-#define WORDLESS_MS   1000  // ... for a rank that ended without a word: MPI ends it so when mpirun dies
-#define STOP_MS       5000  // for the others, when a rank died of the wish to stop
-#define GLANCE_MS     15    // ... when it seems clear: mpirun's own death shows a moment after its ranks'
-#define CREW_MS       60000 // from start until all guards are here
-#define FAREWELL_MS   2000  // for mpirun to end by itself when all ranks have
-#define TEARDOWN_MS   300   // ... when they were killed
+#define SETTLE_MS     120  // patience for a truer cause when the first failure may be a victim
+#define WORDLESS_MS   1000 // ... for a rank that ended without a word: MPI ends it so when mpirun dies
+#define STOP_MS       5000 // for the others, when a rank died of the wish to stop
+#define GLANCE_MS     15   // ... when it seems clear: mpirun's own death shows a moment after its ranks'
+#define FAREWELL_MS   2000 // for mpirun to end by itself when all ranks have
+#define TEARDOWN_MS   300  // ... when they were killed
 #define GRAVE_MS      1000
 #define PING_MS       500  // between two pings of guards on other machines
 #define LOOK_MAX_MS   1000 // what one look adds at most to a silence: a suspended supervisor blames nobody
@@ -327,7 +326,7 @@ static void tick(struct supervisor *s) {
 
 static bool crew_is_late(const struct supervisor *s) {
     return crew_count(s->crew, CREW_ABSENT) > 0 &&
-           clock_monotonic_ns() - s->began_ns > (int64_t)CREW_MS * 1000000;
+           clock_monotonic_ns() - s->began_ns > s->o->job->config->launch_start_s * 1000000000;
 }
 
 // The ranks of one machine, if rank `r` is on it and all its guards are lost, or silent. How many, from
@@ -402,9 +401,12 @@ static enum outcome judge(struct supervisor *s, struct verdict *v) {
     // Asked to stop before they could listen: there was nothing to save.
     if (s->wish == STOP_SAVE && crew_count(s->crew, CREW_ENDED) == world) return OUTCOME_STOPPED;
     if (verdict_needed(s->crew)) return s->wish == STOP_SAVE ? judge_stop(s, v) : judge_crash(s, v);
-    if (s->launcher_ended || crew_is_late(s)) {
-        int status = s->launcher_ended ? s->launcher_status : 0;
-        verdict_of_launch(v, status, world, s->number, s->launch_log);
+    if (s->launcher_ended) {
+        verdict_of_launch(v, s->launcher_status, world, s->number, s->launch_log);
+        return OUTCOME_FAILED;
+    }
+    if (crew_is_late(s)) {
+        verdict_of_late(v, s->crew, s->o->job->config->launch_start_s, s->number, s->launch_log);
         return OUTCOME_FAILED;
     }
     if (judge_host(s, v) != OUTCOME_NONE) return OUTCOME_FAILED;

@@ -252,7 +252,7 @@ static const char *launch_hint(const char *lines) {
     return "";
 }
 
-void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path) {
+static void begin_launch(struct verdict *v, int world, int attempt, const char *log_path) {
     memset(v, 0, sizeof *v);
     v->kind = VERDICT_LAUNCH;
     v->rank = -1;
@@ -260,18 +260,39 @@ void verdict_of_launch(struct verdict *v, int wait_status, int world, int attemp
     v->world = world;
     v->attempt = attempt;
     v->heard_ns = clock_monotonic_ns();
-    v->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
-    v->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     v->code = ERR_UNAVAILABLE;
-    v->cls = v->signal ? ERR_CLASS_RANK : ERR_CLASS_JOB;
     snprintf(v->log_path, sizeof v->log_path, "%s", log_path);
     read_tail(log_path, v->lines, sizeof v->lines);
+}
+
+void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path) {
+    begin_launch(v, world, attempt, log_path);
+    v->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
+    v->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+    v->cls = v->signal ? ERR_CLASS_RANK : ERR_CLASS_JOB;
     if (v->signal)
         snprintf(v->cause, sizeof v->cause, "mpirun was killed by signal %d (%s)", v->signal,
                  proc_signal_name(v->signal));
     else
         snprintf(v->cause, sizeof v->cause, "mpirun ended with exit code %d before all %d ranks were there%s",
                  v->exit_code, world, launch_hint(v->lines));
+}
+
+void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_s, int attempt,
+                     const char *log_path) {
+    char ranks[200] = "?";
+    int world = crew_world(crew);
+    bool *absent = calloc((size_t)world, sizeof *absent);
+    begin_launch(v, world, attempt, log_path);
+    v->cls = ERR_CLASS_RETRY;
+    for (int r = 0; absent && r < world; r++) absent[r] = crew_rank(crew, r)->state == CREW_ABSENT;
+    if (absent) watch_ranks_text(absent, world, ranks, sizeof ranks);
+    snprintf(
+        v->cause, sizeof v->cause,
+        "%d of %d guards were not there after %lld s (ranks %s), and mpirun still runs; where starts are "
+        "slow, raise launch.start_s",
+        crew_count(crew, CREW_ABSENT), world, (long long)waited_s, ranks);
+    free(absent);
 }
 
 int verdict_exit_status(const struct verdict *v) {

@@ -52,6 +52,9 @@ void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, cons
                      struct watch *w, int attempt, const char *log_dir);
 // mpirun ended without its ranks.
 void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path);
+// mpirun still runs, but some guards have not come within waited_s.
+void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_s, int attempt,
+                     const char *log_path);
 
 int verdict_exit_status(const struct verdict *v); // of `orrery run` when it gives up
 bool verdict_may_retry(const struct verdict *v);

@@ -140,6 +140,19 @@ def launch_fails():
         check(done.returncode == 78 and "PMIX_RANK" in done.stderr, "a stale variable is refused")
 
 
+def late_start():
+    """mpirun runs, but nothing comes of it in time: said so, and tried again."""
+    with folder() as tmp:
+        script = pathlib.Path(tmp) / "mpirun"
+        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.1.4'; exit 0; }\n"
+                          f"[ -e {tmp}/once ] && exec {shutil.which('mpirun')} \"$@\"\ntouch {tmp}/once\nexec sleep 60\n")
+        script.chmod(0o755)
+        env = fake_environment(PATH=f"{tmp}:{os.environ['PATH']}")
+        done = faulty(tmp, "", ranks=3, env=env, launch__attempts=2, launch__start_s=5)
+        check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, f"exit {done.returncode}")
+        check("3 of 3 guards were not there after 5 s (ranks 0-2), and mpirun still runs" in cause(done), cause(done))
+
+
 def two_versions():
     """mpirun of another series than the rank's library: one line says so, and the run is tried."""
     with folder() as tmp:
@@ -158,6 +171,7 @@ def main():
     restarts()
     hangs()
     launch_fails()
+    late_start()
     two_versions()
     quick()
 
