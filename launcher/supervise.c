@@ -531,13 +531,16 @@ static void farewell(struct supervisor *s, enum outcome outcome) {
     ledger_note(s->o->ledger, outcome == OUTCOME_DONE ? "done" : "saved", text);
 }
 
-// Waits before a retry when a service was away; a signal ends the wait.
+// Waits before a retry when a service was away; a wish to stop ends the wait.
 static void back_off(struct supervisor *s, const struct verdict *v, int failures) {
     if (v->code != ERR_UNAVAILABLE || v->kind != VERDICT_CRASH) return;
     int seconds = failures < 5 ? 1 << failures : BACKOFF_MAX_S;
-    struct pollfd p = {s->signal_fd, POLLIN, 0};
+    int64_t until_ns = clock_monotonic_ns() + (int64_t)seconds * 1000000000;
     log_info(s->log, "next attempt in %d s", seconds);
-    if (poll(&p, 1, seconds * 1000) > 0) take_signals(s);
+    for (int64_t left_ns; s->wish == STOP_NONE && (left_ns = until_ns - clock_monotonic_ns()) > 0;) {
+        struct pollfd p = {s->signal_fd, POLLIN, 0};
+        if (poll(&p, 1, (int)(left_ns / 1000000) + 1) > 0) take_signals(s);
+    }
     ledger_spend(s->o->ledger, LEDGER_IDLE, 0);
 }
 
@@ -577,25 +580,37 @@ static void choose_hosts(struct supervisor *s, const struct verdict *v) {
     if (roster_strike(&s->roster, host)) tell_left_out(s, host, "its ranks failed again");
 }
 
-// After a failure: true when another attempt is worth it.
-static bool go_on(struct supervisor *s, const struct verdict *v, int64_t best_before, int *failures) {
+// Asked to stop after a failure that another attempt may mend: the newest checkpoint is what that one would
+// have begun with, so the same command goes on from there.
+static int stopped_between(struct supervisor *s, const struct verdict *v) {
+    char text[96];
+    if (s->wish != STOP_SAVE || s->best_checkpoint < 0) return verdict_exit_status(v);
+    snprintf(text, sizeof text, "%s before the next attempt: step %lld is saved",
+             proc_signal_name(s->wish_signal), (long long)s->best_checkpoint);
+    log_info(s->log, "%s", text);
+    ledger_note(s->o->ledger, "saved", text);
+    return err_exit_code(ERR_SAVED);
+}
+
+// After a failure: -1 when another attempt is worth it, else the exit status.
+static int go_on(struct supervisor *s, const struct verdict *v, int64_t best_before, int *failures) {
     bool progress = s->best_checkpoint > best_before;
     *failures = progress ? 1 : *failures + 1;
     ledger_lose(s->o->ledger);
     // A start that failed, or a peer that was lost on the way, may be a host that is gone.
     bool asks = v->kind == VERDICT_LAUNCH || (v->kind == VERDICT_CRASH && v->code == ERR_PEER);
     bool fewer = asks && muster(s) > 0;
-    if (!verdict_may_retry(v) && !fewer) return false;
+    if (!verdict_may_retry(v) && !fewer) return verdict_exit_status(v);
     if (*failures >= s->o->attempts) {
         if (s->o->attempts > 1) log_error(s->log, "%d attempts without progress: giving up", *failures);
-        return false;
+        return verdict_exit_status(v);
     }
     choose_hosts(s, v);
     back_off(s, v, *failures - 1);
-    if (s->wish != STOP_NONE) return false;
+    if (s->wish != STOP_NONE) return stopped_between(s, v);
     log_info(s->log, "restarting: attempt %d, from %s", s->number + 1,
              s->best_checkpoint >= 0 ? "the newest checkpoint" : "where the run began");
-    return true;
+    return -1;
 }
 
 static int run_attempt(struct supervisor *s, struct verdict *v, enum outcome *outcome, struct err *e) {
@@ -632,8 +647,7 @@ static int run_attempts(struct supervisor *s, struct err *e) {
         if (outcome == OUTCOME_SAVED && !grows) status = err_exit_code(ERR_SAVED);
         if (grows) failures = 0;
         if (outcome == OUTCOME_STOPPED) status = stopped_status(s);
-        if (outcome == OUTCOME_FAILED && !go_on(s, v, best_before, &failures))
-            status = verdict_exit_status(v);
+        if (outcome == OUTCOME_FAILED) status = go_on(s, v, best_before, &failures);
         s->resumed = true;
     }
     free(v);

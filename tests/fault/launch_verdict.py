@@ -153,6 +153,22 @@ def late_start():
         check("3 of 3 guards were not there after 5 s (ranks 0-2), and mpirun still runs" in cause(done), cause(done))
 
 
+def stopped_between_attempts():
+    """A wish to stop while a retry is waited for: what is saved is saved, and a scheduler may go on."""
+    for every, code in ((10, 75), (1000, 69)):
+        with folder() as tmp:
+            words = settings(tmp, checkpoint__every=every, launch__attempts=9) + ["fault.inject=exit=69:step=25,attempt=any"]
+            child = start("run", config(tmp), "-n", 1, *words, env=fake_environment())
+            check(wait_for(lambda: "next attempt in 2 s" in output(child), 30), "it waits before it tries again")
+            os.kill(child.pid, signal.SIGUSR1)
+            status = child.wait(20)
+            check(status == code, f"USR1 in the meantime, a checkpoint every {every} steps: exit {status}")
+            check(("step 20 is saved" in output(child)) == (code == 75), "and it says what is saved")
+            state = json.loads((pathlib.Path(tmp) / "run" / "run.json").read_text())["state"]
+            check(state == ("saved" if code == 75 else "failed"), f"the record says {state}")
+            child.output.close()
+
+
 def two_versions():
     """mpirun of another series than the rank's library: one line says so, and the run is tried."""
     with folder() as tmp:
@@ -172,6 +188,7 @@ def main():
     hangs()
     launch_fails()
     late_start()
+    stopped_between_attempts()
     two_versions()
     quick()
 
