@@ -177,6 +177,10 @@ static void touch(struct blackbox_page *p) {
     p->heartbeat_ns = now;
 }
 
+void blackbox_touch(struct blackbox *b) {
+    touch(b->page);
+}
+
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place) {
     struct blackbox_page *p = b->page;
     touch(p);

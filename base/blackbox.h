@@ -94,6 +94,7 @@ void blackbox_close(struct blackbox *b); // NULL-safe; leaves the file
 struct blackbox_page *blackbox_page(struct blackbox *b);
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place);
 void blackbox_set_step(struct blackbox *b, int64_t step);
+void blackbox_touch(struct blackbox *b); // a sign of life in the middle of long work
 // A collective begins; `shape`: bytes where they are the same on all ranks, else -1.
 void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes, int64_t shape);
 void blackbox_coll_wait(struct blackbox *b, const char *name, int64_t seq,

@@ -161,7 +161,8 @@ static int64_t patience_ms(const struct watch *w, const struct pace *pace, const
     case PHASE_OPTIMISER:
     case PHASE_COLLECTIVE: return learned_ms(w, pace, phase, floor_ms, COLD_MS);
     case PHASE_DATA: return learned_ms(w, pace, phase, largest(floor_ms, store_ms), COLD_MS);
-    case PHASE_INIT: return largest(largest(floor_ms, COLD_MS), store_ms);
+    // What is read and set up there has no pace that could be learned.
+    case PHASE_INIT: return largest(largest(floor_ms, ceiling_ms(w)), store_ms);
     default:
         return learned_ms(w, pace, phase, largest(largest(floor_ms, SLOW_FLOOR_MS), store_ms), ceiling_ms(w));
     }

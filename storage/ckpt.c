@@ -17,6 +17,8 @@
 struct ckpt {
     struct store *store, *nearby;
     bool *has; // of each file: does `nearby` have it?
+    void (*heard)(void *arg);
+    void *heard_arg;
     struct ckpt_manifest m;
     atomic_int_least64_t fetched;
 };
@@ -59,6 +61,11 @@ void ckpt_close(struct ckpt *c) {
     ckpt_manifest_fini(&c->m);
     free(c->has);
     free(c);
+}
+
+void ckpt_tell(struct ckpt *c, void (*heard)(void *arg), void *arg) {
+    c->heard = heard;
+    c->heard_arg = arg;
 }
 
 int ckpt_use_nearby(struct ckpt *c, struct store *nearby, size_t *files, struct err *e) {
@@ -153,7 +160,7 @@ int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const 
         if (rc) return rc;
     }
     int64_t fetched = 0;
-    const struct ckpt_sources from = {c->store, c->nearby, c->has};
+    const struct ckpt_sources from = {c->store, c->nearby, c->has, c->heard, c->heard_arg};
     int rc = ckpt_fetch(&from, &c->m, wants, into, n, &fetched, e);
     atomic_fetch_add(&c->fetched, fetched);
     return rc;

@@ -77,6 +77,9 @@ void ckpt_close(struct ckpt *c);
 // Reads files that lie in this store, too, from there, checked in the same way; what is missing or damaged
 // there comes from the checkpoint's own store. *files: how many lie there. The store must outlive c.
 int ckpt_use_nearby(struct ckpt *c, struct store *nearby, size_t *files, struct err *e) ERR_CHECK;
+// From now on ckpt_read and ckpt_read_many call heard(arg) after every few megabytes, on the thread that
+// reads.
+void ckpt_tell(struct ckpt *c, void (*heard)(void *arg), void *arg);
 const char *ckpt_id(const struct ckpt *c);
 const struct ckpt_state *ckpt_state_of(const struct ckpt *c);
 size_t ckpt_tensors(const struct ckpt *c);

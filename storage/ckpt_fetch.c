@@ -308,6 +308,7 @@ static int run(const struct fetch *f, struct err *e) {
         if (done == started) break;
         int one = finish(f, &f->plan.pieces[done++], !rc, e);
         if (!rc) rc = one;
+        if (f->from->heard) f->from->heard(f->from->arg);
     }
     return rc;
 }

@@ -12,8 +12,10 @@
 // itself.
 struct ckpt_sources {
     struct store *store;
-    struct store *nearby; // NULL: none
-    const bool *has;      // of each file: does `nearby` have it?
+    struct store *nearby;     // NULL: none
+    const bool *has;          // of each file: does `nearby` have it?
+    void (*heard)(void *arg); // after every piece, on the caller's thread; NULL: nobody
+    void *arg;
 };
 int ckpt_fetch(const struct ckpt_sources *from, const struct ckpt_manifest *m,
                const struct ckpt_tensor *wants, void *const *into, size_t n, int64_t *fetched,

@@ -119,6 +119,7 @@ static int load_weights(struct rank *r, struct loaded *l, struct err *e) {
     struct ckpt *c = NULL;
     int rc = store_open(&s, r->ckpt_url, &r->store, e);
     if (!rc) rc = open_newest(s, r->ckpt_url, &c, e);
+    if (!rc) ckpt_tell(c, rank_touch, r);
     if (!rc) rc = model_load(l->model, c, r->config->optim_ema > 0, e);
     if (!rc) l->step = ckpt_state_of(c)->step;
     ckpt_close(c);

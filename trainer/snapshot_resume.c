@@ -98,6 +98,7 @@ static int load(struct snapshot *s, const struct ckpt_entry *entry, struct ckpt_
     struct ckpt *c = NULL;
     int rc = ckpt_open(&c, s->store, entry->id, e);
     if (rc) return rc;
+    ckpt_tell(c, rank_touch, s->rank);
     *state = *ckpt_state_of(c);
     rc = compare_configs(s, entry->id, state, e);
     if (!rc) rc = snapshot_memory_use(s, c, e);

@@ -336,6 +336,7 @@ static int roll_back(struct train *t, struct err *e) {
     if (rc || snapshot_newest(t->snapshot) < 0) return rc;
     metrics_close(t->metrics);
     t->metrics = NULL;
+    blackbox_set_phase(t->rank->box, PHASE_CHECKPOINT, "the newest one, to go back to");
     rc = resume(t, e);
     if (rc) return rc;
     blackbox_event(t->rank->box, "rolled back from step %lld to %lld", (long long)bad, (long long)t->done);

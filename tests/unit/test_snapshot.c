@@ -106,6 +106,13 @@ static void resuming_gives_the_same_bits(void **state) {
     close_saved(&calm);
 }
 
+static int64_t signs_of_life(const struct saved *s) {
+    const struct blackbox_page *p = blackbox_page(s->f.rank.box);
+    int64_t n = 0;
+    for (int b = 0; b < BLACKBOX_BUCKETS; b++) n += p->silences[PHASE_INIT][b];
+    return n;
+}
+
 static void save_once(const char *url, struct config_file *file) {
     struct saved s;
     struct err e = {0};
@@ -113,6 +120,19 @@ static void save_once(const char *url, struct config_file *file) {
     run_steps(&s, 0, 2);
     assert_int_equal(begin(&s, 2, &e), 0);
     assert_int_equal(snapshot_finish(s.snapshot, &e), 0);
+    close_saved(&s);
+}
+
+// A big checkpoint takes its time to read; a rank that does so is no hung one.
+static void who_reads_a_checkpoint_lives(void **state) {
+    struct saved s;
+    struct err e = {0};
+    int64_t step;
+    save_once("mem:lives", fake_config(RUN));
+    open_saved(&s, "mem:lives", fake_config(RUN));
+    int64_t before = signs_of_life(&s);
+    assert_int_equal(resume(&s, &step, &e), 0);
+    assert_true(signs_of_life(&s) - before > model_params(s.f.model)->n);
     close_saved(&s);
 }
 
@@ -230,6 +250,7 @@ static void metrics_are_cut_where_a_run_resumes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resuming_gives_the_same_bits),
+        cmocka_unit_test(who_reads_a_checkpoint_lives),
         cmocka_unit_test(changed_configs),
         cmocka_unit_test(an_average_can_begin_late),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),

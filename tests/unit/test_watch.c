@@ -177,6 +177,23 @@ static void the_first_steps_have_time(void **state) {
     assert_false(watch_hang(s->watch, s->crew, &hang));
 }
 
+// The start has the greatest deadline, not that of a step.
+static void a_silent_start_has_the_longest_time(void **state) {
+    struct scene *s = *state;
+    struct watch_hang hang;
+    const int64_t most_ms = 3 * HANG_MS;
+    struct watch_options options = {
+        .box_path = s->folder, .world = WORLD, .attempt = 2, .hang_ms = HANG_MS, .hang_max_ms = most_ms};
+    struct err e = {0};
+    watch_close(s->watch);
+    assert_int_equal(watch_open(&s->watch, &options, &e), 0);
+    poll_for(s, HANG_MS + 200, 0);
+    assert_false(watch_hang(s->watch, s->crew, &hang));
+    assert_true(hangs_at_last(s, &hang));
+    assert_true(hang.silent_ms > most_ms);
+    assert_non_null(strstr(hang.text, "init"));
+}
+
 static void forged_boxes_are_not_believed(void **state) {
     struct scene *s = *state;
     char path[64], other[64];
@@ -240,6 +257,7 @@ int main(void) {
         T(a_silent_rank_is_named_with_those_who_wait),
         T(signs_of_life_and_slow_phases_raise_no_alarm),
         T(the_first_steps_have_time),
+        T(a_silent_start_has_the_longest_time),
         T(forged_boxes_are_not_believed),
         T(progress_reads_like_a_sentence),
         T(usual_silences_are_no_hang),
