@@ -7,8 +7,9 @@
 
 #include "storage/ckpt_manifest.h"
 
-#define PREFIX "manifest-"
-#define SUFFIX ".json"
+#define PREFIX     "manifest-"
+#define SUFFIX     ".json"
+#define DENIED_MAX 4
 
 // "manifest-000000000400.json"
 static bool parse_key(const char *key, int64_t *step) {
@@ -160,6 +161,20 @@ static int delete_unfinished(struct unfinished *u, struct err *e) {
     return rc ? rc : store_sweep(u->store, is_unfinished, u, NULL, e);
 }
 
+// Those from `kept` on, oldest first. One that may not be deleted does not keep the others, but after a few
+// of them it is not theirs alone. The first error stands.
+static int delete_old(struct store *s, const struct ckpt_entry *entries, size_t kept, size_t n,
+                      struct err *e) {
+    int denied = 0, rc = 0;
+    for (size_t i = n; i > kept && denied < DENIED_MAX && (!rc || rc == -ERR_DENIED); i--) {
+        struct err why = {ERR_OK};
+        rc = delete_entry(s, &entries[i - 1], &why);
+        denied += rc == -ERR_DENIED;
+        if (rc && !e->code) *e = why;
+    }
+    return e->code ? -(int)e->code : 0;
+}
+
 int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {
     struct ckpt_entry *entries;
     size_t n, kept = 0;
@@ -168,7 +183,7 @@ int ckpt_retain(struct store *s, int64_t keep, uint32_t owner, struct err *e) {
     if (rc) return rc;
     if (keep < 1) keep = 1;
     for (; kept < n && complete < keep; kept++) complete += !entries[kept].broken;
-    for (size_t i = n; i > kept && !rc; i--) rc = delete_entry(s, &entries[i - 1], e);
+    rc = delete_old(s, entries, kept, n, e);
     struct unfinished u = {.store = s, .kept = entries, .n = kept, .owner = &owner};
     if (!rc) rc = delete_unfinished(&u, e);
     free(entries);

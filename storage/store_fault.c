@@ -22,7 +22,8 @@
     X(RESET, "reset", 0, "the connection breaks in the middle of the body")                                  \
     X(STALL, "stall", 1000, "nothing comes until the request is cut off")                                    \
     X(LOST, "lost", 0, "the request was carried out, its reply was lost")                                    \
-    X(ENOSPC, "enospc", 0, "a PUT finds no space; not transient")
+    X(ENOSPC, "enospc", 0, "a PUT finds no space; not transient")                                            \
+    X(NODELETE, "nodelete", 0, "a DELETE is not allowed; not transient")
 
 enum fault_kind {
 #define FAULT_ENUM(id, name, ms, meaning) FAULT_##id,
@@ -56,7 +57,7 @@ static int bad_spec(const char *item, struct err *e) {
     return err_set(
         e, ERR_CONFIG,
         "fault: '%s': write KIND=RATE%% or KIND=TIMEms@RATE%% (503, delay, flip, short, reset, stall, lost, "
-        "enospc), or seed=NUMBER",
+        "enospc, nodelete), or seed=NUMBER",
         item);
 }
 
@@ -156,6 +157,8 @@ static int perform_once(const struct attempt *a, const struct store_call *c, str
     bool writes = c->op == STORE_PUT;
     int rc = before(a, writes, e);
     if (rc) return rc;
+    if (c->op == STORE_DELETE && strikes(a, FAULT_NODELETE, w))
+        return err_set(e, ERR_DENIED, "fault: deleting is not allowed");
     bool reset = strikes(a, FAULT_RESET, w);
     if (reset && c->op != STORE_GET) return err_set(e, ERR_PEER, "fault: connection reset");
     rc = store_call_blocking(a->f->inner, c, out, e);

@@ -12,7 +12,8 @@
 #include "base/rng.h"
 #include "trainer/snapshot_impl.h"
 
-#define POLL_MS 2
+#define POLL_MS           2
+#define RETAIN_WARN_EVERY 50 // saves
 
 static int64_t copy_elems(const struct config *c, const struct params *p, int world, int rank) {
     int64_t *offset = calloc((size_t)world + 1, sizeof *offset);
@@ -156,8 +157,9 @@ static void *commit(void *arg) {
     if (!parts) s->thread_rc = err_set(&s->thread_err, ERR_MEMORY, "no memory for %zu parts", n);
     for (size_t i = 0; parts && i < n; i++) parts[i] = s->parts + i * s->part_bytes;
     if (parts) s->thread_rc = ckpt_commit(s->store, s->id, s->state, parts, n, &s->thread_err);
-    if (!s->thread_rc)
-        s->thread_rc = ckpt_retain(s->store, s->rank->config->checkpoint_keep, s->owner, &s->thread_err);
+    // What is saved is saved, whatever becomes of the old ones: an error there is told, and met again.
+    if (!s->thread_rc && !ckpt_retain(s->store, s->rank->config->checkpoint_keep, s->owner, &s->retain_err))
+        s->retain_failures = 0;
     free(parts);
     atomic_store(&s->ended, true);
     return NULL;
@@ -173,6 +175,15 @@ static int start_thread(struct snapshot *s, void *(*run)(void *), struct err *e)
     return 0;
 }
 
+static void tell_retained(struct snapshot *s) {
+    struct err why = s->retain_err;
+    err_clear(&s->retain_err);
+    if (!why.code) return;
+    blackbox_event(s->rank->box, "old checkpoints stay: %s", why.text);
+    if (s->retain_failures++ % RETAIN_WARN_EVERY) return;
+    log_warn(&s->rank->log, "checkpoints beyond checkpoint.keep stay, and take space: %s", why.text);
+}
+
 // Takes the thread's result over; it has ended or is about to.
 static int join(struct snapshot *s, struct err *e) {
     if (!s->running) return 0;
@@ -180,6 +191,7 @@ static int join(struct snapshot *s, struct err *e) {
     pthread_join(s->thread, NULL);
     s->running = false;
     if (store_sweep_flaw(s->store, &flaw)) log_warn(&s->rank->log, "%s", flaw.text);
+    tell_retained(s);
     if (!s->thread_rc) return 0;
     err_set_at(e, s->thread_err.code, s->thread_err.file, s->thread_err.line, "%s", s->thread_err.text);
     return err_prefix(e, "checkpoint %s", s->id);

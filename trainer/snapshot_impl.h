@@ -37,6 +37,8 @@ struct snapshot {
     atomic_bool ended;
     int thread_rc;
     struct err thread_err;
+    struct err retain_err; // why old checkpoints are still there; not the save's own failure
+    int64_t retain_failures;
     char id[CKPT_ID_BYTES];
     bool full_disk; // fault injection: this save fails
     struct ckpt_state *state;

@@ -160,6 +160,16 @@ def disks(tmp):
         subprocess.run(["umount", place], check=True)
 
 
+def nothing_may_be_deleted(tmp):
+    """A store that lets nobody delete keeps all checkpoints; the run goes on, and says so once."""
+    run = pathlib.Path(tmp) / "undeleted"
+    more = {"checkpoint.keep": 1, "fault.inject": "store=nodelete:100%"}
+    orrery(*words(run, steps=20, **more))
+    kept = json.loads(orrery("ckpt", "list", run, "--json").stdout)
+    told = [line for line in (run / "logs/attempt-1/rank-0.log").read_text().splitlines() if "stay, and take space" in line]
+    check([k["step"] for k in kept] == [20, 15, 10, 5] and len(told) == 1 and "not allowed" in told[0], f"checkpoints that stay: {told}")
+
+
 def a_limit_of_file_size(tmp):
     """ulimit -f: the checkpoint that is too large is named; nobody dies of a signal. One rank: MPI's own files need more."""
     def limit():
@@ -197,7 +207,8 @@ def main():
         tmp = os.path.realpath(tmp)
         DATA = f"{tmp}/data"
         orrery("simulate", "table", "--out", DATA, "--episodes", 8, "--frames", 30)
-        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, a_limit_of_file_size, no_room_for_boxes, disks):
+        for test in (planted_files, second_supervisor, strangers, forged_boxes, forged_job, a_limit_of_file_size, nothing_may_be_deleted,
+                     no_room_for_boxes, disks):
             print("--", test.__name__, flush=True)
             test(tmp)
 

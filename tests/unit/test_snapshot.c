@@ -181,26 +181,36 @@ static void a_full_disk_fails_the_save_alone(void **state) {
     expect_resume("mem:full", fake_config(RUN), 0, NULL);
 }
 
-static void old_ones_go(void **state) {
+// Steps 1 to 4 are saved; `want` of them are there in the end, from 4 on down.
+static void expect_kept(const char *url, const char *inside, size_t want) {
     struct saved s;
     struct err e = {0};
-    open_saved(&s, "mem:old", fake_config(RUN, "checkpoint.keep=2"));
+    open_saved(&s, url, fake_config(RUN, "checkpoint.keep=2"));
     for (int64_t n = 1; n <= 4; n++) {
         run_steps(&s, n - 1, n);
         assert_int_equal(begin(&s, n, &e), 0);
     }
-    assert_int_equal(snapshot_finish(s.snapshot, &e), 0);
+    if (snapshot_finish(s.snapshot, &e)) fail_msg("%s", e.text);
+    assert_int_equal(snapshot_newest(s.snapshot), 4);
     struct store *store = NULL;
     struct ckpt_entry *list = NULL;
     size_t count = 0;
-    assert_int_equal(store_open(&store, "mem:old", &s.f.rank.store, &e), 0);
+    assert_int_equal(store_open(&store, inside, &s.f.rank.store, &e), 0);
     assert_int_equal(ckpt_list(store, &list, &count, &e), 0);
-    assert_int_equal(count, 2);
-    assert_int_equal(list[0].step, 4);
-    assert_int_equal(list[1].step, 3);
+    assert_int_equal(count, want);
+    for (size_t i = 0; i < count; i++) assert_int_equal(list[i].step, 4 - i);
     free(list);
     store_close(store);
     close_saved(&s);
+}
+
+static void old_ones_go(void **state) {
+    expect_kept("mem:old", "mem:old", 2);
+}
+
+// The save is complete all the same.
+static void old_ones_that_may_not_be_deleted_stay(void **state) {
+    expect_kept("fault:nodelete=100%:mem:stay", "mem:stay", 4);
 }
 
 // ---- metrics.jsonl
@@ -255,6 +265,7 @@ int main(void) {
         cmocka_unit_test(an_average_can_begin_late),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),
         cmocka_unit_test(old_ones_go),
+        cmocka_unit_test(old_ones_that_may_not_be_deleted_stay),
         cmocka_unit_test(metrics_are_cut_where_a_run_resumes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

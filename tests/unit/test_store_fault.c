@@ -104,6 +104,17 @@ static void enospc_is_final(void **state) {
     store_close(s);
 }
 
+static void nothing_is_deleted_where_that_is_not_allowed(void **state) {
+    struct err e = {0};
+    struct store_result head;
+    struct store *s = open_with("fault:nodelete=100%:mem:kept", 0);
+    assert_int_equal(store_put(s, "k", "v", 1, false, &e), 0);
+    assert_int_equal(store_delete(s, "k", &e), -ERR_DENIED);
+    err_clear(&e);
+    assert_int_equal(store_head(s, "k", &head, &e), 0);
+    store_close(s);
+}
+
 static void a_dead_store_ends_at_the_deadline(void **state) {
     struct err e = {0};
     struct store *s = open_with("fault:503=100%:mem:dead", 300);
@@ -122,6 +133,7 @@ int main(void) {
         cmocka_unit_test(a_lost_reply_is_no_conflict),
         cmocka_unit_test(spoilt_bodies_follow_the_seed),
         cmocka_unit_test(enospc_is_final),
+        cmocka_unit_test(nothing_is_deleted_where_that_is_not_allowed),
         cmocka_unit_test(a_dead_store_ends_at_the_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
