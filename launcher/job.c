@@ -30,6 +30,10 @@ static const char *const far_names[] = {
     GUARD_CONTROL,    GUARD_TOKEN,       GUARD_WORLD,       GUARD_FAR_MS, GUARD_LOGS, "ORRERY_ATTEMPT",
     "ORRERY_RUN_DIR", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", GUARD_LOG_MB, DEBUG_ENV,  NULL};
 
+// Of variables that ranks on other hosts need as well: credentials and settings of stores, which may stand in
+// the environment of `orrery run` alone. mpirun gets their names; values travel as the job's token does.
+static const char *const far_prefixes[] = {"AWS_", "ORRERY_STORE_", NULL};
+
 static int64_t ranks_default(const struct config *c, int64_t asked) {
     if (asked > 0) return asked;
     return c->launch_ranks > 0 ? c->launch_ranks : RANKS_DEFAULT;
@@ -143,13 +147,37 @@ static int attempt_environment(const struct job *j, const struct job_attempt *a,
     return rc;
 }
 
+// The name's length when the variable is one of those with far_prefixes, else 0.
+static size_t far_name(const char *variable) {
+    size_t n = strspn(variable, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+    bool named = false;
+    for (const char *const *at = far_prefixes; *at; at++)
+        named = named || !strncmp(variable, *at, strlen(*at));
+    return named && variable[n] == '=' ? n : 0;
+}
+
+static int list_passed(struct job *j, struct err *e) {
+    int rc = 0;
+    for (const char *const *name = far_names; *name && !rc; name++) rc = strv_add(&j->passed, *name, e);
+    for (char **at = environ; *at && !rc; at++) {
+        size_t n = far_name(*at);
+        if (n) rc = strv_addf(&j->passed, e, "%.*s", (int)n, *at);
+    }
+    return rc;
+}
+
+static const char *const *passed_of(const struct job *j) {
+    if (!job_is_far(j)) return passed_names;
+    return j->passed.items ? (const char *const *)j->passed.items : far_names;
+}
+
 struct sched_request job_sched_request(const struct job *j) {
     return (struct sched_request){
         .ranks = j->ranks,
         .threads = j->threads,
         .mpi = j->mpi,
         .openmpi = j->openmpi,
-        .pass_env = job_is_far(j) ? far_names : passed_names,
+        .pass_env = passed_of(j),
         .hosts = job_is_far(j) ? &j->hosts : NULL,
         .agent = j->config->launch_agent,
         .network = j->netif.network,
@@ -232,6 +260,7 @@ static int take_place(struct job *j, struct place *place, struct err *e) {
     j->mpi = !j->request->alone && (job_is_far(j) || !job_is_single(j->config, j->ranks));
     j->threads = machine_threads(j->config->train_threads, most_slots(j));
     int rc = check_container(j, e);
+    if (!rc && job_is_far(j)) rc = list_passed(j, e);
     if (!rc && job_is_far(j)) rc = check_agent(j->config->launch_agent, e);
     if (!rc && job_is_far(j)) rc = netif_choose(&j->netif, j->config->launch_interface, other_host(j), e);
     return rc;
@@ -387,6 +416,7 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     if (j->run == &scratch && rc <= 0) boxdir_remove_tree(scratch.path);
     rundir_close(&scratch);
     hosts_fini(&j->hosts);
+    strv_fini(&j->passed);
     free(j);
     return rc;
 }
@@ -420,6 +450,7 @@ int job_line(const struct config_file *config, int64_t ranks, struct strv *argv,
     *threads = j->threads > 0 ? j->threads : 1;
     strv_fini(&env);
     hosts_fini(&j->hosts);
+    strv_fini(&j->passed);
     free(j);
     return rc;
 }

@@ -62,6 +62,7 @@ struct job {
     struct openmpi openmpi; // mpirun's
     const struct sched *sched;
     struct hosts hosts; // none: this machine alone
+    struct strv passed; // of a job with hosts: names of variables that reach every guard
     struct netif netif; // of a job with hosts: what the guards connect to
     char self[4096], program[4096], config_path[4096];
 };

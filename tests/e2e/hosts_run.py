@@ -38,6 +38,25 @@ def plain(h):
         all_gone(h)
 
 
+def credentials(h):
+    """What stands in the environment here reaches ranks whose launch agent passes nothing on, and stands in nobody's arguments."""
+    with folder() as tmp:
+        agent, secret = pathlib.Path(tmp) / "agent", f"secret-{os.getpid()};a=b,+/=="
+        agent.write_text(f'#!/bin/sh\nexec env -i PATH="$PATH" {h.path}/agent "$@"\n')
+        agent.chmod(0o755)
+        env = fake_environment(AWS_SECRET_ACCESS_KEY=secret, AWS_PROFILE="a b", ORRERY_STORE_VENDOR="ceph")
+        child = h.start("run", config(tmp), "--hosts", "h1:1,h2:1", *settings(tmp, steps=1000000, launch__agent=agent), env=env)
+        check(wait_step(f"{tmp}/run", 5, 60), "it runs")
+        far = [pid for pid, command in h.processes("h2").items() if command.split(" ")[0].endswith("fake_rank")]
+        seen = pathlib.Path(f"/proc/{far[0]}/environ").read_bytes().decode().split("\0")
+        for word in (f"AWS_SECRET_ACCESS_KEY={secret}", "AWS_PROFILE=a b", "ORRERY_STORE_VENDOR=ceph"):
+            check(word in seen, f"the far rank has {word.split('=')[0]}")
+        told = [c for n in ("h1", "h2") for c in h.processes(n).values() if secret in c]
+        check(not told, f"the secret is in no arguments: {told}")
+        stop(h, child)
+        all_gone(h)
+
+
 def full_names(h):
     """The launch agent is asked for the very names that were given, domain and all."""
     with folder() as tmp:
@@ -122,6 +141,7 @@ def bad_words(h):
 def main():
     with hosts() as h:
         plain(h)
+        credentials(h)
         full_names(h)
         host_file(h)
         straggles(h, "delay", "host h2 is far")
