@@ -21,7 +21,6 @@
 #include "storage/store.h"
 #include "store_suite.h"
 
-static char folder[64];
 static int names_left = -1;       // before readdir fails; -1: it does not
 static const char *unseen;        // a name that lstat fails on
 static void (*before_lock)(void); // called once
@@ -75,20 +74,10 @@ int __wrap_rename(const char *from, const char *to) {
     return __real_rename(from, to);
 }
 
-static int make_folder(void **state) {
-    folder_template(folder, sizeof folder);
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state) {
-    remove_tree(folder);
-    return 0;
-}
-
 static struct store *open_folder(const char *under) {
     struct store *s;
     char url[128];
-    snprintf(url, sizeof url, "file://%s/%s", folder, under);
+    snprintf(url, sizeof url, "file://%s/%s", suite_folder, under);
     SUITE_OK(store_open(&s, url, NULL, err));
     return s;
 }
@@ -160,7 +149,7 @@ static void a_sweep_that_breaks_off_is_an_error(void **state) {
 static void a_cache_that_cannot_be_counted_takes_nothing(void **state) {
     struct cache *c;
     char path[128], back[4];
-    snprintf(path, sizeof path, "%s/cache", folder);
+    snprintf(path, sizeof path, "%s/cache", suite_folder);
     SUITE_OK(cache_open(&c, path, 1 << 20, err));
     names_left = 1;
     cache_put(c, "a", "word", 4);
@@ -178,7 +167,7 @@ static char target[128], part[160];
 static struct store *open_object(const char *content) {
     struct store *s = open_folder("from");
     SUITE_OK(store_put(s, "key", content, strlen(content), false, err));
-    snprintf(target, sizeof target, "%s/out", folder);
+    snprintf(target, sizeof target, "%s/out", suite_folder);
     snprintf(part, sizeof part, "%s.orrery-part", target);
     return s;
 }
@@ -259,5 +248,5 @@ int main(void) {
         cmocka_unit_test(what_is_fetched_is_on_the_disk),
         cmocka_unit_test(pieces_are_of_one_version),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, suite_folder_make, suite_folder_remove);
 }

@@ -35,9 +35,9 @@ static void a_machine_is_whole(void **state) {
 }
 
 static void a_home_is_whole(void **state) {
-    char folder[64], path[128], url[160];
-    folder_template(folder, sizeof folder);
-    assert_non_null(mkdtemp(folder));
+    char path[128], url[160];
+    const char *folder = suite_folder;
+    assert_int_equal(suite_folder_make(NULL), 0);
     snprintf(path, sizeof path, "%s/home", folder);
     assert_int_equal(mkdir(path, 0700), 0);
     assert_false(is_whole(path));
@@ -55,7 +55,7 @@ static void a_home_is_whole(void **state) {
     snprintf(url, sizeof url, "%s/hom", folder);
     assert_int_equal(mkdir(url, 0700), 0);
     assert_false(is_whole(url));
-    remove_tree(folder);
+    (void)suite_folder_remove(NULL);
 }
 
 int main(void) {

@@ -367,7 +367,7 @@ int main(int argc, char **argv) {
     if (worst > 0 || strcmp(part, "check") == 0) return worst;
     open_bench(&d);
     if (argc > 3) { // time MASK TOKENS: for a profiler
-        int n = atoi(argv[3]);
+        int n = (int)strtol(argv[3], NULL, 10);
         int frame = strcmp(argv[2], "block") == 0 ? 256 : strcmp(argv[2], "causal") == 0 ? 1 : n;
         time_shape(&d, {argv[2], n, frame, 16, 16, 128, 32768 / n});
     } else {
