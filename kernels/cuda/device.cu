@@ -90,24 +90,29 @@ int cuda_upload(struct device *d, void *dst, const void *src, size_t bytes, stru
     return rc;
 }
 
-// Waits: the host reads what comes.
+// A piece into one half. What the queue still reads of that half is copied before.
+static int bring(struct cuda_device *c, int half, const void *src, size_t bytes, struct err *e) {
+    char *to = c->stage.host + (size_t)half * (GPU_STAGE_BYTES / CUDA_HALVES);
+    int rc = cuda_check(cudaMemcpyAsync(to, src, bytes, cudaMemcpyDeviceToHost, c->stream),
+                        "copy from the GPU", e);
+    return rc ? rc : cuda_check(cudaEventRecord(c->stage.free[half], c->stream), "cudaEventRecord", e);
+}
+
+// Waits: the host reads what comes. While it takes one half out, the other is filled.
 static int gpu_copy_out(struct device *d, void *dst, const void *src, size_t bytes, struct err *e) {
     struct cuda_device *c = cuda_of(d);
-    struct cuda_pinned *p = &c->stage;
-    const size_t half = GPU_STAGE_BYTES / CUDA_HALVES;
-    int rc = refuse_recording(c, "a copy from the GPU", e);
-    for (size_t done = 0; !rc && done < bytes;) {
-        size_t n = bytes - done < half ? bytes - done : half;
-        rc = turn_pinned(c, p, e);
-        char *to = p->host + (size_t)p->half * half;
-        if (!rc)
-            rc = cuda_check(
-                cudaMemcpyAsync(to, (const char *)src + done, n, cudaMemcpyDeviceToHost, c->stream),
-                "copy from the GPU", e);
-        if (!rc) rc = cuda_check(cudaStreamSynchronize(c->stream), "copy from the GPU", e);
-        if (!rc) memcpy((char *)dst + done, to, n);
-        done += n;
+    const size_t most = GPU_STAGE_BYTES / CUDA_HALVES;
+    size_t n = bytes < most ? bytes : most, begun = n;
+    int half = 0, rc = refuse_recording(c, "a copy from the GPU", e);
+    if (!rc && n > 0) rc = bring(c, half, src, n, e);
+    for (size_t done = 0, next; !rc && done < bytes; done += n, n = next, half = 1 - half) {
+        next = bytes - begun < most ? bytes - begun : most;
+        if (next > 0) rc = bring(c, 1 - half, (const char *)src + begun, next, e);
+        begun += next;
+        if (!rc) rc = cuda_check(cudaEventSynchronize(c->stage.free[half]), "copy from the GPU", e);
+        if (!rc) memcpy((char *)dst + done, c->stage.host + (size_t)half * most, n);
     }
+    if (!rc && bytes > 0) c->stage.used = 0; // all that was queued before has been copied
     return rc;
 }
 
