@@ -13,7 +13,7 @@ arch=${ARCH:-90a} out=${OUT:-build/gpu}
 mkdir -p "$out"
 flags=(-std=c++17 -O3 -I. -Xcompiler -fPIC -diag-suppress=177 "-gencode=arch=compute_$arch,code=sm_$arch")
 common=() running=()
-for name in kernels/cuda/attention{,_sm80,_sm90_forward,_sm90_backward} tests/bench/gpu/{standalone,bench_attention,probes}; do
+for name in kernels/cuda/attention{,_schedules,_sm80,_sm90_forward,_sm90_backward} tests/bench/gpu/{standalone,bench_attention,probes}; do
   object=$out/$(basename "$name").o
   case $name in */bench_attention | */probes) ;; *) common+=("$object") ;; esac
   nvcc "${flags[@]}" -c "$name.cu" -o "$object" &

@@ -160,15 +160,16 @@ train: {steps: 10, batch: 4}
 comm: {shards: 4}
 optim: {kind: adamw, lr: 0.0003}
 Y
-steps() { # steps NAME SECONDS COMMAND...: and the loss and digest into the summary
-  local name=$1 at
+steps() { # steps NAME SECONDS COMMAND...: and the loss and digest into the summary; $took: milliseconds of a step
+  local name=$1 at line
   touch "$OUT/5_steps.log"
   at=$(wc -c <"$OUT/5_steps.log")
   shift
   step 5_steps.log "steps, $name" "$@"
-  tail -c +$((at + 1)) "$OUT/5_steps.log" 2>/dev/null |
-    sed -nE 's/^\{.*"loss":([^,]{1,10})[^,]*,"weights_sha256":"(.{12}).*"s_to_first_step":([^,]{1,5}).*"ms_median":([^,]{1,7}).*"gflop_per_s":([^,.]*).*/  loss \1, digest \2, first step \3 s, \4 ms, \5 GFLOP\/s/p' |
-    tee -a "$OUT/summary.txt"
+  line=$(tail -c +$((at + 1)) "$OUT/5_steps.log" 2>/dev/null |
+    sed -nE 's/^\{.*"loss":([^,]{1,10})[^,]*,"weights_sha256":"(.{12}).*"s_to_first_step":([^,]{1,5}).*"ms_median":([^,]{1,7}).*"gflop_per_s":([^,.]*).*/  loss \1, digest \2, first step \3 s, \4 ms, \5 GFLOP\/s/p')
+  if [ -n "$line" ]; then say "$line"; fi
+  took=$(sed -nE 's/.* s, ([0-9.]+) ms.*/\1/p' <<<"$line")
 }
 rank=("${run[@]}" "$bin/orrery-rank" --task step-bench)
 if wanted steps; then
@@ -179,6 +180,7 @@ if wanted steps; then
   steps bf16 40 "${small[@]}" device=cuda
   steps CPU 40 "${small[@]}" device=cpu
   steps "1B parameters" 60 "${one_b[@]}"
+  one_b_ms=$took
   steps "1B parameters, fast" 60 "${one_b[@]}" comm.reduce=fast
   steps "1B parameters, fast, one micro-batch" 60 "${one_b[@]}" comm.reduce=fast comm.shards=1
   steps "bf16 again: the digest of bf16" 30 "${small[@]}" device=cuda
@@ -186,6 +188,8 @@ if wanted steps; then
   steps "two ranks: the digest of bf16" 40 "${two[@]}"
   steps "NCCL on one rank: the digest of bf16" 40 "${run[@]}" "$mpirun" -n 1 "$bin/orrery-rank" --task step-bench \
     --config "$scratch/steps.yaml" device=cuda comm.backend=nccl
+  step 5_steps.log "1B parameters, PyTorch compiled" 100 python3 "$here/peer_step.py" 2048 24 128 256 32 259 4 192 1536 4 4 10 ${one_b_ms:+"$one_b_ms"}
+  grep -aE "^(PyTorch|BAR)" "$OUT/5_steps.log" | cut -c1-160 | tee -a "$OUT/summary.txt"
   steps fp32 40 "${small[@]}" device=cuda cuda.precision=fp32
   steps "two ranks, fast" 40 "${two[@]}" comm.reduce=fast comm.shards=2
   steps "two ranks, fast, ZeRO-2: the digest of the one before" 40 "${two[@]}" comm.reduce=fast comm.shards=2 comm.zero=2

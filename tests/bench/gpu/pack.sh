@@ -25,7 +25,7 @@ else
   echo "FlashAttention-3 is left out: ORRERY_FLASH_ATTENTION and ORRERY_CUTLASS name no checkouts"
 fi
 cp -L "$(command -v mpirun)" "$to/bin/mpirun"
-cp tests/bench/gpu/{first_light.sh,peers.py} "$to"
+cp tests/bench/gpu/{first_light.sh,peers.py,peer_step.py} "$to"
 git log -1 --format='%h %cs' >"$to/COMMIT" 2>/dev/null || true
 
 # Open MPI's parts, without those for networks of clusters.
