@@ -151,13 +151,14 @@ static int write_out(void *arg, const void *data, size_t bytes, struct err *e) {
     return 0;
 }
 
-static int export_weights(struct ckpt *c, const char *prefix, const char *folder, struct err *e) {
+static int export_weights(struct ckpt *c, const char *prefix, bool weights, const char *folder,
+                          struct err *e) {
     char path[4096], temporary[4200];
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     snprintf(temporary, sizeof temporary, "%s.tmp-%d", path, (int)getpid());
     struct file_out f = {open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666), path};
     if (f.fd < 0) return err_errno(e, errno, "cannot create %s", temporary);
-    int rc = ckpt_export_to(c, prefix, write_out, &f, e);
+    int rc = ckpt_export_to(c, prefix, weights ? "optim." : NULL, write_out, &f, e);
     if (!rc && fsync(f.fd)) rc = err_errno(e, errno, "cannot sync %s", path);
     if (close(f.fd) && !rc) rc = err_errno(e, errno, "cannot close %s", path);
     if (!rc && rename(temporary, path)) rc = err_errno(e, errno, "cannot rename %s", temporary);
@@ -201,10 +202,10 @@ out:
     return rc;
 }
 
-int ckpt_tools_export(struct ckpt *c, const char *prefix, const char *folder, struct err *e) {
+int ckpt_tools_export(struct ckpt *c, const char *prefix, bool weights, const char *folder, struct err *e) {
     int rc = bytes_make_dirs(folder, e);
     if (!rc) rc = export_config(c, folder, e);
-    if (!rc) rc = export_weights(c, prefix, folder, e);
+    if (!rc) rc = export_weights(c, prefix, weights, folder, e);
     if (!rc) printf("%s/model.safetensors\n%s/config.yaml\n%s/config.json\n", folder, folder, folder);
     return rc;
 }

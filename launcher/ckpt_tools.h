@@ -24,6 +24,8 @@ int ckpt_tools_compare(struct ckpt *a, struct ckpt *b, ckpt_tools_each_fn *each,
 // The same, printed on stdout; *differing counts tensors.
 int ckpt_tools_diff(struct ckpt *a, struct ckpt *b, bool json, int64_t *differing, struct err *e) ERR_CHECK;
 // Writes FOLDER/model.safetensors, FOLDER/config.yaml and FOLDER/config.json (state and resolved config).
-int ckpt_tools_export(struct ckpt *c, const char *prefix, const char *folder, struct err *e) ERR_CHECK;
+// `weights`: without the optimiser's state.
+int ckpt_tools_export(struct ckpt *c, const char *prefix, bool weights, const char *folder,
+                      struct err *e) ERR_CHECK;
 
 #endif

@@ -12,6 +12,7 @@
 #include "launcher/ckpt_tools.h"
 #include "launcher/load.h"
 #include "launcher/opts.h"
+#include "launcher/rundir.h"
 #include "launcher/runstore.h"
 #include "launcher/units.h"
 #include "storage/ckpt.h"
@@ -20,8 +21,10 @@ struct ckpt_args {
     const char *runs[2];
     size_t n_runs;
     const char *out, *prefix, *names;
+    const char *const *overrides; // import: key.path=value
+    size_t n_overrides;
     int64_t step; // -1: the newest
-    bool json;
+    bool json, weights, force;
     struct store_options store;
 };
 
@@ -177,7 +180,7 @@ static int run_export(const struct ckpt_args *a, struct err *e) {
     int rc = open_one(&o, a->runs[0], a, e);
     if (rc) return rc;
     snprintf(folder, sizeof folder, "export-%" PRId64, ckpt_state_of(o.ckpt)->step);
-    rc = ckpt_tools_export(o.ckpt, a->prefix, a->out ? a->out : folder, e);
+    rc = ckpt_tools_export(o.ckpt, a->prefix, a->weights, a->out ? a->out : folder, e);
     opened_close(&o);
     return rc;
 }
@@ -215,23 +218,55 @@ static int run_clean(const struct ckpt_args *a, struct err *e) {
 
 // ---- import: CONFIG and FILE; the checkpoint lies where `orrery run CONFIG` looks for one
 
-static int run_import(const struct ckpt_args *a, struct err *e) {
-    struct config_file *f;
-    struct store *s = NULL;
-    size_t n = 0;
-    int rc = load_config(&f, a->runs[0], NULL, 0, e);
+// A run goes on from its newest checkpoint: beside those that it has, what is imported either takes their
+// place or is never read.
+static int check_is_new(struct store *s, const char *run, bool force, bool *is_new, struct err *e) {
+    struct ckpt_entry *entries;
+    size_t n;
+    int rc = ckpt_list(s, &entries, &n, e);
     if (rc) return rc;
+    *is_new = n == 0;
+    if (n && !force)
+        rc = err_set(e, ERR_CONFLICT,
+                     "%s has checkpoints, the newest of step %" PRId64
+                     "; name another folder (run.dir=%s-imported), or give --force",
+                     store_url(s), entries[0].step, run);
+    free(entries);
+    return rc;
+}
+
+static int import_into(const struct ckpt_args *a, const struct config_file *f, const struct rundir *run,
+                       struct err *e) {
+    struct store *s;
+    size_t n = 0;
+    bool is_new = false;
+    char path[RUNDIR_PATH_BYTES + 16];
     struct ckpt_import from = {.file = a->runs[1],
                                .names = a->names,
                                .step = a->step < 0 ? 0 : a->step,
                                .config = f,
                                .options = &a->store};
-    rc = runstore_open_for(&s, config_values(f), config_values(f)->run_dir, &a->store, e);
+    int rc = runstore_open_for(&s, config_values(f), run->given, &a->store, e);
+    if (rc) return rc;
+    rc = check_is_new(s, run->given, a->force, &is_new, e);
     if (!rc) rc = ckpt_import(s, &from, &n, e);
+    if (!rc && is_new) rc = rundir_write_config(run, f, path, sizeof path, e);
     if (!rc)
         fprintf(stderr, "%zu tensors of %s are step %" PRId64 " in %s\n", n, a->runs[1], from.step,
                 store_url(s));
     store_close(s);
+    return rc;
+}
+
+static int run_import(const struct ckpt_args *a, struct err *e) {
+    struct config_file *f;
+    struct rundir run = {.lock_fd = -1};
+    int rc = load_config(&f, a->runs[0], a->overrides, a->n_overrides, e);
+    if (rc) return rc;
+    rc = rundir_open(&run, config_values(f)->run_dir, true, e);
+    if (!rc) rc = rundir_lock(&run, e);
+    if (!rc) rc = import_into(a, f, &run, e);
+    rundir_close(&run);
     config_close(f);
     return rc;
 }
@@ -253,6 +288,8 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"json", 0, OPT_FLAG, NULL, "list, verify, digest, diff: as JSON", &a.json, 0, 0},
         {"out", 0, OPT_TEXT, "FOLDER", "export: where to (export-STEP)", &a.out, 0, 0},
         {"names", 0, OPT_TEXT, "FILE", "import: JSON, {their name: our name, or null}", &a.names, 0, 0},
+        {"force", 0, OPT_FLAG, NULL, "import: into a run that has checkpoints", &a.force, 0, 0},
+        {"weights", 0, OPT_FLAG, NULL, "export: without the optimiser's state", &a.weights, 0, 0},
         {"prefix", 0, OPT_TEXT, "TEXT", "export: only tensors whose name starts so", &a.prefix, 0, 0},
         {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (the run's, or AWS_ENDPOINT_URL)", &a.store.endpoint, 0,
          0},
@@ -262,9 +299,14 @@ int cmd_ckpt(const struct cmd *self, int argc, char **argv, struct err *e) {
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);
     if (rc || rest.help) return rc;
     a.n_runs = rest.n_words - 1;
+    a.overrides = rest.overrides;
+    a.n_overrides = rest.n_overrides;
     for (size_t i = 0; i < a.n_runs; i++) a.runs[i] = rest.words[i + 1];
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
         if (strcmp(rest.words[0], actions[i].name) != 0) continue;
+        if (rest.n_overrides && actions[i].run != run_import)
+            return err_set(e, ERR_USAGE, "'orrery ckpt %s' takes no key: unexpected '%s'", actions[i].name,
+                           rest.overrides[0]);
         if (a.n_runs != actions[i].runs)
             return err_set(e, ERR_USAGE, "'orrery ckpt %s' takes %s", actions[i].name,
                            actions[i].runs == 1                 ? "one RUN"

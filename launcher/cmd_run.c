@@ -10,7 +10,6 @@
 #include "launcher/opts.h"
 #include "launcher/resume.h"
 
-#define CONFIG_BYTES  (1 << 20)
 #define CHANGES_BYTES (1 << 18)
 
 struct run_words {
@@ -50,17 +49,6 @@ static void say_changes(const struct log *log, const struct buf *changes) {
     }
 }
 
-static int write_config(const struct config_file *file, const struct rundir *run, char *path,
-                        size_t path_bytes, struct err *e) {
-    struct buf text;
-    buf_init(&text, CONFIG_BYTES);
-    int rc = rundir_join(run, "config.yaml", path, path_bytes, e);
-    if (!rc) rc = config_write(file, &text, e);
-    if (!rc) rc = bytes_write_file(path, text.data, text.len, e);
-    buf_fini(&text);
-    return rc;
-}
-
 // Everything was trained, evaluated and saved by an earlier command with the same goal.
 static bool is_complete(const struct rundir *run, const struct config *c, const struct resume *resume) {
     struct rundir_record record;
@@ -92,7 +80,7 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
     }
     say_start(log, c, &place, run, &resume);
     say_changes(log, &changes);
-    rc = write_config(file, run, config_path, sizeof config_path, e);
+    rc = rundir_write_config(run, file, config_path, sizeof config_path, e);
     if (rc) goto out;
     struct job_request request = {.config = file,
                                   .task = "train",

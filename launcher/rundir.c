@@ -19,6 +19,7 @@
 #include "launcher/proc.h"
 
 #define RECORD_BYTES_MAX 65536
+#define CONFIG_BYTES     (1 << 20)
 #define LOCK_TRIES       60
 #define LOCK_WAIT_MS     50
 
@@ -255,6 +256,17 @@ int rundir_write_record(const struct rundir *r, const struct rundir_record *reco
     int rc = json_end(&w, e);
     if (!rc) rc = buf_appends(&text, "\n", e);
     if (!rc) rc = rundir_join(r, "run.json", path, sizeof path, e);
+    if (!rc) rc = bytes_write_file(path, text.data, text.len, e);
+    buf_fini(&text);
+    return rc;
+}
+
+int rundir_write_config(const struct rundir *r, const struct config_file *config, char *path,
+                        size_t path_bytes, struct err *e) {
+    struct buf text;
+    buf_init(&text, CONFIG_BYTES);
+    int rc = rundir_join(r, "config.yaml", path, path_bytes, e);
+    if (!rc) rc = config_write(config, &text, e);
     if (!rc) rc = bytes_write_file(path, text.data, text.len, e);
     buf_fini(&text);
     return rc;

@@ -55,6 +55,10 @@ int rundir_append(const struct rundir *r, const char *name, int *fd, struct err 
 int rundir_read_record(const struct rundir *r, struct rundir_record *out,
                        struct err *e) ERR_CHECK; // MISSING: none yet
 int rundir_write_record(const struct rundir *r, const struct rundir_record *record, struct err *e) ERR_CHECK;
+// The resolved config, which the next start compares with its own: PATH/config.yaml, whose path is left in
+// `path`.
+int rundir_write_config(const struct rundir *r, const struct config_file *config, char *path,
+                        size_t path_bytes, struct err *e) ERR_CHECK;
 int rundir_new_id(char out[RUNDIR_ID_BYTES], const char *path,
                   struct err *e) ERR_CHECK; // "demo-20261122-180304-ab12"
 

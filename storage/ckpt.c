@@ -312,11 +312,16 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
 
 // ---- export
 
-static bool is_exported(const struct ckpt_tensor *t, const char *prefix) {
-    return !prefix || !strncmp(t->name, prefix, strlen(prefix));
+static bool begins(const char *name, const char *prefix) {
+    return !strncmp(name, prefix, strlen(prefix));
 }
 
-static int export_header(const struct ckpt *c, const char *prefix, struct buf *out, struct err *e) {
+static bool is_exported(const struct ckpt_tensor *t, const char *prefix, const char *without) {
+    return (!prefix || begins(t->name, prefix)) && !(without && begins(t->name, without));
+}
+
+static int export_header(const struct ckpt *c, const char *prefix, const char *without, struct buf *out,
+                         struct err *e) {
     struct safetensors_entry *entries = calloc(c->m.n_tensors + 1, sizeof *entries);
     const char *const metadata[][2] = {{"format", "pt"}, {"orrery_save", c->m.id}, {NULL, NULL}};
     int64_t at = 0, elems;
@@ -325,7 +330,7 @@ static int export_header(const struct ckpt *c, const char *prefix, struct buf *o
     for (size_t i = 0; i < c->m.n_tensors && !rc; i++) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
-        if (!is_exported(&t, prefix) || !ckpt_volume(t.shape, t.rank, &elems)) continue;
+        if (!is_exported(&t, prefix, without) || !ckpt_volume(t.shape, t.rank, &elems)) continue;
         struct safetensors_entry *x = &entries[n++];
         *x = (struct safetensors_entry){.name = t.name, .dtype = "F32", .rank = t.rank, .begin = at};
         memcpy(x->shape, t.shape, sizeof t.shape);
@@ -338,15 +343,16 @@ static int export_header(const struct ckpt *c, const char *prefix, struct buf *o
     return rc;
 }
 
-int ckpt_export_to(struct ckpt *c, const char *prefix, ckpt_write_fn *write, void *arg, struct err *e) {
+int ckpt_export_to(struct ckpt *c, const char *prefix, const char *without, ckpt_write_fn *write, void *arg,
+                   struct err *e) {
     struct buf header;
     buf_init(&header, SAFETENSORS_HEADER_MAX);
-    int rc = export_header(c, prefix, &header, e);
+    int rc = export_header(c, prefix, without, &header, e);
     if (!rc) rc = write(arg, header.data, header.len, e);
     for (size_t i = 0; i < c->m.n_tensors && !rc; i++) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
-        if (is_exported(&t, prefix)) rc = each_slab(c, &t, write, arg, e);
+        if (is_exported(&t, prefix, without)) rc = each_slab(c, &t, write, arg, e);
     }
     buf_fini(&header);
     return rc;

@@ -102,10 +102,10 @@ int64_t ckpt_fetched(struct ckpt *c);
 int ckpt_digest(struct ckpt *c, char out[65], struct err *e) ERR_CHECK;
 // Reads every byte of every file: headers, sizes, data.
 int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) ERR_CHECK;
-// One plain safetensors file (names starting with `prefix` only; NULL: all), whole tensors in name order,
-// handed to `write` front to back.
+// One plain safetensors file (names starting with `prefix` only, NULL: all; none starting with `without`,
+// NULL: all), whole tensors in name order, handed to `write` front to back.
 typedef int ckpt_write_fn(void *arg, const void *data, size_t bytes, struct err *e);
-int ckpt_export_to(struct ckpt *c, const char *prefix, ckpt_write_fn *write, void *arg,
+int ckpt_export_to(struct ckpt *c, const char *prefix, const char *without, ckpt_write_fn *write, void *arg,
                    struct err *e) ERR_CHECK;
 
 #endif

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """orrery ckpt on saved checkpoints; the exported file as the safetensors library reads it, where it is at hand."""
+import fcntl
 import json
 import os
 import pathlib
@@ -87,6 +88,9 @@ def check_export(folder):
     assert "is a URL" in ckpt("export", f"{folder}/n3", "--out", "s3://bucket/model", expect=64).stderr
     ckpt("export", f"{folder}/n3", "--out", f"{folder}/few", "--prefix", "blocks.")
     assert sorted(read_plain(f"{folder}/few/model.safetensors")) == ["blocks.0.w", "blocks.1.w"]
+    ckpt("export", f"{folder}/n3", "--out", f"{folder}/bare", "--weights")
+    bare = sorted(read_plain(f"{folder}/bare/model.safetensors"))
+    assert bare == sorted(name for name in plain if not name.startswith("optim.")) and len(bare) < len(plain), bare
     if not load_file:
         print("no safetensors library (set ORRERY_TORCH_PYTHON): its reading of our files is skipped")
         return
@@ -129,14 +133,15 @@ def check_import(folder, digest):
     ckpt("verify", f"{folder}/imported@0")
     again = ckpt("import", f"{folder}/run.yaml", f"{folder}/theirs.safetensors", "--names", f"{folder}/names.json",
                  expect=79)
-    assert "already saved" in again.stderr, again.stderr
+    assert "has checkpoints, the newest of step 0" in again.stderr and "--force" in again.stderr, again.stderr
     values = [0.0, -0.0, 1.5, -2.25, 65504.0, 2.0 ** -24, -(2.0 ** -15), float("inf")]
     n = len(values)
     write_plain(f"{folder}/types.safetensors",
                 [("half", "F16", [n], struct.pack(f"<{n}e", *values)),
                  ("brain", "BF16", [2, n // 2], b"".join(struct.pack("<f", v)[2:] for v in values)),
                  ("wide", "F64", [n], struct.pack(f"<{n}d", *values))])
-    ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--step", "3")
+    ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--step", "3", expect=79)
+    ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--step", "3", "--force")
     ckpt("export", f"{folder}/imported@3", "--out", f"{folder}/types")
     got = read_plain(f"{folder}/types/model.safetensors")
     want = struct.pack(f"<{n}f", *values)
@@ -146,13 +151,33 @@ def check_import(folder, digest):
     for tensors, words in (([("a", "I32", [1], b"1234")], "only F32, F16, BF16 and F64"),
                            ([("a", "F32", [0], b"")], "is empty")):
         write_plain(f"{folder}/bad.safetensors", tensors)
-        done = ckpt("import", f"{folder}/run.yaml", f"{folder}/bad.safetensors", "--step", "9", expect=65)
+        done = ckpt("import", f"{folder}/run.yaml", f"{folder}/bad.safetensors", f"run.dir={folder}/bad", expect=65)
         assert words in done.stderr, done.stderr
     with open(f"{folder}/names.json", "w", encoding="utf-8") as f:
         json.dump({"hlaf": "half"}, f)
     done = ckpt("import", f"{folder}/run.yaml", f"{folder}/types.safetensors", "--names", f"{folder}/names.json",
-                "--step", "9", expect=65)
+                f"run.dir={folder}/bad", expect=65)
     assert "has no tensor 'hlaf'" in done.stderr, done.stderr
+
+
+def check_import_where(folder):
+    """Overrides say where; a folder that is in use is left alone; the run's record of its config is there."""
+    words = ["import", f"{folder}/run.yaml", f"{folder}/out/model.safetensors", f"run.dir={folder}/other"]
+    ckpt(*words, "train.steps=7")
+    with open(f"{folder}/other/config.yaml", encoding="utf-8") as f:
+        assert "steps: 7" in f.read()
+    ckpt("verify", f"{folder}/other@0")
+    with open(f"{folder}/other/lock", "r+", encoding="utf-8") as f:
+        f.truncate()
+        f.write(json.dumps({"pid": os.getpid(), "host": os.uname().nodename, "since": "now"}))
+        f.flush()
+        fcntl.flock(f, fcntl.LOCK_EX)
+        done = ckpt(*words, "--step", "900", "--force", expect=79)
+        assert f"is in use by process {os.getpid()}" in done.stderr, done.stderr
+    assert [row["step"] for row in json.loads(ckpt("list", f"{folder}/other", "--json").stdout)] == [0]
+    ckpt(*words, "run.dri=x", expect=78)
+    done = ckpt("list", f"{folder}/other", "train.steps=7", expect=64)
+    assert "takes no key" in done.stderr, done.stderr
 
 
 def flip(path, place):
@@ -200,6 +225,7 @@ def main():
         check_list(folder, digest)
         check_export(folder)
         check_import(folder, digest)
+        check_import_where(folder)
         check_damage(folder)
     print("list, verify, digest, diff, export, import, remove")
 

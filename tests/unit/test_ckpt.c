@@ -693,7 +693,7 @@ static void exports_one_plain_file(void **state) {
     save(s, 1, 3);
     struct ckpt *c = open_step(s, "1");
     buf_init(&out, 1 << 24);
-    assert_int_equal(ckpt_export_to(c, NULL, into_buf, &out, &e), 0);
+    assert_int_equal(ckpt_export_to(c, NULL, NULL, into_buf, &out, &e), 0);
     assert_int_equal(safetensors_header_bytes((unsigned char *)out.data, (int64_t)out.len, "x", &header, &e),
                      0);
     assert_int_equal((header + 8) % 4096, 0);
@@ -712,10 +712,10 @@ static void exports_one_plain_file(void **state) {
         }
     safetensors_fini(&st);
     buf_clear(&out);
-    assert_int_equal(ckpt_export_to(c, "blocks.", into_buf, &out, &e), 0);
+    assert_int_equal(ckpt_export_to(c, "blocks.", NULL, into_buf, &out, &e), 0);
     assert_null(memmem(out.data, out.len, "optim", 5));
     buf_clear(&out);
-    assert_int_equal(ckpt_export_to(c, "nope", into_buf, &out, &e), -ERR_MISSING);
+    assert_int_equal(ckpt_export_to(c, "nope", NULL, into_buf, &out, &e), -ERR_MISSING);
     buf_fini(&out);
     ckpt_close(c);
     store_close(s);
