@@ -51,12 +51,14 @@ static int find_gpu(const char *name, const struct estimate_gpu **out, struct er
     return err_set(e, ERR_USAGE, "--gpu %s: no such row in the table; one of %s", name, names);
 }
 
-static int show(const struct plan_words *words, const struct config_file *file, const char *path,
+static int show(const struct plan_words *words, const struct config_file *file, const struct opts_rest *rest,
                 const struct buf *text, struct err *e) {
     struct json *doc = NULL;
     struct strv command = {0};
     struct err cannot = {0};
-    struct plan_show s = {.config_path = path,
+    struct plan_show s = {.config_path = rest->words[0],
+                          .overrides = rest->overrides,
+                          .n_overrides = rest->n_overrides,
                           .command = &command,
                           .precision = (enum estimate_precision)config_values(file)->cuda_precision};
     int rc = find_gpu(words->gpu, &s.gpu, e);
@@ -84,7 +86,7 @@ static int plan(struct plan_words *words, const struct opts_rest *rest, const st
     if (!rc) rc = strv_add_all(&command, rest->overrides, rest->n_overrides, e);
     if (!rc) rc = strv_addf(&command, e, "launch.ranks=%lld", (long long)words->ranks);
     if (!rc) rc = ask_rank(&command, &out, e);
-    if (!rc) rc = show(words, file, rest->words[0], &out, e);
+    if (!rc) rc = show(words, file, rest, &out, e);
     strv_fini(&command);
     buf_fini(&out);
     return rc;

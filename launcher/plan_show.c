@@ -190,10 +190,24 @@ static void show_estimate(const struct plan_show *s) {
            est.compute_ms[0], est.compute_ms[1], est.update_ms, est.network_ms);
 }
 
+// What a person types for it.
+static int quote_run(const struct plan_show *s, struct buf *out, struct err *e) {
+    struct strv words = {0};
+    const char *const head[] = {"orrery", "run", s->config_path, "-n"};
+    int rc = strv_add_all(&words, head, sizeof head / sizeof *head, e);
+    if (!rc) rc = strv_addf(&words, e, "%" PRId64, int_of(s->plan, "ranks"));
+    if (!rc) rc = strv_add_all(&words, s->overrides, s->n_overrides, e);
+    if (!rc) rc = strv_quote(&words, out, e);
+    strv_fini(&words);
+    return rc;
+}
+
 int plan_show_people(const struct plan_show *s, struct err *e) {
-    struct buf line;
+    struct buf line, run;
     buf_init(&line, TEXT_BYTES);
+    buf_init(&run, TEXT_BYTES);
     int rc = strv_quote(s->command, &line, e);
+    if (!rc) rc = quote_run(s, &run, e);
     if (!rc) {
         show_layout(s);
         show_batch(s);
@@ -202,11 +216,12 @@ int plan_show_people(const struct plan_show *s, struct err *e) {
         show_gpu_memory(s);
         show_checkpoints(s);
         show_estimate(s);
-        printf("command      orrery run %s -n %" PRId64 ", which starts here:\n             %s\n",
-               s->config_path, int_of(s->plan, "ranks"), line.len ? line.data : "(nothing)");
+        printf("command      %s, which starts here:\n             %s\n", run.data,
+               line.len ? line.data : "(nothing)");
         if (s->warning[0]) printf("not yet here %s\n", s->warning);
     }
     buf_fini(&line);
+    buf_fini(&run);
     return rc;
 }
 

@@ -12,6 +12,8 @@ struct plan_show {
     const char *config_path;
     const struct estimate_gpu *gpu; // NULL: no estimate
     enum estimate_precision precision;
+    const char *const *overrides; // as they were given
+    size_t n_overrides;
     const struct strv *command; // what `orrery run` would start here
     int threads;                // of a rank here
     const char *warning;        // why the command cannot run here; empty: it can

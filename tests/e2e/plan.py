@@ -79,6 +79,9 @@ def command_line():
     check(pathlib.Path(line[0]).name in ("mpirun", "srun") and "3" in line, f"{line[:6]}")
     check(line[-5].endswith("orrery-rank") and line[-4] == "--config" and line[-2:] == ["--task", "train"], "ends in the rank's own words")
     check(plan(DEMO, "--ranks", "1")["command"][1] == "guard", "one rank starts without mpirun")
+    words = ("model.preset=s", "data.train=a 2, b 1")
+    told = orrery("plan", DEMO, "--ranks", "3", *words).stdout
+    check(f"orrery run {DEMO} -n 3 model.preset=s 'data.train=a 2, b 1', which starts here" in told, "what a person types, quoted")
     text = orrery("plan", DEMO, "run.dir=a b'c").stdout
     check("'a b'\\''c/config.yaml'" in text, "words that a shell would split are quoted")
 
