@@ -8,6 +8,21 @@
 #include "launcher/why.h"
 
 #define TEXT_BYTES (8 << 20)
+#define CAUSE      "see the cause"
+
+// An error that the verdict's cause quotes stands there alone, not with every rank that met it.
+static const char *error_of(const struct why *w, const struct blackbox_page *p) {
+    return strstr(w->verdict.cause, p->err_text) ? CAUSE : p->err_text;
+}
+
+static void shorten_lines(struct verdict *v) {
+    size_t n = strlen(v->error), k = sizeof CAUSE - 1;
+    char *at = n > k && strstr(v->cause, v->error) ? strstr(v->lines, v->error) : NULL;
+    for (; at; at = strstr(at, v->error)) {
+        memcpy(at, CAUSE, k);
+        memmove(at + k, at + n, strlen(at + n) + 1);
+    }
+}
 
 static void print_ranks(const struct why *w) {
     printf("%5s  %-16s %8s %8s  %-11s %9s  %s\n", "RANK", "HOST", "PID", "STEP", "PHASE", "FOR", "AT");
@@ -18,29 +33,33 @@ static void print_ranks(const struct why *w) {
                blackbox_phase_name((enum blackbox_phase)p->phase), since, p->place);
         if (watch_waits(p))
             printf(" waits in %s (collective %lld)", p->coll_name, (long long)p->coll_waiting);
-        if (p->err_code) printf(" error: %s", p->err_text);
+        if (p->err_code) printf(" error: %s", error_of(w, p));
         printf("\n");
     }
 }
 
-static int print_people(const struct why *w, const struct rundir *run, struct err *e) {
+// Before the verdict: how it bears on what is now.
+static const char *verdict_head(const struct why *w, bool ended_well) {
+    if (ended_well)
+        return w->has_verdict ? "nothing failed in the end; before it recovered:\n" : "nothing failed\n";
+    return w->has_verdict && w->live ? "earlier: " : "";
+}
+
+static int print_people(struct why *w, const struct rundir *run, struct err *e) {
     struct buf text;
-    int rc = 0;
     const char *state = w->live ? "running" : w->record.state;
     // A supervisor that was killed had no time to write how it ended.
     if (!w->live && !strcmp(state, "running")) state = "interrupted: its supervisor was killed";
-    printf("%s (%s): %s, attempt %lld, %lld ranks\n", run->given, w->record.id, state,
-           (long long)w->record.attempt, (long long)w->record.ranks);
+    printf("%s (%s): %s, attempt %lld, %lld rank%s\n", run->given, w->record.id, state,
+           (long long)w->record.attempt, (long long)w->record.ranks, w->record.ranks == 1 ? "" : "s");
     if (w->n) print_ranks(w);
     if (w->unread[0]) printf("not read: %s\n", w->unread);
     bool ended_well = !w->live && (!strcmp(w->record.state, "done") || !strcmp(w->record.state, "saved"));
     buf_init(&text, TEXT_BYTES);
-    if (w->has_verdict && !ended_well) rc = verdict_text(&w->verdict, &text, e);
-    if (!rc && text.len) printf("%s%s", w->live ? "earlier: " : "", text.data);
-    if (!rc && ended_well)
-        printf("nothing failed in the end%s\n",
-               w->has_verdict ? "; earlier attempts did: see events.jsonl" : "");
-    else if (!rc && w->comparison[0])
+    shorten_lines(&w->verdict);
+    int rc = w->has_verdict ? verdict_text(&w->verdict, &text, e) : 0;
+    if (!rc) printf("%s%s", verdict_head(w, ended_well), text.len ? text.data : "");
+    if (!rc && !ended_well && w->comparison[0])
         printf("%s: %s\n", w->live ? "now" : "at the end", w->comparison);
     buf_fini(&text);
     return rc;

@@ -41,7 +41,10 @@ def crash(fault, status, *wanted, ranks=2, **keys):
         check_ledger(f"{tmp}/run")
         why = json.loads(orrery("why", f"{tmp}/run", "--json").stdout)
         check(why["verdict"]["rank"] == verdict["rank"] and not why["live"], "orrery why tells the same")
-        check(line in orrery("why", f"{tmp}/run").stdout, "in words too")
+        told = orrery("why", f"{tmp}/run").stdout
+        check(line in told, "in words too")
+        error = why["verdict"]["error"]
+        check(not error or told.count(error) == 1, "the error stands there once")
         check(not box_folders(f"{tmp}/run"), "nothing stays in /dev/shm")
         return done, verdict
 
@@ -69,6 +72,8 @@ def restarts():
     with folder() as tmp:
         done = faulty(tmp, "kill:rank=1,step=35", launch__attempts=3, checkpoint__every=40)
         check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, "a killed rank is started again")
+        told = orrery("why", f"{tmp}/run").stdout
+        check("before it recovered:\nattempt 1 failed\n" in told and f"cause: {cause(done)}\n" in told, "and afterwards why still tells of it")
         starts = [r["attempt"] for r in events(f"{tmp}/run", "attempt-start")]
         check(starts == [1, 2], f"attempts {starts}")
         ledger = events(f"{tmp}/run", "ledger")[-1]
