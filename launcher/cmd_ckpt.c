@@ -211,7 +211,7 @@ static int run_clean(const struct ckpt_args *a, struct err *e) {
     int rc = runstore_open(&s, a->runs[0], &a->store, e);
     if (rc) return rc;
     rc = ckpt_clean(s, &n, e);
-    if (!rc) fprintf(stderr, "%zu unfinished saves removed from %s\n", n, store_url(s));
+    if (!rc) fprintf(stderr, "%zu unfinished save%s removed from %s\n", n, n == 1 ? "" : "s", store_url(s));
     store_close(s);
     return rc;
 }

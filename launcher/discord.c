@@ -41,18 +41,24 @@ static int first_other(const struct blackbox_page *const *pages, int n, int64_t 
     return -1;
 }
 
+// Empty where the number differs by rank, or is not told (-1).
+static const char *bytes_text(const struct blackbox_coll *c, char out[32]) {
+    out[0] = 0;
+    if (c->bytes >= 0) snprintf(out, 32, " (%lld bytes)", (long long)c->bytes);
+    return out;
+}
+
 static void describe(struct discord *d, const struct blackbox_page *const *pages, int n, int many, int few,
                      const bool *agree) {
-    char ranks[200];
+    char ranks[200], size[2][32];
     const struct blackbox_coll *a = entry(pages[many], d->seq), *b = entry(pages[few], d->seq);
     watch_ranks_text(agree, n, ranks, sizeof ranks);
-    snprintf(
-        d->text, sizeof d->text,
-        "the ranks do not call the same collectives: number %lld is '%.31s' (%lld bytes) of step %lld on "
-        "%s %s, but '%.31s' (%lld bytes) of step %lld on rank %d",
-        (long long)d->seq, a->name, (long long)a->bytes, (long long)a->step,
-        strchr(ranks, ',') || strchr(ranks, '-') ? "ranks" : "rank", ranks, b->name, (long long)b->bytes,
-        (long long)b->step, few);
+    snprintf(d->text, sizeof d->text,
+             "the ranks do not call the same collectives: number %lld is '%.31s'%s of step %lld on "
+             "%s %s, but '%.31s'%s of step %lld on rank %d",
+             (long long)d->seq, a->name, bytes_text(a, size[0]), (long long)a->step,
+             strchr(ranks, ',') || strchr(ranks, '-') ? "ranks" : "rank", ranks, b->name,
+             bytes_text(b, size[1]), (long long)b->step, few);
 }
 
 static bool judge(const struct blackbox_page *const *pages, int n, int64_t seq, struct discord *out,

@@ -295,11 +295,7 @@ static int verify_file(struct ckpt *c, size_t file, struct err *e) {
 
 int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
     int rc = 0;
-    *bytes = 0;
-    for (size_t i = 0; i < c->m.n_files && !rc; i++) {
-        rc = ckpt_fetch_flaw(&c->m, verify_file(c, i, e), e);
-        *bytes += c->m.files[i].bytes;
-    }
+    for (size_t i = 0; i < c->m.n_files && !rc; i++) rc = ckpt_fetch_flaw(&c->m, verify_file(c, i, e), e);
     for (size_t i = 0; i < c->m.n_tensors && !rc; i++) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
@@ -307,6 +303,7 @@ int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) {
         const struct ckpt_sources from = {.store = c->store}; // the lasting copy is what is asked about
         rc = ckpt_fetch(&from, &c->m, &t, NULL, 1, &fetched, e);
     }
+    *bytes = rc ? 0 : c->m.bytes;
     return rc;
 }
 

@@ -100,7 +100,7 @@ int ckpt_read_many(struct ckpt *c, const struct ckpt_tensor *wants, void *const 
 int64_t ckpt_fetched(struct ckpt *c);
 // SHA-256 over names, shapes and bytes of all tensors in name order, whatever the layout: hex, 65 bytes.
 int ckpt_digest(struct ckpt *c, char out[65], struct err *e) ERR_CHECK;
-// Reads every byte of every file: headers, sizes, data.
+// Reads every byte of every file: headers, sizes, data. *bytes: of tensor data, as ckpt_list has it.
 int ckpt_verify(struct ckpt *c, int64_t *bytes, struct err *e) ERR_CHECK;
 // One plain safetensors file (names starting with `prefix` only, NULL: all; none starting with `without`,
 // NULL: all), whole tensors in name order, handed to `write` front to back.
