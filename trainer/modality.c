@@ -50,6 +50,16 @@ static bool modality_listed(const char *list, const char *name, size_t length) {
     return false;
 }
 
+static int modality_unknown(const char *name, size_t length, struct err *e) {
+    char known[256] = "";
+    size_t used = 0;
+    for (int i = 0; i < MODALITIES && used < sizeof known; i++)
+        used +=
+            (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", modalities[i]->name);
+    return err_set(e, ERR_CONFIG, "model.modalities: unknown sense '%.*s'; known: %s",
+                   (int)(length < 64 ? length : 64), name, known);
+}
+
 static int modality_check_list(const char *list, struct err *e) {
     bool met[MODALITIES] = {false};
     for (const char *p = list; *p; p += strcspn(p, ", ")) {
@@ -59,10 +69,7 @@ static int modality_check_list(const char *list, struct err *e) {
         while (i < MODALITIES &&
                !(strlen(modalities[i]->name) == length && !memcmp(modalities[i]->name, p, length)))
             i++;
-        if (length && i == MODALITIES)
-            return err_set(e, ERR_CONFIG,
-                           "model.modalities: unknown sense '%.*s'; known: action, touch, audio, video",
-                           (int)(length < 64 ? length : 64), p);
+        if (length && i == MODALITIES) return modality_unknown(p, length, e);
         if (length && met[i])
             return err_set(e, ERR_CONFIG, "model.modalities: '%s' stands there twice", modalities[i]->name);
         if (length) met[i] = true;
