@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The run's configuration: one struct made from configs/schema.def, filled from a YAML file and overrides,
-// every value with its origin. Reports all errors at once. No YAML type leaves config.c.
+// every value with its origin. Reports all errors at once. No YAML type leaves config_yaml.c.
 // YAML: a mapping of mappings, scalars only at the leaves, YAML 1.2 core scalars; anchors, aliases, tags,
 // duplicate keys, more than 1 MiB or 16 levels are refused.
 #ifndef ORRERY_BASE_CONFIG_H
@@ -16,7 +16,7 @@
 // What a change of the key means for a run that resumes.
 enum config_change {
     CHANGE_MODEL, // shapes differ: refused
-    CHANGE_DATA,  // sequence or numbers differ: refused unless --force... allowed values are named
+    CHANGE_DATA,  // sequence or numbers differ: refused unless --force is given
     CHANGE_RUN,   // allowed and logged
     CHANGE_FREE,  // allowed, not worth a line
 };
