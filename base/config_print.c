@@ -126,7 +126,7 @@ int config_explain(const char *dotted_key, struct buf *out, struct err *e) {
     const struct config_row *row = config_rows_named(dotted_key);
     if (row) return explain_row(row, &defaults, out, e);
     config_rows_show(dotted_key, strlen(dotted_key), shown, sizeof shown);
-    config_rows_suggest("", shown, hint, sizeof hint);
+    config_rows_suggest(strchr(shown, '.') ? "" : NULL, shown, hint, sizeof hint);
     return err_set(e, ERR_USAGE, "unknown key '%s'%s", shown, hint);
 }
 

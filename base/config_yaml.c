@@ -51,12 +51,20 @@ static yaml_mark_t mark_of_offset(const char *text, size_t offset) {
     return m;
 }
 
+// Is the line indented by a tab?
+static bool has_tab(const struct reader *r, size_t line) {
+    const char *at = r->text;
+    for (; at && line; line--) at = (at = strchr(at, '\n')) ? at + 1 : NULL;
+    return at && at[strspn(at, " ")] == '\t';
+}
+
 static void complain_syntax(struct reader *r) {
     const yaml_parser_t *p = &r->parser;
     const char *problem = p->problem ? p->problem : "it cannot be parsed";
     yaml_mark_t at = p->problem_mark;
     if (p->error == YAML_READER_ERROR) at = mark_of_offset(r->text, p->problem_offset);
-    complain(r, at, "not valid YAML: %s%s%s", p->context ? p->context : "", p->context ? ": " : "", problem);
+    complain(r, at, "not valid YAML: %s%s%s%s", p->context ? p->context : "", p->context ? ": " : "", problem,
+             has_tab(r, at.line) ? " (YAML takes no tabs)" : "");
 }
 
 static void refuse_decoration(struct reader *r) {

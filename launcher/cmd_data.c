@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // orrery data: what lies in a data set, and whether it is whole.
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/json.h"
@@ -22,6 +24,10 @@ struct data_args {
     bool json, again;
     struct store_options store;
 };
+
+static const char *plural(int64_t n) {
+    return n == 1 ? "" : "s";
+}
 
 static void print_line(void *arg, const char *line) {
     (void)arg;
@@ -71,8 +77,9 @@ static int data_check(const struct data_args *a, struct err *e) {
                ", \"problems\": %" PRId64 "}\n",
                sum.shards, sum.samples, sum.bytes, sum.problems);
     else
-        printf("%" PRId64 " shards, %" PRId64 " samples, %s checked: %" PRId64 " problem%s\n", sum.shards,
-               sum.samples, size, sum.problems, sum.problems == 1 ? "" : "s");
+        printf("%" PRId64 " shard%s, %" PRId64 " sample%s, %s checked: %" PRId64 " problem%s\n", sum.shards,
+               plural(sum.shards), sum.samples, plural(sum.samples), size, sum.problems,
+               plural(sum.problems));
     dataset_close(d);
     if (sum.problems > 1) return err_prefix(e, "the first of %" PRId64 " problems", sum.problems);
     return rc;
@@ -90,7 +97,7 @@ static void shape_text(const struct stream_schema *s, char out[96]) {
 static void print_streams(const struct dataset *d) {
     const struct stream_schema *streams;
     int n = dataset_streams(d, &streams);
-    if (!n) printf("\nno sample describes its streams\n");
+    if (!n) printf("\nno sample describes its streams; give --schema FILE to data index\n");
     for (int i = 0; i < n; i++) {
         char shape[96];
         shape_text(&streams[i], shape);
@@ -137,8 +144,7 @@ static void print_stat(const struct dataset *d) {
                units_bytes(s.bytes, size));
     }
     char shards[40];
-    snprintf(shards, sizeof shards, "%" PRId64 " shard%s", dataset_shards(d),
-             dataset_shards(d) == 1 ? "" : "s");
+    snprintf(shards, sizeof shards, "%" PRId64 " shard%s", dataset_shards(d), plural(dataset_shards(d)));
     printf("%-32s %10" PRId64 " %12" PRId64 " %12s\n", shards, dataset_samples(d), dataset_frames(d),
            units_bytes(dataset_bytes(d), size));
     print_streams(d);
@@ -356,6 +362,19 @@ static int data_show(const struct data_args *a, struct err *e) {
 
 // ---- the verb
 
+// A mistyped path. URLs are for their store to find.
+static int check_folder(const char *path, struct err *e) {
+    struct stat st;
+    if (strchr(path, ':')) return 0;
+    if (stat(path, &st))
+        return errno == ENOENT
+                   ? err_set(e, ERR_MISSING,
+                             "there is no folder %s (paths count from where orrery is started)", path)
+                   : 0;
+    if (S_ISDIR(st.st_mode)) return 0;
+    return err_set(e, ERR_USAGE, "%s is a file; give the folder that holds it", path);
+}
+
 static const struct {
     const char *name;
     int (*run)(const struct data_args *a, struct err *e);
@@ -381,7 +400,8 @@ int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
         if (strcmp(rest.words[0], actions[i].name) != 0) continue;
         if (a.number && actions[i].run != data_show)
             return err_set(e, ERR_USAGE, "'orrery data %s' takes one URL", actions[i].name);
-        return actions[i].run(&a, e);
+        rc = check_folder(a.url, e);
+        return rc ? rc : actions[i].run(&a, e);
     }
     return err_set(e, ERR_USAGE, "'orrery data %s'? Write: orrery data index|check|stat|show URL",
                    rest.words[0]);

@@ -7,7 +7,11 @@
 #include "launcher/job.h"
 #include "launcher/load.h"
 #include "launcher/opts.h"
+#include "launcher/proc.h"
 #include "launcher/strv.h"
+
+#define WORLDS_MS    5000
+#define WORLDS_BYTES 65536
 
 struct simulate_words {
     const char *out, *config, *split;
@@ -65,10 +69,27 @@ static int simulate(const struct simulate_words *w, const struct opts_rest *rest
                  (long long)c->sim_episodes, (long long)c->sim_frames, (long long)request.ranks,
                  request.ranks == 1 ? "" : "s", c->sim_out);
         rc = job_run(&request, &log, e);
+        if (!rc) log_info(&log, "complete: %lld episodes in %s", (long long)c->sim_episodes, c->sim_out);
     }
     config_close(file);
     strv_fini(&overrides);
     return rc;
+}
+
+// The worlds are orrery-rank's; where it is not installed, --help does without them.
+static void print_worlds(void) {
+    char program[4096];
+    struct buf out, talk;
+    struct err none = {0};
+    int status = 1;
+    buf_init(&out, WORLDS_BYTES);
+    buf_init(&talk, WORLDS_BYTES);
+    int rc = proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", program, sizeof program, &none);
+    char word[] = "--worlds", *command[] = {program, word, NULL};
+    if (!rc) rc = proc_capture(command, WORLDS_MS, &out, &talk, &status, &none);
+    if (!rc && !status && out.len) printf("\nworlds:\n%s", out.data);
+    buf_fini(&out);
+    buf_fini(&talk);
 }
 
 int cmd_simulate(const struct cmd *self, int argc, char **argv, struct err *e) {
@@ -87,6 +108,7 @@ int cmd_simulate(const struct cmd *self, int argc, char **argv, struct err *e) {
     };
     struct opts_rest rest;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 1, 1, &rest, e);
+    if (!rc && rest.help) print_worlds();
     if (rc || rest.help) return rc;
     if (!w.out)
         return err_set(e, ERR_USAGE, "say where the shards go: orrery simulate %s --out data/sim",

@@ -39,6 +39,15 @@ static const struct cmd *find_verb(const char *name) {
     return NULL;
 }
 
+// What other programs call it.
+static const char *alias_of(const char *name) {
+    static const char *const known[][2] = {{"train", "run"},  {"start", "run"}, {"resume", "run"},
+                                           {"status", "top"}, {"list", "ps"},   {"generate", "simulate"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcmp(known[i][0], name)) return known[i][1];
+    return NULL;
+}
+
 static int unknown_verb(const char *name, struct err *e) {
     const char *names[VERBS];
     size_t n = 0;
@@ -47,10 +56,17 @@ static int unknown_verb(const char *name, struct err *e) {
     if (name[0] == '-')
         return err_set(e, ERR_USAGE, "'%s': a verb comes first, its options after it; see: orrery --help",
                        name);
-    const char *near = opts_nearest(name, names, n);
+    const char *near = alias_of(name);
+    if (!near) near = opts_nearest(name, names, n);
     if (near)
         return err_set(e, ERR_USAGE, "unknown verb '%s'; did you mean '%s'? See: orrery --help", name, near);
     return err_set(e, ERR_USAGE, "unknown verb '%s'; see: orrery --help", name);
+}
+
+static int dispatch_verb(int argc, char **argv, struct err *e) {
+    const struct cmd *verb = find_verb(strcmp(argv[1], "--version") != 0 ? argv[1] : "version");
+    if (!verb) return unknown_verb(argv[1], e);
+    return verb->run(verb, argc - 1, argv + 1, e);
 }
 
 static int dispatch(int argc, char **argv, struct err *e) {
@@ -58,11 +74,11 @@ static int dispatch(int argc, char **argv, struct err *e) {
         print_overview();
         return err_set(e, ERR_USAGE, "a verb is missing; see: orrery --help");
     }
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return print_overview();
-    const struct cmd *verb = find_verb(strcmp(argv[1], "--version") != 0 ? argv[1] : "version");
-    if (!verb) return unknown_verb(argv[1], e);
-    return verb->run(verb, argc - 1, argv + 1, e);
+    char help[] = "--help", *of_verb[] = {argv[0], argc > 2 ? argv[2] : NULL, help, NULL};
+    bool wants_help = !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help");
+    if (wants_help && argc == 2) return print_overview();
+    if (wants_help) return dispatch_verb(3, of_verb, e); // "help run"
+    return dispatch_verb(argc, argv, e);
 }
 
 // One prefix only: what is wrong in a config stands as a compiler would say it, "demo.yaml:7:3: error: ...".

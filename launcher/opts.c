@@ -8,33 +8,35 @@
 
 #define WORD_BYTES 64
 #define TABLE_MAX  64
+#define SHORT_WORD 6 // two slips in a word below this make any other one
 
 static size_t least_of(size_t a, size_t b, size_t c) {
     size_t m = a < b ? a : b;
     return m < c ? m : c;
 }
 
-// Levenshtein distance by rows.
+// Levenshtein distance by rows, two letters that changed places being one slip.
 static size_t distance(const char *a, const char *b) {
     size_t n = strlen(b);
-    size_t row[WORD_BYTES + 1];
+    size_t rows[3][WORD_BYTES + 1];
     if (strlen(a) > WORD_BYTES || n > WORD_BYTES) return WORD_BYTES;
-    for (size_t j = 0; j <= n; j++) row[j] = j;
+    for (size_t j = 0; j <= n; j++) rows[0][j] = j;
     for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *over = rows[(i + 1) % 3];
         row[0] = i;
         for (size_t j = 1; j <= n; j++) {
-            size_t above = row[j];
-            row[j] = least_of(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
-            diagonal = above;
+            row[j] = least_of(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] != b[j - 1]));
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if (swapped && over[j - 2] + 1 < row[j]) row[j] = over[j - 2] + 1;
         }
     }
-    return row[n];
+    return rows[strlen(a) % 3][n];
 }
 
 const char *opts_nearest(const char *word, const char *const *words, size_t n) {
     const char *best = NULL;
-    size_t best_distance = strlen(word) / 3 + 2;
+    size_t length = strlen(word);
+    size_t best_distance = (length < SHORT_WORD ? 1 : length / 3) + 1;
     for (size_t i = 0; i < n; i++) {
         size_t d = distance(word, words[i]);
         if (d < best_distance) {

@@ -138,6 +138,14 @@ static const struct blackbox_page *front(const struct why *w) {
     return p;
 }
 
+static int put_step(const struct blackbox_page *p, struct buf *out, struct err *e) {
+    char saved[32] = "none yet";
+    if (p->checkpoint_step >= 0) snprintf(saved, sizeof saved, "%" PRId64, p->checkpoint_step);
+    return buf_appendf(
+        out, e, "step %" PRId64 "/%" PRId64 "  loss %.5g  grad norm %.4g  %.1f samples/s  checkpoint %s\n",
+        p->step, p->total_steps, p->loss, p->grad_norm, p->samples_per_s, saved);
+}
+
 static int put_head(const struct top *t, struct buf *out, struct err *e) {
     const struct why *w = &t->why;
     const struct blackbox_page *p = front(w);
@@ -149,11 +157,7 @@ static int put_head(const struct top *t, struct buf *out, struct err *e) {
                          w->live ? " here; the run's supervisor is on host " : "",
                          w->live ? w->record.host : "");
     else if (!rc)
-        rc =
-            buf_appendf(out, e,
-                        "step %" PRId64 "/%" PRId64
-                        "  loss %.5g  grad norm %.4g  %.1f samples/s  checkpoint %" PRId64 "\n",
-                        p->step, p->total_steps, p->loss, p->grad_norm, p->samples_per_s, p->checkpoint_step);
+        rc = put_step(p, out, e);
     if (!rc && w->unread[0]) rc = buf_appendf(out, e, "not read: %s\n", w->unread);
     return rc;
 }

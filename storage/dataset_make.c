@@ -275,6 +275,6 @@ int dataset_index_all(struct store *s, bool again, const struct dataset_schema *
     struct making m = {
         .store = s, .scan = true, .again = again, .schema = schema, .report = report, .arg = arg};
     int rc = make(&m, NULL, 0, e);
-    if (!rc) say(&m, "wrote   %s: %zu shards", DATASET_MANIFEST, m.shards);
+    if (!rc) say(&m, "wrote   %s: %zu shard%s", DATASET_MANIFEST, m.shards, m.shards == 1 ? "" : "s");
     return rc;
 }

@@ -8,6 +8,7 @@
 #include "trainer/debugger.h"
 #include "trainer/rank.h"
 #include "trainer/task.h"
+#include "trainer/worlds/world.h"
 
 struct arguments {
     const char *config, *task;
@@ -22,6 +23,21 @@ static int usage(FILE *to) {
                 "tasks (without one: train):\n");
     for (int i = 0; task_at(i); i++) fprintf(to, "  %-12s %s\n", task_at(i)->name, task_at(i)->help);
     return to == stdout ? 0 : err_exit_code(ERR_USAGE);
+}
+
+static void print_knob(const struct world_knob *k) {
+    printf("  %-13s %-5g  %g .. %g%s  %s\n", k->name, k->value, k->lo, k->hi, k->whole ? ", whole" : "",
+           k->help);
+}
+
+// For `orrery simulate --help`.
+static int print_worlds(void) {
+    for (size_t i = 0; world_at(i); i++) {
+        const struct world *w = world_at(i);
+        printf("%s: %s; its knobs, with default and range:\n", w->name, w->help);
+        for (size_t k = 0; k < w->n_knobs; k++) print_knob(&w->knobs[k]);
+    }
+    return 0;
 }
 
 static int print_version(void) {
@@ -76,6 +92,7 @@ int main(int argc, char **argv) {
     struct err e = {0};
     process_begin();
     if (argc == 2 && !strcmp(argv[1], "--version")) return print_version();
+    if (argc == 2 && !strcmp(argv[1], "--worlds")) return print_worlds();
     if (argc > (int)(sizeof overrides / sizeof *overrides)) return usage(stderr);
     log_init(&r.log, STDERR_FILENO, LOG_INFO, "");
     debugger_wait(&r.log);

@@ -28,11 +28,17 @@ def help_everywhere():
         done = expect(0, [verb, "--help"], f"usage: orrery {verb}")
         check(done.stderr == "", "help goes to stdout")
     check("guard" not in verbs, "the guard is not for people")
+    check(expect(0, ["help", "run"]).stdout == expect(0, ["run", "--help"]).stdout, "help VERB is VERB --help")
+    expect(64, ["help", "rnu"], "did you mean 'run'")
+    expect(0, ["simulate", "--help"], "worlds:", "friction", "0 .. 4")
 
 
 def bad_usage():
     expect(64, [], "a verb is missing")
     expect(64, ["rnu"], "did you mean 'run'")
+    for other, verb in (("train", "run"), ("resume", "run"), ("status", "top")):
+        expect(64, [other], f"did you mean '{verb}'")
+    check("did you mean" not in expect(64, ["pan4"]).stderr, "no guess at a short word with two slips")
     expect(64, ["run"], "usage: orrery run CONFIG")
     expect(64, ["run", "a", "b"], "unexpected argument 'b'")
     expect(64, ["run", "a", "train.steps"], "train.steps=VALUE")
@@ -59,6 +65,13 @@ def bad_configs():
         done = expect(78, ["run", path], "did you mean 'train'", f"{path}:4:", f"{path}:5:", "3 errors")
         check(done.stdout == "", "nothing on stdout")
         expect(66, ["run", f"{tmp}/none.yaml"], "No such file")
+        path.write_text("train:\n\tsteps: 5\n")
+        expect(78, ["run", path], f"{path}:2:1:", "(YAML takes no tabs)")
+        path.write_text("train: [\n  steps\n")
+        check("tabs" not in expect(78, ["run", path]).stderr, "no word of tabs where there are none")
+        expect(64, ["run", tmp], f"{tmp} is a folder; the config is wanted")
+        (pathlib.Path(tmp) / "config.yaml").write_text("train:\n  steps: 5\n")
+        expect(64, ["plan", tmp], f"{tmp} is a run folder; the config is wanted: {tmp}/config.yaml")
         done = expect(78, ["run", config(tmp), "train.step=5"], "did you mean 'train.steps'")
         check(done.stderr.startswith("command line: error: ") and done.stderr.count("error:") == 1, "one prefix")
         deep = pathlib.Path(tmp) / "deep.yaml"
@@ -78,6 +91,9 @@ def config_verbs():
         check(isinstance(schema, dict), "the schema is JSON")
         expect(0, ["config", "explain", "train.steps"], "optimiser steps")
         expect(0, ["config", "reference"], "train.steps")
+        expect(64, ["config", "explain", "trian"], "did you mean 'train'")
+        expect(64, ["config", "explain", "train.stesp"], "did you mean 'train.steps'")
+        expect(64, ["config", "explain", "log_every"], "did you mean 'train.log_every'")
 
 
 def missing_things():
@@ -85,6 +101,10 @@ def missing_things():
         expect(66, ["why", f"{tmp}/none"], "no run folder")
         expect(66, ["why", tmp], "no run.json")
         expect(66, ["logs", tmp], "no logs")
+        expect(66, ["data", "index", f"{tmp}/none"], f"there is no folder {tmp}/none")
+        (pathlib.Path(tmp) / "x.tar").write_bytes(b"")
+        expect(64, ["data", "index", f"{tmp}/x.tar"], "give the folder that holds it")
+        os.unlink(f"{tmp}/x.tar")
         expect(66, ["report", tmp], "no run folder")
         check(not os.listdir(tmp), "report leaves no page in a folder that is none of ours")
         expect(66, ["simulate", "table", "--out", f"{tmp}/data", "--episodes", 1], "set TMPDIR", env=fake_environment(TMPDIR=f"{tmp}/none"))

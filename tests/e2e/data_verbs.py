@@ -156,8 +156,9 @@ def check_hostile(folder):
         f.write(zlib.compress(b"x") * 3)
     assert "too short" in verb("index", folder, expect=65).stderr
     os.remove(path)
-    for place in folder, f"{folder}/mistyped":
-        assert "ends in .tar" in verb("index", place, expect=66).stderr
+    assert "ends in .tar" in verb("index", folder, expect=66).stderr
+    assert "ends in .tar" in verb("index", f"file://{folder}/mistyped", expect=66).stderr
+    assert f"there is no folder {folder}/mistyped" in verb("index", f"{folder}/mistyped", expect=66).stderr
     assert not os.listdir(folder), "a mistyped folder is not made"
     verb("stat", f"{folder}/nowhere", expect=66)
     verb("nonsense", folder, expect=64)

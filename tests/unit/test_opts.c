@@ -87,6 +87,8 @@ static void finds_the_nearest_word_or_none(void **state) {
     assert_string_equal(opts_nearest("simlate", words, 3), "simulate");
     assert_string_equal(opts_nearest("rnu", words, 3), "run");
     assert_null(opts_nearest("checkpoint", words, 3));
+    assert_null(opts_nearest("flag", words, 3));
+    assert_string_equal(opts_nearest("paln", words, 3), "plan");
     assert_null(opts_nearest("a-word-much-longer-than-any-slip-of-the-hand-could-make-of-another-word-at-all",
                              words, 3));
 }
