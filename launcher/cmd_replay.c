@@ -85,6 +85,7 @@ static int load(const struct replay *r, struct config_file **file, struct err *e
 
 static int run_task(struct replay *r, struct err *e) {
     struct config_file *file = NULL;
+    static const char *const force[] = {"--force"}; // the run may have gone on so, behind the checkpoint
     struct rundir_record record;
     struct err none = {0};
     struct log log;
@@ -102,7 +103,9 @@ static int run_task(struct replay *r, struct err *e) {
                                   .task = "replay",
                                   .run = &r->run,
                                   .ranks = job_ranks(config_values(file), r->ranks),
-                                  .resume_step = -1};
+                                  .resume_step = -1,
+                                  .args = force,
+                                  .n_args = 1};
     log_info(&log, "replay %s step %" PRId64 " on %" PRId64 " rank%s", r->run.given, r->step, request.ranks,
              request.ranks == 1 ? "" : "s");
     rc = job_run(&request, &log, e);

@@ -59,6 +59,7 @@ static bool is_complete(const struct rundir *run, const struct config *c, const 
 
 static int run_in(struct rundir *run, const struct config_file *file, const struct run_words *words,
                   const struct log *log, struct err *e) {
+    static const char *const force[] = {"--force"};
     const struct config *c = config_values(file);
     char config_path[RUNDIR_PATH_BYTES + 16];
     struct resume resume;
@@ -90,6 +91,8 @@ static int run_in(struct rundir *run, const struct config_file *file, const stru
                                   .hosts = words->hosts,
                                   .resume_step = resume.step,
                                   .debug = words->debug,
+                                  .args = force,
+                                  .n_args = words->force,
                                   .record = true};
     rc = job_run(&request, log, e);
     if (rc == err_exit_code(ERR_SAVED)) log_info(log, "stopped early and saved; the same command goes on");

@@ -28,7 +28,7 @@ struct job_request {
     int64_t resume_step;     // newest checkpoint there is, -1 none
     bool record; // this job is the run itself: keeps run.json, events.jsonl, the black boxes; restarts
     struct debug *debug;     // one rank under a tool; NULL: none
-    const char *const *args; // key=value, given to every rank
+    const char *const *args; // key=value or --force, given to every rank
     size_t n_args;
 };
 

@@ -15,11 +15,11 @@ struct arguments {
     char device[64]; // "device=NAME" of --device
     const char **overrides;
     size_t n_overrides;
-    bool help;
+    bool help, force;
 };
 
 static int usage(FILE *to) {
-    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [--device NAME] [key=value ...]\n\n"
+    fprintf(to, "usage: orrery-rank --config FILE [--task NAME] [--device NAME] [--force] [key=value ...]\n\n"
                 "tasks (without one: train):\n");
     for (int i = 0; task_at(i); i++) fprintf(to, "  %-12s %s\n", task_at(i)->name, task_at(i)->help);
     return to == stdout ? 0 : err_exit_code(ERR_USAGE);
@@ -51,6 +51,8 @@ static int parse(struct arguments *a, int argc, char **argv, struct err *e) {
         bool has_next = i + 1 < argc;
         if (!strcmp(argv[i], "--help"))
             a->help = true;
+        else if (!strcmp(argv[i], "--force"))
+            a->force = true;
         else if (!strcmp(argv[i], "--config") && has_next)
             a->config = argv[++i];
         else if (!strcmp(argv[i], "--task") && has_next)
@@ -81,6 +83,7 @@ static int run(struct rank *r, const struct arguments *a, struct err *e) {
         config_close(file);
         return rc;
     }
+    r->force = a->force;
     rc = rank_open(r, file, task->name, task->alone, e);
     return rc ? rc : task->run(r, e);
 }

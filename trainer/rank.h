@@ -24,6 +24,7 @@ struct rank {
     struct grid_place place;
     int number, world; // 0 .. world-1
     int attempt;       // ORRERY_ATTEMPT, 1 without a launcher
+    bool force;        // goes on although keys of data or numbers are not the checkpoint's; main sets it
     struct device *device;
     struct coll *coll;
     struct blackbox *box; // ORRERY_BLACKBOX; works without one

@@ -10,19 +10,22 @@
 
 struct differences {
     const struct log *log; // NULL: not this rank's business
+    bool force;
+    bool hopeless; // some of them do not pass with force either
     char refused[512];
 };
 
 // The place of the data is not its content, though it is a key of the data.
-static bool is_refused(const char *key, enum config_change change) {
-    return change == CHANGE_MODEL || (change == CHANGE_DATA && strcmp(key, "data.train"));
+static bool is_refused(const char *key, enum config_change change, bool force) {
+    return change == CHANGE_MODEL || (change == CHANGE_DATA && !force && strcmp(key, "data.train"));
 }
 
 static void difference(void *arg, const char *key, const char *was, const char *now,
                        enum config_change change) {
     struct differences *d = arg;
     size_t used = strlen(d->refused);
-    if (is_refused(key, change))
+    d->hopeless = d->hopeless || change == CHANGE_MODEL;
+    if (is_refused(key, change, d->force))
         snprintf(d->refused + used, sizeof d->refused - used, "%s%s (saved %s, now %s)", used ? ", " : "",
                  key, was, now);
     else if (d->log && change != CHANGE_FREE)
@@ -32,7 +35,7 @@ static void difference(void *arg, const char *key, const char *was, const char *
 static int compare_configs(const struct snapshot *s, const char *id, const struct ckpt_state *state,
                            struct err *e) {
     struct config_file *saved = NULL;
-    struct differences d = {.log = rank_is_root(s->rank) ? &s->rank->log : NULL};
+    struct differences d = {.log = rank_is_root(s->rank) ? &s->rank->log : NULL, .force = s->rank->force};
     char what[64];
     snprintf(what, sizeof what, "config of checkpoint %s", id);
     int rc = config_parse(&saved, what, state->config_yaml, strlen(state->config_yaml), e);
@@ -42,9 +45,9 @@ static int compare_configs(const struct snapshot *s, const char *id, const struc
     if (!d.refused[0]) return 0;
     return err_set(
         e, ERR_CONFIG,
-        "checkpoint %s in %s does not fit the config: %s; put these back, or start anew in another "
+        "checkpoint %s in %s does not fit the config: %s; put these back, %sor start anew in another "
         "run.dir",
-        id, s->rank->ckpt_url, d.refused);
+        id, s->rank->ckpt_url, d.refused, d.hopeless ? "" : "go on all the same with --force, ");
 }
 
 // ---- reading

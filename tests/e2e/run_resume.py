@@ -62,6 +62,28 @@ def changed_configs(tmp):
     check(done.stderr.startswith("resume from step 40 of "), "behind the first line")
 
 
+def forced(tmp):
+    """Keys of data and numbers pass with --force, on every rank, and the run can be replayed across the change; a refusal leaves no trace."""
+    keys = {"run__dir": f"{tmp}/forced", "data__eval": "", "checkpoint__every": 10}
+    record = pathlib.Path(tmp) / "forced" / "config.yaml"
+    run(tmp, 0, steps=15, **keys)
+    before = record.read_text()
+    done = run(tmp, 78, steps=25, train__batch=8, **keys)
+    check("train.batch (4 -> 8)" in done.stderr and "--force" in done.stderr, "a change of the batch needs --force")
+    done = run(tmp, 78, "--force", steps=25, train__batch=8, model__width=64, **keys)
+    check("model.width (32 -> 64)" in done.stderr and "train.batch (" not in done.stderr, "what --force does not help is refused alone")
+    check(record.read_text() == before, "refused before the record is written")
+    done = run(tmp, 0, "--force", steps=25, train__batch=8, run__seed=9, **keys)
+    check("train.batch: 4 -> 8" in done.stderr and "resume from step 15" in done.stderr, done.stderr.splitlines()[0])
+    log = (pathlib.Path(tmp) / "forced" / "logs" / "attempt-2" / "rank-0.log").read_text()
+    check("train.batch was 4 when the checkpoint was saved and is 8 now" in log, "the rank tells of it too")
+    done = orrery("replay", f"{tmp}/forced", "--step", 18, "--json", check=False)
+    check(done.returncode == 0 and json.loads(done.stdout)["first_sample"] == 17 * 8, f"replay: exit {done.returncode}: {done.stderr.strip()[-200:]}")
+    done = run(tmp, 78, steps=30, **keys)
+    check("train.batch (8 -> 4)" in done.stderr, "and back again only with --force")
+    run(tmp, 0, "--force", steps=30, **keys)
+
+
 def damaged_records(tmp):
     copy, record = f"{tmp}/copy", pathlib.Path(tmp) / "copy" / "config.yaml"
     shutil.copytree(f"{tmp}/run", copy)
@@ -136,7 +158,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, damaged_records, interrupt_saves, bad_step, long_path, file_urls, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, forced, damaged_records, interrupt_saves, bad_step, long_path, file_urls, bad_data):
             print("--", test.__name__)
             test(tmp)
 

@@ -136,17 +136,23 @@ static void who_reads_a_checkpoint_lives(void **state) {
     close_saved(&s);
 }
 
-static void expect_resume(const char *url, struct config_file *file, int want, const char *word) {
+static void expect_resume_by(bool force, const char *url, struct config_file *file, int want,
+                             const char *word) {
     struct saved s;
     struct err e = {0};
     int64_t step = -1;
     open_saved(&s, url, file);
+    s.f.rank.force = force;
     int rc = resume(&s, &step, &e);
     if (rc != want) fail_msg("%d: %s", rc, e.text);
     if (word && !strstr(e.text, word)) fail_msg("'%s' does not name %s", e.text, word);
     if (!want) assert_int_equal(step, 2);
     if (!want) run_steps(&s, 2, 3);
     close_saved(&s);
+}
+
+static void expect_resume(const char *url, struct config_file *file, int want, const char *word) {
+    expect_resume_by(false, url, file, want, word);
 }
 
 static void changed_configs(void **state) {
@@ -159,6 +165,15 @@ static void changed_configs(void **state) {
     expect_resume("mem:changed", fake_config(RUN, "model.width=48"), -ERR_CONFIG, "model.width");
     expect_resume("mem:changed", fake_config(RUN, "comm.shards=4"), -ERR_CONFIG, "comm.shards");
     expect_resume("mem:changed", fake_config(RUN, "run.seed=9"), -ERR_CONFIG, "run.seed");
+}
+
+static void force_lets_data_and_numbers_change(void **state) {
+    struct config_file *shapes = fake_config(RUN, "run.seed=9", "model.layers=2");
+    save_once("mem:forced", fake_config(RUN));
+    expect_resume("mem:forced", fake_config(RUN, "run.seed=9"), -ERR_CONFIG, "--force");
+    expect_resume_by(true, "mem:forced", fake_config(RUN, "run.seed=9", "comm.shards=4"), 0, NULL);
+    expect_resume_by(true, "mem:forced", shapes, -ERR_CONFIG,
+                     "model.layers (saved 1, now 2); put these back, or");
 }
 
 static void an_average_can_begin_late(void **state) {
@@ -262,6 +277,7 @@ int main(void) {
         cmocka_unit_test(resuming_gives_the_same_bits),
         cmocka_unit_test(who_reads_a_checkpoint_lives),
         cmocka_unit_test(changed_configs),
+        cmocka_unit_test(force_lets_data_and_numbers_change),
         cmocka_unit_test(an_average_can_begin_late),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),
         cmocka_unit_test(old_ones_go),
