@@ -68,6 +68,15 @@ static bool has_tensor(const struct ckpt *c, const char *name) {
     return false;
 }
 
+// Muon's momentum is no mean of gradients: what one optimiser saved of a tensor means nothing to the other.
+// AdamW's is known by the second moment beside it.
+static bool is_of_other_optimiser(const struct snapshot *s, const struct ckpt *c, int i) {
+    char name[CKPT_NAME_MAX + 1];
+    snprintf(name, sizeof name, "%s.%s", optim_state_name(OPTIM_V), s->params->list[i].name);
+    return has_tensor(c, name) != (optim_state_of(s->optim, i, OPTIM_V) != NULL);
+}
+
+// Moments start anew, averages at the weights, where the checkpoint has none that fit.
 static int load_state(struct snapshot *s, struct ckpt *c, int i, enum optim_state which, struct err *e) {
     const struct param *p = &s->params->list[i];
     struct device *d = s->rank->device;
@@ -75,7 +84,8 @@ static int load_state(struct snapshot *s, struct ckpt *c, int i, enum optim_stat
     char name[CKPT_NAME_MAX + 1];
     snprintf(name, sizeof name, "%s.%s", optim_state_name(which), p->name);
     if (!to) return 0;
-    if (!has_tensor(c, name)) { // another optimiser saved it: moments start anew, averages at the weights
+    if (which == OPTIM_M && is_of_other_optimiser(s, c, i)) return 0;
+    if (!has_tensor(c, name)) {
         if (which != OPTIM_AVERAGE) return 0;
         snprintf(name, sizeof name, "%s", p->name);
     }

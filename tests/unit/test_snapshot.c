@@ -181,6 +181,32 @@ static void an_average_can_begin_late(void **state) {
     expect_resume("mem:late", fake_config(RUN), 0, NULL);
 }
 
+static void expect_zeros(struct saved *s) {
+    const struct params *p = model_params(s->f.model);
+    for (int i = 0; i < p->n; i++)
+        for (int w = OPTIM_M; w <= OPTIM_V; w++) {
+            const float *x = optim_state_of(s->f.optim, i, (enum optim_state)w);
+            for (int64_t k = 0; x && p->list[i].group == PARAM_MATRIX && k < p->list[i].elems; k++)
+                if (x[k] != 0) fail_msg("%s.%s begins at %g", optim_state_name(w), p->list[i].name, x[k]);
+        }
+}
+
+// Of matrices, which are all that the two optimisers treat differently.
+static void another_optimiser_starts_anew(void **state) {
+    static const char *const kinds[] = {"optim.kind=muon", "optim.kind=adamw"};
+    static const char *const urls[] = {"mem:muon", "mem:adamw"};
+    for (int k = 0; k < 2; k++) {
+        struct saved s;
+        struct err e = {0};
+        int64_t step;
+        save_once(urls[k], fake_config(RUN, kinds[k]));
+        open_saved(&s, urls[k], fake_config(RUN, kinds[!k]));
+        if (resume(&s, &step, &e)) fail_msg("%s", e.text);
+        expect_zeros(&s);
+        close_saved(&s);
+    }
+}
+
 static void a_full_disk_fails_the_save_alone(void **state) {
     struct saved s;
     struct err e = {0};
@@ -279,6 +305,7 @@ int main(void) {
         cmocka_unit_test(changed_configs),
         cmocka_unit_test(force_lets_data_and_numbers_change),
         cmocka_unit_test(an_average_can_begin_late),
+        cmocka_unit_test(another_optimiser_starts_anew),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),
         cmocka_unit_test(old_ones_go),
         cmocka_unit_test(old_ones_that_may_not_be_deleted_stay),
