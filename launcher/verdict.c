@@ -170,7 +170,7 @@ static void name_crash(struct verdict *v, const struct crew_rank *r) {
     char who[192], where[96] = "";
     snprintf(who, sizeof who, "rank %d (host %s, pid %lld)", v->rank, v->host, (long long)v->pid);
     if (v->step >= 0)
-        snprintf(where, sizeof where, " at step %lld in phase %s", (long long)v->step, v->phase);
+        snprintf(where, sizeof where, " after step %lld, in phase %s", (long long)v->step, v->phase);
     if (r->state == CREW_LOST)
         snprintf(v->cause, sizeof v->cause, "%s: its guard (pid %d) vanished%s", who, (int)r->guard_pid,
                  where);

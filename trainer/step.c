@@ -348,7 +348,7 @@ static int hear(struct step *s, struct op_verdict *verdict, struct err *e) {
     return 0;
 }
 
-// A step that was skipped stops the training, or is reported.
+// A step that was skipped stops the training, or is reported; people count from 1, as metrics.jsonl does.
 static int report(const struct step *s, int64_t nonfinite, struct err *e) {
     struct step_report *out = s->out;
     if (!out->skipped) return 0;
@@ -363,7 +363,7 @@ static int report(const struct step *s, int64_t nonfinite, struct err *e) {
         "step %lld: %s (loss %g, norm %g, %lld bad numbers in the gradients), from samples %lld to "
         "%lld; what was saved before is kept; look at the data, lower optim.lr, or set "
         "train.on_nan=skip or rollback",
-        (long long)s->number, what, out->loss, out->grad_norm, (long long)nonfinite,
+        (long long)s->number + 1, what, out->loss, out->grad_norm, (long long)nonfinite,
         (long long)out->suspect_first, (long long)(out->suspect_first + out->suspects - 1));
 }
 

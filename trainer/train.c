@@ -33,7 +33,7 @@ struct train {
     struct metrics *metrics;            // rank 0
     int64_t replaced;                   // broken samples, data.on_error=skip
     int64_t done;                       // steps
-    int64_t rolled_back[ROLLBACKS_MAX]; // the steps that were the reason
+    int64_t rolled_back[ROLLBACKS_MAX]; // the steps that were the reason, counted as in metrics.jsonl
     int rollbacks;
     bool roll_back;                  // before the next step
     bool stopped;                    // a signal came to some rank
@@ -171,7 +171,7 @@ static void tell_replaced(struct train *t, const struct batch *b) {
     blackbox_event(t->rank->box, "%lld broken samples replaced: %s", (long long)b->replaced, b->why.text);
     log_warn(&t->rank->log,
              "step %lld: %lld broken samples replaced by the next whole ones (%lld so far on this rank): %s",
-             (long long)t->done - 1, (long long)b->replaced, (long long)t->replaced, b->why.text);
+             (long long)t->done, (long long)b->replaced, (long long)t->replaced, b->why.text);
 }
 
 // Names the samples, and the episodes they are cut from.
@@ -184,12 +184,12 @@ static void tell_skipped(struct train *t, const struct step_report *r) {
         used += (size_t)snprintf(episodes + used, sizeof episodes - used, "%s%lld at frame %lld",
                                  g ? ", " : "", (long long)item.sample, (long long)item.first_frame);
     }
-    blackbox_event(t->rank->box, "step %lld skipped: samples %lld to %lld", (long long)t->done - 1,
+    blackbox_event(t->rank->box, "step %lld skipped: samples %lld to %lld", (long long)t->done,
                    (long long)r->suspect_first, (long long)(r->suspect_first + r->suspects - 1));
     if (t->metrics)
         log_warn(&t->rank->log,
                  "step %lld skipped: loss %g, gradient norm %g; samples %lld to %lld: episodes %s%s",
-                 (long long)t->done - 1, r->loss, r->grad_norm, (long long)r->suspect_first,
+                 (long long)t->done, r->loss, r->grad_norm, (long long)r->suspect_first,
                  (long long)(r->suspect_first + r->suspects - 1), episodes,
                  r->suspects > SUSPECTS_TOLD ? ", ..." : "");
 }
@@ -259,7 +259,7 @@ static int next_batch(struct train *t, const struct batch **out, struct step_rep
 static bool wants_rollback(const struct train *t) {
     if (t->config->train_on_nan != ON_NAN_ROLLBACK || t->rollbacks == ROLLBACKS_MAX) return false;
     for (int i = 0; i < t->rollbacks; i++)
-        if (t->rolled_back[i] == t->done) return false;
+        if (t->rolled_back[i] == t->done + 1) return false;
     return true;
 }
 
@@ -328,7 +328,7 @@ static int announce(struct train *t, struct err *e) {
 
 // Back to the newest checkpoint, as all ranks have judged alike. Without one the step stays skipped.
 static int roll_back(struct train *t, struct err *e) {
-    int64_t bad = t->done - 1;
+    int64_t bad = t->done;
     t->rolled_back[t->rollbacks++] = bad;
     t->roll_back = false;
     int rc = step_settle(t->step, e);

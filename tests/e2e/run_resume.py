@@ -3,6 +3,7 @@
 """orrery run with the real orrery-rank: fresh start, a killed rank, going on, changed configs, nothing left to do."""
 import json
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -123,8 +124,10 @@ def bad_step(tmp):
     run(tmp, 0, run__dir=f"{tmp}/calm", **keys)
     done = run(tmp, 0, run__dir=f"{tmp}/rolled", train__on_nan="rollback", fault__inject="nan:rank=1,step=25", ranks=2, **keys)
     log = (pathlib.Path(tmp) / "rolled" / "logs" / "attempt-1" / "rank-0.log").read_text()
-    check("step 25 skipped" in log and "; samples " in log and "episodes " in log, "the samples of the bad step are named")
-    check("rolled back to step " in log, "and the run goes back to a checkpoint")
+    told = re.search(r"step (\d+) skipped: .*; samples (\d+) to (\d+): episodes ", log)
+    step, first, last = map(int, told.groups()) if told else (0, 0, 0)
+    check(step == 26 and 100 <= first <= last < 104, f"the bad step, as metrics.jsonl counts, and its samples: {step}, {first} to {last}")
+    check(re.search(r"rolled back to step \d+; step 26 is skipped", log), "and the run goes back to a checkpoint")
     check(digest(f"{tmp}/calm") == digest(f"{tmp}/rolled"), "a glitch that was rolled back leaves no trace in the weights")
     steps = [json.loads(line).get("step") for line in (pathlib.Path(tmp) / "rolled" / "metrics.jsonl").read_text().splitlines()]
     check(steps == sorted(steps), "metrics read as if nothing had happened")
