@@ -2,6 +2,7 @@
 #include "trainer/snapshot.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,13 +138,32 @@ static int copy_all(struct snapshot *s, struct err *e) {
 
 // ---- the thread
 
+// Weights that are no numbers can never be trained further, and would take the place of good ones.
+static int check_weights(const struct snapshot *s, struct err *e) {
+    for (size_t i = 0; i < s->n_tensors; i++) {
+        const struct ckpt_tensor *t = &s->tensors[i];
+        int64_t n = t->shape[0] * (t->rank > 1 ? t->shape[1] : 1);
+        const float *w = t->data;
+        bool sound = true;
+        if (!params_find(s->params, t->name)) continue; // the optimiser's
+        for (int64_t k = 0; k < n; k++) sound &= isfinite(w[k]) != 0;
+        if (!sound)
+            return err_set(e, ERR_DATA,
+                           "not saved: %s holds a NaN or an infinite number; go on from the checkpoint "
+                           "before, with a lower optim.lr",
+                           t->name);
+    }
+    return 0;
+}
+
 static void *write_part(void *arg) {
     struct snapshot *s = arg;
     buf_clear(&s->part);
-    snapshot_memory_write(s);
+    s->thread_rc = check_weights(s, &s->thread_err);
+    if (!s->thread_rc) snapshot_memory_write(s);
     if (s->full_disk)
         s->thread_rc = err_errno(&s->thread_err, ENOSPC, "save %s (injected)", s->id);
-    else
+    else if (!s->thread_rc)
         s->thread_rc = ckpt_write_part(s->store, s->id, s->rank->number, s->tensors, s->n_tensors, &s->part,
                                        &s->thread_err);
     atomic_store(&s->ended, true);

@@ -17,6 +17,7 @@
 
 #define SUSPECTS_TOLD 6
 #define ROLLBACKS_MAX 16
+#define SKIPPED_MAX   20 // in a row: more is no glitch, and nothing is learned
 
 enum { ON_NAN_STOP, ON_NAN_SKIP, ON_NAN_ROLLBACK }; // of train.on_nan
 
@@ -35,6 +36,7 @@ struct train {
     int64_t done;                       // steps
     int64_t rolled_back[ROLLBACKS_MAX]; // the steps that were the reason, counted as in metrics.jsonl
     int rollbacks;
+    int skipped;                     // steps in a row
     bool roll_back;                  // before the next step
     bool stopped;                    // a signal came to some rank
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
@@ -194,6 +196,17 @@ static void tell_skipped(struct train *t, const struct step_report *r) {
                  r->suspects > SUSPECTS_TOLD ? ", ..." : "");
 }
 
+// All ranks judge alike.
+static int check_skipped(struct train *t, const struct step_report *r, struct err *e) {
+    t->skipped = r->skipped ? t->skipped + 1 : 0;
+    if (t->skipped < SKIPPED_MAX) return 0;
+    return err_set(
+        e, ERR_DATA,
+        "step %lld is the %dth in a row that is skipped (loss %g, gradient norm %g); what was "
+        "saved before is kept; look at the data, lower optim.lr, or raise train.spike if it is set",
+        (long long)t->done, t->skipped, r->loss, r->grad_norm);
+}
+
 static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
     show(t, b, r);
     tell_replaced(t, b);
@@ -203,7 +216,8 @@ static int observe(struct train *t, const struct batch *b, const struct step_rep
     t->comm_wait += r->comm_wait;
     if (r->skipped) tell_skipped(t, r);
     bool due = r->skipped || t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
-    return due ? write_line(t, r, e) : 0;
+    int rc = due ? write_line(t, r, e) : 0;
+    return rc ? rc : check_skipped(t, r, e);
 }
 
 // ---- saving
@@ -339,6 +353,7 @@ static int roll_back(struct train *t, struct err *e) {
     blackbox_set_phase(t->rank->box, PHASE_CHECKPOINT, "the newest one, to go back to");
     rc = resume(t, e);
     if (rc) return rc;
+    t->skipped = 0;
     blackbox_event(t->rank->box, "rolled back from step %lld to %lld", (long long)bad, (long long)t->done);
     if (t->metrics)
         log_warn(&t->rank->log, "rolled back to step %lld; step %lld is skipped if it is bad again",

@@ -136,6 +136,14 @@ def bad_step(tmp):
     check(log.count(" skipped: ") >= 12, "steps that are bad every time are left out, and the run reaches its end")
 
 
+def only_bad_steps(tmp):
+    """Skipping forever is no training: twenty in a row end the run, with the cure."""
+    done = run(tmp, 65, run__dir=f"{tmp}/bad", data__eval="", train__on_nan="skip", train__spike=1e-9, ranks=2)
+    check("step 20 is the 20th in a row that is skipped" in done.stderr and "train.spike" in done.stderr, done.stderr.strip()[-300:])
+    done = run(tmp, 78, run__dir=f"{tmp}/bad", optim__eps=0)
+    check("optim.eps" in done.stderr and "1e-30" in done.stderr, "an optim.eps of 0, which makes the first update a NaN, is none")
+
+
 def long_path(tmp):
     """Every value's origin names the run folder; a checkpoint's copy of the config has room all the same."""
     run(tmp, 0, run__dir=f"{tmp}/{'d' * 200}/{'e' * 150}", steps=6, data__eval="", checkpoint__every=3)
@@ -161,7 +169,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, forced, damaged_records, interrupt_saves, bad_step, long_path, file_urls, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, forced, damaged_records, interrupt_saves, bad_step, only_bad_steps, long_path, file_urls, bad_data):
             print("--", test.__name__)
             test(tmp)
 

@@ -377,7 +377,7 @@ static void what_is_written_reads_back_bit_for_bit(void **state) {
         "slurm.partition=null",
         "data.train=",
         "optim.lr=0.30000000000000004",
-        "optim.eps=5e-324",
+        "video.weight=5e-324",
         "mix.tau_mean=-0",
         "device=cuda",
         "store.path_style=false",

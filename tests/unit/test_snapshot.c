@@ -222,6 +222,22 @@ static void a_full_disk_fails_the_save_alone(void **state) {
     expect_resume("mem:full", fake_config(RUN), 0, NULL);
 }
 
+static void weights_that_are_no_numbers_are_not_saved(void **state) {
+    static const float bad[] = {NAN, INFINITY};
+    save_once("mem:nan", fake_config(RUN));
+    for (int i = 0; i < 2; i++) {
+        struct saved s;
+        struct err e = {0};
+        open_saved(&s, "mem:nan", fake_config(RUN));
+        model_weights(s.f.model)[model_params(s.f.model)->list[3].offset + 2] = bad[i];
+        assert_int_equal(begin(&s, 3, &e), 0);
+        assert_int_equal(snapshot_finish(s.snapshot, &e), -ERR_DATA);
+        assert_non_null(strstr(e.text, model_params(s.f.model)->list[3].name));
+        close_saved(&s);
+    }
+    expect_resume("mem:nan", fake_config(RUN), 0, NULL); // from step 2
+}
+
 // Steps 1 to 4 are saved; `want` of them are there in the end, from 4 on down.
 static void expect_kept(const char *url, const char *inside, size_t want) {
     struct saved s;
@@ -307,6 +323,7 @@ int main(void) {
         cmocka_unit_test(an_average_can_begin_late),
         cmocka_unit_test(another_optimiser_starts_anew),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),
+        cmocka_unit_test(weights_that_are_no_numbers_are_not_saved),
         cmocka_unit_test(old_ones_go),
         cmocka_unit_test(old_ones_that_may_not_be_deleted_stay),
         cmocka_unit_test(metrics_are_cut_where_a_run_resumes),
