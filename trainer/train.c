@@ -323,9 +323,13 @@ static int take_average(struct train *t, struct err *e) {
     return rc ? rc : model_refresh(t->model, e);
 }
 
+// The pace that the next line of metrics tells is that of steps.
 static int measure(struct train *t, struct err *e) {
+    double began = clock_seconds();
     int rc = step_settle(t->step, e);
-    return rc ? rc : eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+    if (!rc) rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+    t->since += clock_seconds() - began;
+    return rc;
 }
 
 static int finish(struct train *t, struct err *e) {

@@ -144,6 +144,15 @@ def only_bad_steps(tmp):
     check("optim.eps" in done.stderr and "1e-30" in done.stderr, "an optim.eps of 0, which makes the first update a NaN, is none")
 
 
+def pace_without_evaluation(tmp):
+    """The pace in metrics.jsonl is that of steps, also in the line after an evaluation that takes far longer than they do."""
+    run(tmp, 0, ranks=1, run__dir=f"{tmp}/pace", steps=20, checkpoint__every=0, eval__every=10, train__log_every=10, eval__sequences=64)
+    rows = [json.loads(line) for line in (pathlib.Path(tmp) / "pace" / "metrics.jsonl").read_text().splitlines()]
+    for row in (r for r in rows if "samples_per_s" in r):
+        share = sum(row["seconds"].values()) * row["samples_per_s"] / 4
+        check(share > 0.5, f"step {row['step']}: the steps take {share:.2f} of the time told")
+
+
 def long_path(tmp):
     """Every value's origin names the run folder; a checkpoint's copy of the config has room all the same."""
     run(tmp, 0, run__dir=f"{tmp}/{'d' * 200}/{'e' * 150}", steps=6, data__eval="", checkpoint__every=3)
@@ -169,7 +178,7 @@ def bad_data(tmp):
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, forced, damaged_records, interrupt_saves, bad_step, only_bad_steps, long_path, file_urls, bad_data):
+        for test in (killed_rank_and_resume, nothing_left_to_do, changed_configs, forced, damaged_records, interrupt_saves, bad_step, only_bad_steps, pace_without_evaluation, long_path, file_urls, bad_data):
             print("--", test.__name__)
             test(tmp)
 
