@@ -31,7 +31,8 @@ struct step;
 struct step_report {
     double loss;                        // sum of weight x loss of each modality
     double loss_of[OPS_MODALITIES_MAX]; // mean over active frames of the whole global batch
-    double grad_norm, rate;
+    double grad_norm; // of what is clipped: with Muon without the blocks' matrices (optim_clips)
+    double rate;
     bool skipped;                    // a NaN or a spike: nothing was updated
     int64_t suspect_first, suspects; // skipped: the global samples it comes from, as narrow as is known
     double seconds[STEP_PARTS];      // of this step; STEP_DATA is the caller's
