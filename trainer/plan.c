@@ -18,6 +18,8 @@
 #define PEERS_BYTES    ((int64_t)10 << 20)
 #define PICTURES_BYTES ((int64_t)28 << 20) // rank 0 draws strip and animation
 
+#define STEP_BYTES_MAX 0x1p60 // more is not planned
+
 // Compute capabilities whose kernels take different memory: Ampere's and newer ones', Hopper's.
 static const int generations[] = {80, 90};
 
@@ -221,12 +223,28 @@ static int write_plan(const struct plan *p, struct buf *text, struct err *e) {
     return rc ? rc : json_end(&w, e);
 }
 
+// Roughly, but within a factor of 8 what the largest buffers take: no sum of a plan that passes overflows.
+static int check_size(const struct plan *p, struct err *e) {
+    const struct config *c = p->c;
+    double sequences = (double)c->train_batch, frames = (double)c->data_frames, each = 0;
+    double width = 16 * (double)c->model_width + 6 * (double)params_hidden(c);
+    for (int i = 0; i < p->set.n; i++) each += 4 * (double)p->set.spec[i].frame_elems;
+    double tokens = sequences / (double)c->comm_shards * frames * (double)p->set.tokens_per_frame;
+    double bytes = sizeof(float) * (sequences * frames * each + tokens * width * (double)c->model_layers);
+    if (bytes < STEP_BYTES_MAX) return 0;
+    return err_set(e, ERR_CONFIG,
+                   "a step of %lld sequences x %lld frames x %lld tokens takes exbibytes, which no machine "
+                   "has; lower train.batch, data.frames, model.width or model.layers",
+                   (long long)c->train_batch, (long long)c->data_frames, (long long)p->set.tokens_per_frame);
+}
+
 int task_plan(struct rank *r, struct err *e) {
     struct plan p = {.c = r->config, .world = r->config->launch_ranks > 0 ? (int)r->config->launch_ranks : 1};
     struct buf text;
     buf_init(&text, 1 << 20);
     int rc = grid_check_shards(p.c->comm_shards, p.world, e);
     if (!rc) rc = modality_set_init(&p.set, p.c, NULL, 0, e);
+    if (!rc) rc = check_size(&p, e);
     if (!rc) rc = params_init(&p.params, p.c, &p.set, e);
     p.train_cells = cells_of(&p, p.c->data_train, &r->store);
     p.eval_cells = cells_of(&p, p.c->data_eval, &r->store);

@@ -123,6 +123,16 @@ def memory_as_predicted(tmp):
         check(0.75 <= ratio <= 1.25, f"{' '.join(words[3:])}: planned {row['total'] / 2**20:.1f} MiB, seen {seen / 2**20:.1f} MiB, ratio {ratio:.2f}")
 
 
+def absurd_shapes():
+    """More than can be counted is told in words, and what just passes has sums that hold."""
+    frames = ["train.batch=1048576", "data.frames=4096", "video.height=7936", "video.width=7936", "video.patch=256"]
+    for words in (["model.width=16384", "model.layers=256"], ["video.channels=64"]):
+        done = orrery("plan", TINY, *frames, *words, check=False)
+        check(done.returncode == 78 and "lower train.batch" in done.stderr, f"exit {done.returncode}: {done.stderr.strip()}")
+    row = plan(TINY, "train.batch=131072", "data.frames=4096", "model.width=16384", "model.layers=128", "comm.shards=8", "--ranks", "8")["memory"][0]
+    check(row["activations"] > 2**57 and row["total"] == sum(v for k, v in row.items() if k not in ("rank", "total")), f"{row['total']} bytes")
+
+
 def bad_words():
     refused(["plan"], 64, "CONFIG")
     refused(["plan", DEMO, "--ranks", "0"], 64, "between 1")
@@ -133,7 +143,7 @@ def bad_words():
 def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", f"{tmp}/data", "--episodes", 8, "--frames", 40)
-        for test in (arithmetic, estimates, gpu_memory, command_line, many_ranks, bad_words):
+        for test in (arithmetic, estimates, gpu_memory, command_line, many_ranks, absurd_shapes, bad_words):
             print("--", test.__name__)
             test()
         memory_as_predicted(tmp)
