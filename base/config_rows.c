@@ -130,12 +130,9 @@ static const char *elsewhere(const char *key) {
     return NULL;
 }
 
-void config_rows_suggest(const char *section, const char *name, char *out, size_t size) {
-    out[0] = 0;
-    size_t length = strlen(name);
-    if (length == 0 || length >= CONFIG_NAME_BYTES) return;
+static const char *nearest_to(const char *section, const char *name) {
     const char *dot = strrchr(name, '.');
-    struct nearest n = {.wanted = name, .edits = (length + 5) / 3};
+    struct nearest n = {.wanted = name, .edits = (strlen(name) + 5) / 3};
     bool dotted = section && !*section;
     for (size_t i = 0; i < CONFIG_ROW_COUNT; i++) {
         const struct config_row *row = &config_rows[i];
@@ -145,10 +142,23 @@ void config_rows_suggest(const char *section, const char *name, char *out, size_
         else if (section && !strcmp(section, row->section))
             consider(&n, row->key);
     }
-    for (size_t i = 0; i < CONFIG_SECTION_COUNT && !section; i++) consider(&n, config_sections[i].name);
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT && !section; i++)
+        if (config_rows_section(config_sections[i].name)) consider(&n, config_sections[i].name);
     const char *same = elsewhere(dotted && dot ? dot + 1 : name);
-    if (same && n.edits > 1) n.best = same;
-    if (n.best) snprintf(out, size, "; did you mean '%s'?", n.best);
+    return same && n.edits > 1 ? same : n.best;
+}
+
+void config_rows_suggest(const char *section, const char *name, char *out, size_t size) {
+    out[0] = 0;
+    size_t length = strlen(name);
+    if (length == 0 || length >= CONFIG_NAME_BYTES) return;
+    bool nested = strchr(name, '.') && !(section && !*section); // in a file, where sections hold their keys
+    const char *best = nearest_to(nested ? "" : section, name);
+    const struct config_row *row = nested && best && strchr(best, '.') ? config_rows_named(best) : NULL;
+    if (row)
+        snprintf(out, size, "; did you mean '%s: {%s: ...}'?", row->section, row->key);
+    else if (best)
+        snprintf(out, size, "; did you mean '%s'?", best);
 }
 
 // ---- text and values

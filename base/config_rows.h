@@ -59,7 +59,8 @@ const struct config_row *config_rows_find(const char *section, const char *key);
 const struct config_row *config_rows_named(const char *name);       // "train.steps", "device"
 const struct config_section *config_rows_section(const char *name); // not `top`
 
-// "; did you mean 'train'?" into out, or the empty string. section NULL: the name stands at the top level of
+// "; did you mean 'train'?" or, where a file has a dotted name, "; did you mean 'train: {steps: ...}'?" into
+// out, or the empty string. section NULL: the name stands at the top level of
 // a file; "": it is a dotted name from the command line or a look-up.
 void config_rows_suggest(const char *section, const char *name, char *out, size_t size);
 

@@ -200,11 +200,16 @@ static void unknown_keys_get_a_suggestion(void **state) {
     REFUSE("train:\n  stpes: 5\n", "2:3 unknown key 'stpes' in train; did you mean 'steps'?");
     REFUSE("train:\n  lr: 5\n", "2:3 unknown key 'lr' in train; did you mean 'optim.lr'?");
     REFUSE("steps: 5\n", "1:1 unknown key 'steps'; did you mean 'train.steps'?");
+    REFUSE("train.steps: 5\n", "1:1 unknown key 'train.steps'; did you mean 'train: {steps: ...}'?");
+    REFUSE("trian.stpes: 5\n", "1:1 unknown key 'trian.stpes'; did you mean 'train: {steps: ...}'?");
+    REFUSE("train:\n  optim.lr: 5\n",
+           "2:3 unknown key 'optim.lr' in train; did you mean 'optim: {lr: ...}'?");
+    REFUSE("top.device: cpu\n", "1:1 unknown key 'top.device'; did you mean 'device'?");
+    REFUSE("top: {device: cpu}\n", "1:1 unknown key 'top'\n");
     REFUSE("devise: cpu\n", "1:1 unknown key 'devise'; did you mean 'device'?");
     REFUSE("zzzzzzzz: {a: [b, {c: d}]}\n", "1:1 unknown key 'zzzzzzzz'\n");
     REFUSE("\"\": 5\n", "1:1 unknown key ''\n");
     REFUSE("\"a\\nb\\e[31m\": 5\n", "1:1 unknown key 'a?b?[31m'");
-    REFUSE("top: {device: cpu}\n", "1:1 unknown key 'top'");
     REFUSE_OVERRIDE("trian.steps=3",
                     "command line: error: unknown key 'trian.steps'; did you mean 'train.steps'?");
     REFUSE_OVERRIDE("seed=3", "command line: error: unknown key 'seed'; did you mean 'run.seed'?");
