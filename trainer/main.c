@@ -46,18 +46,23 @@ static int print_version(void) {
     return printf("orrery-rank %s\n%s\n", ORRERY_VERSION, mpi) < 0;
 }
 
+static bool wants_value(const char *arg) {
+    return !strcmp(arg, "--config") || !strcmp(arg, "--task") || !strcmp(arg, "--device");
+}
+
 static int parse(struct arguments *a, int argc, char **argv, struct err *e) {
     for (int i = 1; i < argc; i++) {
-        bool has_next = i + 1 < argc;
+        if (wants_value(argv[i]) && i + 1 == argc)
+            return err_set(e, ERR_USAGE, "%s needs a value; see orrery-rank --help", argv[i]);
         if (!strcmp(argv[i], "--help"))
             a->help = true;
         else if (!strcmp(argv[i], "--force"))
             a->force = true;
-        else if (!strcmp(argv[i], "--config") && has_next)
+        else if (!strcmp(argv[i], "--config"))
             a->config = argv[++i];
-        else if (!strcmp(argv[i], "--task") && has_next)
+        else if (!strcmp(argv[i], "--task"))
             a->task = argv[++i];
-        else if (!strcmp(argv[i], "--device") && has_next) {
+        else if (!strcmp(argv[i], "--device")) {
             snprintf(a->device, sizeof a->device, "device=%s", argv[++i]);
             a->overrides[a->n_overrides++] = a->device;
         } else if (argv[i][0] != '-' && strchr(argv[i], '='))

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from fake_run import config, fake_environment, settings  # noqa: E402
-from orrery_run import ORRERY, check, environment, folder, orrery  # noqa: E402
+from orrery_run import BIN, ORRERY, check, environment, folder, orrery  # noqa: E402
 
 
 def expect(status, words, *texts, env=None):
@@ -51,6 +51,12 @@ def bad_usage():
     expect(64, ["guard"], "")
     expect(64, ["guard", "true"], "not by hand")
     expect(64, ["logs", ".", "--task", "../../etc"], "is no task")
+
+
+def rank_usage():
+    for word in ("--config", "--task", "--device"):
+        done = subprocess.run([BIN / "orrery-rank", word], env=environment(), text=True, capture_output=True, timeout=60)
+        check(done.returncode == 64 and f"{word} needs a value" in done.stderr, f"orrery-rank {word}: exit {done.returncode}: {done.stderr.strip()}")
 
 
 def not_there_yet():
@@ -161,6 +167,6 @@ def closed_descriptors():
             print(f"ok: {name} holds nothing but its own")
 
 
-for test in (help_everywhere, bad_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, bench_starts_ranks_as_run_does, closed_descriptors):
+for test in (help_everywhere, bad_usage, rank_usage, not_there_yet, bad_configs, config_verbs, missing_things, a_reader_that_has_enough, full_output, bench_starts_ranks_as_run_does, closed_descriptors):
     print("--", test.__name__)
     test()
