@@ -12,8 +12,8 @@
 #include "base/bytes.h"
 #include "base/json.h"
 
-#define FILE_BYTES_MAX ((size_t)1 << 30)
 #define LINE_BYTES_MAX 65536
+#define WINDOW_BYTES   (4 * LINE_BYTES_MAX)
 
 struct metrics {
     int fd;
@@ -29,24 +29,51 @@ static bool line_step(const char *text, size_t n, int64_t *step) {
     return ok;
 }
 
-// Bytes of the leading lines whose step is at most `keep`.
-static size_t kept_bytes(const struct buf *text, int64_t keep) {
-    size_t at = 0;
-    while (at < text->len) {
-        const char *end = memchr(text->data + at, '\n', text->len - at);
+// Where in text[0, n) the last whole line ends whose step is at most `keep`; -1: none does. *from: where the
+// first line begins that is surely whole, as it is at 0 only if `whole`.
+static int64_t kept_in(const char *text, size_t n, bool whole, int64_t keep, size_t *from) {
+    const char *end = memrchr(text, '\n', n);
+    *from = 0;
+    if (!end) return -1;
+    for (*from = (size_t)(end - text) + 1; *from > 0;) {
+        size_t line_end = *from - 1;
+        const char *before = memrchr(text, '\n', line_end);
+        size_t begin = before ? (size_t)(before - text) + 1 : 0;
         int64_t step = 0;
-        if (!end || !line_step(text->data + at, (size_t)(end - text->data) - at, &step) || step > keep) break;
-        at = (size_t)(end - text->data) + 1;
+        if (!before && !whole) return -1;
+        if (line_step(text + begin, line_end - begin, &step) && step <= keep) return (int64_t)*from;
+        *from = begin;
     }
-    return at;
+    return -1;
+}
+
+// Bytes of the file up to the last whole line whose step is at most `keep`, looked for from the end: steps
+// ascend, and a long run's file is large.
+static int kept_bytes(const struct metrics *m, int64_t size, int64_t keep, int64_t *kept, struct err *e) {
+    char *text = malloc(WINDOW_BYTES);
+    int rc = 0;
+    *kept = -1;
+    if (!text) return err_set(e, ERR_MEMORY, "no memory to read %s", m->path);
+    for (int64_t end = size; !rc && *kept < 0 && end > 0;) {
+        int64_t at = end > WINDOW_BYTES ? end - WINDOW_BYTES : 0;
+        size_t n = (size_t)(end - at), from;
+        rc = bytes_read_at(m->fd, text, n, at, m->path, e);
+        if (rc) break;
+        int64_t found = kept_in(text, n, at == 0, keep, &from);
+        if (found >= 0) *kept = at + found;
+        end = from > 0 && from < n ? at + (int64_t)from : at; // a line longer than the window is none of ours
+    }
+    if (*kept < 0) *kept = 0;
+    free(text);
+    return rc;
 }
 
 static int cut(const struct metrics *m, int64_t keep, struct err *e) {
-    struct buf text;
-    buf_init(&text, FILE_BYTES_MAX);
-    int rc = bytes_read_file(m->path, FILE_BYTES_MAX, &text, e);
-    if (!rc && ftruncate(m->fd, (off_t)kept_bytes(&text, keep))) rc = err_errno(e, errno, "%s", m->path);
-    buf_fini(&text);
+    struct stat st;
+    int64_t kept = 0;
+    if (fstat(m->fd, &st)) return err_errno(e, errno, "%s", m->path);
+    int rc = kept_bytes(m, st.st_size, keep, &kept, e);
+    if (!rc && ftruncate(m->fd, (off_t)kept)) rc = err_errno(e, errno, "%s", m->path);
     return rc;
 }
 

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -314,6 +315,43 @@ static void metrics_are_cut_where_a_run_resumes(void **state) {
     rmdir(dir);
 }
 
+// More than a gigabyte, most of it a hole; there are lines wherever one piece that is read meets the next.
+static void large_metrics_are_cut_from_the_end(void **state) {
+    char dir[] = "/tmp/orrery-metrics-XXXXXX", path[64];
+    struct stat st;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    write_steps(dir, 0, 1, 3);
+    assert_int_equal(truncate(path, ((off_t)1 << 30) + 4095), 0);
+    FILE *f = fopen(path, "a");
+    fputs("\n", f);
+    for (int n = 4; n < 9000; n++)
+        fprintf(f, "{\"step\":%d,\"loss\":0.25,\"more\":[%*d]}\n", n, 1 + 31 * n % 97, 1);
+    fputs("{\"step\":9000,\"lo", f);
+    fclose(f);
+    for (int keep = 9000; keep > 3; keep -= 1799) {
+        struct metrics *m = NULL;
+        struct err e = {0};
+        char last[256] = "", want[32];
+        if (metrics_open(&m, dir, keep, &e)) fail_msg("%s", e.text);
+        metrics_close(m);
+        f = fopen(path, "r");
+        fseek(f, -200, SEEK_END);
+        while (fgets(last, sizeof last, f)) {
+        }
+        fclose(f);
+        snprintf(want, sizeof want, "{\"step\":%d,", keep < 8999 ? keep : 8999);
+        if (strncmp(last, want, strlen(want)) != 0) fail_msg("keep %d: %s", keep, last);
+        assert_int_equal(last[strlen(last) - 1], '\n');
+    }
+    write_steps(dir, 3, 4, 4); // the lines behind the hole go
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < 1 << 20);
+    assert_int_equal(count_lines(path, "\n"), 4);
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(resuming_gives_the_same_bits),
@@ -327,6 +365,7 @@ int main(void) {
         cmocka_unit_test(old_ones_go),
         cmocka_unit_test(old_ones_that_may_not_be_deleted_stay),
         cmocka_unit_test(metrics_are_cut_where_a_run_resumes),
+        cmocka_unit_test(large_metrics_are_cut_from_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
