@@ -36,13 +36,13 @@ static void most(int64_t *at, size_t bytes) {
     if ((int64_t)bytes > *at) *at = (int64_t)bytes;
 }
 
-static int attention_bytes(struct model_gpu_bytes *out, const struct model *m, int compute, int64_t sequences,
-                           int64_t frames, struct err *e) {
+static int attention_bytes(struct model_gpu_bytes *out, const struct model *m, int compute, bool in_f32,
+                           int64_t sequences, int64_t frames, struct err *e) {
     struct mask mask = {0};
     struct gpu_attention_bytes att = {0};
     int rc = mask_block_causal(&mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);
     struct gpu_attention_shape s = {
-        .sequences = sequences, .heads = m->heads, .head_dim = m->head_dim, .mask = &mask};
+        .sequences = sequences, .heads = m->heads, .head_dim = m->head_dim, .mask = &mask, .in_f32 = in_f32};
     if (!rc) rc = gpu_attention_plan(&att, compute, &s, e);
     mask_fini(&mask);
     out->schedules = (int64_t)att.schedules;
@@ -64,7 +64,7 @@ int model_gpu_bytes(struct model_gpu_bytes *out, const struct config *c, const s
     most(&out->scratch, gpu_mod_sums_bytes(chunks, groups, 2, c->model_width));
     most(&out->scratch, gpu_rope_backward_bytes(n, m.heads));
     most(&out->scratch, gpu_col_sum_bytes(groups, 6 * c->model_width));
-    return d->compute == DTYPE_BF16 ? attention_bytes(out, &m, compute, sequences, frames, e) : 0;
+    return attention_bytes(out, &m, compute, d->compute != DTYPE_BF16, sequences, frames, e);
 }
 
 // Pairs (query, key) that one sequence attends over.

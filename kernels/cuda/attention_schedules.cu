@@ -154,8 +154,7 @@ int make_room(struct cache_entry *c, size_t bytes, struct err *e) {
     if (bytes <= c->room) return 0;
     if (c->block != NULL) (void)cudaFree(c->block); // waits for the kernels that read it
     c->block = NULL;
-    c->room = 4096;
-    while (c->room < bytes) c->room *= 2; // so that most schedules of a job fit into each other's blocks
+    c->room = schedule_room(bytes);
     int rc = cuda_check(cudaMalloc((void **)&c->block, c->room), "attention: memory of a schedule", e);
     if (rc) c->room = 0;
     return rc;

@@ -267,3 +267,9 @@ size_t schedule_views_bytes(int64_t sequences) {
     place(&end, (size_t)sequences * GPU_MASK_VIEW_BYTES);
     return end;
 }
+
+size_t schedule_room(size_t bytes) {
+    size_t room = 4096;
+    while (room < bytes) room *= 2;
+    return room;
+}

@@ -54,6 +54,8 @@ struct schedule_layout schedule_place(size_t *end, const struct schedule *s, con
 size_t schedule_bytes(const struct schedule *s, const struct mask *m);
 // What so many sequences' own views take at the front of that block.
 size_t schedule_views_bytes(int64_t sequences);
+// The block that so many bytes get: a power of two, so that most schedules of a job fit into each other's.
+size_t schedule_room(size_t bytes);
 
 // Keys see queries: the rows of `out` are m's keys. Work and memory follow the number of intervals of both.
 int mask_transpose(struct mask *out, const struct mask *m, struct err *e) ERR_CHECK;

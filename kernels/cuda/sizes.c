@@ -105,7 +105,7 @@ static int add_schedule(struct gpu_attention_bytes *out, const struct gpu_attent
     const struct mask *rows = turned ? &other : s->mask;
     if (!rc) rc = schedule_build(&made, rows, row_tile, col_tile, e);
     if (!rc) {
-        out->schedules += schedule_views_bytes(s->sequences) + schedule_bytes(&made, rows);
+        out->schedules += schedule_room(schedule_views_bytes(s->sequences) + schedule_bytes(&made, rows));
         t->tiles = made.n_tiles;
         t->steps = made.n_tiles > 0 ? made.tile[made.order[0]].steps : 0;
     }
@@ -152,7 +152,9 @@ static int plan_backward(struct gpu_attention_bytes *out, bool hopper, const str
 int gpu_attention_plan(struct gpu_attention_bytes *out, int compute, const struct gpu_attention_shape *s,
                        struct err *e) {
     bool hopper = gpu_attention_is_hopper(compute, s->head_dim);
+    struct tiled t;
     *out = (struct gpu_attention_bytes){0};
+    if (s->in_f32) return add_schedule(out, s, SM80_ROWS, SM80_COLUMNS, false, &t, e);
     int rc = plan_forward(out, hopper, s, e);
     return rc ? rc : plan_backward(out, hopper, s, e);
 }

@@ -63,6 +63,7 @@ struct gpu_attention_shape {
     int64_t sequences;
     int heads, head_dim;
     const struct mask *mask;
+    bool in_f32; // attention_f32.cu's: both passes walk the forward's schedule, without scratch
 };
 struct gpu_attention_bytes {
     size_t schedules, scratch; // kept; the most at a time
