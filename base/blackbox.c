@@ -186,6 +186,7 @@ void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const cha
     touch(p);
     p->phase_ns[p->phase] += p->heartbeat_ns - p->phase_since_ns;
     snprintf(p->place, sizeof p->place, "%s", place ? place : "");
+    if (p->phase != (int32_t)phase) p->part_total = 0;
     p->phase = (int32_t)phase;
     p->phase_since_ns = p->heartbeat_ns;
 }
@@ -194,6 +195,14 @@ void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const cha
 void blackbox_set_step(struct blackbox *b, int64_t step) {
     __atomic_store_n(&b->page->step, step, __ATOMIC_RELAXED);
     touch(b->page);
+}
+
+void blackbox_set_part(struct blackbox *b, int64_t done, int64_t total, const char *of) {
+    struct blackbox_page *p = b->page;
+    snprintf(p->part_of, sizeof p->part_of, "%s", of);
+    p->part_done = done;
+    p->part_total = total;
+    touch(p);
 }
 
 void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes, int64_t shape) {
@@ -261,6 +270,7 @@ void blackbox_read(const struct blackbox *b, struct blackbox_page *out) {
     clean_text(out->task, sizeof out->task);
     clean_text(out->coll_name, sizeof out->coll_name);
     clean_text(out->place, sizeof out->place);
+    clean_text(out->part_of, sizeof out->part_of);
     for (int i = 0; i < BLACKBOX_COLLS; i++) clean_text(out->colls[i].name, sizeof out->colls[i].name);
     clean_text(out->err_text, sizeof out->err_text);
     for (size_t i = 0; i < BLACKBOX_EVENTS; i++) clean_text(out->events[i].text, sizeof out->events[i].text);

@@ -28,7 +28,7 @@ enum blackbox_phase {
 const char *blackbox_phase_name(enum blackbox_phase phase); // "data"
 
 #define BLACKBOX_MAGIC   0x4f525242u // "ORRB"
-#define BLACKBOX_VERSION 3u
+#define BLACKBOX_VERSION 4u
 #define BLACKBOX_EVENTS  256
 #define BLACKBOX_TEXT    120
 #define BLACKBOX_COLLS   16          // newest collectives, so that ranks that disagree are told apart
@@ -70,6 +70,8 @@ struct blackbox_page {
     int64_t coll_wait_ns;  // time spent in waits, without the one under way
     struct blackbox_coll colls[BLACKBOX_COLLS]; // collective n at n % BLACKBOX_COLLS
     char place[96];                             // what the phase works on: a shard's key, a checkpoint's id
+    int64_t part_done, part_total;              // of the phase; total 0: it does not count
+    char part_of[32];                           // what it counts: "sequences"
     int64_t first_sample, last_sample;          // global sample numbers of the step's batch
     int64_t checkpoint_step;                    // newest complete, -1 none
     int32_t err_code;                           // enum err_code, set before the rank exits for an error
@@ -95,6 +97,8 @@ struct blackbox_page *blackbox_page(struct blackbox *b);
 void blackbox_set_phase(struct blackbox *b, enum blackbox_phase phase, const char *place);
 void blackbox_set_step(struct blackbox *b, int64_t step);
 void blackbox_touch(struct blackbox *b); // a sign of life in the middle of long work
+// How far the phase is; the next phase begins without.
+void blackbox_set_part(struct blackbox *b, int64_t done, int64_t total, const char *of);
 // A collective begins; `shape`: bytes where they are the same on all ranks, else -1.
 void blackbox_coll_begin(struct blackbox *b, const char *name, int64_t bytes, int64_t shape);
 void blackbox_coll_wait(struct blackbox *b, const char *name, int64_t seq,

@@ -146,7 +146,14 @@ static int put_step(const struct blackbox_page *p, struct buf *out, struct err *
         p->step, p->total_steps, p->loss, p->grad_norm, p->samples_per_s, saved);
 }
 
-static int put_head(const struct top *t, struct buf *out, struct err *e) {
+static int put_part(struct top *t, const struct blackbox_page *p, struct buf *out, struct err *e) {
+    char text[128];
+    watch_part(p, text, sizeof text);
+    t->head_lines++;
+    return buf_appendf(out, e, "%s\n", text);
+}
+
+static int put_head(struct top *t, struct buf *out, struct err *e) {
     const struct why *w = &t->why;
     const struct blackbox_page *p = front(w);
     int rc = buf_appendf(out, e, "%.200s (%s): %s, attempt %" PRId64 ", %" PRId64 " rank%s\n", t->run.given,
@@ -158,6 +165,7 @@ static int put_head(const struct top *t, struct buf *out, struct err *e) {
                          w->live ? w->record.host : "");
     else if (!rc)
         rc = put_step(p, out, e);
+    if (!rc && p && p->part_total > 0 && w->live) rc = put_part(t, p, out, e);
     if (!rc && w->unread[0]) rc = buf_appendf(out, e, "not read: %s\n", w->unread);
     return rc;
 }
@@ -289,6 +297,9 @@ int top_json(const struct top *t, struct buf *out, struct err *e) {
     json_put_double(&w, "loss", p ? p->loss : NAN);
     json_put_double(&w, "samples_per_s", p ? p->samples_per_s : NAN);
     json_put_int(&w, "checkpoint_step", p ? p->checkpoint_step : -1);
+    json_put_int(&w, "part_done", p ? p->part_done : 0);
+    json_put_int(&w, "part_total", p ? p->part_total : 0);
+    json_put_string(&w, "part_of", p && p->part_total ? p->part_of : "");
     json_put_string(&w, "comparison", t->why.comparison);
     json_put_array(&w, "ranks");
     for (int i = 0; t->why.pages && i < t->why.n; i++) put_json_rank(&w, t, i);

@@ -362,6 +362,10 @@ void watch_progress(const struct watch *w, char *out, size_t out_bytes) {
     out[0] = 0;
     if (!eye) return;
     const struct blackbox_page *p = eye->page;
+    if (p->part_total > 0) {
+        watch_part(p, out, out_bytes);
+        return;
+    }
     bool steps = !strcmp(p->task, "train") && p->phase != PHASE_EVALUATE && p->phase != PHASE_ROLLOUT;
     if (p->total_steps <= 0 || (steps && !p->samples_seen)) return;
     const char *word = steps                    ? "step"
@@ -375,6 +379,11 @@ void watch_progress(const struct watch *w, char *out, size_t out_bytes) {
     if (seconds < 0 || used >= out_bytes) return;
     duration_text(seconds, left, sizeof left);
     snprintf(out + used, out_bytes - used, "  ETA %s", left);
+}
+
+void watch_part(const struct blackbox_page *p, char *out, size_t out_bytes) {
+    snprintf(out, out_bytes, "%s %lld/%lld %s", blackbox_phase_name((enum blackbox_phase)p->phase),
+             (long long)p->part_done, (long long)p->part_total, p->part_of);
 }
 
 void watch_place(const struct blackbox_page *p, int64_t now_ns, char *out, size_t out_bytes) {

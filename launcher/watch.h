@@ -46,8 +46,10 @@ bool watch_hang(struct watch *w, const struct crew *crew, struct watch_hang *out
 // The last part alone, at once: for the verdict on a crash that may come of it.
 bool watch_discord(struct watch *w, struct watch_hang *out);
 
-// "step 120/1000  loss 0.0123  85.2 samples/s  data wait 2%  ETA 1m32s"
+// "step 120/1000  loss 0.0123  85.2 samples/s  data wait 2%  ETA 1m32s"; of a phase that counts: watch_part's
 void watch_progress(const struct watch *w, char *out, size_t out_bytes);
+// "evaluate 96/256 sequences"
+void watch_part(const struct blackbox_page *p, char *out, size_t out_bytes);
 // Where one rank stands: "step 17, backward for 0.3 s"; `now_ns` monotonic.
 void watch_place(const struct blackbox_page *p, int64_t now_ns, char *out, size_t out_bytes);
 // "0-2, 5"

@@ -8,6 +8,7 @@
 #include "storage/store_config.h"
 #include "trainer/data_cache.h"
 
+enum { ON_ERROR_STOP, ON_ERROR_SKIP }; // of data.on_error
 enum { SLOTS = 4, AHEAD = 2, THREADS_MAX = 64 };
 
 // One batch being made or handed out. Batch k lives in slot k % SLOTS: two ahead, two with the caller.
@@ -148,7 +149,7 @@ int data_open(struct data **out, const struct config *c, const char *url, struct
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->changed, NULL);
     d->window = c->data_frames;
-    d->skip = c->data_on_error == 1;
+    d->skip = c->data_on_error == ON_ERROR_SKIP;
     d->threads_wanted = c->data_threads < THREADS_MAX ? (int)c->data_threads : THREADS_MAX;
     int rc = data_open_parts(d, c, url, e);
     if (rc) {
@@ -191,6 +192,10 @@ void data_item(const struct data *d, int64_t global_sample, struct loader_item *
 
 static bool data_is_broken(const struct err *e) {
     return e->code == ERR_DATA || e->code == ERR_MISSING;
+}
+
+bool data_passes_over(const struct config *c, const struct err *e) {
+    return c->data_on_error == ON_ERROR_SKIP && data_is_broken(e);
 }
 
 // A window of an episode ends with it.

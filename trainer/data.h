@@ -5,6 +5,7 @@
 #ifndef ORRERY_TRAINER_DATA_H
 #define ORRERY_TRAINER_DATA_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/config.h"
@@ -45,6 +46,8 @@ int data_next(struct data *d, const struct batch **out, struct err *e) ERR_CHECK
 int data_window(struct data *d, const int64_t *episode, const int64_t *first_frame, int64_t count,
                 int64_t frames, struct batch *out, struct err *e) ERR_CHECK;
 void batch_fini(struct batch *b);
+// Is this a broken sample, and are those passed over (data.on_error: skip)?
+bool data_passes_over(const struct config *c, const struct err *e);
 // What global sample g is, before any replacement: a pure function of seed and data set.
 void data_item(const struct data *d, int64_t global_sample, struct loader_item *out);
 

@@ -31,25 +31,48 @@ static void close_gaps(const double *pieces, int64_t items, int size, int64_t mo
     }
 }
 
-int eval_deal(struct coll *coll, const char *name, int64_t items, int64_t block_elems, eval_deal_fn *fn,
-              void *arg, double **all, struct err *e) {
-    int size = coll ? coll_size(coll) : 1, rank = coll ? coll_rank(coll) : 0;
-    int64_t lo, hi, most = (items + size - 1) / size;
+int64_t eval_deal_items(const struct eval_deal *d) {
+    return (d->count + d->each - 1) / d->each;
+}
+
+// Before round `round`: all ranks have done as many items, but for the last, shorter round.
+static int pause_between(const struct eval_deal *d, int size, int64_t round, struct err *e) {
+    int64_t done = round * size * d->each;
+    if (d->watch.box) blackbox_set_part(d->watch.box, done < d->count ? done : d->count, d->count, d->of);
+    if (!d->watch.stop_asked) return 0;
+    int64_t stop = d->watch.stop_asked(d->watch.arg);
+    int rc = size > 1 ? coll_sum_i64(d->coll, "evaluate: go on", &stop, 1, e) : 0;
+    if (rc || !stop) return rc;
+    return err_set(e, ERR_SAVED, "stopped before the evaluation was done; the same command evaluates again");
+}
+
+static int do_share(const struct eval_deal *d, int size, int rank, int64_t most, double *own, struct err *e) {
+    int64_t lo, hi;
+    int rc = 0;
+    grid_split(eval_deal_items(d), size, rank, &lo, &hi);
+    for (int64_t i = 0; i < most && !rc; i++) {
+        rc = pause_between(d, size, i, e);
+        if (!rc && lo + i < hi) rc = d->fn(d->arg, lo + i, own + i * d->block_elems, e);
+    }
+    return rc;
+}
+
+int eval_deal_run(const struct eval_deal *d, double **all, struct err *e) {
+    int size = d->coll ? coll_size(d->coll) : 1, rank = d->coll ? coll_rank(d->coll) : 0;
+    int64_t items = eval_deal_items(d), most = (items + size - 1) / size;
     double *own = NULL, *pieces = NULL;
     *all = NULL;
-    int rc = take_blocks(&own, most, block_elems, e);
-    if (!rc) rc = take_blocks(&pieces, most * size, block_elems, e);
-    if (!rc) rc = take_blocks(all, items, block_elems, e);
+    int rc = take_blocks(&own, most, d->block_elems, e);
+    if (!rc) rc = take_blocks(&pieces, most * size, d->block_elems, e);
+    if (!rc) rc = take_blocks(all, items, d->block_elems, e);
+    if (!rc) rc = do_share(d, size, rank, most, own, e);
     if (rc) goto out;
-    grid_split(items, size, rank, &lo, &hi);
-    for (int64_t i = lo; i < hi && !rc; i++) rc = fn(arg, i, own + (i - lo) * block_elems, e);
-    if (rc) goto out;
-    size_t bytes = sizeof(double) * (size_t)(most * block_elems);
-    if (coll)
-        rc = coll_gather_all(coll, name, own, bytes, pieces, e);
+    size_t bytes = sizeof(double) * (size_t)(most * d->block_elems);
+    if (d->coll)
+        rc = coll_gather_all(d->coll, d->name, own, bytes, pieces, e);
     else
         memcpy(pieces, own, bytes);
-    if (!rc) close_gaps(pieces, items, size, most, block_elems, *all);
+    if (!rc) close_gaps(pieces, items, size, most, d->block_elems, *all);
 out:
     free(own);
     free(pieces);

@@ -43,5 +43,8 @@ int eval_windows_check(const struct eval_source *s, int64_t frames, struct err *
 int eval_windows_init(struct eval_windows *w, const struct eval_source *s, int64_t n, int64_t frames,
                       uint64_t seed, struct err *e) ERR_CHECK;
 void eval_windows_fini(struct eval_windows *w);
+// Moves the windows whose mark is not 0 to `dropped` (its frames are w's), the order kept.
+int eval_windows_drop(struct eval_windows *w, const double *mark, struct eval_windows *dropped,
+                      struct err *e) ERR_CHECK;
 
 #endif

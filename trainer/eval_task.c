@@ -10,7 +10,8 @@
 #include "trainer/rollout_show.h"
 #include "trainer/task.h"
 
-#define TEXT_MAX ((size_t)64 << 20)
+#define TEXT_MAX        ((size_t)64 << 20)
+#define STOPPED_DRAWING "stopped before the pictures were drawn; the same command goes on with the evaluation"
 
 static int write_file(const struct rank *r, const char *name, const struct buf *text, struct err *e) {
     char path[CONFIG_TEXT_BYTES + 64];
@@ -39,6 +40,20 @@ int eval_task_check(const struct config *c, struct data *train, struct data *hel
     return evaluate_check(c, &source, &truth, e);
 }
 
+static bool stop_asked(void *rank) {
+    return rank_stop_asked(rank);
+}
+
+static void tell_skipped(struct rank *r, const struct eval_result *result) {
+    static const char *const names[EVAL_DATA] = {"data.train", "data.eval"};
+    for (int i = 0; i < EVAL_DATA; i++) {
+        const struct eval_skipped *s = &result->skipped[i];
+        if (s->windows.n)
+            log_warn(&r->log, "evaluation: %lld of %lld windows of %s are in broken samples; the first: %s",
+                     (long long)s->windows.n, (long long)s->of, names[i], s->why);
+    }
+}
+
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) {
     struct forecast forecast = {.model = m};
@@ -46,10 +61,11 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
                                  .set = data_modalities(held_out),
                                  .predictor = forecast_predictor(&forecast),
                                  .coll = r->coll,
-                                 .box = r->box,
+                                 .watch = {r->box, stop_asked, r},
                                  .step = step};
     struct eval_result result = {0};
     struct data *own = NULL;
+    blackbox_set_phase(r->box, PHASE_EVALUATE, "");
     int rc = train ? 0 : data_open(&own, r->config, r->config->data_train, e);
     if (rc) return rc;
     eval_source_data(&q.held_out, held_out);
@@ -57,6 +73,7 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
     rc = evaluate_run(&q, &result, e);
     if (!rc && rank_is_root(r)) {
         log_info(&r->log, "evaluated %lld sequences in %.1f s", (long long)result.sequences, result.seconds);
+        tell_skipped(r, &result);
         rc = write_result(r, &result, e);
     }
     eval_result_fini(&result);
@@ -65,19 +82,52 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
     return rc;
 }
 
-static int draw_pictures(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+// A predictor that ends with SAVED once its rank is asked to stop.
+struct stoppable {
+    struct rank *rank;
+    struct predictor inner;
+};
+
+static int predict_or_stop(void *arg, const struct model_input *in, float *const *pred, struct err *e) {
+    struct stoppable *s = arg;
+    if (rank_stop_asked(s->rank)) return err_set(e, ERR_SAVED, STOPPED_DRAWING);
+    return s->inner.predict(s->inner.model, in, pred, e);
+}
+
+static int decode_or_stop(void *arg, int64_t window, int64_t at, const struct model_input *in,
+                          float *const *pred, struct err *e) {
+    struct stoppable *s = arg;
+    if (rank_stop_asked(s->rank)) return err_set(e, ERR_SAVED, STOPPED_DRAWING);
+    return s->inner.decode(s->inner.model, window, at, in, pred, e);
+}
+
+static int draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
     struct forecast forecast = {.model = m};
+    struct stoppable s = {r, forecast_predictor(&forecast)};
     struct rollout_show_request q = {
-        .config = r->config, .set = data_modalities(held_out), .predictor = forecast_predictor(&forecast)};
-    int rc = 0;
-    blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
-    if (rank_is_root(r)) {
-        eval_source_data(&q.source, held_out);
-        rc = rollout_show(&q, r->run_dir, e);
-        if (!rc) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
-    }
+        .config = r->config,
+        .set = data_modalities(held_out),
+        .predictor = {
+            .predict = predict_or_stop, .model = &s, .decode = decode_or_stop, .history = s.inner.history}};
+    eval_source_data(&q.source, held_out);
+    int rc = rollout_show(&q, r->run_dir, e);
+    if (!rc) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
     forecast_fini(&forecast);
-    return rc ? rc : coll_barrier(r->coll, "rollout pictures", e);
+    return rc;
+}
+
+// The first rank draws, and the others wait for its word: drawn, or stopped.
+static int draw_pictures(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+    blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
+    int rc = rank_is_root(r) ? draw(r, m, held_out, e) : 0;
+    int64_t stopped = rc && e->code == ERR_SAVED;
+    if (rc && !stopped) return rc;
+    struct err lost = {0};
+    if (coll_sum_i64(r->coll, "rollout pictures", &stopped, 1, &lost)) {
+        *e = lost;
+        return -(int)lost.code;
+    }
+    return rc || !stopped ? rc : err_set(e, ERR_SAVED, STOPPED_DRAWING);
 }
 
 int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,

@@ -68,6 +68,24 @@ out:
     return rc;
 }
 
+int eval_windows_drop(struct eval_windows *w, const double *mark, struct eval_windows *dropped,
+                      struct err *e) {
+    int64_t left = 0;
+    *dropped = (struct eval_windows){.frames = w->frames};
+    dropped->episode = calloc((size_t)w->n + 1, sizeof *dropped->episode);
+    dropped->first_frame = calloc((size_t)w->n + 1, sizeof *dropped->first_frame);
+    if (!dropped->episode || !dropped->first_frame)
+        return err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)w->n);
+    for (int64_t i = 0; i < w->n; i++) {
+        struct eval_windows *to = mark[i] != 0 ? dropped : w;
+        int64_t at = mark[i] != 0 ? dropped->n++ : left++;
+        to->episode[at] = w->episode[i];
+        to->first_frame[at] = w->first_frame[i];
+    }
+    w->n = left;
+    return 0;
+}
+
 void eval_windows_fini(struct eval_windows *w) {
     free(w->episode);
     free(w->first_frame);

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -115,6 +116,43 @@ static void put_left_out(struct json_writer *w, const struct eval_result *r) {
     json_close(w, ']');
 }
 
+static const char *const data_names[EVAL_DATA] = {"data.train", "data.eval"};
+
+// The episodes of windows that were passed over, each once, in order. The caller frees it; NULL: no memory.
+static int64_t *episodes_of(const struct eval_skipped *s, int64_t *n) {
+    int64_t *list = calloc((size_t)s->windows.n + 1, sizeof *list);
+    *n = 0;
+    for (int64_t i = 0; list && i < s->windows.n; i++) {
+        int64_t at = *n;
+        while (at > 0 && list[at - 1] > s->windows.episode[i]) at--;
+        if (at > 0 && list[at - 1] == s->windows.episode[i]) continue;
+        memmove(list + at + 1, list + at, sizeof *list * (size_t)(*n - at));
+        list[at] = s->windows.episode[i];
+        ++*n;
+    }
+    return list;
+}
+
+static void put_skipped(struct json_writer *w, const struct eval_result *r) {
+    json_put_array(w, "skipped");
+    for (int i = 0; i < EVAL_DATA; i++) {
+        const struct eval_skipped *s = &r->skipped[i];
+        int64_t n, *episodes = s->windows.n ? episodes_of(s, &n) : NULL;
+        if (!episodes) continue;
+        json_put_object(w, NULL);
+        json_put_string(w, "data", data_names[i]);
+        json_put_int(w, "windows", s->windows.n);
+        json_put_int(w, "of", s->of);
+        json_put_array(w, "episodes");
+        for (int64_t k = 0; k < n; k++) json_put_int(w, NULL, episodes[k]);
+        json_close(w, ']');
+        json_put_string(w, "why", s->why);
+        json_close(w, '}');
+        free(episodes);
+    }
+    json_close(w, ']');
+}
+
 static void put_head(struct json_writer *w, const struct eval_result *r) {
     char when[CLOCK_ISO_BYTES];
     json_put_string(w, "format", "orrery-eval");
@@ -143,6 +181,7 @@ int eval_write_json(const struct eval_result *r, struct buf *out, struct err *e)
     put_probes(&w, r);
     put_bars(&w, r);
     put_left_out(&w, r);
+    put_skipped(&w, r);
     json_close(&w, '}');
     int rc = json_end(&w, e);
     return rc ? rc : buf_append(out, "\n", 1, e);
@@ -239,6 +278,20 @@ static int write_bars(const struct eval_result *r, struct buf *out, struct err *
     return rc ? rc : buf_appendf(out, e, "%d of %d bars passed\n", passed, standing);
 }
 
+#define EPISODES_SHOWN 12
+
+static int write_skipped(const struct eval_skipped *s, const char *name, struct buf *out, struct err *e) {
+    int64_t n, *episodes = s->windows.n ? episodes_of(s, &n) : NULL;
+    if (!episodes) return 0;
+    int rc = buf_appendf(out, e, "%lld of %lld windows of %s are left out, in broken samples: episode%s",
+                         (long long)s->windows.n, (long long)s->of, name, n == 1 ? "" : "s");
+    for (int64_t k = 0; k < n && k < EPISODES_SHOWN && !rc; k++)
+        rc = buf_appendf(out, e, "%s %lld", k ? "," : "", (long long)episodes[k]);
+    if (!rc) rc = buf_appendf(out, e, "%s\n  %s\n", n > EPISODES_SHOWN ? ", ..." : "", s->why);
+    free(episodes);
+    return rc;
+}
+
 int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e) {
     int rc = buf_appendf(
         out, e, "%lld held-out sequences, %lld frames given, %lld predicted, weights of step %lld\n\n",
@@ -256,5 +309,6 @@ int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e
             "The data tells of no objects in the pictures: pusher, puck and constant velocity are left "
             "out.\n",
             e);
+    for (int i = 0; i < EVAL_DATA && !rc; i++) rc = write_skipped(&r->skipped[i], data_names[i], out, e);
     return rc ? rc : write_bars(r, out, e);
 }

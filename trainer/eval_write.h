@@ -11,7 +11,8 @@
 #define EVAL_JSON_VERSION 1
 
 int eval_write_json(const struct eval_result *r, struct buf *out, struct err *e) ERR_CHECK;
-// Plain text, lines of at most 110 columns: rows against columns, probes, bars.
+// Plain text, lines of at most 110 columns but for what is wrong with a broken sample: rows
+// against columns, probes, what was left out, bars.
 int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e) ERR_CHECK;
 
 #endif

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "trainer/eval_deal.h"
 #include "trainer/eval_measure.h"
 
 #define MEAN_WINDOWS    256 // training windows behind the training mean
@@ -24,60 +23,12 @@ struct evaluate {
     int64_t record; // elems of one
 };
 
-// ---- means of data, in chunks of windows whose sums add up in chunk order.
-struct mean_job {
-    const struct modality_set *set;
-    const struct eval_source *source;
-    const struct eval_windows *windows;
-};
+static void enter(const struct evaluate_request *q, const char *place) {
+    if (q->watch.box) blackbox_set_phase(q->watch.box, PHASE_EVALUATE, place);
+}
 
 static int64_t chunk_end(const struct eval_windows *w, int64_t first) {
     return first + EVALUATE_CHUNK < w->n ? first + EVALUATE_CHUNK : w->n;
-}
-
-// A block: sums, squares, frames.
-static int sum_chunk(void *arg, int64_t item, double *block, struct err *e) {
-    const struct mean_job *job = arg;
-    const struct eval_windows *w = job->windows;
-    int64_t first = item * EVALUATE_CHUNK, n = chunk_end(w, first) - first;
-    struct batch batch = {0};
-    struct baseline_sums sums;
-    int rc = baseline_sums_init(&sums, job->set, e);
-    if (rc) return rc;
-    rc = job->source->window(job->source->arg, w->episode + first, w->first_frame + first, n, w->frames,
-                             &batch, e);
-    if (!rc) {
-        baseline_sums_add(&sums, job->set, batch.x, batch.valid, n * w->frames);
-        memcpy(block, sums.sum, sizeof(double) * (size_t)sums.elems);
-        memcpy(block + sums.elems, sums.square, sizeof(double) * (size_t)sums.elems);
-        memcpy(block + 2 * sums.elems, sums.frames, sizeof sums.frames);
-        batch_fini(&batch);
-    }
-    baseline_sums_fini(&sums);
-    return rc;
-}
-
-static void merge_block(struct baseline_sums *total, double *block) {
-    struct baseline_sums one = {.elems = total->elems, .sum = block, .square = block + total->elems};
-    memcpy(one.frames, block + 2 * total->elems, sizeof one.frames);
-    baseline_sums_merge(total, &one);
-}
-
-static int take_means(const struct evaluate_request *q, const struct eval_source *source,
-                      const struct eval_windows *windows, struct baseline_means *out, struct err *e) {
-    struct mean_job job = {q->set, source, windows};
-    struct baseline_sums total;
-    double *all = NULL;
-    int64_t items = (windows->n + EVALUATE_CHUNK - 1) / EVALUATE_CHUNK;
-    int rc = baseline_sums_init(&total, q->set, e);
-    if (rc) return rc;
-    int64_t block = 2 * total.elems + OPS_MODALITIES_MAX;
-    rc = eval_deal(q->coll, "evaluate: means of data", items, block, sum_chunk, &job, &all, e);
-    for (int64_t i = 0; i < items && !rc; i++) merge_block(&total, all + i * block);
-    if (!rc) rc = baseline_means_init(out, q->set, &total, e);
-    free(all);
-    baseline_sums_fini(&total);
-    return rc;
 }
 
 // ---- one chunk of sequences.
@@ -148,7 +99,11 @@ static int run_velocity(struct chunk *c, struct err *e) {
         struct baseline_objects o;
         int64_t now = ev->held_out.first_frame[c->first + b] + ev->context - 1;
         int rc = s->objects(s->arg, ev->held_out.episode[c->first + b], now, &o, e);
-        if (rc) return rc;
+        if (rc && !data_passes_over(ev->q->config, e)) return rc;
+        if (rc) { // senses that can be read, but not where things are
+            o = (struct baseline_objects){0};
+            err_clear(e);
+        }
         baseline_constant_velocity(c->guess[EVAL_VELOCITY][video] + b * ev->frames * elems_of(ev, video),
                                    ev->frames, ev->context, &ev->q->set->spec[video].grid, &o);
     }
@@ -284,12 +239,10 @@ static int run_chunk(void *arg, int64_t item, double *block, struct err *e) {
     struct evaluate *ev = arg;
     struct chunk c = {.ev = ev, .first = item * EVALUATE_CHUNK};
     c.n = chunk_end(&ev->held_out, c.first) - c.first;
-    if (ev->q->box) {
-        char place[64];
-        snprintf(place, sizeof place, "sequences %lld to %lld", (long long)c.first,
-                 (long long)(c.first + c.n - 1));
-        blackbox_set_phase(ev->q->box, PHASE_EVALUATE, place);
-    }
+    char place[64];
+    snprintf(place, sizeof place, "sequences %lld to %lld", (long long)c.first,
+             (long long)(c.first + c.n - 1));
+    enter(ev->q, place);
     int rc = load_chunk(&c, e);
     if (!rc) rc = run_rows(&c, e);
     if (!rc) rc = measure_rows(&c, block, e);
@@ -319,7 +272,22 @@ static void choose_rows(struct evaluate *ev) {
     ev->made[EVAL_SAMPLED] = q->config->eval_samples > 1;
 }
 
-static int prepare(struct evaluate *ev, struct err *e) {
+static int take_means(struct evaluate *ev, int data, struct eval_windows *w, struct baseline_means *out,
+                      struct eval_skipped *skipped, struct err *e) {
+    const struct evaluate_request *q = ev->q;
+    bool train = data == EVAL_TRAIN;
+    struct eval_means_request means = {.config = q->config,
+                                       .set = q->set,
+                                       .source = train ? &q->train : &q->held_out,
+                                       .coll = q->coll,
+                                       .watch = q->watch,
+                                       .data = train ? "data.train" : "data.eval",
+                                       .of = train ? "training windows" : "held-out windows"};
+    enter(q, train ? "the mean of training windows" : "the mean of held-out windows");
+    return eval_means_take(&means, w, out, skipped, e);
+}
+
+static int prepare(struct evaluate *ev, struct eval_result *result, struct err *e) {
     const struct evaluate_request *q = ev->q;
     const struct config *c = q->config;
     ev->context = c->eval_context;
@@ -328,9 +296,11 @@ static int prepare(struct evaluate *ev, struct err *e) {
     ev->record = eval_record_elems(c->eval_horizon);
     int rc = eval_windows_init(&ev->held_out, &q->held_out, c->eval_sequences, ev->frames, EVAL_SEED, e);
     if (!rc) rc = eval_windows_init(&ev->train, &q->train, MEAN_WINDOWS, ev->window, EVAL_SEED, e);
-    if (!rc) rc = take_means(q, &q->train, &ev->train, &ev->training, e);
-    if (!rc) rc = take_means(q, &q->held_out, &ev->held_out, &ev->truth, e);
+    if (!rc) rc = take_means(ev, EVAL_TRAIN, &ev->train, &ev->training, &result->skipped[EVAL_TRAIN], e);
+    if (!rc)
+        rc = take_means(ev, EVAL_HELD_OUT, &ev->held_out, &ev->truth, &result->skipped[EVAL_HELD_OUT], e);
     if (rc) return rc;
+    result->sequences = ev->held_out.n;
     choose_rows(ev);
     return eval_measure_init(&ev->measure, q->set, &ev->truth, ev->made[EVAL_VELOCITY], ev->frames,
                              ev->context, e);
@@ -395,13 +365,21 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
                                 .samples = q->config->eval_samples,
                                 .seed = (uint64_t)q->config->run_seed,
                                 .ranks = q->coll ? coll_size(q->coll) : 1};
+    enter(q, "");
     int rc = evaluate_check(q->config, &q->train, &q->held_out, e);
     if (!rc) rc = take_result(out, out->horizon, e);
-    if (!rc) rc = prepare(&ev, e);
+    if (!rc) rc = prepare(&ev, out, e);
     if (rc) goto out;
-    int64_t items = (ev.held_out.n + EVALUATE_CHUNK - 1) / EVALUATE_CHUNK;
-    rc = eval_deal(q->coll, "evaluate: records", items, EVALUATE_CHUNK * ev.record, run_chunk, &ev, &records,
-                   e);
+    struct eval_deal deal = {.coll = q->coll,
+                             .watch = q->watch,
+                             .name = "evaluate: records",
+                             .of = "sequences",
+                             .count = ev.held_out.n,
+                             .each = EVALUATE_CHUNK,
+                             .block_elems = EVALUATE_CHUNK * ev.record,
+                             .fn = run_chunk,
+                             .arg = &ev};
+    rc = eval_deal_run(&deal, &records, e);
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);
     out->has = has_of(&ev);
@@ -414,6 +392,7 @@ out:
 }
 
 void eval_result_fini(struct eval_result *r) {
+    for (int i = 0; i < EVAL_DATA; i++) eval_skipped_fini(&r->skipped[i]);
     free(r->value);
     free(r->lo);
     free(r->hi);

@@ -9,10 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/blackbox.h"
 #include "base/config.h"
 #include "base/err.h"
 #include "comm/coll.h"
+#include "trainer/eval_means.h"
 #include "trainer/eval_record.h"
 #include "trainer/eval_source.h"
 #include "trainer/rollout.h"
@@ -24,25 +24,28 @@ struct evaluate_request {
     const struct modality_set *set;
     struct predictor predictor;
     struct eval_source held_out, train;
-    struct coll *coll;    // NULL: this process alone
-    struct blackbox *box; // NULL: none
-    int64_t step;         // of the weights
+    struct coll *coll; // NULL: this process alone
+    struct eval_watch watch;
+    int64_t step; // of the weights
 };
 
+enum { EVAL_TRAIN, EVAL_HELD_OUT, EVAL_DATA }; // data sets
+
 struct eval_result {
-    int64_t step, sequences, context, horizon, samples;
+    int64_t step, sequences, context, horizon, samples; // sequences: those that were measured
     uint64_t seed;
     int ranks;
     unsigned has;            // enum eval_has: which bars and metrics can be
     bool made[EVAL_ROWS];    // rows that were made
     double *value, *lo, *hi; // [eval_numbers_count(horizon)], see eval_record.h; 95 % intervals
+    struct eval_skipped skipped[EVAL_DATA];
     double seconds;
 };
 
 // CONFIG, DATA: these keys and this data cannot be evaluated.
 int evaluate_check(const struct config *c, const struct eval_source *train,
                    const struct eval_source *held_out, struct err *e) ERR_CHECK;
-// Collective. The result is filled on every rank; the caller finishes it.
+// Collective. The result is filled on every rank; the caller finishes it. SAVED: some rank was asked to stop.
 int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) ERR_CHECK;
 void eval_result_fini(struct eval_result *r);
 

@@ -56,9 +56,10 @@ static double change(const struct show *s, const struct batch *b, int video) {
 
 struct look {
     double moved;
-    bool touched;
+    bool touched, broken;
 };
 
+// A broken window is marked where data.on_error says so.
 static int look_at(const struct show *s, int64_t episode, int64_t first_frame, struct look *out,
                    struct err *e) {
     int touch = eval_find(s->q->set, "touch");
@@ -70,7 +71,9 @@ static int look_at(const struct show *s, int64_t episode, int64_t first_frame, s
         out->touched = touch >= 0 && is_touched(s, &b, touch);
     }
     batch_fini(&b);
-    return rc;
+    out->broken = rc && data_passes_over(s->q->config, e);
+    if (out->broken) err_clear(e);
+    return out->broken ? 0 : rc;
 }
 
 // One point for a contact, one for more motion than half of the candidates have: typical events, not extreme
@@ -81,15 +84,21 @@ static int points(const struct look *looks, int64_t n, int64_t i) {
     return looks[i].touched + (2 * calmer >= n);
 }
 
-// The first windows with two points, then those with one, then the rest.
-static void pick(struct show *s, const struct eval_windows *w, const struct look *looks) {
+// The first windows with two points, then those with one, then the rest. Fewer than asked for where more are
+// broken.
+static int pick(struct show *s, const struct eval_windows *w, const struct look *looks, struct err *e) {
     int64_t found = 0;
     for (int want = 2; want >= 0; want--)
         for (int64_t i = 0; i < w->n && found < s->n; i++) {
-            if (points(looks, w->n, i) != want) continue;
+            if (looks[i].broken || points(looks, w->n, i) != want) continue;
             s->episode[found] = w->episode[i];
             s->first_frame[found++] = w->first_frame[i];
         }
+    s->n = found;
+    return found ? 0
+                 : err_set(e, ERR_DATA,
+                           "all %lld windows of data.eval that might be drawn are in broken samples",
+                           (long long)w->n);
 }
 
 static int choose(struct show *s, struct err *e) {
@@ -100,7 +109,7 @@ static int choose(struct show *s, struct err *e) {
     struct look *looks = calloc((size_t)n, sizeof *looks);
     if (!looks) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
     for (int64_t i = 0; i < n && !rc; i++) rc = look_at(s, w.episode[i], w.first_frame[i], &looks[i], e);
-    if (!rc) pick(s, &w, looks);
+    if (!rc) rc = pick(s, &w, looks, e);
     free(looks);
     eval_windows_fini(&w);
     return rc;

@@ -323,13 +323,17 @@ static int take_average(struct train *t, struct err *e) {
     return rc ? rc : model_refresh(t->model, e);
 }
 
-// The pace that the next line of metrics tells is that of steps.
+// Between steps: the pace that the next line of metrics tells is that of steps, and a stop in its midst is
+// one of the training, which saves.
 static int measure(struct train *t, struct err *e) {
     double began = clock_seconds();
     int rc = step_settle(t->step, e);
     if (!rc) rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
     t->since += clock_seconds() - began;
-    return rc;
+    if (!rc || e->code != ERR_SAVED) return rc;
+    t->stopped = true;
+    err_clear(e);
+    return 0;
 }
 
 static int finish(struct train *t, struct err *e) {

@@ -31,6 +31,8 @@ struct toy {
     struct place at[EPISODES][FRAMES];
     bool broken;    // answers NaN
     bool deaf;      // ignores actions
+    int damaged;    // an episode that cannot be read; EPISODES: none can; -1: all can
+    int looks_left; // before it is asked to stop; -1: it is not asked
     float *scratch; // pictures in 0..1
 };
 
@@ -56,6 +58,7 @@ static void make_episode(struct toy *t, int i) {
 
 static void toy_init(struct toy *t) {
     memset(t, 0, sizeof *t);
+    t->damaged = t->looks_left = -1;
     set_make(&t->set);
     for (int i = 0; i < EPISODES; i++) make_episode(t, i);
     t->scratch = calloc(PIXELS, sizeof *t->scratch);
@@ -80,6 +83,9 @@ static int toy_window(void *arg, const int64_t *episode, const int64_t *first, i
                       struct batch *out, struct err *e) {
     const struct toy *t = arg;
     memset(out, 0, sizeof *out);
+    for (int64_t b = 0; b < count; b++)
+        if (episode[b] == t->damaged || t->damaged == EPISODES)
+            return err_set(e, ERR_DATA, "episode %d is damaged", (int)episode[b]);
     out->count = count;
     out->frames = frames;
     for (int m = 0; m < SET_SENSES; m++) {
@@ -153,6 +159,11 @@ static int toy_predict(void *model, const struct model_input *in, float *const *
     for (int64_t b = 0; b < in->sequences; b++)
         for (int64_t f = 0; f < in->frames; f++) answer(model, in, b, f, pred);
     return 0;
+}
+
+static bool toy_stop(void *arg) {
+    struct toy *t = arg;
+    return t->looks_left >= 0 && t->looks_left-- == 0;
 }
 
 static struct config *config_make(int64_t sequences) {
@@ -287,6 +298,68 @@ static void worlds_without_objects_leave_them_out(void **state) {
     free(t.scratch);
 }
 
+static int evaluate_toy(struct toy *t, const struct config *c, struct eval_result *out, struct err *e) {
+    struct eval_source source = {t, EPISODES, toy_frames, toy_window, toy_objects};
+    struct evaluate_request q = {.config = c,
+                                 .set = &t->set,
+                                 .predictor = {toy_predict, t},
+                                 .held_out = source,
+                                 .train = source,
+                                 .watch = {.stop_asked = toy_stop, .arg = t}};
+    return evaluate_run(&q, out, e);
+}
+
+static void broken_windows_are_left_out_and_listed(void **state) {
+    struct toy t;
+    struct config *c = config_make(24);
+    struct eval_result r;
+    struct buf text;
+    struct err e = {0};
+    toy_init(&t);
+    t.damaged = 5;
+    assert_int_equal(evaluate_toy(&t, c, &r, &e), -ERR_DATA);
+    err_clear(&e);
+    c->data_on_error = 1; // skip
+    assert_int_equal(evaluate_toy(&t, c, &r, &e), 0);
+    const struct eval_skipped *s = &r.skipped[EVAL_HELD_OUT];
+    assert_true(s->windows.n == 2 && s->of == 24 && r.sequences == 22);
+    assert_true(s->windows.episode[0] == 5 && s->windows.episode[1] == 5);
+    assert_int_equal(r.skipped[EVAL_TRAIN].windows.n, 21);
+    assert_true(of(&r, EVAL_MODEL, METRIC_SKILL) > 0.9);
+    buf_init(&text, 1 << 24);
+    assert_int_equal(eval_write_table(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data,
+                           "2 of 24 windows of data.eval are left out, in broken samples: episode 5\n"
+                           "  episode 5 is damaged\n"));
+    buf_clear(&text);
+    assert_int_equal(eval_write_json(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data, "\"data\":\"data.eval\",\"windows\":2,\"of\":24,\"episodes\":[5]"));
+    buf_fini(&text);
+    eval_result_fini(&r);
+    t.damaged = EPISODES;
+    assert_int_equal(evaluate_toy(&t, c, &r, &e), -ERR_DATA);
+    assert_non_null(
+        strstr(e.text, "all 256 windows of data.train are in broken samples; the first: episode 0"));
+    free(c);
+    free(t.scratch);
+}
+
+static void asked_to_stop_it_ends_between_chunks(void **state) {
+    struct toy t;
+    struct config *c = config_make(40);
+    struct eval_result r;
+    toy_init(&t);
+    for (int looks = 0; looks < 42;
+         looks += 20) { // in the means of 256 and of 40 windows, and in the sequences
+        struct err e = {0};
+        t.looks_left = looks;
+        assert_int_equal(evaluate_toy(&t, c, &r, &e), -ERR_SAVED);
+        assert_int_equal(t.looks_left, -1);
+    }
+    free(c);
+    free(t.scratch);
+}
+
 static void windows_are_spread_over_episodes(void **state) {
     struct toy t;
     struct eval_source source = {&t, EPISODES, toy_frames, toy_window, NULL};
@@ -313,6 +386,8 @@ int main(void) {
         cmocka_unit_test(nan_fails_and_is_written_as_null),
         cmocka_unit_test(two_runs_give_the_same_bits),
         cmocka_unit_test(worlds_without_objects_leave_them_out),
+        cmocka_unit_test(broken_windows_are_left_out_and_listed),
+        cmocka_unit_test(asked_to_stop_it_ends_between_chunks),
         cmocka_unit_test(windows_are_spread_over_episodes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,6 +242,15 @@ static void progress_reads_like_a_sentence(void **state) {
     assert_non_null(strstr(text, "step 3/100  loss 0.25  80.0 samples/s  data wait 2%  ETA "));
     watch_progress(s->watch, text, 8); // too small is cut, not overrun
     assert_int_equal(strlen(text), 7);
+    blackbox_set_phase(s->boxes[0], PHASE_EVALUATE, "sequences 96 to 103");
+    blackbox_set_part(s->boxes[0], 96, 256, "sequences");
+    watch_poll(s->watch);
+    watch_progress(s->watch, text, sizeof text);
+    assert_string_equal(text, "evaluate 96/256 sequences");
+    blackbox_set_phase(s->boxes[0], PHASE_DATA, "");
+    watch_poll(s->watch);
+    watch_progress(s->watch, text, sizeof text);
+    assert_non_null(strstr(text, "step 3/100")); // the next phase does not count
 }
 
 static void rank_lists_are_short(void **state) {
