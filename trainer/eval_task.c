@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "trainer/eval_write.h"
 #include "trainer/evaluate.h"
@@ -11,11 +12,24 @@
 #include "trainer/task.h"
 
 #define TEXT_MAX        ((size_t)64 << 20)
+#define NAME_MAX_BYTES  64
 #define STOPPED_DRAWING "stopped before the pictures were drawn; the same command goes on with the evaluation"
 
-static int write_file(const struct rank *r, const char *name, const struct buf *text, struct err *e) {
-    char path[CONFIG_TEXT_BYTES + 64];
-    snprintf(path, sizeof path, "%s/%s", r->run_dir, name);
+// Beside run.json and whatever else lies in the run folder.
+static int check_name(const struct config *c, struct err *e) {
+    const char *name = c->eval_name;
+    size_t good = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+    if (!strncmp(name, "eval", 4) && !name[good] && good <= NAME_MAX_BYTES) return 0;
+    return err_set(
+        e, ERR_CONFIG,
+        "eval.name is '%.80s'; it must begin with eval, and go on with letters, digits, - and _, %d "
+        "in all at most",
+        name, NAME_MAX_BYTES);
+}
+
+static int write_file(const struct rank *r, const char *suffix, const struct buf *text, struct err *e) {
+    char path[2 * CONFIG_TEXT_BYTES + 64];
+    snprintf(path, sizeof path, "%s/%s%s", r->run_dir, r->config->eval_name, suffix);
     int rc = bytes_make_dirs(r->run_dir, e);
     return rc ? rc : bytes_write_file(path, text->data, text->len, e);
 }
@@ -26,8 +40,8 @@ static int write_result(const struct rank *r, const struct eval_result *result, 
     buf_init(&table, TEXT_MAX);
     int rc = eval_write_json(result, &json, e);
     if (!rc) rc = eval_write_table(result, &table, e);
-    if (!rc) rc = write_file(r, "eval.txt", &table, e);
-    if (!rc) rc = write_file(r, "eval.json", &json, e);
+    if (!rc) rc = write_file(r, ".txt", &table, e);
+    if (!rc) rc = write_file(r, ".json", &json, e);
     buf_fini(&json);
     buf_fini(&table);
     return rc;
@@ -37,7 +51,8 @@ int eval_task_check(const struct config *c, struct data *train, struct data *hel
     struct eval_source source, truth;
     eval_source_data(&source, train);
     eval_source_data(&truth, held_out);
-    return evaluate_check(c, &source, &truth, e);
+    int rc = check_name(c, e);
+    return rc ? rc : evaluate_check(c, &source, &truth, e);
 }
 
 static bool stop_asked(void *rank) {
@@ -66,7 +81,8 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
     struct eval_result result = {0};
     struct data *own = NULL;
     blackbox_set_phase(r->box, PHASE_EVALUATE, "");
-    int rc = train ? 0 : data_open(&own, r->config, r->config->data_train, e);
+    int rc = check_name(r->config, e);
+    if (!rc && !train) rc = data_open(&own, r->config, r->config->data_train, e);
     if (rc) return rc;
     eval_source_data(&q.held_out, held_out);
     eval_source_data(&q.train, train ? train : own);

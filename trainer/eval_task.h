@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Evaluation and rollouts as tasks of orrery-rank, and what training calls when it is done. All write into
-// the run folder, rank 0 alone: eval.json and eval.txt (evaluation), rollouts/strip.png and
-// rollouts/rollout.gif (pictures).
+// the run folder, rank 0 alone: eval.json and eval.txt, or what eval.name says (evaluation),
+// rollouts/strip.png and rollouts/rollout.gif (pictures).
 #ifndef ORRERY_TRAINER_EVAL_TASK_H
 #define ORRERY_TRAINER_EVAL_TASK_H
 

@@ -42,8 +42,20 @@ def main():
               "every row is there")
         check(len(want["bars"]) == 10 and len(want["rows"][3]["metrics"]["psnr"]["horizon"]) == 6, "bars and horizons")
 
-        table = orrery("eval", run, "eval.horizon=12", "eval.samples=1").stdout
-        check("constant velocity" in table and "12 predicted" in table, "a longer horizon than the model's window")
+        own = [(run / name).read_bytes() for name in ("eval.json", "eval.txt")]
+        done = orrery("eval", run, "eval.horizon=12", "eval.samples=1")
+        check("constant velocity" in done.stdout and "12 predicted" in done.stdout, "a longer horizon than the model's window")
+        named = done.stderr.splitlines()[-1].split()[1]
+        check(pathlib.Path(named).name.startswith("eval-") and json.loads(pathlib.Path(named).read_text())["horizon"] == 12,
+              f"other values than the run's: the result has a name of its own, {named}")
+        again = orrery("eval", run, "eval.samples=1", "eval.horizon=12", "eval.context=4")
+        check(again.stderr.splitlines()[-1].split()[1] == named, "the same values, said otherwise: the same name")
+        orrery("eval", run, "eval.horizon=2", "eval.name=eval-short")
+        check(json.loads((run / "eval-short.json").read_text())["horizon"] == 2, "eval.name gives it another")
+        check([(run / name).read_bytes() for name in ("eval.json", "eval.txt")] == own, "the run's own result stays")
+        for name in ("run", "eval/../../x", "evaluation."):
+            bad = orrery("eval", run, f"eval.name={name}", check=False)
+            check(bad.returncode == 78 and "eval.name" in bad.stderr, f"eval.name={name} is refused")
         orrery("rollout", run)
         if shutil.which("identify"):
             for name, frames in (("strip.png", 1), ("rollout.gif", 24)):
@@ -52,7 +64,7 @@ def main():
                 check(len(seen.splitlines()) == frames, f"{name} has {frames} frames for ImageMagick")
         said = orrery("report", run).stdout
         paths = dict(line.split(None, 1) for line in said.splitlines()[-4:])
-        check(list(paths) == ["report", "animation", "strip", "checkpoints"] and "constant velocity" in said,
+        check(list(paths) == ["report", "animation", "strip", "checkpoints"] and "6 predicted" in said,
               "report tells the table and where things are")
         check(all(pathlib.Path(p).exists() for p in paths.values()), "and they are there")
         text = pathlib.Path(paths["report"]).read_text()
