@@ -48,6 +48,7 @@ static int put_bar(const struct json_value *bar, struct buf *out, struct err *e)
 }
 
 static int put_bars(const struct json_value *bars, struct buf *out, struct err *e) {
+    if (!json_size(bars)) return 0;
     int rc =
         buf_appends(out,
                     "<h2>Bars</h2><table><thead><tr><th></th><th>what</th><th>measured, 95 % interval</th>"

@@ -102,8 +102,8 @@ enum eval_metric_number {
 };
 const struct eval_metric *eval_metric_at(int metric);
 
-// What is wanted of the demo: the bars. A bar stands only where the data and the model have what it asks
-// about.
+// What is wanted of the demo: the bars. They stand for its config and world alone (eval.bars), and each only
+// where the data and the model have what it asks about.
 enum { EVAL_BARS = 10 };
 enum eval_has {
     EVAL_HAS_VIDEO = 1,

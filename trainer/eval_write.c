@@ -69,7 +69,7 @@ static void put_probes(struct json_writer *w, const struct eval_result *r) {
 }
 
 static bool bar_stands(const struct eval_result *r, int bar) {
-    return (eval_bar_at(bar)->needs & ~r->has) == 0;
+    return r->bars && (eval_bar_at(bar)->needs & ~r->has) == 0;
 }
 
 static int bars_standing(const struct eval_result *r, int *passed) {
@@ -103,7 +103,10 @@ static void put_bars(struct json_writer *w, const struct eval_result *r) {
         if (bar_stands(r, b)) put_bar(w, r, b);
     json_close(w, ']');
     json_put_int(w, "bars_passed", passed);
-    json_put_bool(w, "pass", passed == standing);
+    if (standing)
+        json_put_bool(w, "pass", passed == standing);
+    else
+        json_put_double(w, "pass", NAN); // null
 }
 
 static void put_left_out(struct json_writer *w, const struct eval_result *r) {
@@ -199,38 +202,68 @@ static const char *cell(char *out, double v, int digits) {
 }
 
 struct column {
-    const char *head;
+    const char *unit, *head;
     int metric, width;
 };
 
 static const struct column columns[] = {
-    {"PSNR", METRIC_PSNR, 6},          {"moving", METRIC_PSNR_MOVING, 7}, {"pusher", METRIC_PSNR_NEAR, 7},
-    {"SSIM", METRIC_SSIM, 6},          {"pusher", METRIC_PUSHER, 7},      {"puck", METRIC_PUCK, 6},
-    {"contact", METRIC_CONTACT_F1, 8}, {"touch", METRIC_TOUCH_R2, 7},     {"force", METRIC_FORCE_RMSE, 7},
-    {"audio", METRIC_AUDIO_R2, 7},     {"mel", METRIC_AUDIO_DISTANCE, 6}, {"onset", METRIC_ONSET_F1, 6},
+    {"dB", "PSNR", METRIC_PSNR, 6},
+    {"dB", "moving", METRIC_PSNR_MOVING, 7},
+    {"dB", "pusher", METRIC_PSNR_NEAR, 7},
+    {"", "SSIM", METRIC_SSIM, 6},
+    {"px", "pusher", METRIC_PUSHER, 7},
+    {"px", "puck", METRIC_PUCK, 6},
+    {"F1", "contact", METRIC_CONTACT_F1, 8},
+    {"R2", "touch", METRIC_TOUCH_R2, 7},
+    {"RMSE", "force", METRIC_FORCE_RMSE, 7},
+    {"R2", "audio", METRIC_AUDIO_R2, 7},
+    {"dist.", "mel", METRIC_AUDIO_DISTANCE, 6},
+    {"F1", "onset", METRIC_ONSET_F1, 6},
 };
 #define COLUMNS     (sizeof columns / sizeof *columns)
 #define LABEL_WIDTH 18
 
+static double value_in(const struct eval_result *r, int row, size_t column) {
+    return r->value[eval_number_metric(r->horizon, row, columns[column].metric, 0)];
+}
+
+// A column that nothing was measured for is left out.
+static void find_columns(const struct eval_result *r, bool shown[COLUMNS]) {
+    for (size_t c = 0; c < COLUMNS; c++) {
+        shown[c] = false;
+        for (int row = 0; row < EVAL_ROWS; row++)
+            shown[c] = shown[c] || (r->made[row] && !isnan(value_in(r, row, c)));
+    }
+}
+
+static int write_label(const struct eval_result *r, int row, struct buf *out, struct err *e) {
+    return row == EVAL_SAMPLED
+               ? buf_appendf(out, e, "\nmodel, K = %-*lld", LABEL_WIDTH - 11, (long long)r->samples)
+               : buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, eval_row_label(row));
+}
+
+static int write_heads(const bool *shown, struct buf *out, struct err *e) {
+    int rc = buf_appendf(out, e, "%-*s", LABEL_WIDTH, "");
+    for (size_t c = 0; c < COLUMNS && !rc; c++)
+        if (shown[c]) rc = buf_appendf(out, e, "%*s", columns[c].width, columns[c].unit);
+    if (!rc) rc = buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, "all horizons");
+    for (size_t c = 0; c < COLUMNS && !rc; c++)
+        if (shown[c]) rc = buf_appendf(out, e, "%*s", columns[c].width, columns[c].head);
+    return rc;
+}
+
 static int write_rows(const struct eval_result *r, struct buf *out, struct err *e) {
     char text[CELL_BYTES];
-    int rc = buf_appendf(
-        out, e,
-        "%-*s    dB      dB      dB            px     px      F1     R2   RMSE     R2  dist.     F1\n",
-        LABEL_WIDTH, "");
-    if (!rc) rc = buf_appendf(out, e, "%-*s", LABEL_WIDTH, "all horizons");
-    for (size_t c = 0; c < COLUMNS && !rc; c++)
-        rc = buf_appendf(out, e, "%*s", columns[c].width, columns[c].head);
+    bool shown[COLUMNS];
+    find_columns(r, shown);
+    int rc = write_heads(shown, out, e);
     for (int row = 0; row < EVAL_ROWS && !rc; row++) {
         if (!r->made[row]) continue;
-        rc = row == EVAL_SAMPLED
-                 ? buf_appendf(out, e, "\nmodel, K = %-*lld", LABEL_WIDTH - 11, (long long)r->samples)
-                 : buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, eval_row_label(row));
-        for (size_t c = 0; c < COLUMNS && !rc; c++) {
-            double v = r->value[eval_number_metric(r->horizon, row, columns[c].metric, 0)];
-            rc = buf_appendf(out, e, "%*s", columns[c].width,
-                             cell(text, v, eval_metric_at(columns[c].metric)->digits));
-        }
+        rc = write_label(r, row, out, e);
+        for (size_t c = 0; c < COLUMNS && !rc; c++)
+            if (shown[c])
+                rc = buf_appendf(out, e, "%*s", columns[c].width,
+                                 cell(text, value_in(r, row, c), eval_metric_at(columns[c].metric)->digits));
     }
     return rc ? rc : buf_appends(out, "\n", e);
 }
@@ -245,9 +278,7 @@ static int write_skill(const struct eval_result *r, struct buf *out, struct err 
         rc = buf_appendf(out, e, "%7lld", (long long)(r->horizon <= shown ? i : i * r->horizon / shown));
     for (int row = EVAL_MEAN; row < EVAL_ROWS && !rc; row++) {
         if (!r->made[row]) continue;
-        rc = row == EVAL_SAMPLED
-                 ? buf_appendf(out, e, "\nmodel, K = %-*lld", LABEL_WIDTH - 11, (long long)r->samples)
-                 : buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, eval_row_label(row));
+        rc = write_label(r, row, out, e);
         for (int64_t i = 1; i <= shown && !rc; i++) {
             int64_t h = r->horizon <= shown ? i : i * r->horizon / shown;
             double v = r->value[eval_number_metric(r->horizon, row, METRIC_SKILL, h)];
@@ -266,6 +297,7 @@ static int write_line(const struct eval_result *r, int64_t at, const char *mark,
 
 static int write_bars(const struct eval_result *r, struct buf *out, struct err *e) {
     int passed, standing = bars_standing(r, &passed);
+    if (!standing) return buf_appends(out, "\nno bars: they belong to configs/demo.yaml's table world\n", e);
     int rc = buf_appends(out, "\nbars (95 % intervals over sequences)\n", e);
     for (int b = 0; b < EVAL_BARS && !rc; b++) {
         const struct eval_bar *bar = eval_bar_at(b);

@@ -13,6 +13,8 @@
 #define REPLICATES_MIN  50
 #define REPLICATE_CELLS 8000000 // doubles that all replicates together may take
 
+enum { BARS_NONE, BARS_DEMO }; // of eval.bars
+
 struct evaluate {
     const struct evaluate_request *q;
     int64_t context, frames, window; // window: frames that the model sees
@@ -383,6 +385,8 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);
     out->has = has_of(&ev);
+    // No other world tells of a pusher and pucks.
+    out->bars = q->config->eval_bars == BARS_DEMO && q->held_out.objects;
     out->seconds = clock_seconds() - began;
 out:
     free(records);

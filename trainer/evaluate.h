@@ -36,6 +36,7 @@ struct eval_result {
     uint64_t seed;
     int ranks;
     unsigned has;            // enum eval_has: which bars and metrics can be
+    bool bars;               // do the bars belong to this config and this world?
     bool made[EVAL_ROWS];    // rows that were made
     double *value, *lo, *hi; // [eval_numbers_count(horizon)], see eval_record.h; 95 % intervals
     struct eval_skipped skipped[EVAL_DATA];

@@ -40,7 +40,10 @@ def main():
         names = [r["name"] for r in want["rows"]]
         check(names == ["copy_last", "training_mean", "constant_velocity", "model", "wrong_action", "sampled"],
               "every row is there")
-        check(len(want["bars"]) == 10 and len(want["rows"][3]["metrics"]["psnr"]["horizon"]) == 6, "bars and horizons")
+        check(not want["bars"] and want["pass"] is None, "no bars: the config asks for none")
+        check("no bars: they belong to configs/demo.yaml's table world" in (run / "eval.txt").read_text(), "and the table says so")
+        asked = json.loads(orrery("eval", run, "--json", "eval.bars=demo").stdout)
+        check(len(asked["bars"]) == 10 and asked["pass"] is False and len(want["rows"][3]["metrics"]["psnr"]["horizon"]) == 6, "bars and horizons")
 
         own = [(run / name).read_bytes() for name in ("eval.json", "eval.txt")]
         done = orrery("eval", run, "eval.horizon=12", "eval.samples=1")

@@ -174,6 +174,7 @@ static struct config *config_make(int64_t sequences) {
     c->eval_context = 3;
     c->eval_horizon = 6;
     c->eval_samples = 2;
+    c->eval_bars = 1; // demo
     return c;
 }
 
@@ -286,11 +287,19 @@ static void worlds_without_objects_leave_them_out(void **state) {
     struct evaluate_request q = {
         .config = c, .set = &t.set, .predictor = {toy_predict, &t}, .held_out = source, .train = source};
     struct eval_result r;
+    struct buf text;
     struct err e = {0};
     toy_init(&t);
     assert_int_equal(evaluate_run(&q, &r, &e), 0);
     assert_false((r.has & EVAL_HAS_OBJECTS) || r.made[EVAL_VELOCITY]);
     assert_true(isnan(of(&r, EVAL_MODEL, METRIC_PUCK)) && of(&r, EVAL_MODEL, METRIC_PSNR_MOVING) > 10);
+    buf_init(&text, 1 << 24);
+    assert_int_equal(eval_write_table(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data, "no bars: they belong to configs/demo.yaml's table world"));
+    assert_null(strstr(text.data, "MISS"));
+    assert_null(strstr(text.data, "puck contact")); // no column without a number
+    assert_non_null(strstr(text.data, "contact  touch"));
+    buf_fini(&text);
     eval_result_fini(&r);
     c->eval_horizon = FRAMES; // longer than any episode
     assert_int_equal(evaluate_run(&q, &r, &e), -ERR_DATA);
