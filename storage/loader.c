@@ -6,6 +6,7 @@
 #include "storage/loader.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,13 +64,10 @@ static int add_run(struct loader_plan *p, const struct run *run, struct err *e) 
 
 static int add_episode(struct loader_plan *p, int64_t episode, int64_t frames, struct err *e) {
     struct run *last = p->n ? &p->runs[p->n - 1] : NULL;
-    if (frames < p->window)
-        return err_set(e, ERR_DATA, "episode %" PRId64 " has %" PRId64 " frames, a window has %" PRId64 "%s",
-                       episode, frames, p->window,
-                       frames ? "" : " (no metadata: was the data set made by another program?)");
     int64_t windows = (frames - p->window + 1) / p->window;
     if (windows < 1) windows = 1;
-    if (!last || last->frames != frames) {
+    bool next = last && last->episode + (p->items - last->window) / last->windows == episode;
+    if (!next || last->frames != frames) {
         struct run fresh = {episode, p->items, frames, windows};
         int rc = add_run(p, &fresh, e);
         if (rc) return rc;
@@ -85,6 +83,19 @@ static int64_t block_size(const struct loader_plan *p, int64_t episodes, int64_t
     return n < 1 ? 1 : n > p->items ? p->items : n;
 }
 
+static int none_is_long_enough(const struct dataset *d, int64_t window, int64_t longest, struct err *e) {
+    const char *url = d ? dataset_url(d) : "", *colon = d ? ": " : "";
+    if (longest > 0)
+        return err_set(e, ERR_DATA,
+                       "%s%sno episode has the %" PRId64 " frames of a window, the longest has %" PRId64
+                       "; lower data.frames",
+                       url, colon, window, longest);
+    return err_set(e, ERR_DATA,
+                   "%s%sno sample tells how many frames it has; was the data set made by another program? "
+                   "Describe it: orrery data index --schema",
+                   url, colon);
+}
+
 // Of samples [first, first + n) of d, or of n episodes with these frames.
 static int create(struct loader_plan **out, const struct dataset *d, int64_t first, const int64_t *frames,
                   int64_t n, const struct loader_options *o, struct err *e) {
@@ -97,18 +108,23 @@ static int create(struct loader_plan **out, const struct dataset *d, int64_t fir
     if (!p) return err_set(e, ERR_MEMORY, "no memory for a loader plan");
     p->seed = o->seed;
     p->window = o->window;
+    int64_t longest = 0, used = 0;
     int rc = 0;
     for (int64_t i = 0; i < n && !rc; i++) {
         struct dataset_sample sample = {.frames = 0};
         if (d) dataset_sample(d, first + i, &sample);
-        rc = add_episode(p, i, d ? sample.frames : frames[i], e);
-        if (rc && d) rc = err_prefix(e, "%s: shard %s", dataset_url(d), dataset_shard_key(d, sample.shard));
+        int64_t has = d ? sample.frames : frames[i];
+        if (has > longest) longest = has;
+        if (has < p->window) continue;
+        used++;
+        rc = add_episode(p, i, has, e);
     }
+    if (!rc && !used) rc = none_is_long_enough(d, p->window, longest, e);
     if (rc) {
         loader_plan_destroy(p);
         return rc;
     }
-    p->per_block = block_size(p, n, o->shuffle_block);
+    p->per_block = block_size(p, used, o->shuffle_block);
     *out = p;
     return 0;
 }

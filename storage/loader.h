@@ -32,8 +32,8 @@ struct loader_item {
 // its phase, so all epochs are equally long. Its phase is drawn per (epoch, episode) in [0, T - n window]: at
 // least a whole window wide where the episode has the room, so that over epochs windows are cut anywhere, and
 // both ends are seen. Of a list of data sets with weights each has a ring of its own, and of every 1024 items
-// its share: item.epoch counts its own epochs. An episode shorter than a window: DATA names the first. Needs
-// the frame counts only.
+// its share: item.epoch counts its own epochs. An episode shorter than a window has none and is left out.
+// Needs the frame counts only. DATA: none is long enough.
 int loader_plan_create(struct loader_plan **out, const struct dataset *d,
                        const struct loader_options *options, struct err *e) ERR_CHECK;
 // The same from frame counts alone.

@@ -198,7 +198,7 @@ bool data_passes_over(const struct config *c, const struct err *e) {
     return c->data_on_error == ON_ERROR_SKIP && data_is_broken(e);
 }
 
-// A window of an episode ends with it.
+// A window of an episode ends with it. Below 0: the episode is shorter than a window.
 static int64_t data_first_frame(const struct data *d, int64_t sample, int64_t first) {
     struct dataset_sample where;
     dataset_sample(d->dataset, sample, &where);
@@ -213,6 +213,7 @@ static int data_take(struct data *d, struct loader_item *item, const struct data
         struct err here = {0};
         item->sample = (wanted + i) % n;
         int64_t first = data_first_frame(d, item->sample, item->first_frame);
+        if (first < 0) continue;
         int rc = data_cache_take(d->cache, item->sample, first, d->window, out, &here);
         if (!rc) item->first_frame = first;
         if (!rc) return 0;
@@ -223,6 +224,16 @@ static int data_take(struct data *d, struct loader_item *item, const struct data
         if (why->code == ERR_OK) *why = here;
     }
     return err_set(e, ERR_DATA, "all %lld samples are broken; the first: %s", (long long)n, why->text);
+}
+
+int64_t data_shorter(const struct data *d, int64_t frames) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < dataset_samples(d->dataset); i++) {
+        struct dataset_sample where;
+        dataset_sample(d->dataset, i, &where);
+        n += where.frames < frames;
+    }
+    return n;
 }
 
 // Row `row` of a batch that begins at global sample `first`. *why is set when the row was replaced.

@@ -27,9 +27,10 @@ struct batch {
 };
 
 // `url` training or held-out shards; opens the data set and fits the modalities to it. CONFIG when they do
-// not fit; DATA when an episode is shorter than data.frames.
+// not fit; DATA when all episodes are shorter than data.frames. Those that are give no sequences.
 int data_open(struct data **out, const struct config *c, const char *url, struct err *e) ERR_CHECK;
 void data_close(struct data *d);
+int64_t data_shorter(const struct data *d, int64_t frames); // episodes that are
 const struct modality_set *data_modalities(const struct data *d);
 struct dataset *data_dataset(const struct data *d); // borrowed; for reading samples beside the batches
 // Prefetch: announces the ranges this rank will ask for: runs of `count` sequences starting at

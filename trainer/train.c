@@ -63,6 +63,24 @@ static int init_faults(struct train *t, struct err *e) {
     return rc ? rc : fault_store_url(&t->fault, url, r->ckpt_url, sizeof r->ckpt_url, e);
 }
 
+static void tell_short(const struct train *t, const struct data *d, const char *name, int64_t frames,
+                       const char *what) {
+    long long n = data_shorter(d, frames), all = dataset_samples(data_dataset(d));
+    if (!n || !rank_is_root(t->rank)) return;
+    blackbox_event(t->rank->box, "%lld of %lld episodes of %s are left out: shorter than %lld frames", n, all,
+                   name, (long long)frames);
+    log_warn(&t->rank->log, "%lld of %lld episodes of %s %s shorter than %s (%lld) and %s left out", n, all,
+             name, n == 1 ? "is" : "are", what, (long long)frames, n == 1 ? "is" : "are");
+}
+
+static void tell_all_short(const struct train *t) {
+    const struct config *c = t->config;
+    tell_short(t, t->data, "data.train", c->data_frames, "data.frames");
+    if (t->held_out)
+        tell_short(t, t->held_out, "data.eval", c->eval_context + c->eval_horizon,
+                   "eval.context + eval.horizon");
+}
+
 static int open_parts(struct train *t, struct err *e) {
     struct rank *r = t->rank;
     int rc = grid_check_shards(t->config->comm_shards, r->world, e);
@@ -71,6 +89,7 @@ static int open_parts(struct train *t, struct err *e) {
     // Opened before the first step, so that a wrong URL or horizon does not cost a training.
     if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
     if (!rc && t->held_out) rc = eval_task_check(t->config, t->data, t->held_out, e);
+    if (!rc) tell_all_short(t);
     if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
     if (!rc)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation that does not go smoothly: of damaged data, and stopped on its way."""
+"""Runs that do not go smoothly to their evaluation's end: of damaged data, of short episodes, stopped on their way."""
 import json
 import pathlib
 import shutil
@@ -48,6 +48,22 @@ def broken_samples(tmp):
     check((tmp / "both" / "rollouts" / "strip.png").exists(), "and the pictures are of others")
 
 
+def short_episodes(tmp):
+    """One of 8 frames among eight of 40: a window has ten."""
+    for name, frames, first in (("mixed", 40, 0), ("short", 8, 100)):
+        orrery("simulate", "table", "--out", tmp / name, "--episodes", 8 if name == "mixed" else 1, "--frames", frames, "--first", first)
+    tar = next((tmp / "short").glob("*.tar"))
+    shutil.copy(tar, tmp / "mixed" / "short.tar")
+    (tmp / "mixed" / "dataset.json").unlink()
+    orrery("data", "index", tmp / "mixed")
+    orrery(*words(tmp, "mixed-run", **{"data.train": f"{tmp}/mixed", "data.eval": f"{tmp}/mixed"}), "-n", 2)
+    log = (tmp / "mixed-run" / "logs" / "attempt-1" / "rank-0.log").read_text()
+    check("1 of 9 episodes of data.train is shorter than data.frames (10) and is left out" in log, "a short episode is left out, and told")
+    check(result(tmp / "mixed-run")["sequences"] == 8, "and the run is evaluated")
+    alone = orrery(*words(tmp, "short-run", **{"data.train": f"{tmp}/short"}), check=False)
+    check(alone.returncode == 65 and "the longest has 8; lower data.frames" in alone.stderr, "none is long enough: exit 65 and the cure")
+
+
 def stopped(tmp, number):
     run, name = tmp / f"run-{number}", f"run-{number}"
     child = start(*words(tmp, name, **{"eval.sequences": 20000}), "-n", 2)
@@ -70,6 +86,7 @@ def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", tmp / "data", "--episodes", 8)
         broken_samples(tmp)
+        short_episodes(tmp)
         for number in (signal.SIGINT, signal.SIGTERM):
             stopped(tmp, number)
 

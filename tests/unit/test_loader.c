@@ -206,15 +206,38 @@ static void blocks_are_local(void **state) {
     loader_plan_destroy(p);
 }
 
-static void short_episodes_are_named(void **state) {
+static void short_episodes_are_left_out(void **state) {
     (void)state;
-    int64_t frames[3] = {100, 9, 100};
+    enum { N = 9 };
+    // Some between equal ones, one at either end, two together.
+    const int64_t frames[N] = {3, 100, 9, 100, 100, 0, 9, 45, 5};
+    struct loader_plan *p = make(frames, N, 1, 10, 3);
+    int64_t seen[N] = {0};
+    assert_int_equal(loader_items_in_epoch(p), 3 * 9 + 3);
+    for (int64_t g = 0; g < 2 * (3 * 9 + 3); g++) {
+        struct loader_item item;
+        loader_item_at(p, g, &item);
+        assert_in_range(item.sample, 0, N - 1);
+        assert_true(item.first_frame >= 0 && item.first_frame + 10 <= frames[item.sample]);
+        seen[item.sample]++;
+    }
+    for (int i = 0; i < N; i++) assert_int_equal(seen[i], frames[i] == 100 ? 18 : frames[i] == 45 ? 6 : 0);
+    loader_plan_destroy(p);
+}
+
+static void no_episode_long_enough_names_the_cure(void **state) {
+    (void)state;
+    const int64_t frames[3] = {7, 9, 0}, unknown[2] = {0, 0};
     struct err e = {ERR_OK};
     struct loader_plan *p;
     struct loader_options o = {1, 10, 4};
     assert_int_equal(loader_plan_create_frames(&p, frames, 3, &o, &e), -ERR_DATA);
-    assert_non_null(strstr(e.text, "episode 1 has 9 frames"));
+    assert_string_equal(e.text,
+                        "no episode has the 10 frames of a window, the longest has 9; lower data.frames");
     assert_null(p);
+    err_clear(&e);
+    assert_int_equal(loader_plan_create_frames(&p, unknown, 2, &o, &e), -ERR_DATA);
+    assert_non_null(strstr(e.text, "orrery data index --schema"));
     loader_plan_destroy(NULL);
 }
 
@@ -227,7 +250,8 @@ int main(void) {
         cmocka_unit_test(windows_are_cut_anywhere),
         cmocka_unit_test(small_orders_are_even),
         cmocka_unit_test(blocks_are_local),
-        cmocka_unit_test(short_episodes_are_named),
+        cmocka_unit_test(short_episodes_are_left_out),
+        cmocka_unit_test(no_episode_long_enough_names_the_cure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
