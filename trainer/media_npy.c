@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/media_npy.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -188,6 +189,15 @@ int media_npy_read(const void *bytes, size_t n, int64_t max_elems, struct media_
     if (!out->data)
         return err_set(e, ERR_MEMORY, "no memory for a .npy of %lld elements", (long long)out->elems);
     for (int64_t i = 0; i < out->elems; i++) out->data[i] = type->get(p + at + (size_t)i * type->bytes);
+    return 0;
+}
+
+int media_npy_check_finite(const struct media_npy *a, struct err *e) {
+    int64_t row = a->rank && a->shape[0] ? a->elems / a->shape[0] : 1;
+    for (int64_t i = 0; i < a->elems; i++)
+        if (!isfinite(a->data[i]))
+            return err_set(e, ERR_DATA, "row %lld holds %g, which no model can learn", (long long)(i / row),
+                           (double)a->data[i]);
     return 0;
 }
 

@@ -22,6 +22,8 @@ struct media_npy {
 // Reads f4, f8, u1, i1, i2, u2, i4, u4, i8 into floats. At most max_elems. DATA: what is wrong with it.
 int media_npy_read(const void *bytes, size_t n, int64_t max_elems, struct media_npy *out,
                    struct err *e) ERR_CHECK;
+// DATA names the first row with a number that is none or infinite.
+int media_npy_check_finite(const struct media_npy *a, struct err *e) ERR_CHECK;
 void media_npy_fini(struct media_npy *a);
 // Appends a version 1.0 file of "<f4".
 int media_npy_write(struct buf *out, int rank, const int64_t *shape, const float *data,

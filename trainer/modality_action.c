@@ -32,14 +32,13 @@ static int action_decode(const struct modality_spec *spec, const void *bytes, si
     float *out = cells;
     int rc = media_npy_read(bytes, n, modality_steps_max(spec, frames) * spec->frame_elems, &a, e);
     if (rc) return rc;
-    if (a.rank != 2 || a.shape[1] != spec->frame_elems) {
-        media_npy_fini(&a);
-        return err_set(e, ERR_DATA, "action is not [steps, %lld]", (long long)spec->frame_elems);
-    }
-    for (int64_t f = 0; f < frames; f++)
+    if (a.rank != 2 || a.shape[1] != spec->frame_elems)
+        rc = err_set(e, ERR_DATA, "action is not [steps, %lld]", (long long)spec->frame_elems);
+    if (!rc) rc = media_npy_check_finite(&a, e);
+    for (int64_t f = 0; f < frames && !rc; f++)
         action_frame(spec, a.data, a.shape[0], f, out + f * spec->frame_elems, valid + f);
     media_npy_fini(&a);
-    return 0;
+    return rc;
 }
 
 const struct modality modality_action = {

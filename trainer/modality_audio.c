@@ -79,6 +79,15 @@ static void audio_compress(const struct audio_work *w, int64_t frames, const uns
     }
 }
 
+// Sound of floats may hold anything.
+static int audio_check_finite(const struct media_sound *s, struct err *e) {
+    for (int64_t i = 0; i < s->samples; i++)
+        if (!isfinite(s->data[i]))
+            return err_set(e, ERR_DATA, "sample %lld of the sound is %g, which no model can learn",
+                           (long long)i, (double)s->data[i]);
+    return 0;
+}
+
 static int audio_decode(const struct modality_spec *spec, const void *bytes, size_t n, int64_t frames,
                         void *cells, unsigned char *valid, struct err *e) {
     struct audio_work w = {.spec = spec, .sum = cells, .hops = llround(1 / (HOP_S * spec->frame_hz))};
@@ -87,6 +96,7 @@ static int audio_decode(const struct modality_spec *spec, const void *bytes, siz
     if (!(fabs(w.sound.rate_hz - spec->stream.rate_hz) < 0.5))
         rc = err_set(e, ERR_DATA, "sound has %d Hz, its metadata says %g", w.sound.rate_hz,
                      spec->stream.rate_hz);
+    if (!rc) rc = audio_check_finite(&w.sound, e);
     if (!rc) rc = mel_create(&w.mel, w.sound.rate_hz, spec->grid.channels, e);
     if (!rc) {
         for (int64_t f = 0; f < frames; f++) audio_frame(&w, f, valid + f);

@@ -44,13 +44,13 @@ static int touch_decode(const struct modality_spec *spec, const void *bytes, siz
     int64_t channels = spec->stream.shape[0];
     int rc = media_npy_read(bytes, n, modality_steps_max(spec, frames) * channels, &a, e);
     if (rc) return rc;
-    if (a.rank != 2 || a.shape[1] != channels) {
-        media_npy_fini(&a);
-        return err_set(e, ERR_DATA, "touch is not [steps, %lld]", (long long)channels);
-    }
-    for (int64_t f = 0; f < frames; f++) touch_frame(spec, &a, f, out + f * spec->frame_elems, valid + f);
+    if (a.rank != 2 || a.shape[1] != channels)
+        rc = err_set(e, ERR_DATA, "touch is not [steps, %lld]", (long long)channels);
+    if (!rc) rc = media_npy_check_finite(&a, e);
+    for (int64_t f = 0; f < frames && !rc; f++)
+        touch_frame(spec, &a, f, out + f * spec->frame_elems, valid + f);
     media_npy_fini(&a);
-    return 0;
+    return rc;
 }
 
 const struct modality modality_touch = {

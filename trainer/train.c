@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The task `train`: open, resume, steps with saves and votes between them, a last save, evaluation.
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #define SUSPECTS_TOLD 6
 #define ROLLBACKS_MAX 16
 #define SKIPPED_MAX   20 // in a row: more is no glitch, and nothing is learned
+#define LOUD_RMS      10
 
 enum { ON_NAN_STOP, ON_NAN_SKIP, ON_NAN_ROLLBACK }; // of train.on_nan
 
@@ -38,6 +40,7 @@ struct train {
     int rollbacks;
     int skipped;                     // steps in a row
     bool roll_back;                  // before the next step
+    bool heard;                      // the loudness of the first batch's actions
     bool stopped;                    // a signal came to some rank
     unsigned char sample_digest[32]; // rank 0: chained over (episode, first frame) of every sample so far
 
@@ -226,9 +229,36 @@ static int check_skipped(struct train *t, const struct step_report *r, struct er
         (long long)t->done, t->skipped, r->loss, r->grad_norm);
 }
 
+// Of what the model sees: commands are there over their stream's scale.
+static double action_rms(const struct modality_set *set, const struct batch *b) {
+    const struct modality_spec *spec = &set->spec[set->action];
+    double sum = 0, n = 0;
+    for (int64_t f = 0; f < b->count * b->frames; f++) {
+        if (!b->valid[set->action][f]) continue;
+        const float *x = b->x[set->action] + f * spec->frame_elems;
+        for (int64_t i = 0; i < spec->frame_elems; i++) sum += (double)x[i] * (double)x[i];
+        n += (double)spec->frame_elems;
+    }
+    return n > 0 ? sqrt(sum / n) : 0;
+}
+
+// Once, of the first batch: the model expects numbers of about 1.
+static void tell_loud(struct train *t, const struct batch *b) {
+    const struct modality_set *set = data_modalities(t->data);
+    double rms = set->action >= 0 && !t->heard ? action_rms(set, b) : 0;
+    t->heard = true;
+    if (!(rms > LOUD_RMS) || !rank_is_root(t->rank)) return;
+    blackbox_event(t->rank->box, "actions of the first batch have an rms of %.3g", rms);
+    log_warn(&t->rank->log,
+             "actions of the first batch have an rms of %.3g, where about 1 is expected: give stream '%s' a "
+             "\"scale\" in the data set's schema",
+             rms, set->spec[set->action].stream.name);
+}
+
 static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
     show(t, b, r);
     tell_replaced(t, b);
+    tell_loud(t, b);
     t->steps_since++;
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
     t->comm_busy += r->comm_busy;

@@ -360,6 +360,27 @@ static void wrong_shapes_are_bad_data(void **state) {
     buf_fini(&strip);
 }
 
+static void numbers_that_are_none_are_bad_data(void **state) {
+    (void)state;
+    struct modality_set set = set_with(NULL);
+    enum { FRAMES = 7 };
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    float data[FRAMES * 10 * 2] = {0}, cells[FRAMES * 64];
+    unsigned char valid[FRAMES];
+    for (int m = ACTION; m <= TOUCH; m++)
+        for (int i = 0; i < 3; i++) {
+            struct err e = {0};
+            int64_t rows = m == ACTION ? FRAMES : FRAMES * 10;
+            data[2 * 3 + 1] = bad[i];
+            struct buf b = npy_of(rows, 2, data);
+            const struct modality_spec *spec = &set.spec[m];
+            assert_int_equal(spec->modality->decode(spec, b.data, b.len, FRAMES, cells, valid, &e),
+                             -ERR_DATA);
+            assert_non_null(strstr(e.text, "row 3 holds "));
+            buf_fini(&b);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_recipe_has_19_tokens),
@@ -369,6 +390,7 @@ int main(void) {
         cmocka_unit_test(actions_are_scaled),
         cmocka_unit_test(commands_of_an_interval_are_averaged),
         cmocka_unit_test(touch_is_summed_and_compressed),
+        cmocka_unit_test(numbers_that_are_none_are_bad_data),
         cmocka_unit_test(audio_is_log_mel),
         cmocka_unit_test(audio_bins_follow_time),
         cmocka_unit_test(a_sine_keeps_its_power),
