@@ -136,8 +136,8 @@ int dataset_index_all(struct store *s, bool again, const struct dataset_schema *
 struct dataset_check {
     int64_t shards, samples, bytes, problems;
 };
-// Reads every byte of every shard and compares it with index and manifest. Every problem is reported; DATA
-// holds the first.
+// Reads every byte of every shard and compares it with index and manifest, and .npy members with what their
+// streams say; their floats must be finite. Every problem is reported; DATA holds the first.
 int dataset_check(struct dataset *d, dataset_report_fn *report, void *arg, struct dataset_check *out,
                   struct err *e) ERR_CHECK;
 

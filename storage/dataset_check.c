@@ -9,6 +9,7 @@
 #include "storage/dataset_manifest.h"
 #include "storage/hash.h"
 #include "storage/inorder.h"
+#include "storage/npy_scan.h"
 #include "storage/shard_read.h"
 
 #define LINES_BYTES ((size_t)64 << 20)
@@ -37,15 +38,26 @@ static void problem(struct job *j, const struct err *what) {
     if (buf_append(&j->lines, what->text, strlen(what->text) + 1, &ignored)) err_clear(&ignored);
 }
 
-// `film`: NULL, or what is to see the bytes too.
-static int read_crc(struct shard_reader *r, int64_t from, int64_t to, struct film_scan *film, uint32_t *crc,
+// What sees a member's bytes beside the CRC.
+struct scans {
+    struct film_scan film;
+    struct npy_scan npy;
+};
+
+static int feed(struct scans *s, const void *bytes, size_t n, struct err *e) {
+    npy_scan_feed(&s->npy, bytes, n);
+    return film_scan_feed(&s->film, bytes, n, e);
+}
+
+// `scans`: NULL between members.
+static int read_crc(struct shard_reader *r, int64_t from, int64_t to, struct scans *scans, uint32_t *crc,
                     uint32_t *whole, struct err *e) {
     char piece[16384];
     *crc = 0;
     while (from < to) {
         size_t n = to - from < (int64_t)sizeof piece ? (size_t)(to - from) : sizeof piece;
         int rc = shard_reader_read(r, from, n, piece, e);
-        if (!rc && film) rc = film_scan_feed(film, piece, n, e);
+        if (!rc && scans) rc = feed(scans, piece, n, e);
         if (rc) return rc;
         *crc = hash_crc32c(*crc, piece, n);
         *whole = hash_crc32c(*whole, piece, n);
@@ -71,6 +83,21 @@ static void check_film(struct job *j, const struct dataset_index *x, const struc
     if (rc) problem(j, &e);
 }
 
+// Of a member that a stream names: its shape, and its numbers.
+static void check_numbers(struct job *j, const struct dataset_index *x, const struct index_sample *s,
+                          const struct index_member *m, const char *shard, const struct npy_scan *npy) {
+    const char *name = dataset_index_text(x, m->name);
+    char why[200];
+    int i = 0;
+    while (i < x->n_streams && strcmp(x->streams[i].member, name) != 0) i++;
+    if (i == x->n_streams) return;
+    if (!npy_shape_differs(&npy->shape, &x->streams[i], why) && !npy_scan_is_bad(npy, why)) return;
+    struct err e = {ERR_OK};
+    int rc = err_set(&e, ERR_DATA, "%s: member '%s.%s' at offset %" PRId64 ": %s", shard,
+                     dataset_index_text(x, s->stem), name, m->offset, why);
+    if (rc) problem(j, &e);
+}
+
 // True when it is whole.
 static bool check_member(struct job *j, const struct dataset_index *x, const struct index_sample *s,
                          const struct index_member *m, const char *shard, uint32_t crc) {
@@ -88,15 +115,19 @@ static bool check_member(struct job *j, const struct dataset_index *x, const str
 static int read_member(struct job *j, const struct dataset_index *x, const struct index_sample *s, uint32_t m,
                        struct shard_reader *r, const char *shard, uint32_t *whole, struct err *e) {
     const struct index_member *at = &x->members[m];
-    struct film_scan scan;
+    struct scans scans;
     struct film_table film;
     struct err ignored = {ERR_OK};
     uint32_t crc;
-    film_scan_init(&scan, true);
-    int rc = read_crc(r, at->offset, at->offset + at->bytes, &scan, &crc, whole, e);
-    int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
+    film_scan_init(&scans.film, true);
+    npy_scan_init(&scans.npy);
+    int rc = read_crc(r, at->offset, at->offset + at->bytes, &scans, &crc, whole, e);
+    int ended = film_scan_end(&scans.film, &film, rc ? &ignored : e);
     if (!rc) rc = ended;
-    if (!rc && check_member(j, x, s, at, shard, crc)) check_film(j, x, s, m, shard, &film);
+    if (!rc && check_member(j, x, s, at, shard, crc)) {
+        check_film(j, x, s, m, shard, &film);
+        check_numbers(j, x, s, at, shard, &scans.npy);
+    }
     film_fini(&film);
     return rc;
 }

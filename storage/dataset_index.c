@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "storage/dataset.h"
 #include "storage/hash.h"
+#include "storage/npy_scan.h"
 
 #define FORMAT       "orrery-shard-index"
 #define TEXT_MAX     ((size_t)32 << 20)
@@ -191,9 +192,9 @@ static int drain(struct window *w, struct err *e) {
     return rc;
 }
 
-// CRC32C of a member; its bytes too, as many as `keep` has room for, when it is given; its table of frames.
+// CRC32C of a member; its bytes too, as many as `keep` has room for, when it is given; what scans see in it.
 static int hash_member(struct window *w, const struct tar_member *m, struct buf *keep, struct film_scan *film,
-                       uint32_t *crc, struct err *e) {
+                       struct npy_scan *npy, uint32_t *crc, struct err *e) {
     char piece[16384];
     *crc = 0;
     for (int64_t done = 0; done < m->bytes;) {
@@ -203,6 +204,7 @@ static int hash_member(struct window *w, const struct tar_member *m, struct buf 
             rc = buf_append(keep, piece, n < keep->max - keep->len ? n : keep->max - keep->len, e);
         if (!rc) rc = film_scan_feed(film, piece, n, e);
         if (rc) return rc;
+        npy_scan_feed(npy, piece, n);
         *crc = hash_crc32c(*crc, piece, n);
         done += (int64_t)n;
     }
@@ -263,8 +265,25 @@ struct scan_state {
     struct window *window;
     const struct dataset_schema *schema; // NULL: none
     struct buf meta, head; // the current sample's json; the first bytes of the member that tells its frames
+    struct npy_shape shapes[DATASET_MEMBERS_MAX]; // of the current sample's members
     const char *shard;
 };
+
+// Of the first sample of a shard, which stands for the others: a schema that is wrong is wrong for all of
+// them.
+static int check_shapes(const struct scan_state *t, struct err *e) {
+    const struct dataset_index *x = t->x;
+    const struct index_sample *s = &x->samples[x->n_samples - 1];
+    char why[200];
+    if (x->n_samples > 1) return 0;
+    for (int i = 0; i < x->n_streams; i++) {
+        uint32_t m = member_of(x, s, x->streams[i].member);
+        if (m == UINT32_MAX || !npy_shape_differs(&t->shapes[m - s->first], &x->streams[i], why)) continue;
+        return err_set(e, ERR_DATA, "%s: sample '%.200s': member '%s' %s", t->shard,
+                       dataset_index_text(x, s->stem), x->streams[i].member, why);
+    }
+    return 0;
+}
 
 // A sample that does not describe itself, by the schema.
 static int take_schema(struct scan_state *t, struct err *e) {
@@ -295,6 +314,7 @@ static int end_sample(struct scan_state *t, struct err *e) {
     struct index_sample *s = &t->x->samples[t->x->n_samples - 1];
     int rc = take_meta(t->x, t->shard, &t->meta, e);
     if (!rc && t->schema && !s->frames) rc = take_schema(t, e);
+    if (!rc) rc = check_shapes(t, e);
     buf_clear(&t->meta);
     buf_clear(&t->head);
     return rc;
@@ -305,14 +325,17 @@ static int take_member(struct scan_state *t, const struct tar_member *m, const c
                        struct err *e) {
     struct dataset_index *x = t->x;
     struct film_scan scan;
+    struct npy_scan npy;
     struct film_table film;
     struct err ignored = {ERR_OK};
     uint32_t crc;
     film_scan_init(&scan, true);
-    int rc = hash_member(t->window, m, keep, &scan, &crc, e);
+    npy_scan_init(&npy);
+    int rc = hash_member(t->window, m, keep, &scan, &npy, &crc, e);
     int ended = film_scan_end(&scan, &film, rc ? &ignored : e);
     if (!rc) rc = ended;
     if (!rc) rc = add_member(x, t->shard, name, strlen(name), m->offset, m->bytes, crc, e);
+    if (!rc) t->shapes[x->samples[x->n_samples - 1].n - 1] = npy.shape;
     if (!rc && (film.frames || *film.why)) return add_film(x, (uint32_t)x->n_members - 1, &film, e);
     film_fini(&film);
     return rc;

@@ -76,6 +76,20 @@ def with_tarfile(path, fmt, first, count):
                 tar.addfile(info, io.BytesIO(data))
 
 
+def with_numbers(path, change):
+    """Four episodes whose commands went through change(number, command, place)."""
+    with tarfile.open(path, "w") as tar:
+        for i in range(4):
+            members = episode(i)
+            n = (FRAMES + i % 3) * 2
+            action = struct.unpack(f"<{n}f", members["action.npy"][-4 * n:])
+            members["action.npy"] = npy("<f4", (n // 2, 2), struct.pack(f"<{n}f", *(change(i, x, k) for k, x in enumerate(action))))
+            for name, data in members.items():
+                info = tarfile.TarInfo(f"ep{i:04d}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
 def with_webdataset(path, first, count):
     with webdataset.TarWriter(str(path), encoder=False) as sink:
         for i in range(first, first + count):
@@ -157,10 +171,36 @@ def refusals(tmp):
     (tmp / "wrong.json").write_text(json.dumps(wrong))
     done = orrery("data", "index", tmp / "pax", "--schema", tmp / "wrong.json", check=False)
     check(done.returncode == 65 and "lidar.npy" in done.stderr and "ep0000" in done.stderr, done.stderr)
+    for stream, shape in ((3, [16, 16, 3]), (0, [3])):
+        wrong = dict(SCHEMA, streams=[dict(s, shape=shape) if i == stream else s for i, s in enumerate(SCHEMA["streams"])])
+        (tmp / "wrong.json").write_text(json.dumps(wrong))
+        done = orrery("data", "index", tmp / "pax", "--schema", tmp / "wrong.json", check=False)
+        check(done.returncode == 65 and SCHEMA["streams"][stream]["member"] in done.stderr and "its stream says [steps, " in done.stderr,
+              done.stderr)
     orrery("data", "index", tmp / "pax", "--schema", tmp / "schema.json")
     done = orrery("run", "configs/tiny.yaml", "-n", 1, f"run.dir={tmp}/rate", f"data.train={tmp}/pax", "train.steps=1",
                   "data.rate_hz=5", check=False)
     check(done.returncode == 78 and "10 Hz" in done.stderr, f"another rate is refused: {done.stderr[-300:]}")
+
+
+def numbers(tmp):
+    """A number that is none is bad data, for check and for training; loud commands are told."""
+    for name, change in (("nan", lambda i, x, k: math.nan if (i, k) == (2, 15) else x), ("loud", lambda i, x, k: 500 * x)):
+        (tmp / name).mkdir()
+        with_numbers(tmp / name / "a.tar", change)
+        orrery("data", "index", tmp / name, "--schema", tmp / "schema.json")
+    done = orrery("data", "check", tmp / "nan", check=False)
+    check(done.returncode == 65 and "member 'ep0002.action.npy'" in done.stdout + done.stderr and "row 7 holds a number that is not finite"
+          in done.stdout + done.stderr, f"check names a NaN's place: {done.stdout}")
+    words = ["run", "configs/tiny.yaml", "-n", 1, "train.steps=4", "eval.sequences=4", "rollout.sequences=1"]
+    data = [f"data.train={tmp}/nan", f"data.eval={tmp}/nan"]
+    done = orrery(*words, *data, f"run.dir={tmp}/nan-stop", check=False)
+    check(done.returncode == 65 and "ep0002.action.npy" in done.stderr and "row 7 holds nan" in done.stderr, "so does training")
+    orrery(*words, *data, f"run.dir={tmp}/nan-skip", "data.on_error=skip")
+    check(json.loads((tmp / "nan-skip" / "eval.json").read_text())["skipped"][0]["episodes"] == [2], "or it passes the sample over")
+    orrery(*words, f"data.train={tmp}/loud", f"run.dir={tmp}/loud-run", "data.eval=")
+    log = (tmp / "loud-run" / "logs" / "attempt-1" / "rank-0.log").read_text()
+    check("have an rms of" in log and "\"scale\"" in log, "commands of hundreds are told, with the cure")
 
 
 def main():
@@ -183,6 +223,7 @@ def main():
         mixed(tmp)
         drawn(tmp)
         refusals(tmp)
+        numbers(tmp)
 
 
 if __name__ == "__main__":
