@@ -363,7 +363,7 @@ static void reset_reply(struct http_exchange *x) {
     begin_reply(x, "", 0);
     x->end = HTTP_DONE;
     x->got = 0;
-    x->first_ns = 0;
+    x->started_ns = x->first_ns = 0;
     x->why[0] = 0;
     if (x->text) buf_clear(x->text);
 }

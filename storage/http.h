@@ -82,11 +82,12 @@ struct http_exchange {
     size_t got;             // bytes in `into`, or taken
     int64_t content_length; // -1: not given
     char etag[72], content_range[80], date[40],
-        region[40],               // x-amz-bucket-region; empty where not given
-        encryption[24],           // x-amz-server-side-encryption
-        sum[12];                  // x-amz-meta-orrery-crc32c, or x-goog-
-    int64_t retry_after_s;        // 0: not given
-    int64_t started_ns, first_ns; // when it was sent; when the first byte of its body came, 0: none did
+        region[40],        // x-amz-bucket-region; empty where not given
+        encryption[24],    // x-amz-server-side-encryption
+        sum[12];           // x-amz-meta-orrery-crc32c, or x-goog-
+    int64_t retry_after_s; // 0: not given
+    int64_t started_ns;    // when it was sent; 0: never
+    int64_t first_ns;      // when the first byte of its body came; 0: none did
 
     // The client's own.
     struct http_exchange *next, *rival;

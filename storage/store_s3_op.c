@@ -344,6 +344,7 @@ static void on_reply(struct http_exchange *x) {
         return;
     }
     bool clock_before = op->clock_corrected;
+    struct err before = op->err;
     int rc;
     err_clear(&op->err);
     learn(op, x, succeeded(op));
@@ -351,6 +352,10 @@ static void on_reply(struct http_exchange *x) {
         rc = op->accept ? op->accept(op, &op->err) : 0;
     } else {
         rc = store_s3_judge(op);
+        if (!x->started_ns && before.code) { // it was never sent: what the attempt before met says more
+            op->err = before;
+            rc = -(int)before.code;
+        }
     }
     if (rc == -ERR_DENIED && renewable(op)) rc = -ERR_UNAVAILABLE;
     bool again = worth_another(op, rc);
