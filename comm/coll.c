@@ -55,6 +55,12 @@ void coll_slip(struct coll *c, enum coll_slip slip) {
     c->slip = slip;
 }
 
+int64_t coll_set_deadline(struct coll *c, int64_t ms) {
+    int64_t before = c->deadline_ms;
+    c->deadline_ms = ms;
+    return before;
+}
+
 const char *coll_name(const struct coll *c) {
     return c->vtable->name;
 }

@@ -54,6 +54,9 @@ void coll_close(struct coll *c, bool abort);
 void coll_slip(struct coll *c, enum coll_slip slip); // the next operation is left out, or is another one
 // "Open MPI v4.1.4": what this program is linked with. Needs no coll.
 void coll_mpi_version(char *out, size_t out_bytes);
+// Every wait that begins from now on has this deadline: for work that ranks end at very different times.
+// Returns the one before.
+int64_t coll_set_deadline(struct coll *c, int64_t ms);
 const char *coll_name(const struct coll *c); // "self", "mpi", "nccl"
 int coll_rank(const struct coll *c);
 int coll_size(const struct coll *c);

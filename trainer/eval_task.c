@@ -69,8 +69,8 @@ static void tell_skipped(struct rank *r, const struct eval_result *result) {
     }
 }
 
-int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
-                      int64_t step, struct err *e) {
+static int measure(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
+                   struct err *e) {
     struct forecast forecast = {.model = m};
     struct evaluate_request q = {.config = r->config,
                                  .set = data_modalities(held_out),
@@ -98,23 +98,44 @@ int eval_task_measure(struct rank *r, struct model *m, struct data *train, struc
     return rc;
 }
 
-// A predictor that ends with SAVED once its rank is asked to stop.
+// A rank with less to do here waits for one that may take far longer than a peer in a step: as long as the
+// launcher lets that one be silent. Returns the deadline before.
+static int64_t be_patient(struct rank *r) {
+    const struct config *c = r->config;
+    int64_t s = c->comm_deadline_s > c->launch_hang_max_s ? c->comm_deadline_s : c->launch_hang_max_s;
+    return coll_set_deadline(r->coll, s * 1000);
+}
+
+int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
+                      int64_t step, struct err *e) {
+    int64_t before = be_patient(r);
+    int rc = measure(r, m, train, held_out, step, e);
+    coll_set_deadline(r->coll, before);
+    return rc;
+}
+
+// A predictor that shows a sign of life at every frame, and ends with SAVED once its rank is asked to stop.
 struct stoppable {
     struct rank *rank;
     struct predictor inner;
 };
 
+static int go_on(struct rank *r, struct err *e) {
+    rank_touch(r);
+    return rank_stop_asked(r) ? err_set(e, ERR_SAVED, STOPPED_DRAWING) : 0;
+}
+
 static int predict_or_stop(void *arg, const struct model_input *in, float *const *pred, struct err *e) {
     struct stoppable *s = arg;
-    if (rank_stop_asked(s->rank)) return err_set(e, ERR_SAVED, STOPPED_DRAWING);
-    return s->inner.predict(s->inner.model, in, pred, e);
+    int rc = go_on(s->rank, e);
+    return rc ? rc : s->inner.predict(s->inner.model, in, pred, e);
 }
 
 static int decode_or_stop(void *arg, int64_t window, int64_t at, const struct model_input *in,
                           float *const *pred, struct err *e) {
     struct stoppable *s = arg;
-    if (rank_stop_asked(s->rank)) return err_set(e, ERR_SAVED, STOPPED_DRAWING);
-    return s->inner.decode(s->inner.model, window, at, in, pred, e);
+    int rc = go_on(s->rank, e);
+    return rc ? rc : s->inner.decode(s->inner.model, window, at, in, pred, e);
 }
 
 static int draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
@@ -139,7 +160,10 @@ static int draw_pictures(struct rank *r, struct model *m, struct data *held_out,
     int64_t stopped = rc && e->code == ERR_SAVED;
     if (rc && !stopped) return rc;
     struct err lost = {0};
-    if (coll_sum_i64(r->coll, "rollout pictures", &stopped, 1, &lost)) {
+    int64_t before = be_patient(r);
+    int lost_rc = coll_sum_i64(r->coll, "rollout pictures", &stopped, 1, &lost);
+    coll_set_deadline(r->coll, before);
+    if (lost_rc) {
         *e = lost;
         return -(int)lost.code;
     }

@@ -126,8 +126,9 @@ static void a_deadline_names_the_operation(void **state) {
     int64_t offset[] = {0, 1, 2, 3, 4};
     assert_int_equal(coll_reduce_scatter(&c, &first, "reduce-scatter gradients", v, offset, &e), 0);
     assert_int_equal(coll_all_gather(&c, &second, "all-gather weights", v, offset, &e), 0);
+    assert_int_equal(coll_set_deadline(&c, 30), 20);
     assert_int_equal(coll_wait(&c, first, &e), -ERR_TIMEOUT);
-    assert_non_null(strstr(e.text, "collective 812 (reduce-scatter gradients)"));
+    assert_non_null(strstr(e.text, "waited 30 ms in collective 812 (reduce-scatter gradients)"));
     assert_non_null(strstr(e.text, "rank 2"));
     err_clear(&e);
     assert_int_equal(coll_wait(&c, second, &e), -ERR_PEER); // at once
