@@ -2,11 +2,8 @@
 #include "trainer/eval_record.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
-#include "base/rng.h"
 #include "trainer/metrics_image.h"
 #include "trainer/metrics_signal.h"
 
@@ -226,72 +223,4 @@ void eval_numbers(const double *sum, int64_t horizon, double *out) {
         out[eval_number_probe(horizon, p)] = 1.0 - ratio(probe[0], probe[1]);
     }
     bar_numbers(out, horizon);
-}
-
-// ---- bootstrap.
-static int compare_doubles(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-// Linear interpolation between order statistics.
-static double quantile(const double *sorted, int64_t n, double q) {
-    double at = q * (double)(n - 1);
-    int64_t i = (int64_t)at;
-    if (i + 1 >= n) return sorted[n - 1];
-    return sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]);
-}
-
-static void interval(double *column, int64_t n, double *lo, double *hi) {
-    int64_t finite = 0;
-    for (int64_t i = 0; i < n; i++)
-        if (isfinite(column[i])) column[finite++] = column[i];
-    *lo = *hi = NAN;
-    if (finite == 0) return;
-    qsort(column, (size_t)finite, sizeof *column, compare_doubles);
-    *lo = quantile(column, finite, 0.025);
-    *hi = quantile(column, finite, 0.975);
-}
-
-static void draw_replicate(const double *records, int64_t n, int64_t elems, uint64_t seed, int64_t r,
-                           double *sum) {
-    struct rng_stream rng;
-    rng_stream_init(&rng, rng_key(seed, RNG_BOOTSTRAP, 0), 0, (uint64_t)r);
-    memset(sum, 0, sizeof(double) * (size_t)elems);
-    for (int64_t i = 0; i < n; i++) {
-        const double *one = records + (int64_t)rng_next_below(&rng, (uint32_t)n) * elems;
-        for (int64_t k = 0; k < elems; k++) sum[k] += one[k];
-    }
-}
-
-static void collect(const double *table, int64_t replicates, int64_t numbers, double *column, double *lo,
-                    double *hi) {
-    for (int64_t k = 0; k < numbers; k++) {
-        for (int64_t r = 0; r < replicates; r++) column[r] = table[r * numbers + k];
-        interval(column, replicates, &lo[k], &hi[k]);
-    }
-}
-
-int eval_bootstrap(const double *records, int64_t n, int64_t horizon, uint64_t seed, int64_t replicates,
-                   double *lo, double *hi, struct err *e) {
-    int64_t elems = eval_record_elems(horizon), numbers = eval_numbers_count(horizon);
-    size_t cells = 0;
-    int rc = 0;
-    double *sum = calloc((size_t)elems, sizeof *sum), *column = calloc((size_t)replicates, sizeof *column);
-    double *table =
-        bytes_mul((size_t)numbers, (size_t)replicates, &cells) ? calloc(cells, sizeof *table) : NULL;
-    if (!sum || !column || !table) {
-        rc = err_set(e, ERR_MEMORY, "no memory for %lld bootstrap replicates", (long long)replicates);
-        goto out;
-    }
-    for (int64_t r = 0; r < replicates; r++) {
-        draw_replicate(records, n, elems, seed, r, sum);
-        eval_numbers(sum, horizon, table + r * numbers);
-    }
-    collect(table, replicates, numbers, column, lo, hi);
-out:
-    free(sum);
-    free(column);
-    free(table);
-    return rc;
 }

@@ -9,8 +9,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/err.h"
-
 // Who predicts.
 #define EVAL_ROW_TABLE(X)                                                                                    \
     X(COPY_LAST, "copy_last", "copy-last")                                                                   \
@@ -131,11 +129,5 @@ int64_t eval_number_metric(int64_t horizon, int row, int metric, int64_t h);
 int64_t eval_number_probe(int64_t horizon, int probe);
 int64_t eval_number_bar(int64_t horizon, int bar);
 void eval_numbers(const double *sum, int64_t horizon, double *out);
-
-// Percentile bootstrap over sequences (Efron 1979): replicate r draws n records with Philox (seed, r) and
-// adds them in the order drawn. lo and hi [eval_numbers_count]: the 2.5 % and 97.5 % points; NaN where a
-// number is.
-int eval_bootstrap(const double *records, int64_t n, int64_t horizon, uint64_t seed, int64_t replicates,
-                   double *lo, double *hi, struct err *e) ERR_CHECK;
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "trainer/eval_bootstrap.h"
 #include "trainer/eval_measure.h"
 
 #define MEAN_WINDOWS    256 // training windows behind the training mean
@@ -322,8 +323,6 @@ static int64_t replicates_for(int64_t horizon) {
     return n > REPLICATES_MAX ? REPLICATES_MAX : n < REPLICATES_MIN ? REPLICATES_MIN : n;
 }
 
-// Rank 0 alone draws the intervals: they cost more than the rest of the arithmetic, and only its result is
-// written.
 static int conclude(const struct evaluate *ev, const double *records, struct eval_result *out,
                     struct err *e) {
     int64_t horizon = ev->frames - ev->context, n = ev->held_out.n;
@@ -333,12 +332,15 @@ static int conclude(const struct evaluate *ev, const double *records, struct eva
         for (int64_t k = 0; k < ev->record; k++) sum[k] += records[i * ev->record + k];
     eval_numbers(sum, horizon, out->value);
     free(sum);
-    if (ev->q->coll && coll_rank(ev->q->coll) != 0) {
-        memcpy(out->lo, out->value, sizeof(double) * (size_t)eval_numbers_count(horizon));
-        memcpy(out->hi, out->value, sizeof(double) * (size_t)eval_numbers_count(horizon));
-        return 0;
-    }
-    return eval_bootstrap(records, n, horizon, EVAL_SEED, replicates_for(horizon), out->lo, out->hi, e);
+    struct eval_bootstrap b = {.coll = ev->q->coll,
+                               .watch = ev->q->watch,
+                               .records = records,
+                               .n = n,
+                               .horizon = horizon,
+                               .replicates = replicates_for(horizon),
+                               .seed = EVAL_SEED};
+    enter(ev->q, "intervals");
+    return eval_bootstrap(&b, out->lo, out->hi, e);
 }
 
 static unsigned has_of(const struct evaluate *ev) {

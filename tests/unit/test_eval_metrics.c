@@ -11,6 +11,7 @@
 
 #include "eval_set.h"
 #include "trainer/baseline.h"
+#include "trainer/eval_bootstrap.h"
 #include "trainer/eval_record.h"
 #include "trainer/metrics_image.h"
 #include "trainer/metrics_signal.h"
@@ -176,13 +177,15 @@ static void bootstrap_is_deterministic_and_brackets_the_value(void **state) {
         free(r);
     }
     eval_numbers(sum, HORIZON, v);
-    assert_int_equal(eval_bootstrap(records, n, HORIZON, 3, 200, lo, hi, &e), 0);
-    assert_int_equal(eval_bootstrap(records, n, HORIZON, 3, 200, lo2, hi2, &e), 0);
+    struct eval_bootstrap b = {.records = records, .n = n, .horizon = HORIZON, .replicates = 203, .seed = 3};
+    assert_int_equal(eval_bootstrap(&b, lo, hi, &e), 0);
+    assert_int_equal(eval_bootstrap(&b, lo2, hi2, &e), 0);
     int64_t at = eval_number_metric(HORIZON, EVAL_MODEL, METRIC_PSNR, 0);
     assert_memory_equal(&lo[at], &lo2[at], sizeof(double));
     assert_memory_equal(&hi[at], &hi2[at], sizeof(double));
     assert_true(lo[at] < v[at] && v[at] < hi[at] && hi[at] - lo[at] < 3);
-    assert_int_equal(eval_bootstrap(records, n, HORIZON, 4, 200, lo2, hi2, &e), 0);
+    b.seed = 4;
+    assert_int_equal(eval_bootstrap(&b, lo2, hi2, &e), 0);
     assert_true(lo[at] != lo2[at]);
     free(records);
     free(out);

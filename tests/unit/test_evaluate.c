@@ -358,10 +358,10 @@ static void asked_to_stop_it_ends_between_chunks(void **state) {
     struct config *c = config_make(40);
     struct eval_result r;
     toy_init(&t);
-    for (int looks = 0; looks < 42;
-         looks += 20) { // in the means of 256 and of 40 windows, and in the sequences
+    const int looks_of[] = {0, 20, 40, 100}; // means, twice; sequences; intervals
+    for (size_t i = 0; i < sizeof looks_of / sizeof *looks_of; i++) {
         struct err e = {0};
-        t.looks_left = looks;
+        t.looks_left = looks_of[i];
         assert_int_equal(evaluate_toy(&t, c, &r, &e), -ERR_SAVED);
         assert_int_equal(t.looks_left, -1);
     }
