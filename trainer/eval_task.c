@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trainer/eval_measure.h"
 #include "trainer/eval_write.h"
 #include "trainer/evaluate.h"
 #include "trainer/forecast.h"
@@ -47,11 +48,33 @@ static int write_result(const struct rank *r, const struct eval_result *result, 
     return rc;
 }
 
+static double scale_in(const struct data *d, const char *sense) {
+    const struct modality_set *set = data_modalities(d);
+    int m = eval_find(set, sense);
+    return m >= 0 && set->spec[m].stream.scale > 0 ? set->spec[m].stream.scale : 1;
+}
+
+// These senses are divided by the scale that their own data set tells: with another one the model would meet
+// other numbers than those it learned from, and be measured as worse than it is.
+static int check_scales(const struct data *train, const struct data *held_out, struct err *e) {
+    static const char *const scaled[] = {"action", "touch"};
+    for (size_t i = 0; i < sizeof scaled / sizeof *scaled; i++) {
+        double a = scale_in(train, scaled[i]), b = scale_in(held_out, scaled[i]);
+        if (!(a == b))
+            return err_set(e, ERR_CONFIG,
+                           "%s has scale %g in data.train and %g in data.eval; give both the same in their "
+                           "dataset.json",
+                           scaled[i], a, b);
+    }
+    return 0;
+}
+
 int eval_task_check(const struct config *c, struct data *train, struct data *held_out, struct err *e) {
     struct eval_source source, truth;
     eval_source_data(&source, train);
     eval_source_data(&truth, held_out);
     int rc = check_name(c, e);
+    if (!rc) rc = check_scales(train, held_out, e);
     return rc ? rc : evaluate_check(c, &source, &truth, e);
 }
 
@@ -83,9 +106,11 @@ static int measure(struct rank *r, struct model *m, struct data *train, struct d
     blackbox_set_phase(r->box, PHASE_EVALUATE, "");
     int rc = check_name(r->config, e);
     if (!rc && !train) rc = data_open(&own, r->config, r->config->data_train, e);
-    if (rc) return rc;
+    if (!train) train = own;
+    if (!rc) rc = check_scales(train, held_out, e);
+    if (rc) goto out;
     eval_source_data(&q.held_out, held_out);
-    eval_source_data(&q.train, train ? train : own);
+    eval_source_data(&q.train, train);
     rc = evaluate_run(&q, &result, e);
     if (!rc && rank_is_root(r)) {
         log_info(&r->log, "evaluated %lld sequences in %.1f s", (long long)result.sequences, result.seconds);
@@ -93,6 +118,7 @@ static int measure(struct rank *r, struct model *m, struct data *train, struct d
         rc = write_result(r, &result, e);
     }
     eval_result_fini(&result);
+out:
     forecast_fini(&forecast);
     data_close(own);
     return rc;

@@ -75,6 +75,18 @@ def main():
               "the report holds pictures, table and curves")
         check("http" not in text and "<script" not in text, "the report needs nothing else")
 
+        shutil.copytree(tmp / "data", tmp / "scaled")
+        index = json.loads((tmp / "data" / "dataset.json").read_text())
+        for stream in index["streams"]:
+            stream["scale"] = 7 if stream["modality"] == "touch" else stream["scale"]
+        (tmp / "scaled" / "dataset.json").write_text(json.dumps(index))
+        scaled = f"data.eval={tmp}/scaled"
+        for done in (orrery("eval", run, scaled, check=False),
+                     orrery("run", "configs/tiny.yaml", f"run.dir={tmp}/scaled-run", f"data.train={tmp}/data", scaled, check=False)):
+            check(done.returncode == 78 and "touch has scale" in done.stderr and "and 7 in data.eval" in done.stderr,
+                  "held-out data of another scale are refused")
+        check(not (tmp / "scaled-run" / "metrics.jsonl").exists(), "before the first step")
+
         missing = orrery("eval", tmp / "nothing", check=False)
         check(missing.returncode == 66, f"no run folder: exit 66, said {missing.stderr.strip()!r}")
         unset = orrery("eval", run, "data.eval=", check=False)
