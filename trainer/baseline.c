@@ -55,6 +55,7 @@ static int means_of(struct baseline_means *out, int m, int64_t elems, const doub
                     double frames, struct err *e) {
     out->mean[m] = calloc((size_t)elems, sizeof(float));
     if (!out->mean[m]) return err_set(e, ERR_MEMORY, "no memory for the mean of the data");
+    if (!(frames > 0)) return 0; // mean and spread 0: it is not measured
     double variance = 0;
     for (int64_t i = 0; i < elems; i++) {
         double mean = sum[i] / frames;
@@ -73,10 +74,7 @@ int baseline_means_init(struct baseline_means *out, const struct modality_set *s
     int rc = 0;
     for (int m = 0; m < set->n && !rc; m++) {
         int64_t elems = set->spec[m].frame_elems;
-        if (s->frames[m] <= 0)
-            rc = err_set(e, ERR_DATA, "no frame of the data has %s", set->spec[m].modality->name);
-        else
-            rc = means_of(out, m, elems, s->sum + first, s->square + first, s->frames[m], e);
+        rc = means_of(out, m, elems, s->sum + first, s->square + first, s->frames[m], e);
         first += elems;
     }
     if (rc) baseline_means_fini(out);

@@ -30,7 +30,7 @@ struct baseline_means {
     float *mean[OPS_MODALITIES_MAX];   // [frame_elems]
     double spread[OPS_MODALITIES_MAX]; // root of the mean variance of an element
 };
-// DATA when a modality had no valid frame at all.
+// 0 for a modality without a valid frame.
 int baseline_means_init(struct baseline_means *m, const struct modality_set *set,
                         const struct baseline_sums *s, struct err *e) ERR_CHECK;
 void baseline_means_fini(struct baseline_means *m);

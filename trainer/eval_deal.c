@@ -9,13 +9,31 @@
 
 #define BYTES_MAX ((size_t)2 << 30)
 
-static int take_blocks(double **out, int64_t items, int64_t block_elems, struct err *e) {
+int64_t eval_deal_items(const struct eval_deal *d) {
+    return (d->count + d->each - 1) / d->each;
+}
+
+static int size_of(const struct eval_deal *d) {
+    return d->coll ? coll_size(d->coll) : 1;
+}
+
+// Of the rank that has most.
+static int64_t most_items(const struct eval_deal *d) {
+    return (eval_deal_items(d) + size_of(d) - 1) / size_of(d);
+}
+
+int eval_deal_check(const struct eval_deal *d, struct err *e) {
     size_t bytes;
-    if (!bytes_mul((size_t)items, (size_t)block_elems, &bytes) || !bytes_mul(bytes, sizeof(double), &bytes) ||
-        bytes > BYTES_MAX)
-        return err_set(e, ERR_CONFIG,
-                       "evaluation would need more than 2 GiB for its records; lower eval.sequences "
-                       "or eval.horizon");
+    if (bytes_mul((size_t)(most_items(d) * size_of(d)), (size_t)d->block_elems, &bytes) &&
+        bytes_mul(bytes, sizeof(double), &bytes) && bytes <= BYTES_MAX)
+        return 0;
+    return err_set(e, ERR_CONFIG,
+                   "evaluation would need more than 2 GiB for its %s; lower eval.sequences or eval.horizon",
+                   d->of);
+}
+
+static int take_blocks(double **out, int64_t items, int64_t block_elems, struct err *e) {
+    size_t bytes = sizeof(double) * (size_t)(items * block_elems);
     *out = calloc(bytes ? bytes : 1, 1);
     return *out ? 0 : err_set(e, ERR_MEMORY, "no memory for evaluation records (%zu bytes)", bytes);
 }
@@ -29,10 +47,6 @@ static void close_gaps(const double *pieces, int64_t items, int size, int64_t mo
         memcpy(all + lo * block_elems, pieces + r * most * block_elems,
                sizeof(double) * (size_t)((hi - lo) * block_elems));
     }
-}
-
-int64_t eval_deal_items(const struct eval_deal *d) {
-    return (d->count + d->each - 1) / d->each;
 }
 
 // Before round `round`: all ranks have done as many items, but for the last, shorter round.
@@ -58,11 +72,12 @@ static int do_share(const struct eval_deal *d, int size, int rank, int64_t most,
 }
 
 int eval_deal_run(const struct eval_deal *d, double **all, struct err *e) {
-    int size = d->coll ? coll_size(d->coll) : 1, rank = d->coll ? coll_rank(d->coll) : 0;
-    int64_t items = eval_deal_items(d), most = (items + size - 1) / size;
+    int size = size_of(d), rank = d->coll ? coll_rank(d->coll) : 0;
+    int64_t items = eval_deal_items(d), most = most_items(d);
     double *own = NULL, *pieces = NULL;
     *all = NULL;
-    int rc = take_blocks(&own, most, d->block_elems, e);
+    int rc = eval_deal_check(d, e);
+    if (!rc) rc = take_blocks(&own, most, d->block_elems, e);
     if (!rc) rc = take_blocks(&pieces, most * size, d->block_elems, e);
     if (!rc) rc = take_blocks(all, items, d->block_elems, e);
     if (!rc) rc = do_share(d, size, rank, most, own, e);

@@ -33,10 +33,12 @@ struct eval_deal {
     void *arg;
 };
 int64_t eval_deal_items(const struct eval_deal *d);
+// CONFIG: the blocks together, dealt out to so many ranks, would need more than 2 GiB.
+int eval_deal_check(const struct eval_deal *d, struct err *e) ERR_CHECK;
 
 // *all: [items, block_elems], the caller frees. Collective: before every round of items, one for each rank,
-// all ranks agree whether any of them was asked to stop. SAVED: one was. CONFIG when the blocks together
-// would need more than 2 GiB.
+// all ranks agree whether any of them was asked to stop. SAVED: one was. Errors as
+// eval_deal_check's.
 int eval_deal_run(const struct eval_deal *d, double **all, struct err *e) ERR_CHECK;
 
 #endif

@@ -69,13 +69,13 @@ static int check_scales(const struct data *train, const struct data *held_out, s
     return 0;
 }
 
-int eval_task_check(const struct config *c, struct data *train, struct data *held_out, struct err *e) {
+int eval_task_check(const struct rank *r, struct data *train, struct data *held_out, struct err *e) {
     struct eval_source source, truth;
     eval_source_data(&source, train);
     eval_source_data(&truth, held_out);
-    int rc = check_name(c, e);
+    int rc = check_name(r->config, e);
     if (!rc) rc = check_scales(train, held_out, e);
-    return rc ? rc : evaluate_check(c, &source, &truth, e);
+    return rc ? rc : evaluate_check(r->config, r->coll, &source, &truth, e);
 }
 
 static bool stop_asked(void *rank) {

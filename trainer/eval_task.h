@@ -18,8 +18,7 @@ int task_evaluate(struct rank *r, struct err *e) ERR_CHECK;
 int task_rollout(struct rank *r, struct err *e) ERR_CHECK;
 
 // Whether an evaluation will be possible, asked before a training that ends with one.
-int eval_task_check(const struct config *c, struct data *train, struct data *held_out,
-                    struct err *e) ERR_CHECK;
+int eval_task_check(const struct rank *r, struct data *train, struct data *held_out, struct err *e) ERR_CHECK;
 // Of the weights that the model holds now. `train` is an open training set, or NULL: data.train is opened.
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
                       int64_t step, struct err *e) ERR_CHECK;

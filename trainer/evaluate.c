@@ -255,7 +255,16 @@ static int run_chunk(void *arg, int64_t item, double *block, struct err *e) {
 }
 
 // ---- the whole.
-int evaluate_check(const struct config *c, const struct eval_source *train,
+static struct eval_deal deal_of(const struct config *c, struct coll *coll, int64_t sequences) {
+    return (struct eval_deal){.coll = coll,
+                              .name = "evaluate: records",
+                              .of = "sequences",
+                              .count = sequences,
+                              .each = EVALUATE_CHUNK,
+                              .block_elems = EVALUATE_CHUNK * eval_record_elems(c->eval_horizon)};
+}
+
+int evaluate_check(const struct config *c, struct coll *coll, const struct eval_source *train,
                    const struct eval_source *held_out, struct err *e) {
     if (held_out->episodes < 1) return err_set(e, ERR_DATA, "data.eval holds no episode");
     if (train->episodes < 1) return err_set(e, ERR_DATA, "data.train holds no episode");
@@ -264,7 +273,9 @@ int evaluate_check(const struct config *c, const struct eval_source *train,
                        "eval.context (%lld) must be less than data.frames (%lld), the frames that the "
                        "model sees",
                        (long long)c->eval_context, (long long)c->data_frames);
-    return eval_windows_check(held_out, c->eval_context + c->eval_horizon, e);
+    struct eval_deal deal = deal_of(c, coll, c->eval_sequences);
+    int rc = eval_windows_check(held_out, c->eval_context + c->eval_horizon, e);
+    return rc ? rc : eval_deal_check(&deal, e);
 }
 
 static void choose_rows(struct evaluate *ev) {
@@ -370,19 +381,14 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
                                 .seed = (uint64_t)q->config->run_seed,
                                 .ranks = q->coll ? coll_size(q->coll) : 1};
     enter(q, "");
-    int rc = evaluate_check(q->config, &q->train, &q->held_out, e);
+    int rc = evaluate_check(q->config, q->coll, &q->train, &q->held_out, e);
     if (!rc) rc = take_result(out, out->horizon, e);
     if (!rc) rc = prepare(&ev, out, e);
     if (rc) goto out;
-    struct eval_deal deal = {.coll = q->coll,
-                             .watch = q->watch,
-                             .name = "evaluate: records",
-                             .of = "sequences",
-                             .count = ev.held_out.n,
-                             .each = EVALUATE_CHUNK,
-                             .block_elems = EVALUATE_CHUNK * ev.record,
-                             .fn = run_chunk,
-                             .arg = &ev};
+    struct eval_deal deal = deal_of(q->config, q->coll, ev.held_out.n);
+    deal.watch = q->watch;
+    deal.fn = run_chunk;
+    deal.arg = &ev;
     rc = eval_deal_run(&deal, &records, e);
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);

@@ -43,8 +43,8 @@ struct eval_result {
     double seconds;
 };
 
-// CONFIG, DATA: these keys and this data cannot be evaluated.
-int evaluate_check(const struct config *c, const struct eval_source *train,
+// CONFIG, DATA: these keys and this data cannot be evaluated on so many ranks.
+int evaluate_check(const struct config *c, struct coll *coll, const struct eval_source *train,
                    const struct eval_source *held_out, struct err *e) ERR_CHECK;
 // Collective. The result is filled on every rank; the caller finishes it. SAVED: some rank was asked to stop.
 int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) ERR_CHECK;

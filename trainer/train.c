@@ -91,7 +91,7 @@ static int open_parts(struct train *t, struct err *e) {
     if (!rc) rc = open_data(t, &t->data, t->config->data_train, e);
     // Opened before the first step, so that a wrong URL or horizon does not cost a training.
     if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
-    if (!rc && t->held_out) rc = eval_task_check(t->config, t->data, t->held_out, e);
+    if (!rc && t->held_out) rc = eval_task_check(t->rank, t->data, t->held_out, e);
     if (!rc) tell_all_short(t);
     if (!rc) rc = memory_check(r, data_modalities(t->data), e);
     if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);

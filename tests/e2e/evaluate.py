@@ -92,7 +92,7 @@ def main():
         unset = orrery("eval", run, "data.eval=", check=False)
         check(unset.returncode == 78 and "data.eval" in unset.stderr, "no held-out data: exit 78 and the key's name")
         words = ["run", "configs/tiny.yaml", f"run.dir={tmp}/never", f"data.train={tmp}/data", f"data.eval={tmp}/data"]
-        for key, code in (("eval.horizon=100", 65), ("eval.context=10", 78), ("model.modalities=video,video", 78)):
+        for key, code in (("eval.horizon=100", 65), ("eval.sequences=400000", 78), ("eval.context=10", 78), ("model.modalities=video,video", 78)):
             done = orrery(*words, key, check=False)
             told = done.stderr.strip().splitlines()[-1]
             check(done.returncode == code and key.split("=")[0] in told, f"training with {key}: exit {done.returncode}: {told}")

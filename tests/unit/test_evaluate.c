@@ -32,6 +32,7 @@ struct toy {
     bool broken;    // answers NaN
     bool deaf;      // ignores actions
     int damaged;    // an episode that cannot be read; EPISODES: none can; -1: all can
+    bool silent;    // no frame has a sound
     int looks_left; // before it is asked to stop; -1: it is not asked
     float *scratch; // pictures in 0..1
 };
@@ -91,7 +92,7 @@ static int toy_window(void *arg, const int64_t *episode, const int64_t *first, i
     for (int m = 0; m < SET_SENSES; m++) {
         out->x[m] = calloc((size_t)(count * frames * t->set.spec[m].frame_elems), sizeof(float));
         out->valid[m] = malloc((size_t)(count * frames));
-        memset(out->valid[m], 1, (size_t)(count * frames));
+        memset(out->valid[m], !(t->silent && m == SET_AUDIO), (size_t)(count * frames));
     }
     out->episode = calloc((size_t)count, sizeof(int64_t));
     out->first_frame = calloc((size_t)count, sizeof(int64_t));
@@ -369,6 +370,34 @@ static void asked_to_stop_it_ends_between_chunks(void **state) {
     free(t.scratch);
 }
 
+static void a_sense_that_is_never_there_is_not_measured(void **state) {
+    struct toy t;
+    struct config *c = config_make(9);
+    struct eval_result r;
+    struct err e = {0};
+    toy_init(&t);
+    t.silent = true;
+    assert_int_equal(evaluate_toy(&t, c, &r, &e), 0);
+    assert_true(isnan(of(&r, EVAL_MODEL, METRIC_AUDIO_R2)) && isnan(of(&r, EVAL_MODEL, METRIC_ONSET_F1)));
+    assert_true(isnan(r.value[eval_number_probe(r.horizon, PROBE_CROSS_AUDIO)]));
+    assert_true(of(&r, EVAL_MODEL, METRIC_SKILL) > 0.9);
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
+static void too_many_sequences_are_refused_beforehand(void **state) {
+    struct toy t;
+    struct config *c = config_make(400000);
+    struct eval_source source = {&t, EPISODES, toy_frames, toy_window, NULL};
+    struct err e = {0};
+    toy_init(&t);
+    assert_int_equal(evaluate_check(c, NULL, &source, &source, &e), -ERR_CONFIG);
+    assert_non_null(strstr(e.text, "more than 2 GiB for its sequences; lower eval.sequences"));
+    free(c);
+    free(t.scratch);
+}
+
 static void windows_are_spread_over_episodes(void **state) {
     struct toy t;
     struct eval_source source = {&t, EPISODES, toy_frames, toy_window, NULL};
@@ -397,6 +426,8 @@ int main(void) {
         cmocka_unit_test(worlds_without_objects_leave_them_out),
         cmocka_unit_test(broken_windows_are_left_out_and_listed),
         cmocka_unit_test(asked_to_stop_it_ends_between_chunks),
+        cmocka_unit_test(a_sense_that_is_never_there_is_not_measured),
+        cmocka_unit_test(too_many_sequences_are_refused_beforehand),
         cmocka_unit_test(windows_are_spread_over_episodes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
