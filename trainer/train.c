@@ -358,12 +358,10 @@ static int take_average(struct train *t, struct err *e) {
     int lo, hi, rc = 0;
     if (!(t->config->optim_ema > 0)) return 0;
     optim_owned(t->optim, &lo, &hi);
-    for (int i = lo; !rc && i < hi; i++) {
-        struct op_ema_args a = {.average =
-                                    tensor_1d(model_weights(t->model) + p->list[i].offset, p->list[i].elems),
-                                .w = tensor_1d(optim_state_of(t->optim, i, OPTIM_AVERAGE), p->list[i].elems)};
-        rc = d->ops->ema(d, &a, e);
-    }
+    for (int i = lo; !rc && i < hi; i++)
+        rc = d->vtable->copy(d, model_weights(t->model) + p->list[i].offset,
+                             optim_state_of(t->optim, i, OPTIM_AVERAGE),
+                             sizeof(float) * (size_t)p->list[i].elems, e);
     struct coll_op *op = NULL;
     if (!rc)
         rc = coll_all_gather(t->rank->coll, &op, "all-gather averages", model_weights(t->model),
