@@ -200,17 +200,23 @@ static int put_left_out(const struct json_value *list, struct buf *out, struct e
     return rc;
 }
 
+// "averaged weights"; results that do not say which have just weights.
+static const char *weights_of(const struct json_value *eval) {
+    const char *which = text_of(eval, "weights", "");
+    return !strcmp(which, "average") ? "averaged weights" : !strcmp(which, "raw") ? "raw weights" : "weights";
+}
+
 int report_write_eval(const struct json_value *eval, struct buf *out, struct err *e) {
     int rc = put_bars(json_get(eval, "bars"), out, e);
     if (!rc) rc = put_rows(eval, out, e);
     if (!rc)
         rc = buf_appendf(
             out, e,
-            "<p class=\"note\">%.0f held-out sequences, %.0f frames given, %.0f predicted; weights of step "
-            "%.0f. Small print: 95 %% bootstrap intervals over sequences. K = 1 is the one-step answer, a "
+            "<p class=\"note\">%.0f held-out sequences, %.0f frames given, %.0f predicted; %s of step %.0f. "
+            "Small print: 95 %% bootstrap intervals over sequences. K = 1 is the one-step answer, a "
             "regression: it scores well where the world is nearly deterministic.</p>\n",
             number_of(eval, "sequences"), number_of(eval, "context"), number_of(eval, "horizon"),
-            number_of(eval, "step"));
+            weights_of(eval), number_of(eval, "step"));
     if (!rc) rc = put_left_out(json_get(eval, "left_out"), out, e);
     if (!rc) rc = put_charts(eval, out, e);
     return rc ? rc : put_probes(json_get(eval, "probes"), out, e);

@@ -92,15 +92,15 @@ static void tell_skipped(struct rank *r, const struct eval_result *result) {
     }
 }
 
-static int measure(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
-                   struct err *e) {
+static int measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
+                   struct eval_weights weights, struct err *e) {
     struct forecast forecast = {.model = m};
     struct evaluate_request q = {.config = r->config,
                                  .set = data_modalities(held_out),
                                  .predictor = forecast_predictor(&forecast),
                                  .coll = r->coll,
                                  .watch = {r->box, stop_asked, r},
-                                 .step = step};
+                                 .weights = weights};
     struct eval_result result = {0};
     struct data *own = NULL;
     blackbox_set_phase(r->box, PHASE_EVALUATE, "");
@@ -133,9 +133,9 @@ static int64_t be_patient(struct rank *r) {
 }
 
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
-                      int64_t step, struct err *e) {
+                      struct eval_weights weights, struct err *e) {
     int64_t before = be_patient(r);
-    int rc = measure(r, m, train, held_out, step, e);
+    int rc = measure(r, m, train, held_out, weights, e);
     coll_set_deadline(r->coll, before);
     return rc;
 }
@@ -196,13 +196,13 @@ static int draw_pictures(struct rank *r, struct model *m, struct data *held_out,
     return rc || !stopped ? rc : err_set(e, ERR_SAVED, STOPPED_DRAWING);
 }
 
-int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
-                     struct err *e) {
+int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out,
+                     struct eval_weights weights, struct err *e) {
     if (!held_out) {
         if (rank_is_root(r)) log_info(&r->log, "no evaluation: data.eval is not set");
         return 0;
     }
-    int rc = eval_task_measure(r, m, train, held_out, step, e);
+    int rc = eval_task_measure(r, m, train, held_out, weights, e);
     return rc ? rc : draw_pictures(r, m, held_out, e);
 }
 
@@ -210,7 +210,7 @@ int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct
 struct loaded {
     struct data *held_out;
     struct model *model;
-    int64_t step;
+    struct eval_weights weights;
 };
 
 static void loaded_fini(struct loaded *l) {
@@ -236,8 +236,11 @@ static int load_weights(struct rank *r, struct loaded *l, struct err *e) {
     int rc = store_open(&s, r->ckpt_url, &r->store, e);
     if (!rc) rc = open_newest(s, r->ckpt_url, &c, e);
     if (!rc) ckpt_tell(c, rank_touch, r);
-    if (!rc) rc = model_load(l->model, c, r->config->optim_ema > 0, e);
-    if (!rc) l->step = ckpt_state_of(c)->step;
+    if (!rc) {
+        l->weights.average = r->config->optim_ema > 0 && model_has_average(c);
+        l->weights.step = ckpt_state_of(c)->step;
+        rc = model_load(l->model, c, l->weights.average, e);
+    }
     ckpt_close(c);
     store_close(s);
     return rc;
@@ -254,7 +257,7 @@ static int load(struct rank *r, struct loaded *l, struct err *e) {
 int task_evaluate(struct rank *r, struct err *e) {
     struct loaded l = {0};
     int rc = load(r, &l, e);
-    if (!rc) rc = eval_task_measure(r, l.model, NULL, l.held_out, l.step, e);
+    if (!rc) rc = eval_task_measure(r, l.model, NULL, l.held_out, l.weights, e);
     loaded_fini(&l);
     return rc;
 }

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "trainer/data.h"
+#include "trainer/evaluate.h"
 #include "trainer/model.h"
 #include "trainer/rank.h"
 
@@ -19,11 +20,12 @@ int task_rollout(struct rank *r, struct err *e) ERR_CHECK;
 
 // Whether an evaluation will be possible, asked before a training that ends with one.
 int eval_task_check(const struct rank *r, struct data *train, struct data *held_out, struct err *e) ERR_CHECK;
-// Of the weights that the model holds now. `train` is an open training set, or NULL: data.train is opened.
+// Of the weights that the model holds now, and `weights` says which these are. `train` is an open training
+// set, or NULL: data.train is opened.
 int eval_task_measure(struct rank *r, struct model *m, struct data *train, struct data *held_out,
-                      int64_t step, struct err *e) ERR_CHECK;
+                      struct eval_weights weights, struct err *e) ERR_CHECK;
 // The same with pictures: the end of training. `held_out` NULL (data.eval is not set): does nothing but log.
-int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out, int64_t step,
-                     struct err *e) ERR_CHECK;
+int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out,
+                     struct eval_weights weights, struct err *e) ERR_CHECK;
 
 #endif

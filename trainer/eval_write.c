@@ -156,12 +156,17 @@ static void put_skipped(struct json_writer *w, const struct eval_result *r) {
     json_close(w, ']');
 }
 
+static const char *weights_name(const struct eval_result *r) {
+    return r->weights.average ? "average" : "raw";
+}
+
 static void put_head(struct json_writer *w, const struct eval_result *r) {
     char when[CLOCK_ISO_BYTES];
     json_put_string(w, "format", "orrery-eval");
     json_put_int(w, "version", EVAL_JSON_VERSION);
     json_put_string(w, "made", clock_iso(clock_utc_ns(), when));
-    json_put_int(w, "step", r->step);
+    json_put_int(w, "step", r->weights.step);
+    json_put_string(w, "weights", weights_name(r));
     json_put_int(w, "sequences", r->sequences);
     json_put_int(w, "context", r->context);
     json_put_int(w, "horizon", r->horizon);
@@ -326,8 +331,9 @@ static int write_skipped(const struct eval_skipped *s, const char *name, struct 
 
 int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e) {
     int rc = buf_appendf(
-        out, e, "%lld held-out sequences, %lld frames given, %lld predicted, weights of step %lld\n\n",
-        (long long)r->sequences, (long long)r->context, (long long)r->horizon, (long long)r->step);
+        out, e, "%lld held-out sequences, %lld frames given, %lld predicted, weights of step %lld (%s)\n\n",
+        (long long)r->sequences, (long long)r->context, (long long)r->horizon, (long long)r->weights.step,
+        weights_name(r));
     if (!rc) rc = write_rows(r, out, e);
     if (!rc) rc = write_skill(r, out, e);
     if (!rc) rc = buf_appends(out, "\n", e);

@@ -373,7 +373,7 @@ static void evaluate_fini(struct evaluate *ev) {
 int evaluate_run(const struct evaluate_request *q, struct eval_result *out, struct err *e) {
     struct evaluate ev = {.q = q};
     double *records = NULL, began = clock_seconds();
-    *out = (struct eval_result){.step = q->step,
+    *out = (struct eval_result){.weights = q->weights,
                                 .sequences = q->config->eval_sequences,
                                 .context = q->config->eval_context,
                                 .horizon = q->config->eval_horizon,

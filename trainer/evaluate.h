@@ -19,6 +19,12 @@
 
 #define EVALUATE_CHUNK 8 // sequences predicted together, whatever the number of ranks
 
+// Which weights are measured.
+struct eval_weights {
+    int64_t step;
+    bool average; // optim.ema's, not those of the last step
+};
+
 struct evaluate_request {
     const struct config *config;
     const struct modality_set *set;
@@ -26,13 +32,14 @@ struct evaluate_request {
     struct eval_source held_out, train;
     struct coll *coll; // NULL: this process alone
     struct eval_watch watch;
-    int64_t step; // of the weights
+    struct eval_weights weights;
 };
 
 enum { EVAL_TRAIN, EVAL_HELD_OUT, EVAL_DATA }; // data sets
 
 struct eval_result {
-    int64_t step, sequences, context, horizon, samples; // sequences: those that were measured
+    struct eval_weights weights;
+    int64_t sequences, context, horizon, samples; // sequences: those that were measured
     uint64_t seed;
     int ranks;
     unsigned has;            // enum eval_has: which bars and metrics can be

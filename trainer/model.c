@@ -257,7 +257,7 @@ static int load_tensor(struct model *m, struct ckpt *c, const struct param *p, b
                                       (size_t)p->elems * sizeof(float), e);
 }
 
-static bool has_average(const struct ckpt *c) {
+bool model_has_average(const struct ckpt *c) {
     for (size_t i = 0; i < ckpt_tensors(c); i++) {
         struct ckpt_tensor t;
         ckpt_tensor_at(c, i, &t);
@@ -272,7 +272,7 @@ int model_load(struct model *m, struct ckpt *c, bool average, struct err *e) {
     if (!host)
         return err_set(e, ERR_MEMORY, "no memory to read a tensor of %lld weights", (long long)largest);
     int rc = 0;
-    average = average && has_average(c);
+    average = average && model_has_average(c);
     for (int i = 0; !rc && i < m->params.n; i++) rc = load_tensor(m, c, &m->params.list[i], average, host, e);
     free(host);
     return rc ? rc : model_refresh(m, e);

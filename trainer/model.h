@@ -120,6 +120,7 @@ int model_backward(struct model *m, const struct model_grads *g, struct err *e) 
 double model_step_flops(const struct config *c, const struct modality_set *set, int64_t sequences,
                         int64_t frames);
 
+bool model_has_average(const struct ckpt *c);
 // Reads all weights (`average`: the tensors "ema.NAME" where the checkpoint has them). Shapes that differ:
 // CONFIG.
 int model_load(struct model *m, struct ckpt *c, bool average, struct err *e) ERR_CHECK;

@@ -375,7 +375,9 @@ static int take_average(struct train *t, struct err *e) {
 static int measure(struct train *t, struct err *e) {
     double began = clock_seconds();
     int rc = step_settle(t->step, e);
-    if (!rc) rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, t->done, e);
+    if (!rc)
+        rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, (struct eval_weights){t->done, false},
+                               e);
     t->since += clock_seconds() - began;
     if (!rc || e->code != ERR_SAVED) return rc;
     t->stopped = true;
@@ -384,8 +386,9 @@ static int measure(struct train *t, struct err *e) {
 }
 
 static int finish(struct train *t, struct err *e) {
+    struct eval_weights weights = {t->done, t->config->optim_ema > 0};
     int rc = take_average(t, e);
-    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, t->done, e);
+    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, weights, e);
 }
 
 static int announce(struct train *t, struct err *e) {

@@ -27,10 +27,11 @@ def main():
     with folder() as tmp:
         orrery("simulate", "table", "--out", tmp / "data", "--episodes", 6, "--frames", 40)
         orrery("run", "configs/tiny.yaml", "-n", 2, f"run.dir={tmp}/run", f"data.train={tmp}/data", f"data.eval={tmp}/data",
-               "train.steps=12", "eval.sequences=21", "rollout.sequences=3")
+               "train.steps=12", "optim.ema=0.9", "eval.sequences=21", "rollout.sequences=3")
         run = tmp / "run"
         after_training = json.loads((run / "eval.json").read_text())
-        check(after_training["step"] == 12, "training ends with an evaluation of its last step")
+        check(after_training["step"] == 12 and after_training["weights"] == "average",
+              "training ends with an evaluation of its last step's averaged weights")
         want = numbers(tmp, 1, 1)
         for ranks, threads in ((2, 1), (3, 1), (1, 2)):
             check(numbers(tmp, ranks, threads) == want, f"{ranks} ranks, {threads} threads: the same numbers")

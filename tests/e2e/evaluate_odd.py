@@ -41,6 +41,7 @@ def broken_samples(tmp):
     check(made["sequences"] == 8 and "of data.train are left out" in (tmp / "skip" / "eval.txt").read_text(), "in eval.txt too")
     orrery("eval", tmp / "skip", "-n", 1)
     check(result(tmp / "skip") == made, "orrery eval, on one rank: the same")
+    check(made["weights"] == "raw", "without optim.ema the raw weights are measured")
     both = {**bad, "data.eval": f"{tmp}/damaged", "data.on_error": "skip"}
     orrery(*words(tmp, "both", **both), "-n", 2)
     made = result(tmp / "both")

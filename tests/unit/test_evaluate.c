@@ -186,7 +186,7 @@ static void evaluate(struct toy *t, const struct config *c, struct eval_result *
                                  .predictor = {toy_predict, t},
                                  .held_out = source,
                                  .train = source,
-                                 .step = 7};
+                                 .weights = {7, true}};
     struct err e = {0};
     assert_int_equal(evaluate_run(&q, out, &e), 0);
 }
@@ -257,6 +257,7 @@ static void nan_fails_and_is_written_as_null(void **state) {
     json_destroy(doc);
     buf_clear(&text);
     assert_int_equal(eval_write_table(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data, "weights of step 7 (average)"));
     assert_non_null(strstr(text.data, "0 of 10 bars passed"));
     assert_non_null(strstr(text.data, "constant velocity"));
     buf_fini(&text);
