@@ -179,6 +179,10 @@ static int draw(struct rank *r, struct model *m, struct data *held_out, struct e
     return rc;
 }
 
+static bool has_video(const struct data *held_out) {
+    return eval_find(data_modalities(held_out), "video") >= 0;
+}
+
 // The first rank draws, and the others wait for its word: drawn, or stopped.
 static int draw_pictures(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
     blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
@@ -203,7 +207,12 @@ int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct
         return 0;
     }
     int rc = eval_task_measure(r, m, train, held_out, weights, e);
-    return rc ? rc : draw_pictures(r, m, held_out, e);
+    if (rc) return rc;
+    if (!has_video(held_out)) {
+        if (rank_is_root(r)) log_info(&r->log, "no pictures: the model has no video");
+        return 0;
+    }
+    return draw_pictures(r, m, held_out, e);
 }
 
 // ---- the tasks: the newest checkpoint's weights in a new model.
@@ -265,6 +274,10 @@ int task_evaluate(struct rank *r, struct err *e) {
 int task_rollout(struct rank *r, struct err *e) {
     struct loaded l = {0};
     int rc = load(r, &l, e);
+    if (!rc && !has_video(l.held_out))
+        rc = err_set(e, ERR_CONFIG,
+                     "there are no pictures to draw: model.modalities has no video; orrery eval "
+                     "measures the other senses");
     if (!rc) rc = draw_pictures(r, l.model, l.held_out, e);
     loaded_fini(&l);
     return rc;

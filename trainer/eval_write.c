@@ -111,9 +111,11 @@ static void put_bars(struct json_writer *w, const struct eval_result *r) {
 
 static void put_left_out(struct json_writer *w, const struct eval_result *r) {
     json_put_array(w, "left_out");
-    if (!(r->has & EVAL_HAS_OBJECTS))
-        json_put_string(w, NULL,
-                        "pusher, puck and constant velocity: the data tells of no objects in the pictures");
+    if (r->no_objects) {
+        char text[160];
+        snprintf(text, sizeof text, "pusher, puck and constant velocity: %s", r->no_objects);
+        json_put_string(w, NULL, text);
+    }
     if (!r->made[EVAL_WRONG]) json_put_string(w, NULL, "wrong action: needs actions and two sequences");
     if (!r->made[EVAL_SAMPLED]) json_put_string(w, NULL, "sampled: eval.samples is 1");
     json_close(w, ']');
@@ -341,12 +343,8 @@ int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e
         int64_t at = eval_number_probe(r->horizon, p);
         if (!isnan(r->value[at])) rc = write_line(r, at, "", eval_probe_label(p), "", out, e);
     }
-    if (!rc && !(r->has & EVAL_HAS_OBJECTS))
-        rc = buf_appends(
-            out,
-            "The data tells of no objects in the pictures: pusher, puck and constant velocity are left "
-            "out.\n",
-            e);
+    if (!rc && r->no_objects)
+        rc = buf_appendf(out, e, "Pusher, puck and constant velocity are left out: %s.\n", r->no_objects);
     for (int i = 0; i < EVAL_DATA && !rc; i++) rc = write_skipped(&r->skipped[i], data_names[i], out, e);
     return rc ? rc : write_bars(r, out, e);
 }

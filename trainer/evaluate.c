@@ -278,10 +278,16 @@ int evaluate_check(const struct config *c, struct coll *coll, const struct eval_
     return rc ? rc : eval_deal_check(&deal, e);
 }
 
+static const char *why_no_objects(const struct evaluate *ev) {
+    if (eval_find(ev->q->set, "video") < 0) return "the model has no video";
+    if (!ev->q->held_out.objects) return "the data tells of no objects in the pictures";
+    return ev->context < 2 ? "eval.context is 1, and a velocity needs two frames" : NULL;
+}
+
 static void choose_rows(struct evaluate *ev) {
     const struct evaluate_request *q = ev->q;
     for (int row = 0; row < EVAL_ROWS; row++) ev->made[row] = true;
-    ev->made[EVAL_VELOCITY] = q->held_out.objects && eval_find(q->set, "video") >= 0 && ev->context >= 2;
+    ev->made[EVAL_VELOCITY] = !why_no_objects(ev);
     ev->made[EVAL_WRONG] = q->set->action >= 0 && ev->held_out.n > 1;
     ev->made[EVAL_SAMPLED] = q->config->eval_samples > 1;
 }
@@ -393,6 +399,7 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
     if (!rc) rc = conclude(&ev, records, out, e);
     memcpy(out->made, ev.made, sizeof out->made);
     out->has = has_of(&ev);
+    out->no_objects = why_no_objects(&ev);
     // No other world tells of a pusher and pucks.
     out->bars = q->config->eval_bars == BARS_DEMO && q->held_out.objects;
     out->seconds = clock_seconds() - began;

@@ -43,6 +43,7 @@ struct eval_result {
     uint64_t seed;
     int ranks;
     unsigned has;            // enum eval_has: which bars and metrics can be
+    const char *no_objects;  // why constant velocity and its objects are left out; NULL: they are not
     bool bars;               // do the bars belong to this config and this world?
     bool made[EVAL_ROWS];    // rows that were made
     double *value, *lo, *hi; // [eval_numbers_count(horizon)], see eval_record.h; 95 % intervals

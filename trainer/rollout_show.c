@@ -190,7 +190,7 @@ static void show_fini(struct show *s) {
 
 int rollout_show(const struct rollout_show_request *q, const char *run_dir, struct err *e) {
     struct show s = {.q = q};
-    if (eval_find(q->set, "video") < 0) return 0; // nothing to see
+    if (eval_find(q->set, "video") < 0) return err_set(e, ERR_BUG, "pictures without video");
     int rc = show_init(&s, e);
     if (!rc) rc = choose(&s, e);
     if (!rc) rc = generate(&s, e);

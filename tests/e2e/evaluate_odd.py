@@ -65,6 +65,16 @@ def short_episodes(tmp):
     check(alone.returncode == 65 and "the longest has 8; lower data.frames" in alone.stderr, "none is long enough: exit 65 and the cure")
 
 
+def without_video(tmp):
+    run = tmp / "blind"
+    orrery(*words(tmp, "blind", **{"model.modalities": "action,touch"}), "-n", 2)
+    log = (run / "logs" / "attempt-1" / "rank-0.log").read_text()
+    check("no pictures: the model has no video" in log and "pictures are in" not in log, "a model without video: the log promises no pictures")
+    check("left out: the model has no video." in (run / "eval.txt").read_text(), "and the table says what is left out")
+    drawn = orrery("rollout", run, check=False)
+    check(drawn.returncode == 78 and "no video" in drawn.stderr and "strip.png" not in drawn.stdout, "orrery rollout: exit 78 and why")
+
+
 def stopped(tmp, number):
     run, name = tmp / f"run-{number}", f"run-{number}"
     child = start(*words(tmp, name, **{"eval.sequences": 20000}), "-n", 2)
@@ -88,6 +98,7 @@ def main():
         orrery("simulate", "table", "--out", tmp / "data", "--episodes", 8)
         broken_samples(tmp)
         short_episodes(tmp)
+        without_video(tmp)
         for number in (signal.SIGINT, signal.SIGTERM):
             stopped(tmp, number)
 

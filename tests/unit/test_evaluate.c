@@ -298,6 +298,7 @@ static void worlds_without_objects_leave_them_out(void **state) {
     buf_init(&text, 1 << 24);
     assert_int_equal(eval_write_table(&r, &text, &e), 0);
     assert_non_null(strstr(text.data, "no bars: they belong to configs/demo.yaml's table world"));
+    assert_non_null(strstr(text.data, "left out: the data tells of no objects in the pictures.\n"));
     assert_null(strstr(text.data, "MISS"));
     assert_null(strstr(text.data, "puck contact")); // no column without a number
     assert_non_null(strstr(text.data, "contact  touch"));
@@ -387,6 +388,27 @@ static void a_sense_that_is_never_there_is_not_measured(void **state) {
     free(t.scratch);
 }
 
+static void one_given_frame_has_no_velocity(void **state) {
+    struct toy t;
+    struct config *c = config_make(9);
+    struct eval_result r;
+    struct buf text;
+    struct err e = {0};
+    toy_init(&t);
+    c->eval_context = 1;
+    evaluate(&t, c, &r);
+    buf_init(&text, 1 << 24);
+    assert_int_equal(eval_write_table(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data, "left out: eval.context is 1, and a velocity needs two frames.\n"));
+    buf_clear(&text);
+    assert_int_equal(eval_write_json(&r, &text, &e), 0);
+    assert_non_null(strstr(text.data, "constant velocity: eval.context is 1"));
+    buf_fini(&text);
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
 static void too_many_sequences_are_refused_beforehand(void **state) {
     struct toy t;
     struct config *c = config_make(400000);
@@ -428,6 +450,7 @@ int main(void) {
         cmocka_unit_test(broken_windows_are_left_out_and_listed),
         cmocka_unit_test(asked_to_stop_it_ends_between_chunks),
         cmocka_unit_test(a_sense_that_is_never_there_is_not_measured),
+        cmocka_unit_test(one_given_frame_has_no_velocity),
         cmocka_unit_test(too_many_sequences_are_refused_beforehand),
         cmocka_unit_test(windows_are_spread_over_episodes),
     };
