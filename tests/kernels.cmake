@@ -17,11 +17,13 @@ if(NOT SANITIZE)
     kernels/cuda/attention_sm90_forward.cu kernels/cuda/attention_sm90_backward.cu)
 endif()
 
-orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
-orrery_script(gpu_alone kernels tests/kernels/gpu_alone.sh)
-orrery_script(gpu_peers kernels python3 tests/kernels/gpu_peers.py)
-orrery_script(cute_peer kernels tests/kernels/cute_peer.sh)
-orrery_script(peer_fa3 kernels tests/kernels/peer_fa3.sh)
+if(NOT SANITIZE) # nvcc's work, which is the same there
+  orrery_script(cuda_static kernels python3 tests/kernels/cuda_static.py)
+  orrery_script(gpu_alone kernels tests/kernels/gpu_alone.sh)
+  orrery_script(gpu_peers kernels python3 tests/kernels/gpu_peers.py)
+  orrery_script(cute_peer kernels tests/kernels/cute_peer.sh)
+  orrery_script(peer_fa3 kernels tests/kernels/peer_fa3.sh)
+endif()
 
 # The whole plug-in on the emulator, with cuBLASLt's surface and a stand-in for NCCL: ORRERY_CUDA_PLUGIN names it, and
 # orrery-rank and the op tests believe that they have a GPU.
