@@ -32,8 +32,9 @@ static struct {
 struct ncclComm {
     int rank, left; // polls
     long groups;
-    bool aborted;
+    struct ncclComm *next;
 };
+static struct ncclComm *alive; // also those that nobody gives back, since their process would end
 
 static _Thread_local struct ncclComm *current;
 static _Thread_local int my_rank; // a rank is a thread
@@ -64,6 +65,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
     pthread_mutex_lock(&job.lock);
     job.size = size;
     job.joined++;
+    (*comm)->next = alive;
+    alive = *comm;
     pthread_mutex_unlock(&job.lock);
     return ncclInProgress;
 }
@@ -118,9 +121,18 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state) {
     return ncclSuccess;
 }
 
+static void forget(struct ncclComm *comm) {
+    pthread_mutex_lock(&job.lock);
+    struct ncclComm **at = &alive;
+    while (*at != comm) at = &(*at)->next;
+    *at = comm->next;
+    pthread_mutex_unlock(&job.lock);
+    free(comm);
+}
+
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
     __atomic_fetch_add(&nccl_stub.aborts, 1, __ATOMIC_SEQ_CST);
-    free(comm);
+    forget(comm);
     return ncclSuccess;
 }
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
@@ -129,7 +141,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm) {
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
     __atomic_fetch_add(&nccl_stub.destroys, 1, __ATOMIC_SEQ_CST);
-    free(comm);
+    forget(comm);
     return ncclSuccess;
 }
 
