@@ -24,9 +24,8 @@
 
 #define LEAST_VERSION 22000 // 2.20.0
 #define SHARE_VERSION 23000 // 2.30.0
-#define REACH_VERSION                                                                                        \
-    22600           // 2.26.0; ncclMemAlloc of earlier ones rounds each block up, to as much as 512 MiB
-#define SYMMETRIC 1 // NCCL_WIN_COLL_SYMMETRIC, which older headers lack
+#define REACH_VERSION 22600 // 2.26.0
+#define SYMMETRIC     1     // NCCL_WIN_COLL_SYMMETRIC, which older headers lack
 
 // Name in the library, name here, arguments.
 #define NCCL_CALLS(X)                                                                                        \
@@ -387,6 +386,7 @@ static void shared_release(void *arg, void *p) {
 }
 
 // One rank has no peers to reach, and ranks on one GPU share it without this.
+// Nor with an ncclMemAlloc that rounds each block up, to as much as 512 MiB: those before 2.26.
 static void offer_memory(struct nccl_coll *n, bool same_gpu) {
     if (n->base.size == 1 || same_gpu || n->version < REACH_VERSION) return;
     if (!n->call.mem_alloc || !n->call.mem_free) return;

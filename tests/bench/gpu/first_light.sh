@@ -8,9 +8,9 @@
 #   steps       losses and digests: bf16, again, two ranks, fp32, CPU; a step of 1B parameters   5_steps.log
 #   sanitizer   compute-sanitizer on the smallest attention     4_ops.log
 #   kernels     bench kernels beside peers.py rest; ncu on attention and on a step   7_kernels.csv
-# No stage ends the others; each has its own limit and says what it lacks. $OUT (out) gets summary.txt and these
-# files as they grow, and 6_clocks.csv: a GPU's clocks, power, temperature once a second, none above 8 MB. The first three need nvcc and cc only, or a folder made by pack.sh; the others such
-# a folder, or what a build with CMake needs. Usage: first_light.sh [MINUTES]   PACK: the folder (this script's, else
+# No stage ends the others; each has its own limit and says what it lacks. $OUT (out) gets summary.txt, these files as
+# they grow, none above 8 MB, and 6_clocks.csv: clocks, power and temperature once a second. The first three need nvcc
+# and cc only, or a folder made by pack.sh; the others such a folder, or what a build with CMake needs. Usage: first_light.sh [MINUTES]   PACK: the folder (this script's, else
 # ../pack of a repository); PLUGIN: another plug-in; STAGES: names, to run only those.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
