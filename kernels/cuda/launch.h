@@ -14,6 +14,18 @@
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
     (kernel<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__), cudaGetLastError())
 // clang-format on
+// LAUNCH with clusters of two blocks; their number is even.
+template <class... P, class... A>
+static inline cudaError_t launch_pairs(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes,
+                                       cudaStream_t stream, const A &...arguments) {
+    cudaLaunchAttribute pairs = {};
+    pairs.id = cudaLaunchAttributeClusterDimension;
+    pairs.val.clusterDim = {2, 1, 1};
+    cudaLaunchConfig_t c = {};
+    c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = bytes, c.stream = stream;
+    c.attrs = &pairs, c.numAttrs = 1;
+    return cudaLaunchKernelEx(&c, kernel, arguments...);
+}
 // In a kernel: unsigned char *name, the block's dynamic shared memory, 1024-byte aligned.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #endif

@@ -206,6 +206,44 @@ template <int KEEP> static __device__ __forceinline__ void bulk_wait() {
     asm volatile("cp.async.bulk.wait_group %0;" ::"n"(KEEP) : "memory");
 }
 
+// Clusters: blocks that run at the same time and reach each other's shared memory. An address of a block is
+// one of the cluster too.
+static __device__ __forceinline__ uint32_t cluster_rank() {
+    uint32_t rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+// The same place in shared memory of block `rank` of the cluster.
+static __device__ __forceinline__ uint32_t cluster_address(uint32_t address, uint32_t rank) {
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+// Of all threads of the cluster.
+static __device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+// As mbar_arrive, on a barrier of any block of the cluster. What it orders is the reading of shared memory by
+// wgmma, which was waited for, before the copy engine writes there again.
+static __device__ __forceinline__ void cluster_arrive(uint32_t bar) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+// A word for another block; it counts 4 bytes on a barrier there.
+static __device__ __forceinline__ void cluster_tell(uint32_t to, uint32_t value, uint32_t bar) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(to),
+                 "r"(value), "r"(bar)
+                 : "memory");
+}
+// tma_load into each block of the cluster whose bit is set in `blocks`: the same place, and its own barrier.
+static __device__ __forceinline__ void cluster_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x,
+                                                    int y, int z, uint16_t blocks) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
+                 "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "h"(blocks)
+                 : "memory");
+}
+
 // Flags between blocks.
 static __device__ __forceinline__ void flag_add(uint32_t *flag, uint32_t value) {
     asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");

@@ -21,7 +21,11 @@ static void boxes_of_the_copy_engine(void **state) {
 }
 
 static void additions_in_order(void **state) {
-    assert_int_equal(probe_order(stdout, 3, 1), 0);
+    assert_int_equal(probe_order(stdout, 3, 1, 0), 0);
+}
+
+static void pairs_of_blocks(void **state) {
+    assert_int_equal(probe_pairs(stdout), 0);
 }
 
 int main(void) {
@@ -29,6 +33,7 @@ int main(void) {
         cmocka_unit_test(descriptors_of_wgmma),
         cmocka_unit_test(boxes_of_the_copy_engine),
         cmocka_unit_test(additions_in_order),
+        cmocka_unit_test(pairs_of_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

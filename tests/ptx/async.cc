@@ -88,6 +88,27 @@ void try_wait(ptx_run *t, const ptx_code *c) {
     ptx_put(t, c, 0, true);
 }
 
+// ---- clusters
+
+void cluster_arrive_at(ptx_run *t, const ptx_code *c) {
+    u32 bar = ptx_shared_address(t, c, 1);
+    watch_mbar_arrive(bar);
+    cluster_arrive(bar);
+}
+void cluster_tell_word(ptx_run *t, const ptx_code *c) {
+    u32 to = ptx_shared_address(t, c, 0), bar = ptx_shared_address(t, c, 2);
+    watch_load(c, to, 4, bar);
+    cluster_tell(to, IN(u32, 1), bar);
+}
+void cluster_come(ptx_run *, const ptx_code *) {
+    watch_cluster_join();
+    simt_cluster_arrive();
+}
+void cluster_go_on(ptx_run *, const ptx_code *) {
+    simt_cluster_wait();
+    watch_cluster_met();
+}
+
 // ---- the copy engine
 
 size_t box_bytes(const CUtensorMap *m) {
@@ -117,6 +138,16 @@ void load_box(ptx_run *t, const ptx_code *c) {
     each_row(m, at, [=](const void *p, size_t n) { global_rows(c, p, n); });
     watch_load(c, to, box_bytes(m), bar);
     tma_load(to, m, bar, at[0], at[1], at[2]);
+}
+void load_box_for_all(ptx_run *t, const ptx_code *c) {
+    u32 to = ptx_shared_address(t, c, 0), bar = ptx_shared_address(t, c, 5), blocks = IN(uint16_t, 6);
+    const CUtensorMap *m = (const CUtensorMap *)pointer(t, c, 1);
+    int at[3] = {IN(int, 2), IN(int, 3), IN(int, 4)};
+    each_row(m, at, [=](const void *p, size_t n) { global_rows(c, p, n); });
+    for (u32 rank = 0; rank < 16; rank++)
+        if (blocks >> rank & 1)
+            watch_load(c, simt_cluster_address(to, rank), box_bytes(m), simt_cluster_address(bar, rank));
+    cluster_load(to, m, bar, at[0], at[1], at[2], (uint16_t)blocks);
 }
 void store_box(ptx_run *t, const ptx_code *c) {
     const CUtensorMap *m = (const CUtensorMap *)pointer(t, c, 0);
@@ -241,43 +272,54 @@ void nothing(ptx_run *, const ptx_code *) {}
 #define WGMMA(n)                                                                                             \
     { "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16", wgmma_of<n> }
 
+// clang-format off
 const struct {
     const char *name;
     ptx_do *run;
-} TABLE[] = {{"ldmatrix.sync.aligned.m8n8.x4.shared.b16", ldmatrix<false>},
-             {"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", ldmatrix<true>},
-             {"stmatrix.sync.aligned.m8n8.x4.shared.b16", stmatrix},
-             {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", mma},
-             {"cp.async.cg.shared.global", copy16}, {"cp.async.commit_group", DO{cp_async_commit();
-watch_copy_commit();
-} // namespace
-}
-, {"cp.async.wait_group", copy_wait},
-    {"mbarrier.init.shared::cta.b64", DO{mbar_init(ptx_shared_address(t, c, 0), IN(int, 1));
-}
-}
-, {"mbarrier.arrive.shared::cta.b64", arrive}, {"mbarrier.arrive.expect_tx.shared::cta.b64", expect},
+} TABLE[] = {
+    {"ldmatrix.sync.aligned.m8n8.x4.shared.b16", ldmatrix<false>},
+    {"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16", ldmatrix<true>},
+    {"stmatrix.sync.aligned.m8n8.x4.shared.b16", stmatrix},
+    {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", mma},
+
+    {"cp.async.cg.shared.global", copy16},
+    {"cp.async.commit_group", DO { cp_async_commit(); watch_copy_commit(); }},
+    {"cp.async.wait_group", copy_wait},
+
+    {"mbarrier.init.shared::cta.b64", DO { mbar_init(ptx_shared_address(t, c, 0), IN(int, 1)); }},
+    {"mbarrier.arrive.shared::cta.b64", arrive},
+    {"mbarrier.arrive.expect_tx.shared::cta.b64", expect},
     {"mbarrier.try_wait.parity.shared::cta.b64", try_wait},
+
     {BULK_TENSOR "shared::cluster.global.tile.mbarrier::complete_tx::bytes", load_box},
     {BULK_TENSOR "global.shared::cta.tile.bulk_group", store_box},
     {"cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes", load_run},
     {"cp.async.bulk.global.shared::cta.bulk_group", store_run},
     {"cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32", add_run},
-    {"cp.async.bulk.commit_group", DO{bulk_commit();
-watch_bulk_commit();
-}
-}
-, {"cp.async.bulk.wait_group", bulk_wait_for<false>}, {"cp.async.bulk.wait_group.read", bulk_wait_for<true>},
-    WGMMA(32), WGMMA(64), WGMMA(128), {"wgmma.commit_group.sync.aligned", product_commit},
-    {"wgmma.wait_group.sync.aligned", product_wait}, {"wgmma.fence.sync.aligned", nothing},
-    {"fence.proxy.async.shared::cta", DO{fence_async();
-}
-}
-, {"fence.proxy.async.global", nothing}, {"fence.mbarrier_init.release.cluster", nothing},
-    {"prefetch.tensormap", nothing}, {"setmaxnreg.inc.sync.aligned.u32", nothing},
+    {"cp.async.bulk.commit_group", DO { bulk_commit(); watch_bulk_commit(); }},
+    {"cp.async.bulk.wait_group", bulk_wait_for<false>},
+    {"cp.async.bulk.wait_group.read", bulk_wait_for<true>},
+
+    {"mapa.shared::cluster.u32", DO { ptx_put(t, c, 0, simt_cluster_address(ptx_shared_address(t, c, 1), IN(u32, 2))); }},
+    {"mbarrier.arrive.shared::cluster.b64", cluster_arrive_at},
+    {"st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32", cluster_tell_word},
+    {"barrier.cluster.arrive.release", cluster_come},
+    {"barrier.cluster.wait.acquire", cluster_go_on},
+    {BULK_TENSOR "shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster", load_box_for_all},
+
+    WGMMA(32), WGMMA(64), WGMMA(128),
+    {"wgmma.commit_group.sync.aligned", product_commit},
+    {"wgmma.wait_group.sync.aligned", product_wait},
+    {"wgmma.fence.sync.aligned", nothing},
+
+    {"fence.proxy.async.shared::cta", DO { fence_async(); }},
+    {"fence.proxy.async.global", nothing},
+    {"fence.mbarrier_init.release.cluster", nothing},
+    {"prefetch.tensormap", nothing},
+    {"setmaxnreg.inc.sync.aligned.u32", nothing},
     {"setmaxnreg.dec.sync.aligned.u32", nothing},
-}
-;
+};
+// clang-format on
 
 } // namespace
 

@@ -76,6 +76,7 @@ uint64_t special(const std::string &name) {
     if (what == "%ntid") return pick(block.dim.x, block.dim.y, block.dim.z);
     if (what == "%nctaid") return pick(block.grid.x, block.grid.y, block.grid.z);
     if (what == "%laneid") return (uint64_t)me->lane;
+    if (what == "%cluster_ctarank") return (uint64_t)block.rank;
     simt_fail("%s is not modelled", name.c_str());
     return 0;
 }
@@ -106,8 +107,8 @@ void run_thread(ptx_kernel *k, const unsigned char *params) {
     }
 }
 
-void launch(const void *function, dim3 grid, dim3 block, size_t bytes, const unsigned char *params,
-            size_t param_bytes) {
+void launch(const void *function, dim3 grid, dim3 block, size_t bytes, int cluster,
+            const unsigned char *params, size_t param_bytes) {
     ptx_kernel *k = kernel_at(function);
     if (k->param_bytes != param_bytes)
         simt_fail("%s: %zu bytes of arguments, %zu expected", k->name.c_str(), param_bytes, k->param_bytes);
@@ -120,10 +121,12 @@ void launch(const void *function, dim3 grid, dim3 block, size_t bytes, const uns
     for (const ptx_code &c : k->code) copies = copies || strncmp(c.name, "cp.async.cg", 11) == 0;
     watch_launch();
     k->launches++;
-    simt_launch(grid, block, shared, [&] {
-        if (simt_now->witness == NULL) watch_block(copies);
+    auto run = [&] {
+        for (int i = 0; i < simt_now->cluster; i++)
+            if (simt_now->of_cluster[i]->witness == NULL) watch_block(simt_now->of_cluster[i], copies);
         run_thread(k, params);
-    });
+    };
+    simt_launch(grid, block, shared, run, cluster);
 }
 
 const struct simt_witness witness = {watch_allocated, watch_freed, watch_written, watch_copied};

@@ -513,7 +513,8 @@ class reader {
     void decode(const std::string &name, ptx_code *c) {
         std::string kind = name.substr(0, name.find('.'));
         c->name = kept(name);
-        if (kind == "ld" || kind == "st") return decode_memory(name, c);
+        bool async = name.compare(0, 9, "st.async.") == 0;
+        if ((kind == "ld" || kind == "st") && !async) return decode_memory(name, c);
         std::string form = name;
         if (kind == "mov" && (c->first > 1 || c->second > 1)) form = c->first > 1 ? "mov.unpack" : "mov.pack";
         if (name.compare(0, 6, "wgmma.") == 0 || name.compare(0, 13, "cp.async.bulk") == 0)

@@ -5,7 +5,7 @@ what nvcc made of the kernels, and runs the tests on the emulator, which watches
 missed is not needed (a hand-over that is only for speed, a wait that another one implies, the last wait of a kernel), or
 the tests do not run it.
 
-usage: tests/ptx/mutants.py BUILD sums|loss|judge|norm|sm80|forward|backward|short|all
+usage: tests/ptx/mutants.py BUILD sums|loss|judge|norm|sm80|forward|pairs|backward|short|all
 short: sums and loss, of which none may be missed (ctest simt.ptx_mutants); the others take from a minute to ten."""
 import os
 import re
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-KINDS = re.compile(r"(@!?%p\d+\s+)?(bar\.sync|bar\.arrive|bar\.warp\.sync|mbarrier\.arrive|mbarrier\.try_wait|cp\.async\.wait_group|"
+KINDS = re.compile(r"(@!?%p\d+\s+)?(bar\.sync|bar\.arrive|bar\.warp\.sync|mbarrier\.arrive|mbarrier\.try_wait|barrier\.cluster\.wait|cp\.async\.wait_group|"
                    r"wgmma\.wait_group|cp\.async\.bulk\.wait_group|fence\.proxy\.async\.shared|ld\.acquire|red\.release)")
 # What stands in for some: a wait that is over at once, an order that is none.
 INSTEAD = [(r"mbarrier\.try_wait\S+ (\w+),.*;", r"mov.pred \1, 1;"), (r"ld\.acquire\.gpu", "ld.volatile"), (r"red\.release", "red.relaxed")]
@@ -24,12 +24,13 @@ CAMPAIGNS = {
     "judge": [("judge", "judge", ["test_ops", "judge"])],
     "norm": [("norm", "norm_backward", ["test_ops", "norm_mod_backward"])],
     "sm80": [("attention_sm80", "ILi64E", ["test_cuda_attention", "sm80_dim64"])],
-    "forward": [("attention_sm90_forward", "ILi128E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")],
+    "forward": [("attention_sm90_forward", "ILi128ELb0E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")],
+    "pairs": [("attention_sm90_forward", "ILi128ELb1E", ["test_cuda_attention", "pairs_have_the_same_bits"])],
     "backward": [("attention_sm90_backward", "ILi128E", ["test_cuda_attention", t]) for t in ("sm90_dim128", "holes")] +
                 [("attention_sm90_backward", "backward90ILi64E", ["test_cuda_attention", "any_pace_the_same_bits"])],
 }
 CAMPAIGNS["short"] = CAMPAIGNS["sums"] + CAMPAIGNS["loss"]
-CAMPAIGNS["all"] = [c for name in ("sums", "loss", "judge", "norm", "sm80", "forward", "backward") for c in CAMPAIGNS[name]]
+CAMPAIGNS["all"] = [c for name in ("sums", "loss", "judge", "norm", "sm80", "forward", "pairs", "backward") for c in CAMPAIGNS[name]]
 
 
 def places(text):

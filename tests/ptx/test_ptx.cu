@@ -148,6 +148,64 @@ static __global__ void received(float *x, bool wrong) {
     x[THREADS + threadIdx.x] = s[threadIdx.x];
 }
 
+// The first block of a pair tells the second a word, twice to the same place; in between it hears that the
+// first was read.
+static __device__ void pair_begins(uint64_t *told, uint64_t *heard) {
+    if (threadIdx.x == 0) {
+        mbar_init(shared_address(told), 1);
+        mbar_init(shared_address(heard), 1);
+        mbar_init_done();
+    }
+    cluster_sync();
+}
+static __device__ void tell(const int *word, const uint64_t *told, int value) {
+    cluster_tell(cluster_address(shared_address(word), 1), (uint32_t)value,
+                 cluster_address(shared_address(told), 1));
+}
+static __global__ void told(float *x, bool wrong) {
+    __shared__ int word;
+    __shared__ uint64_t told, heard;
+    pair_begins(&told, &heard);
+    if (cluster_rank() == 0) {
+        if (threadIdx.x == 0) tell(&word, &told, 7);
+    } else {
+        if (threadIdx.x == 0) mbar_expect(shared_address(&told), 4);
+        if (!wrong || threadIdx.x != 100) mbar_wait(shared_address(&told), 0);
+        x[threadIdx.x] = (float)word;
+    }
+    cluster_sync();
+}
+static __global__ void told_again(float *x, bool wrong) {
+    __shared__ int word;
+    __shared__ uint64_t told, heard;
+    pair_begins(&told, &heard);
+    if (threadIdx.x == 0) {
+        for (uint32_t i = 0; i < 2; i++) {
+            if (cluster_rank() == 0) {
+                if (i > 0 && !wrong) mbar_wait(shared_address(&heard), 0);
+                tell(&word, &told, 7);
+            } else {
+                mbar_expect(shared_address(&told), 4);
+                mbar_wait(shared_address(&told), i);
+                x[i] = (float)*(volatile int *)&word;
+                cluster_arrive(cluster_address(shared_address(&heard), 0));
+            }
+        }
+    }
+    cluster_sync();
+}
+static __global__ void left_early(float *x, bool wrong) {
+    __shared__ uint64_t told, heard;
+    pair_begins(&told, &heard);
+    if (cluster_rank() == 0) {
+        x[threadIdx.x] = 1;
+        __syncthreads();
+        __syncthreads();
+        if (threadIdx.x == 0) cluster_arrive(cluster_address(shared_address(&told), 1));
+    }
+    if (!wrong) cluster_sync();
+}
+
 int ptx_test_fault(int which, int wrong) {
     float *x = NULL, *y = NULL;
     uint32_t *flag = NULL;
@@ -176,6 +234,9 @@ int ptx_test_fault(int which, int wrong) {
     case 10: rc = LAUNCH(sent, grid, block, 0, s, x, w); break;
     case 11: rc = LAUNCH(unfenced, grid, block, 0, s, x, w); break;
     case 12: rc = LAUNCH(received, grid, block, 0, s, x, w); break;
+    case 13: rc = launch_pairs(told, dim3(2), block, 0, s, x, w); break;
+    case 14: rc = launch_pairs(told_again, dim3(2), block, 0, s, x, w); break;
+    case 15: rc = launch_pairs(left_early, dim3(2), block, 0, s, x, w); break;
     default: break;
     }
     cudaFree(x);

@@ -52,6 +52,8 @@ struct block {
     std::vector<blocks_known> known;                                // of other blocks, by thread
     std::map<int, clocks> places;
     std::map<int, blocks_known> known_places;
+    blocks_known cluster_place[2]; // of the cluster's first block: even and odd rounds of barrier.cluster
+    std::vector<uint32_t> cluster_rounds; // of each thread: how often it went through
     std::map<uint32_t, size_t> mbar_number;
     mbar mbars[MBARS];
     groups products[GROUPS], bulks[SENDERS];
@@ -62,6 +64,9 @@ struct block {
 
 block &here() {
     return *(block *)simt_now->witness;
+}
+block &block_of(uint32_t shared) {
+    return *(block *)simt_block_of(shared)->witness;
 }
 uint32_t launch;
 std::unordered_map<const void *, blocks_known> flags;
@@ -98,6 +103,15 @@ void learn_all(blocks_known *to, const blocks_known &from) {
 blocks_known &my_known() {
     return here().known[(size_t)self()];
 }
+// What others know of this block is what its thread is to know itself.
+void take_known(const blocks_known &from) {
+    for (auto &k : from) {
+        if (k.first == here().number)
+            take_all(&mine(), *k.second);
+        else
+            learn(&my_known()[k.first], k.second);
+    }
+}
 void tick() {
     mine()[(size_t)self()]++;
 }
@@ -110,15 +124,21 @@ mark own_mark(const ptx_code *c) {
 bool before(const mark &m, const clocks &now) {
     return m.code == nullptr || now[m.who] >= m.clock;
 }
+// The thread knows of what happened in that block.
+bool before(const mark &m, uint32_t number) {
+    if (number == here().number) return before(m, mine());
+    auto other = my_known().find(number);
+    return m.code == nullptr || (other != my_known().end() && before(m, *other->second));
+}
 
-std::string name_of(const mark &m) {
+std::string name_of(const mark &m, const block &b) {
     const char *what = "";
-    if (m.who < (uint32_t)here().threads) return "thread " + std::to_string(m.who);
-    if (m.who < here().first_mbar)
+    if (m.who < (uint32_t)b.threads) return "thread " + std::to_string(m.who);
+    if (m.who < b.first_mbar)
         what = "a cp.async";
-    else if (m.who < here().first_group)
+    else if (m.who < b.first_group)
         what = "a load of the copy engine";
-    else if (m.who < here().first_read)
+    else if (m.who < b.first_read)
         what = "a product of a warpgroup";
     else
         what = "a bulk store";
@@ -126,9 +146,9 @@ std::string name_of(const mark &m) {
 }
 
 [[noreturn]] void race(const ptx_code *c, const char *does, const char *memory, unsigned long long at,
-                       const char *did, const mark &m) {
+                       const char *did, const mark &m, const block &b) {
     ptx_fail(c, "%s %s memory at %llu, which %s %s at %s:%d (%s); nothing orders the two", does, memory, at,
-             name_of(m).c_str(), did, m.code->file, m.code->line, m.code->name);
+             name_of(m, b).c_str(), did, m.code->file, m.code->line, m.code->name);
 }
 
 // ---- shared memory
@@ -138,14 +158,16 @@ bool is_same_reader(const mark &a, const mark &c) {
     return a.who / WARP == c.who / WARP;
 }
 
+// Of any block of the cluster; a thread itself touches its own block's only.
 void touch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind, const mark &m) {
-    const clocks &now = mine();
+    block &b = block_of(at);
+    uint32_t first = simt_offset(at);
     (void)simt_shared(at, bytes); // within the block's
-    for (size_t i = at / CELL; i <= (at + bytes - 1) / CELL; i++) {
-        shared_cell *cell = &here().cells[i];
+    for (size_t i = first / CELL; i <= (first + bytes - 1) / CELL; i++) {
+        shared_cell *cell = &b.cells[i];
         unsigned long long where = i * CELL;
-        if (!before(cell->write, now) && !(kind == WATCH_ATOMIC && cell->write.atomic))
-            race(c, kind == WATCH_READ ? "reads" : "writes", "shared", where, "wrote", cell->write);
+        if (!before(cell->write, b.number) && !(kind == WATCH_ATOMIC && cell->write.atomic))
+            race(c, kind == WATCH_READ ? "reads" : "writes", "shared", where, "wrote", cell->write, b);
         if (kind == WATCH_READ) {
             if (!cell->valid) ptx_fail(c, "reads shared memory at %llu, which nobody has written", where);
             auto same = std::find_if(cell->reads.begin(), cell->reads.end(),
@@ -157,7 +179,7 @@ void touch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind 
             continue;
         }
         for (const mark &r : cell->reads)
-            if (!before(r, now)) race(c, "writes", "shared", where, "reads", r);
+            if (!before(r, b.number)) race(c, "writes", "shared", where, "reads", r, b);
         cell->reads.clear();
         cell->write = m;
         cell->write.atomic = kind == WATCH_ATOMIC;
@@ -208,14 +230,11 @@ bool all_set(const std::bitset<PAGE> &bits, size_t at, size_t n) {
 }
 
 bool is_ordered(const global_mark &g) {
-    if (g.m.code == nullptr || g.launch != launch) return true;
-    if (g.block == here().number) return before(g.m, mine());
-    auto other = my_known().find(g.block);
-    return other != my_known().end() && before(g.m, *other->second);
+    return g.launch != launch || before(g.m, g.block);
 }
 
 std::string name_of(const global_mark &g) {
-    return name_of(g.m) + (g.block == here().number ? "" : " of block " + std::to_string(g.block));
+    return name_of(g.m, here()) + (g.block == here().number ? "" : " of block " + std::to_string(g.block));
 }
 
 void check_global(const ptx_code *c, const global_mark &old, const void *at, const char *does,
@@ -255,12 +274,12 @@ void touch_global(const ptx_code *c, const void *p, size_t bytes, enum watch_kin
 
 // ---- numbers of actors
 
-size_t mbar_at(uint32_t bar) {
-    auto found = here().mbar_number.find(bar);
-    if (found != here().mbar_number.end()) return found->second;
-    size_t n = here().mbar_number.size();
+size_t mbar_at(block *b, uint32_t bar) {
+    auto found = b->mbar_number.find(simt_offset(bar));
+    if (found != b->mbar_number.end()) return found->second;
+    size_t n = b->mbar_number.size();
     if (n == MBARS) simt_fail("more than %d mbarriers", MBARS);
-    return here().mbar_number[bar] = n;
+    return b->mbar_number[simt_offset(bar)] = n;
 }
 size_t sender() {
     auto found = here().sender.find(self());
@@ -301,12 +320,12 @@ void watch_launch() {
     flags.clear();
 }
 
-void watch_block(bool has_cp_async) {
-    uint3 at = simt_now->index;
-    size_t n = (size_t)simt_now->threads;
+void watch_block(struct simt_block *of, bool has_cp_async) {
+    uint3 at = of->index;
+    size_t n = (size_t)of->threads;
     block *b = new block();
-    b->threads = simt_now->threads;
-    b->number = (at.z * simt_now->grid.y + at.y) * simt_now->grid.x + at.x;
+    b->threads = of->threads;
+    b->number = (at.z * of->grid.y + at.y) * of->grid.x + at.x;
     b->first_mbar = n + (has_cp_async ? n : 0);
     b->first_group = b->first_mbar + MBARS;
     b->first_read = b->first_group + GROUPS;
@@ -316,9 +335,10 @@ void watch_block(bool has_cp_async) {
     for (size_t i = 0; i < n; i++) b->now[i][i] = 1;
     b->known.resize(n);
     b->copies.resize(n);
-    b->cells.resize(simt_now->shared_bytes / CELL + 1);
-    simt_now->witness = b;
-    simt_now->forget = [](void *witness) { delete (block *)witness; };
+    b->cluster_rounds.resize(n);
+    b->cells.resize(of->shared_bytes / CELL + 1);
+    of->witness = b;
+    of->forget = [](void *witness) { delete (block *)witness; };
 }
 
 void watch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind) {
@@ -346,24 +366,42 @@ void watch_met(int place, const int *thread, int count) {
     }
 }
 
+// A thread of another block brings what it knows of the barrier's own, and of itself.
 void watch_mbar_arrive(uint32_t bar) {
-    mbar *m = &here().mbars[mbar_at(bar)];
-    take_all(&m->arrived, mine());
+    block &b = block_of(bar);
+    mbar *m = &b.mbars[mbar_at(&b, bar)];
+    if (&b == &here())
+        take_all(&m->arrived, mine());
+    else
+        learn(&m->known[here().number], std::make_shared<clocks>(mine()));
     learn_all(&m->known, my_known());
     tick();
 }
 void watch_mbar_over(uint32_t bar, uint32_t parity) {
-    size_t n = mbar_at(bar);
-    mbar *m = &here().mbars[n];
-    take_all(&m->arrived, {});
-    m->arrived[here().first_mbar + n] = ++m->phase;
+    block &b = block_of(bar);
+    size_t n = mbar_at(&b, bar);
+    mbar *m = &b.mbars[n];
+    m->arrived.resize(b.actors);
+    m->arrived[b.first_mbar + n] = ++m->phase;
     m->over[parity] = m->arrived;
     m->known_over[parity] = m->known;
 }
 void watch_mbar_waited(uint32_t bar, uint32_t parity) {
-    const mbar &m = here().mbars[mbar_at(bar)];
+    const mbar &m = here().mbars[mbar_at(&here(), bar)];
     take_all(&mine(), m.over[parity]);
-    learn_all(&my_known(), m.known_over[parity]);
+    take_known(m.known_over[parity]);
+}
+
+void watch_cluster_join() {
+    uint32_t round = here().cluster_rounds[(size_t)self()];
+    blocks_known *place = &((block *)simt_now->of_cluster[0]->witness)->cluster_place[round & 1];
+    learn(&(*place)[here().number], std::make_shared<clocks>(mine()));
+    learn_all(place, my_known());
+    tick();
+}
+void watch_cluster_met() {
+    uint32_t round = here().cluster_rounds[(size_t)self()]++;
+    take_known(((block *)simt_now->of_cluster[0]->witness)->cluster_place[round & 1]);
 }
 
 void watch_release(const void *flag) {
@@ -374,18 +412,13 @@ void watch_release(const void *flag) {
 }
 void watch_acquire(const void *flag) {
     auto found = flags.find(flag);
-    if (found == flags.end()) return;
-    for (auto &k : found->second) {
-        if (k.first == here().number)
-            take_all(&mine(), *k.second);
-        else
-            learn(&my_known()[k.first], k.second);
-    }
+    if (found != flags.end()) take_known(found->second);
 }
 
 void watch_load(const ptx_code *c, uint32_t to, size_t bytes, uint32_t bar) {
-    size_t n = mbar_at(bar);
-    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, here().first_mbar + n, here().mbars[n].phase + 1));
+    block &b = block_of(to);
+    size_t n = mbar_at(&b, bar);
+    touch_shared(c, to, bytes, WATCH_WRITE, mark_of(c, b.first_mbar + n, b.mbars[n].phase + 1));
 }
 
 void watch_copy(const ptx_code *c, uint32_t to, size_t bytes) {

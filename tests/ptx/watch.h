@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct ptx_code;
+struct simt_block;
 
 enum watch_kind { WATCH_READ, WATCH_WRITE, WATCH_ATOMIC };
 
@@ -25,7 +26,7 @@ void watch_copied(void *to, const void *from, size_t bytes);
 // ---- a launch's blocks; what follows is done by the thread that runs
 
 void watch_launch();
-void watch_block(bool has_cp_async); // of the emulator's block that begins
+void watch_block(struct simt_block *block, bool has_cp_async); // that begins
 
 // An access of the thread itself.
 void watch_shared(const ptx_code *c, uint32_t at, size_t bytes, enum watch_kind kind);
@@ -35,7 +36,12 @@ void watch_global(const ptx_code *c, const void *at, size_t bytes, enum watch_ki
 void watch_join(int place);
 void watch_met(int place, const int *thread, int count);
 
-// Phases of an mbarrier: the thread's arrival; the end of its phase; a wait for it that is over.
+// barrier.cluster: the thread comes; and goes on.
+void watch_cluster_join();
+void watch_cluster_met();
+
+// Phases of an mbarrier, of any block of the cluster: the thread's arrival; the end of its phase; a wait for
+// it that is over.
 void watch_mbar_arrive(uint32_t bar);
 void watch_mbar_over(uint32_t bar, uint32_t parity);
 void watch_mbar_waited(uint32_t bar, uint32_t parity);
@@ -43,7 +49,7 @@ void watch_mbar_waited(uint32_t bar, uint32_t parity);
 void watch_release(const void *flag);
 void watch_acquire(const void *flag);
 
-// Asynchronous work, begun by the thread. A load belongs to an mbarrier's phase.
+// Asynchronous work, begun by the thread. A load belongs to an mbarrier's phase, in the same block as `to`.
 void watch_load(const ptx_code *c, uint32_t to, size_t bytes, uint32_t bar);
 // cp.async: groups of each thread.
 void watch_copy(const ptx_code *c, uint32_t to, size_t bytes);

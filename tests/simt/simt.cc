@@ -46,6 +46,8 @@ struct resident {
     unsigned char *shared_base;
     unsigned pace; // a turn in so many rounds
     bool busy;
+    uint64_t cluster_round; // of the cluster's first block: counts up when all its threads came
+    int cluster_came;
 };
 static struct resident *residents[MOST_BLOCKS];
 static void *scheduler;
@@ -277,10 +279,27 @@ static void simt_finish() {
 
 // ---- shared memory
 
+struct simt_block *simt_block_of(uint32_t address) {
+    uint32_t named = address >> SIMT_RANK_SHIFT;
+    if (named == 0) return simt_now;
+    if ((int)named > simt_now->cluster) simt_fail("shared memory: block %u of the cluster", named - 1);
+    struct simt_block *block = simt_now->of_cluster[named - 1];
+    if (block->running == 0)
+        simt_fail("shared memory of the cluster's block %u, which has ended", named - 1);
+    return block;
+}
+
+uint32_t simt_cluster_address(uint32_t address, uint32_t rank) {
+    if ((int)rank >= simt_now->cluster) simt_fail("block %u of a cluster of %d", rank, simt_now->cluster);
+    return simt_offset(address) | (rank + 1) << SIMT_RANK_SHIFT;
+}
+
 unsigned char *simt_shared(uint32_t address, size_t bytes) {
-    if (address > simt_now->shared_bytes || bytes > simt_now->shared_bytes - address)
-        simt_fail("shared memory: %zu bytes at %u, of %zu", bytes, address, simt_now->shared_bytes);
-    return simt_now->shared + address;
+    const struct simt_block *block = simt_block_of(address);
+    uint32_t at = simt_offset(address);
+    if (at > block->shared_bytes || bytes > block->shared_bytes - at)
+        simt_fail("shared memory: %zu bytes at %u, of %zu", bytes, at, block->shared_bytes);
+    return block->shared + at;
 }
 
 uint32_t simt_shared_address(const void *p) {
@@ -304,11 +323,13 @@ void simt_fenced(int thread) {
 
 unsigned char *simt_shared_async(uint32_t address, size_t bytes) {
     unsigned char *at = simt_shared(address, bytes);
-    for (uint32_t word = address / WORD; word < (address + bytes + WORD - 1) / WORD; word++)
-        if (now()->writer[word] != 0)
+    const uint16_t *writer = ((struct resident *)simt_block_of(address))->writer;
+    uint32_t first = simt_offset(address);
+    for (uint32_t word = first / WORD; word < (first + bytes + WORD - 1) / WORD; word++)
+        if (writer[word] != 0)
             simt_fail(
                 "shared memory at %u: thread %d wrote it and has not fenced it for the asynchronous proxy",
-                word * WORD, now()->writer[word] - 1);
+                word * WORD, writer[word] - 1);
     return at;
 }
 
@@ -342,12 +363,43 @@ static void shared_end() {
     }
 }
 
+// ---- clusters
+
+static struct resident *first_of_cluster() {
+    return (struct resident *)simt_now->of_cluster[0];
+}
+
+static int cluster_running(const struct simt_block *b) {
+    int running = 0;
+    for (int i = 0; i < b->cluster; i++) running += b->of_cluster[i]->running;
+    return running;
+}
+
+// Goes on when whoever of the cluster still runs has come.
+static void close_cluster_round() {
+    struct resident *first = first_of_cluster();
+    if (first->cluster_came == 0 || first->cluster_came < cluster_running(simt_now)) return;
+    first->cluster_came = 0;
+    first->cluster_round++;
+}
+
+void simt_cluster_arrive() {
+    simt_self->cluster_round = first_of_cluster()->cluster_round;
+    first_of_cluster()->cluster_came++;
+    close_cluster_round();
+}
+
+void simt_cluster_wait() {
+    simt_wait(&first_of_cluster()->cluster_round, simt_self->cluster_round, "barrier.cluster");
+}
+
 // ---- blocks
 
 static void thread_main() {
     (*kernel_now)();
     simt_self->done = true;
     simt_now->running--;
+    close_cluster_round();
     // Those who still wait for the whole block no longer wait for this thread.
     struct meeting *m = &now()->meetings[SIMT_BLOCK];
     if (m->came > 0 && m->came >= simt_now->running) meeting_close(m);
@@ -394,6 +446,8 @@ static void begin_thread(struct simt_thread *t, int number) {
 
 static void begin_block(struct resident *r, dim3 grid, dim3 block, size_t shared_bytes, uint64_t number) {
     simt_now = &r->block;
+    r->cluster_round = 0;
+    r->cluster_came = 0;
     simt_now->grid = grid;
     simt_now->dim = block;
     simt_now->index = {(unsigned)(number % grid.x), (unsigned)(number / grid.x % grid.y),
@@ -459,24 +513,43 @@ static bool settle_one() {
     return false;
 }
 
-void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
+// The next blocks, as many as a cluster has, each where none runs; false: there is no room.
+static bool begin_cluster(int most, int cluster, dim3 grid, dim3 block, size_t shared_bytes,
+                          uint64_t number) {
+    struct resident *take[SIMT_CLUSTER];
+    int n = 0;
+    for (int i = 0; i < most && n < cluster; i++) {
+        if (residents[i] == NULL) residents[i] = new resident();
+        if (!residents[i]->busy) take[n++] = residents[i];
+    }
+    if (n < cluster) return false;
+    for (int i = 0; i < cluster; i++) {
+        struct simt_block *b = &take[i]->block;
+        b->rank = i;
+        b->cluster = cluster;
+        for (int j = 0; j < cluster; j++) b->of_cluster[j] = &take[j]->block;
+        begin_block(take[i], grid, block, shared_bytes, number + (uint64_t)i);
+    }
+    return true;
+}
+
+void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel,
+                 int cluster) {
     if (simt_self != NULL) simt_fail("a launch inside a kernel");
     uint64_t n = (uint64_t)block.x * block.y * block.z, begun = 0, left = (uint64_t)grid.x * grid.y * grid.z;
     if (n == 0 || n > MAX_THREADS || left == 0 || grid.y > 65535 || grid.z > 65535)
         simt_fail("launch of %u x %u x %u blocks of %llu threads", grid.x, grid.y, grid.z,
                   (unsigned long long)n);
+    if (grid.x % (unsigned)cluster != 0) simt_fail("%u blocks in clusters of %d", grid.x, cluster);
     kernel_now = &kernel;
     uint64_t all = left;
-    int most = std::min(std::max(simt_options.blocks, 1), (int)MOST_BLOCKS);
+    int most = std::min(std::max(simt_options.blocks, cluster), (int)MOST_BLOCKS);
     while (left > 0) {
-        for (int i = 0; i < most; i++) {
-            if (residents[i] == NULL) residents[i] = new resident();
-            if (!residents[i]->busy && begun < all)
-                begin_block(residents[i], grid, block, shared_bytes, begun++);
-        }
+        while (begun < all && begin_cluster(most, cluster, grid, block, shared_bytes, begun))
+            begun += (uint64_t)cluster;
         if (!round_of_blocks(false) && !round_of_blocks(true) && !settle_one()) deadlock();
         for (struct resident *r : residents) {
-            if (r == NULL || !r->busy || r->block.running > 0) continue;
+            if (r == NULL || !r->busy || cluster_running(&r->block) > 0) continue;
             simt_now = &r->block;
             end_block(r);
             left--;

@@ -11,6 +11,7 @@
 // compiles the .cu files as C++ and links the test (C or C++, cmocka) with them. In the .cu files:
 //     #include <cuda_runtime.h>, <cuda_bf16.h>    as always
 //     #include "kernels/cuda/launch.h"            LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
+//                                                 launch_pairs: with clusters of two blocks
 //                                                 DYNAMIC_SHARED(name): unsigned char *name, 1024-byte
 //                                                 aligned
 // What there is: threadIdx blockIdx blockDim gridDim, static __shared__, __syncthreads(_or/_and/_count),
@@ -95,11 +96,13 @@ struct simt_thread {
     uint64_t old;
     const volatile uint32_t *flag; // it goes on when *flag >= least
     uint32_t least;
-    bool asleep; // until somebody has done something, counted by
+    uint64_t cluster_round; // in which it came to barrier.cluster
+    bool asleep;            // until somebody has done something, counted by
     uint64_t since;
     bool done;
     void *stack, *context;
 };
+enum { SIMT_CLUSTER = 2 }; // blocks of a cluster, at most
 struct simt_block {
     uint3 index;
     dim3 grid, dim;
@@ -107,6 +110,8 @@ struct simt_block {
     size_t shared_bytes;
     int threads, running;
     struct simt_thread *thread;
+    int rank, cluster; // which of how many blocks of a cluster, which run side by side
+    struct simt_block *of_cluster[SIMT_CLUSTER];
     void *witness; // of somebody who watches the block, NULL when it begins; given to `forget` when it ends
     void (*forget)(void *witness);
 };
@@ -119,7 +124,8 @@ extern struct simt_block *simt_now;
 #define gridDim   (simt_now->grid)
 #define warpSize  32
 
-void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
+void simt_launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel,
+                 int cluster = 1);
 void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 void simt_wait(const volatile uint64_t *word, uint64_t old, const char *what); // until *word != old
 void simt_wait_flag(const volatile uint32_t *flag, uint32_t least);            // until *flag >= least
@@ -138,13 +144,23 @@ void simt_commit(enum simt_kind kind, int owner);
 void simt_drain(enum simt_kind kind, int owner, size_t keep); // all but the youngest `keep` groups
 unsigned char *simt_shared(uint32_t address, size_t bytes);   // checked
 uint32_t simt_shared_address(const void *p);
+// An address of shared memory names a block of the cluster in its upper bits, or none: the one that runs.
+enum { SIMT_RANK_SHIFT = 24 };
+uint32_t simt_cluster_address(uint32_t address, uint32_t rank);
+struct simt_block *simt_block_of(uint32_t address);
+static inline uint32_t simt_offset(uint32_t address) {
+    return address & ((1u << SIMT_RANK_SHIFT) - 1);
+}
+// barrier.cluster: comes; and waits until all threads of the cluster have come.
+void simt_cluster_arrive();
+void simt_cluster_wait();
 // What a thread wrote by ordinary stores is not for the asynchronous proxy (the copy engine, wgmma) to touch
 // before that thread has fenced it.
 void simt_stored(int thread, uint32_t address, size_t bytes);
 void simt_fenced(int thread);
 unsigned char *simt_shared_async(uint32_t address, size_t bytes); // simt_shared, and checked so
 
-// Not NULL: is told of the end of an mbarrier's phase.
+// Not NULL: is told of the end of an mbarrier's phase, by an address that the block that runs may use.
 typedef void simt_phase_fn(uint32_t bar, uint32_t parity);
 extern simt_phase_fn *simt_phase_over;
 
@@ -152,7 +168,7 @@ enum { SIMT_BLOCK = 16, SIMT_WARP = 24, SIMT_WARPGROUP = 56, SIMT_PLACES = 64 };
 
 #define DYNAMIC_SHARED(name) unsigned char *name = simt_now->shared
 #define LAUNCH(kernel, grid, block, bytes, stream, ...)                                                      \
-    simt_queue(stream, grid, block, bytes, kernel, ##__VA_ARGS__)
+    simt_queue(stream, 1, grid, block, bytes, kernel, ##__VA_ARGS__)
 
 enum cudaError_t {
     cudaSuccess,
@@ -174,7 +190,7 @@ cudaError_t simt_make_room(const void *kernel, int bytes);
 bool simt_has_room(const void *kernel, size_t bytes);
 
 // Not NULL: this runs kernels instead of their C++ (tests/ptx). `parameters`: as CUDA lays them.
-typedef void simt_instead_fn(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+typedef void simt_instead_fn(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, int cluster,
                              const unsigned char *parameters, size_t parameter_bytes);
 extern simt_instead_fn *simt_instead;
 
@@ -191,17 +207,25 @@ struct alignas(128) simt_parameters {
 
 // Arguments are copied at the launch, as the hardware's are.
 template <class... P, class... A>
-static inline cudaError_t simt_queue(cudaStream_t stream, dim3 grid, dim3 block, size_t bytes,
+static inline cudaError_t simt_queue(cudaStream_t stream, int cluster, dim3 grid, dim3 block, size_t bytes,
                                      void (*kernel)(P...), A... arguments) {
     std::tuple<std::decay_t<P>...> copy(arguments...);
     if (!simt_has_room((const void *)kernel, bytes)) return cudaErrorInvalidValue;
     return simt_enqueue(stream, [=] {
-        if (simt_instead == NULL) return simt_launch(grid, block, bytes, [&] { std::apply(kernel, copy); });
+        if (simt_instead == NULL)
+            return simt_launch(
+                grid, block, bytes, [&] { std::apply(kernel, copy); }, cluster);
         simt_parameters p;
         p.bytes = 0;
         std::apply([&p](const auto &...each) { (p.add(each), ...); }, copy);
-        simt_instead((const void *)kernel, grid, block, bytes, p.at, p.bytes);
+        simt_instead((const void *)kernel, grid, block, bytes, cluster, p.at, p.bytes);
     });
+}
+
+template <class... P, class... A>
+static inline cudaError_t launch_pairs(void (*kernel)(P...), dim3 grid, dim3 block, size_t bytes,
+                                       cudaStream_t stream, const A &...arguments) {
+    return simt_queue(stream, 2, grid, block, bytes, kernel, arguments...);
 }
 
 // Everybody of the warp hands in a T; the last one calls f(T *args[32]).

@@ -12,7 +12,9 @@ extern "C" {
 enum { PROBE_FORMS = 7 };
 int probe_wgmma(FILE *out, int form); // -1: there is no such form
 int probe_boxes(FILE *out);
-int probe_order(FILE *out, int blocks, int rounds);
+int probe_pairs(FILE *out);
+// early_rounds: with flags raised too early, a wrong thing to do; what comes of it is a note.
+int probe_order(FILE *out, int blocks, int rounds, int early_rounds);
 
 #ifdef __cplusplus
 }

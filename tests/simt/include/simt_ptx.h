@@ -141,10 +141,11 @@ static inline simt_mbar *simt_mbar_at(uint32_t bar) {
     if (bar % 8 != 0) simt_fail("mbarrier at %u", bar);
     return (simt_mbar *)simt_shared(bar, 8);
 }
-static inline void simt_mbar_check(simt_mbar *m) {
+static inline void simt_mbar_check(uint32_t bar) {
+    simt_mbar *m = simt_mbar_at(bar);
     if (m->missing < 0) simt_fail("mbarrier: more arrivals than its count");
     if (m->missing > 0 || m->bytes != 0) return;
-    if (simt_phase_over != NULL) simt_phase_over(simt_shared_address(m), (uint32_t)m->phase & 1);
+    if (simt_phase_over != NULL) simt_phase_over(bar, (uint32_t)m->phase & 1);
     m->phase = m->phase + 1;
     m->missing = m->count;
 }
@@ -156,7 +157,7 @@ static inline void mbar_init_done() {}
 static inline void mbar_arrive(uint32_t bar) {
     simt_mbar *m = simt_mbar_at(bar);
     m->missing = m->missing - 1;
-    simt_mbar_check(m);
+    simt_mbar_check(bar);
 }
 static inline void mbar_expect(uint32_t bar, int bytes) {
     simt_mbar *m = simt_mbar_at(bar);
@@ -166,7 +167,7 @@ static inline void mbar_expect(uint32_t bar, int bytes) {
 static inline void simt_mbar_bytes(uint32_t bar, int bytes) {
     simt_mbar *m = simt_mbar_at(bar);
     m->bytes = m->bytes - bytes;
-    simt_mbar_check(m);
+    simt_mbar_check(bar);
 }
 static inline void mbar_wait(uint32_t bar, uint32_t parity) {
     simt_mbar *m = simt_mbar_at(bar);
@@ -229,6 +230,36 @@ static inline void tma_load(uint32_t to, const CUtensorMap *map, uint32_t bar, i
         simt_mbar_bytes(bar, (int)(m.box[0] * m.box[1] * m.box[2] * 2));
     });
 }
+// ---- clusters
+
+static inline uint32_t cluster_rank() {
+    return (uint32_t)simt_now->rank;
+}
+static inline uint32_t cluster_address(uint32_t address, uint32_t rank) {
+    return simt_cluster_address(address, rank);
+}
+static inline void cluster_sync() {
+    simt_cluster_arrive();
+    simt_cluster_wait();
+}
+static inline void cluster_arrive(uint32_t bar) {
+    mbar_arrive(bar);
+}
+static inline void cluster_tell(uint32_t to, uint32_t value, uint32_t bar) {
+    if (to % 4 != 0 || simt_block_of(to) != simt_block_of(bar))
+        simt_fail("st.async to %u on a barrier of another block, or not aligned", simt_offset(to));
+    simt_later([=] {
+        memcpy(simt_shared(to, 4), &value, 4);
+        simt_mbar_bytes(bar, 4);
+    });
+}
+static inline void cluster_load(uint32_t to, const CUtensorMap *map, uint32_t bar, int x, int y, int z,
+                                uint16_t blocks) {
+    for (uint32_t rank = 0; rank < 16; rank++)
+        if (blocks >> rank & 1)
+            tma_load(simt_cluster_address(to, rank), map, simt_cluster_address(bar, rank), x, y, z);
+}
+
 static inline void tma_store(const CUtensorMap *map, uint32_t from, int x, int y, int z) {
     simt_check_box(map, from);
     CUtensorMap m = *map;
