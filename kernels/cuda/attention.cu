@@ -149,7 +149,7 @@ static int at_least_one(int64_t n) {
     return n < 1 ? 1 : (int)n;
 }
 
-static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim,
+static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim, bool pairs,
                           struct err *e) {
     enum { L2_SHARE = 24 << 20 }; // bytes of k and v that may stay
     struct sm90_forward f = {};
@@ -166,8 +166,37 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
     int64_t fit = L2_SHARE / ((int64_t)t->keys * head_dim * 4), units = (int64_t)t->sequences * t->kv_heads;
     f.per_section = at_least_one(fit < units ? fit : units);
     f.items = t->tiles * t->heads * t->sequences;
-    int blocks = f.items < d->multiprocessors ? f.items : d->multiprocessors;
-    return cuda_check(attention_forward_sm90(&f, head_dim, blocks, d->stream), "attention", e);
+    f.pairs = pairs;
+    int most = pairs ? at_least_one(d->multiprocessors / 2) : d->multiprocessors;
+    int walkers = f.items < most ? f.items : most;
+    return cuda_check(attention_forward_sm90(&f, head_dim, pairs ? 2 * walkers : walkers, d->stream),
+                      "attention", e);
+}
+
+int attention_pairs_asked(enum attention_pairs *out, struct err *e) {
+    const char *text = getenv("ORRERY_ATTENTION_PAIRS");
+    *out = ATTENTION_PAIRS_WHERE_THEY_PAY;
+    if (text == NULL || text[0] == '\0') return 0;
+    bool always = strcmp(text, "always") == 0;
+    *out = always ? ATTENTION_PAIRS_ALWAYS : ATTENTION_PAIRS_NEVER;
+    if (always || strcmp(text, "never") == 0) return 0;
+    return err_set(e, ERR_USAGE, "ORRERY_ATTENTION_PAIRS=%s: always or never", text);
+}
+
+// Replaces the schedule by that of pairs of blocks, where they are to be.
+static int choose_pairs(struct cuda_device *d, const struct mask *const *masks,
+                        const struct attention_task *t, const struct attention_schedule **c, bool *pairs,
+                        struct err *e) {
+    const struct attention_schedule *both = NULL;
+    bool consider = gpu_attention_considers_pairs((int64_t)(*c)->tiles * t->heads * t->sequences);
+    *pairs = false;
+    if (d->attention_pairs == ATTENTION_PAIRS_NEVER) return 0;
+    if (d->attention_pairs == ATTENTION_PAIRS_WHERE_THEY_PAY && !consider) return 0;
+    int rc = attention_schedule(d, masks, t->sequences, {2 * SM90_ROWS, SM90_KEYS, false}, &both, e);
+    if (rc != 0) return rc;
+    *pairs = d->attention_pairs == ATTENTION_PAIRS_ALWAYS || gpu_attention_pairs((*c)->work, both->work);
+    if (*pairs) *c = both;
+    return 0;
 }
 
 static int forward_run(struct cuda_device *d, struct attention_task *t, int head_dim,
@@ -175,12 +204,15 @@ static int forward_run(struct cuda_device *d, struct attention_task *t, int head
     const struct attention_schedule *c = NULL;
     t->splits = 1;
     if (is_hopper(d, head_dim) && t->keys > 0) {
+        bool pairs = false;
         int rc = attention_schedule(d, masks, t->sequences, {SM90_ROWS, SM90_KEYS, false}, &c, e);
         if (rc != 0) return rc;
-        t->view = c->view;
-        t->tiles = c->tiles;
-        if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1)
-            return forward_hopper(d, t, head_dim, e);
+        if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1) {
+            rc = choose_pairs(d, masks, t, &c, &pairs, e);
+            t->view = c->view;
+            t->tiles = c->tiles;
+            return rc != 0 ? rc : forward_hopper(d, t, head_dim, pairs, e);
+        }
     }
     int rc = attention_schedule(d, masks, t->sequences, {SM80_ROWS, SM80_COLUMNS, false}, &c, e);
     if (rc != 0) return rc;

@@ -114,7 +114,7 @@ int parts_build(struct parts *p, const struct cache_key *key, const struct mask 
 
 // As it will lie at c->block.
 void lay_out(const struct parts *p, struct cache_entry *c, unsigned char *host) {
-    c->s = {(struct mask_view *)c->block, 0, 0};
+    c->s = {(struct mask_view *)c->block, 0, 0, 0};
     for (int i = 0; i < p->count; i++)
         fill(host, p->part[i].layout, &p->part[i].schedule,
              c->key.turned ? &p->part[i].turned : p->part[i].from);
@@ -124,6 +124,7 @@ void lay_out(const struct parts *p, struct cache_entry *c, unsigned char *host) 
         ((struct mask_view *)host)[b] = view_of(c->block, part->layout);
         c->s.tiles = part->schedule.n_tiles;
         c->s.steps = steps > c->s.steps ? steps : c->s.steps;
+        c->s.work += schedule_work(&part->schedule);
     }
 }
 

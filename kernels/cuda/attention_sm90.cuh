@@ -23,6 +23,7 @@ struct sm90_forward {
     struct attention_task t;
     int per_section; // (sequence, kv head) pairs whose k and v stay in L2 together
     int items;
+    bool pairs;     // the view's tiles are of two blocks' queries
     uint32_t *next; // the queue's head
 };
 

@@ -3,14 +3,16 @@
 // plan of FlashAttention-3, 2407.08608), blocks that stay and take query tiles from a queue.
 //
 // A tile is 128 queries x 128 keys, 64 queries per warpgroup. Work per tile and block at D = 128: 8.4 MFLOP,
-// 1.12 us at the 990 TFLOP/s of a datasheet; 64 KB of k and v from L2, 58 GB/s per block times 132 = 7.7 TB/s
-// if each block streamed alone - so heads are taken in sections whose k and v fit into L2 and neighbours read
-// the same tiles. Per tile and warpgroup 8192 exp2 (16 per clock: 512 clocks) beside 2 x 512
-// clocks of wgmma for both: while one warpgroup does its exponentials the other multiplies (named barriers
-// hand the tensor cores over), and within one the next logits are under way before the last weights are used.
-// Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A operand): 160 of 232.
-// Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages of k and v 128 KB.
-// Order of every sum: fixed by the mask; the queue only decides which block does a tile.
+// 1.12 us at the 990 TFLOP/s of a datasheet; 64 KB of k and v from L2, 58 GB/s per block times 132 = 7.7
+// TB/s, more than an L2 gives. So heads are taken in sections whose k and v fit into L2, and where
+// neighbouring tiles of queries see the same keys, pairs of blocks (clusters) take such tiles: one block
+// fetches k for both, the other v, and L2 gives half. A stage is fetched anew when both blocks are done with
+// it, so a pair walks in step, two stages apart at most. Per tile and warpgroup 8192 exp2 (16 per clock: 512
+// clocks) beside 2 x 512 clocks of wgmma for both: while one warpgroup does its exponentials the other
+// multiplies (named barriers hand the tensor cores over), and within one the next logits are under way before
+// the last weights are used. Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A operand): 160
+// of 232. Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages of k and v 128
+// KB. Order of every sum: fixed by the mask; the queue only decides which block does a tile.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
@@ -33,8 +35,10 @@ template <int D> struct plan {
         K_EMPTY = K_FULL + 8 * STAGES,
         V_FULL = K_EMPTY + 8 * STAGES,
         V_EMPTY = V_FULL + 8 * STAGES,
-        ITEMS = V_EMPTY + 8 * STAGES,
-        BYTES = ITEMS + 2 * 32
+        TOLD = V_EMPTY + 8 * STAGES, // pairs: of the items that the first block tells the second
+        ITEMS = TOLD + 16,
+        WORDS = ITEMS + 2 * 32, // those items
+        BYTES = WORDS + 8
     };
 };
 
@@ -47,7 +51,8 @@ struct alignas(16) place {
     int steps, range, j, partly; // of its walk: how many, and where the first one is
 };
 
-__device__ __forceinline__ struct place place_of(const struct sm90_forward &f, int item) {
+// `of_pair`: which half of a pair's tile is this block's; -1: it has no partner.
+__device__ __forceinline__ struct place place_of(const struct sm90_forward &f, int item, int of_pair) {
     const struct attention_task &t = f.t;
     int group = t.heads / t.kv_heads, units = t.sequences * t.kv_heads, first = 0, n = f.per_section;
     int section = t.tiles * group * f.per_section;
@@ -61,8 +66,9 @@ __device__ __forceinline__ struct place place_of(const struct sm90_forward &f, i
     p.hk = unit % t.kv_heads;
     p.h = p.hk * group + item % group;
     const struct mask_view m = t.view[p.b];
-    p.tile = m.order[item / group / n];
-    const struct schedule_tile at = m.tile[p.tile];
+    int tile = m.order[item / group / n];
+    const struct schedule_tile at = m.tile[tile];
+    p.tile = of_pair < 0 ? tile : 2 * tile + of_pair;
     p.steps = at.steps;
     p.range = at.first;
     if (p.steps == 0) return p;
@@ -76,36 +82,69 @@ __device__ __forceinline__ struct tile_walk walk_of(const struct sm90_forward &f
     return w;
 }
 
+// The head of the queue. In a pair the first block takes it and tells the second: `slot` is free on this
+// side, and `told` holds the second's last word there.
 template <int D>
-__device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, struct place *places) {
+__device__ __forceinline__ int hear_item(uint32_t base, int slot, uint32_t round, const volatile int *told) {
+    typedef plan<D> P;
+    mbar_expect(base + P::TOLD + 8 * slot, 4);
+    mbar_wait(base + P::TOLD + 8 * slot, round);
+    int item = told[slot];
+    cluster_arrive(cluster_address(base + P::ITEM_EMPTY + 8 * slot, 0));
+    return item;
+}
+template <int D> __device__ __forceinline__ void tell_item(uint32_t base, int slot, int item) {
+    typedef plan<D> P;
+    cluster_tell(cluster_address(base + P::WORDS + 4 * slot, 1), (uint32_t)item,
+                 cluster_address(base + P::TOLD + 8 * slot, 1));
+}
+
+// A tile of k or v into a stage, once its readers have left it. In a pair one block fetches for both, and the
+// other waits only until its own last round of that stage is over.
+template <int D, bool PAIR>
+__device__ __forceinline__ void fetch(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
+                                      uint32_t round, bool ours, int head, int row, int b) {
+    typedef plan<D> P;
+    mbar_wait(ours ? empty : full, round);
+    mbar_expect(full, P::TILE);
+    if (!ours) return;
+    for (int c = 0; c < D / 64; c++) {
+        if (PAIR) {
+            cluster_load(to + c * SM90_PANEL, map, full, head * D + 64 * c, row, b, 3);
+        } else {
+            tma_load(to + c * SM90_PANEL, map, full, head * D + 64 * c, row, b);
+        }
+    }
+}
+
+template <int D, bool PAIR>
+__device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t base, struct place *places,
+                                        const volatile int *told) {
     typedef plan<D> P;
     struct ring kv = {0, 1};
-    int item = (int)atomicAdd(f.next, 1u);
+    int of_pair = PAIR ? (int)cluster_rank() : -1, item = of_pair > 0 ? 0 : (int)atomicAdd(f.next, 1u);
     for (int n = 0;; n++) {
         int slot = n & 1;
         uint32_t parity = (uint32_t)(n >> 1 & 1) ^ 1;
-        struct place p = place_of(f, item);
+        if (of_pair > 0) item = hear_item<D>(base, slot, parity ^ 1, told);
+        struct place p = place_of(f, item, of_pair);
         mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
+        if (of_pair == 0) tell_item<D>(base, slot, item);
         places[slot] = p;
         mbar_arrive(base + P::ITEM_FULL + 8 * slot);
         if (p.tile < 0) break;
-        item = (int)atomicAdd(f.next, 1u);
+        if (of_pair <= 0) item = (int)atomicAdd(f.next, 1u);
         mbar_wait(base + P::Q_EMPTY + 8 * slot, parity);
         mbar_expect(base + P::Q_FULL + 8 * slot, P::TILE);
         for (int c = 0; c < D / 64; c++)
             tma_load(base + P::Q + slot * P::TILE + c * SM90_PANEL, &f.q, base + P::Q_FULL + 8 * slot,
                      p.h * D + 64 * c, p.tile * SM90_ROWS, p.b);
         for (struct tile_walk w = walk_of(f, p); w.left > 0; walk_next(&w)) {
-            mbar_wait(base + P::K_EMPTY + 8 * kv.at, kv.round);
-            mbar_expect(base + P::K_FULL + 8 * kv.at, P::TILE);
-            for (int c = 0; c < D / 64; c++)
-                tma_load(base + P::K + kv.at * P::TILE + c * SM90_PANEL, &f.k, base + P::K_FULL + 8 * kv.at,
-                         p.hk * D + 64 * c, w.j * SM90_KEYS, p.b);
-            mbar_wait(base + P::V_EMPTY + 8 * kv.at, kv.round);
-            mbar_expect(base + P::V_FULL + 8 * kv.at, P::TILE);
-            for (int c = 0; c < D / 64; c++)
-                tma_load(base + P::V + kv.at * P::TILE + c * SM90_PANEL, &f.v, base + P::V_FULL + 8 * kv.at,
-                         p.hk * D + 64 * c, w.j * SM90_KEYS, p.b);
+            int at = kv.at, row = w.j * SM90_KEYS;
+            fetch<D, PAIR>(&f.k, base + P::K + at * P::TILE, base + P::K_FULL + 8 * at,
+                           base + P::K_EMPTY + 8 * at, kv.round, of_pair <= 0, p.hk, row, p.b);
+            fetch<D, PAIR>(&f.v, base + P::V + at * P::TILE, base + P::V_FULL + 8 * at,
+                           base + P::V_EMPTY + 8 * at, kv.round, of_pair != 0, p.hk, row, p.b);
             ring_next<P::STAGES>(&kv);
         }
     }
@@ -200,11 +239,22 @@ __device__ __forceinline__ void store_nothing(const struct sm90_forward &f, cons
     }
 }
 
-template <int D>
+// A warp is done with a stage of k or v; `empty` is the barrier of the block that fetches it.
+template <bool PAIR> __device__ __forceinline__ void leave(uint32_t empty) {
+    if (PAIR) {
+        cluster_arrive(empty);
+    } else {
+        mbar_arrive(empty);
+    }
+}
+
+template <int D, bool PAIR>
 __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t base, int who,
                                         const struct place *places) {
     typedef plan<D> P;
     int thread = (int)threadIdx.x % 128, lane = thread % 32;
+    uint32_t k_empty = PAIR ? cluster_address(base + P::K_EMPTY, 0) : base + P::K_EMPTY;
+    uint32_t v_empty = PAIR ? cluster_address(base + P::V_EMPTY, 1) : base + P::V_EMPTY;
     struct ring kv = {0, 0}, vv = {0, 0};
     if (who == 1) bar_arrive(BAR_TURN, 256);
     for (int n = 0;; n++) {
@@ -241,7 +291,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t b
         bar_arrive(BAR_TURN + 1 - who, 256);
         wgmma_wait<0>();
         wgmma_hold(s);
-        if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
+        if (lane == 0) leave<PAIR>(k_empty + 8 * kv.at);
         ring_next<P::STAGES>(&kv);
         if (w.partly) hide90<128>(s, m, row, f.t.queries, w.j * SM90_KEYS);
         soften(s, top, sum, scale);
@@ -262,14 +312,14 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t b
             bar_arrive(BAR_TURN + 1 - who, 256);
             wgmma_wait<1>();
             wgmma_hold(s);
-            if (lane == 0) mbar_arrive(base + P::K_EMPTY + 8 * kv.at);
+            if (lane == 0) leave<PAIR>(k_empty + 8 * kv.at);
             ring_next<P::STAGES>(&kv);
             if (w.partly) hide90<128>(s, m, row, f.t.queries, w.j * SM90_KEYS);
             soften(s, top, sum, scale);
             done_by_now(base + P::V_FULL + 8 * vv.at, vv.round, sum[0] + sum[1] < 0);
             wgmma_wait<0>();
             wgmma_hold(o);
-            if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);
+            if (lane == 0) leave<PAIR>(v_empty + 8 * vv.at);
             ring_next<P::STAGES>(&vv);
             // In a long row the greatest logit seldom changes: with independent ones, for none of a warp's
             // rows in half of the steps of 8k keys, in four of five of 32k.
@@ -286,7 +336,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t b
         wgmma_commit();
         wgmma_wait<0>();
         wgmma_hold(o);
-        if (lane == 0) mbar_arrive(base + P::V_EMPTY + 8 * vv.at);
+        if (lane == 0) leave<PAIR>(v_empty + 8 * vv.at);
         ring_next<P::STAGES>(&vv);
         // Both halves of a product read q only; each warpgroup's own rows are free for o.
         store_tile<D>(f, p, q, who, o, top, sum);
@@ -297,7 +347,7 @@ __device__ __forceinline__ void consume(const struct sm90_forward &f, uint32_t b
 
 #endif
 
-template <int D>
+template <int D, bool PAIR>
 __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_constant__ struct sm90_forward f) {
 #if SM90_CODE
     typedef plan<D> P;
@@ -305,6 +355,7 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
     uint32_t base = shared_address(shared);
     struct place *places = (struct place *)(shared + P::ITEMS);
     if (threadIdx.x == 0) {
+        bool hears = PAIR && cluster_rank() == 0; // that the partner has read an item's number
         tma_prefetch_map(&f.q);
         tma_prefetch_map(&f.k);
         tma_prefetch_map(&f.v);
@@ -312,35 +363,44 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
             mbar_init(base + P::Q_FULL + 8 * i, 1);
             mbar_init(base + P::Q_EMPTY + 8 * i, 2);
             mbar_init(base + P::ITEM_FULL + 8 * i, 1);
-            mbar_init(base + P::ITEM_EMPTY + 8 * i, 8);
+            mbar_init(base + P::ITEM_EMPTY + 8 * i, hears ? 9 : 8);
+            mbar_init(base + P::TOLD + 8 * i, 1);
         }
         for (int i = 0; i < P::STAGES; i++) {
             mbar_init(base + P::K_FULL + 8 * i, 1);
-            mbar_init(base + P::K_EMPTY + 8 * i, 8);
+            mbar_init(base + P::K_EMPTY + 8 * i, PAIR ? 16 : 8);
             mbar_init(base + P::V_FULL + 8 * i, 1);
-            mbar_init(base + P::V_EMPTY + 8 * i, 8);
+            mbar_init(base + P::V_EMPTY + 8 * i, PAIR ? 16 : 8);
         }
         mbar_init_done();
     }
-    __syncthreads();
+    if (PAIR) {
+        cluster_sync();
+    } else {
+        __syncthreads();
+    }
     int group = warpgroup_of_block();
     if (group == 0) {
         registers_fewer<40>();
-        if (threadIdx.x == 0) produce<D>(f, base, places);
+        if (threadIdx.x == 0) produce<D, PAIR>(f, base, places, (const volatile int *)(shared + P::WORDS));
     } else {
         registers_more<232>();
-        consume<D>(f, base, group - 1, places);
+        consume<D, PAIR>(f, base, group - 1, places);
     }
+    if (PAIR) cluster_sync(); // the partner may still arrive at this block's barriers
 #else
     __trap(); // built without sm_90a: an error, and not an o that nobody wrote
 #endif
 }
 
 template <int D> cudaError_t launch(const struct sm90_forward *f, int blocks, cudaStream_t stream) {
-    cudaError_t rc = launch_room(forward90<D>, plan<D>::BYTES);
-    return rc != cudaSuccess ? rc
-                             : LAUNCH((forward90<D>), dim3((unsigned)blocks), dim3(SM90_THREADS),
-                                      plan<D>::BYTES, stream, *f);
+    dim3 grid((unsigned)blocks), threads(SM90_THREADS);
+    size_t bytes = plan<D>::BYTES;
+    cudaError_t rc =
+        f->pairs ? launch_room(forward90<D, true>, bytes) : launch_room(forward90<D, false>, bytes);
+    if (rc != cudaSuccess) return rc;
+    return f->pairs ? launch_pairs(forward90<D, true>, grid, threads, bytes, stream, *f)
+                    : LAUNCH((forward90<D, false>), grid, threads, bytes, stream, *f);
 }
 
 } // namespace

@@ -25,6 +25,11 @@ struct cuda_pinned {
     size_t used; // of the half at hand
 };
 
+// Attention's forward of sm_90a: whether pairs of blocks share what they fetch; the results are the same.
+// Asked for by ORRERY_ATTENTION_PAIRS=always|never.
+enum attention_pairs { ATTENTION_PAIRS_WHERE_THEY_PAY, ATTENTION_PAIRS_ALWAYS, ATTENTION_PAIRS_NEVER };
+int attention_pairs_asked(enum attention_pairs *out, struct err *e) ERR_CHECK;
+
 struct cuda_device {
     struct device base; // first
     cudaStream_t stream;
@@ -35,7 +40,8 @@ struct cuda_device {
     bool recording;                    // between graphs->begin and end
     struct attention_cache *attention; // NULL until the first attention
     bool attention_free_order;         // backward may add to dq in any order (sm_90a); false: fixed order
-    struct gemm_cache *gemm;           // NULL until the first product
+    enum attention_pairs attention_pairs;
+    struct gemm_cache *gemm; // NULL until the first product
     void *scratch;
     size_t scratch_bytes;
     struct cuda_pinned stage; // of copy_in and copy_out

@@ -360,6 +360,7 @@ static int open_gpu(struct cuda_device *c, const struct device_gpu_options *o, s
     rc = cuda_check(cudaSetDevice(c->number), "cudaSetDevice", e);
     if (!rc) rc = cuda_check(cudaGetDeviceProperties(&prop, c->number), "cudaGetDeviceProperties", e);
     if (!rc) rc = check_gpu(c, &prop, e);
+    if (!rc) rc = attention_pairs_asked(&c->attention_pairs, e);
     if (!rc)
         rc = cuda_check(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "cudaStreamCreate", e);
     return rc ? rc : open_pinned(&c->stage, GPU_STAGE_BYTES, e);

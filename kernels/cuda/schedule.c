@@ -138,6 +138,12 @@ void schedule_fini(struct schedule *s) {
     *s = (struct schedule){0};
 }
 
+int64_t schedule_work(const struct schedule *s) {
+    int64_t steps = 0;
+    for (int32_t i = 0; i < s->n_tiles; i++) steps += s->tile[i].steps;
+    return steps;
+}
+
 void schedule_rows(const struct mask *m, struct schedule_row *row) {
     for (int32_t r = 0; r < m->n_runs; r++) {
         for (int32_t q = m->runs[r].q_lo; q < m->runs[r].q_hi; q++)

@@ -43,7 +43,8 @@ struct schedule {
 
 int schedule_build(struct schedule *out, const struct mask *m, int32_t row_tile, int32_t col_tile,
                    struct err *e) ERR_CHECK;
-void schedule_fini(struct schedule *s); // NULL-safe members
+void schedule_fini(struct schedule *s);          // NULL-safe members
+int64_t schedule_work(const struct schedule *s); // steps of all row tiles
 
 // The parts of one mask and its schedule within a block of device memory, each 16-byte aligned.
 struct schedule_layout {

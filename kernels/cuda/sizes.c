@@ -74,6 +74,14 @@ int gpu_attention_splits(int64_t tiles, int steps) {
     return n < 1 ? 1 : n > MOST ? MOST : (int)n;
 }
 
+bool gpu_attention_considers_pairs(int64_t tiles) {
+    return tiles >= 256;
+}
+
+bool gpu_attention_pairs(int64_t work, int64_t work_of_pairs) {
+    return 200 * work_of_pairs <= 101 * work;
+}
+
 size_t gpu_attention_split_bytes(int splits, int64_t rows_heads, int head_dim) {
     return splits > 1 ? (size_t)(splits * rows_heads * (head_dim + 1)) * sizeof(float) : 0;
 }
@@ -126,7 +134,10 @@ static int plan_forward(struct gpu_attention_bytes *out, bool hopper, const stru
     if (hopper) {
         rc = add_schedule(out, s, SM90_ROWS, SM90_KEYS, false, &t, e);
         need(out, sizeof(uint32_t));
-        if (rc || gpu_attention_splits(t.tiles * units, 2 * t.steps) == 1) return rc;
+        bool whole = !rc && gpu_attention_splits(t.tiles * units, 2 * t.steps) == 1;
+        if (whole && gpu_attention_considers_pairs(t.tiles * units))
+            rc = add_schedule(out, s, 2 * SM90_ROWS, SM90_KEYS, false, &t, e);
+        if (rc || whole) return rc;
     }
     rc = add_schedule(out, s, SM80_ROWS, SM80_COLUMNS, false, &t, e);
     if (!rc)

@@ -23,7 +23,7 @@ WORK = [(SM80, "80"), (SM80, "100"), (FORWARD, "90a"), (BACKWARD, "90a"), (HOST,
 MUST = {
     (SM80, "80"): ["mma.sync.aligned.m16n8k16", "cp.async.cg.shared.global", "ldmatrix"],
     (FORWARD, "90a"): ["wgmma.mma_async", "cp.async.bulk.tensor.3d.shared::cluster", "cp.async.bulk.tensor.3d.global",
-                       "setmaxnreg.inc", "mbarrier.try_wait"],
+                       "setmaxnreg.inc", "mbarrier.try_wait", ".multicast::cluster", "barrier.cluster"],
     (BACKWARD, "90a"): ["wgmma.mma_async", "cp.async.bulk.tensor.3d.shared::cluster", "cp.reduce.async.bulk.global",
                         "setmaxnreg.inc", "red.release.gpu"],
 }

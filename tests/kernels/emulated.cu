@@ -31,7 +31,7 @@ int cuda_upload(struct device *d, void *to, const void *src, size_t bytes, struc
 struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products) {
     struct emulated *m = (struct emulated *)calloc(1, sizeof *m);
     m->cuda.compute = compute;
-    m->cuda.multiprocessors = 3;
+    m->cuda.multiprocessors = 4; // two pairs
     simt_options.seed = seed;
     simt_options.blocks = seed == 0 ? 1 : m->cuda.multiprocessors;
     simt_options.late_copies = late_copies;
@@ -44,6 +44,10 @@ void emulated_close(struct device *d) {
     cuda_attention_close(d);
     cudaFree(m->scratch);
     free(m);
+}
+
+void emulated_pairs(struct device *d, bool pairs) {
+    ((struct emulated *)d)->cuda.attention_pairs = pairs ? ATTENTION_PAIRS_ALWAYS : ATTENTION_PAIRS_NEVER;
 }
 
 void emulated_free_order(struct device *d, bool free_order) {

@@ -15,6 +15,7 @@ extern "C" {
 // one block after another. late: asynchronous work is put off as long as allowed.
 struct device *emulated_open(int compute, unsigned seed, bool late_copies, bool late_products);
 void emulated_close(struct device *d);
+void emulated_pairs(struct device *d, bool pairs);           // always or never; else where they pay
 void emulated_free_order(struct device *d, bool free_order); // of the backward's sums of dq
 // The device may use these rows (not what lies between them), or no longer. Holds something: is not to be
 // written before it is read.

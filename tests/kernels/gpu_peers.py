@@ -52,6 +52,8 @@ def bars(peers):
               "BAR MISS      full 8192: backward full = 0.800 (ship 0.85, stretch 1.0, beside fa3)",
               "BAR none      full 8192: backward fixed / FlashAttention-3's = 1.200"]
     check(said(peers.judge, {("full", 8192): OURS | SDPA | FA3}, "full", 8192)[1], beside)
+    lines = said(peers.judge, {("causal", 8192): OURS | {"ours forward no pairs": 11.0}}, "causal", 8192)[1]
+    check(lines[1:], ["BAR none      causal 8192: forward, no pairs / pairs = 1.100"])
     failed = dict.fromkeys(FA3)
     lines = said(peers.judge, {("full", 8192): OURS | SDPA | failed}, "full", 8192)[1]
     check(lines, alone + ["BAR none      full 8192: backward fixed / FlashAttention-3's"])

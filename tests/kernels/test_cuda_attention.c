@@ -432,6 +432,50 @@ static void any_pace_the_same_bits(void **state) {
     print_message("free order: %d of 12 have other bits\n", differ);
 }
 
+// o and lse of the problem, from poison, with blocks in the order of this seed.
+static void outputs(struct problem *p, unsigned seed, bool pairs, uint16_t *o, float *lse) {
+    int64_t rows = p->sequences * p->queries, columns = p->o.t.shape[1];
+    struct device *d = emulated_open(90, seed, seed & 1, seed & 2);
+    emulated_pairs(d, pairs);
+    for (int64_t i = 0; i < rows * p->heads; i++) p->lse[i] = NAN;
+    for (int64_t i = 0; i < rows; i++)
+        memset(p->o.memory + GUARD + i * p->o.t.stride[0], 0xff, (size_t)columns * 2);
+    run_forward(d, p);
+    check_guards(&p->o);
+    memcpy(lse, p->lse, (size_t)(rows * p->heads) * sizeof *lse);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(o + i * columns, p->o.memory + GUARD + i * p->o.t.stride[0], (size_t)columns * 2);
+    emulated_close(d);
+}
+
+// Pairs of blocks that fetch keys and values for each other, at different paces; the last pair has one tile.
+static void pairs_have_the_same_bits(void **state) {
+    static int (*const masks[])(void *, int64_t, int64_t) = {all_visible, mask_causal_visible, beside_holes};
+    for (int i = 0; i < 6; i++) {
+        struct random r = {29 + (uint64_t)i};
+        struct problem p = {.sequences = 1 + i % 2, .heads = 2, .kv_heads = 1 + i % 2};
+        p.queries = 300, p.keys = 700, p.head_dim = i < 3 ? 64 : 128, p.one_mask = true;
+        p.masks[0] = mask_make(p.queries, p.keys, masks[i % 3], NULL);
+        for (int b = 0; b < p.sequences; b++) p.list[b] = &p.masks[0];
+        fill_problem(&r, &p);
+        int64_t rows = p.sequences * p.queries;
+        size_t bytes = (size_t)(rows * p.heads * p.head_dim) * 2, sums = (size_t)(rows * p.heads) * 4;
+        uint16_t *want = malloc(bytes), *got = malloc(bytes);
+        float *want_lse = malloc(sums), *got_lse = malloc(sums);
+        outputs(&p, 0, false, want, want_lse);
+        for (unsigned seed = 0; seed < 4; seed++) {
+            outputs(&p, seed, true, got, got_lse);
+            if (memcmp(got, want, bytes) != 0 || memcmp(got_lse, want_lse, sums) != 0)
+                fail_msg("mask %d, head_dim %d, seed %u: other bits", i % 3, p.head_dim, seed);
+        }
+        free(want);
+        free(got);
+        free(want_lse);
+        free(got_lse);
+        free_problem(&p);
+    }
+}
+
 static void what_is_not_supported_is_named(void **state) {
     struct err e = {0};
     struct device *d = emulated_open(80, 0, false, false);
@@ -485,6 +529,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(two_waves),
         cmocka_unit_test(holes),
         cmocka_unit_test(any_pace_the_same_bits),
+        cmocka_unit_test(pairs_have_the_same_bits),
         cmocka_unit_test(recorded_schedules_stay),
         cmocka_unit_test(what_is_not_supported_is_named),
     };

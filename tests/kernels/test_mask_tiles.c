@@ -140,12 +140,39 @@ static void long_causal_mask(void **state) {
     mask_fini(&m);
 }
 
+// Steps of tiles of so many rows, over frames of `per_frame` tokens, block-causal.
+static int64_t work_of(int64_t frames, int64_t per_frame, int32_t rows) {
+    struct mask m;
+    struct schedule s;
+    struct err e = {0};
+    assert_int_equal(mask_block_causal(&m, frames, per_frame, 0, frames, &e), 0);
+    assert_int_equal(schedule_build(&s, &m, rows, SM90_KEYS, &e), 0);
+    int64_t work = schedule_work(&s);
+    schedule_fini(&s);
+    mask_fini(&m);
+    return work;
+}
+
+// Pairs of blocks pay where both halves of a pair's tile see next to the same keys.
+static void pairs_where_they_pay(void **state) {
+    static const struct {
+        int64_t frames, per_frame;
+        bool pays;
+    } cases[] = {{1, 8192, true},  {32, 256, true}, {8192, 1, false}, {32768, 1, true},
+                 {40, 200, false}, {1, 128, false}, {1, 8320, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int64_t alone = work_of(cases[i].frames, cases[i].per_frame, SM90_ROWS);
+        int64_t both = work_of(cases[i].frames, cases[i].per_frame, 2 * SM90_ROWS);
+        assert_true(2 * both >= alone);
+        assert_int_equal(gpu_attention_pairs(alone, both), cases[i].pays);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_masks),
-        cmocka_unit_test(block_causal_masks),
-        cmocka_unit_test(runs_share_intervals),
-        cmocka_unit_test(long_causal_mask),
+        cmocka_unit_test(random_masks),         cmocka_unit_test(block_causal_masks),
+        cmocka_unit_test(runs_share_intervals), cmocka_unit_test(long_causal_mask),
+        cmocka_unit_test(pairs_where_they_pay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

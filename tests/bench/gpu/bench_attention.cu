@@ -286,8 +286,12 @@ static void time_shape(struct bench_device *d, struct shape s) {
     struct problem p;
     open_problem(&p, s, 7);
     double flops = 4.0 * (double)mask_pairs(&p.mask) * s.heads * s.dim * s.batch;
+    enum attention_pairs asked = d->cuda.attention_pairs;
     run(d, &p, false);
     print_row("forward", &p, milliseconds(d, &p, false), flops);
+    d->cuda.attention_pairs = ATTENTION_PAIRS_NEVER;
+    print_row("forward_no_pairs", &p, milliseconds(d, &p, false), flops);
+    d->cuda.attention_pairs = asked;
     for (int free_order = 0; free_order < 2; free_order++) {
         d->cuda.attention_free_order = free_order != 0;
         print_row(free_order ? "backward_free" : "backward", &p, milliseconds(d, &p, true), 2.5 * flops);
@@ -302,6 +306,8 @@ static void open_bench(struct bench_device *d) {
     d->cuda.compute = about.major * 10 + about.minor;
     if (getenv("ORRERY_ATTENTION_SM80") != NULL) d->cuda.compute = 80; // the kernels for every GPU
     d->cuda.multiprocessors = about.multiProcessorCount;
+    struct err e = {};
+    must(attention_pairs_asked(&d->cuda.attention_pairs, &e), &e);
     fprintf(stderr, "%s, compute %d, %d multiprocessors\n", about.name, d->cuda.compute,
             d->cuda.multiprocessors);
 }
@@ -387,7 +393,8 @@ struct bench_session {
 #pragma GCC visibility push(default)
 struct bench_session *bench_open(const char *mask, int tokens, int frame, int heads, int dim, int batch);
 double bench_flops(const struct bench_session *s);
-int bench_run(struct bench_session *s, int pass); // 0 forward, 1 backward, 2 backward in free order
+// 0 forward, 1 backward, 2 backward in free order, 3 forward without pairs of blocks.
+int bench_run(struct bench_session *s, int pass);
 void bench_close(struct bench_session *s);
 #pragma GCC visibility pop
 }
@@ -408,8 +415,12 @@ double bench_flops(const struct bench_session *s) {
 int bench_run(struct bench_session *s, int pass) {
     struct err e = {};
     struct device *d = &s->device.cuda.base;
+    enum attention_pairs asked = s->device.cuda.attention_pairs;
     s->device.cuda.attention_free_order = pass == 2;
-    int rc = pass > 0 ? cuda_attention_backward(d, &s->problem.b, &e) : cuda_attention(d, &s->problem.f, &e);
+    if (pass == 3) s->device.cuda.attention_pairs = ATTENTION_PAIRS_NEVER;
+    int rc = pass == 1 || pass == 2 ? cuda_attention_backward(d, &s->problem.b, &e)
+                                    : cuda_attention(d, &s->problem.f, &e);
+    s->device.cuda.attention_pairs = asked;
     if (rc != 0) fprintf(stderr, "%s\n", e.text);
     return rc;
 }

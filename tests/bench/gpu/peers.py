@@ -28,7 +28,7 @@ if not torch.cuda.is_available():
 WIDTH, HEAD, FRAME = 2048, 128, 256
 HEADS = WIDTH // HEAD
 ROUNDS = 7
-PASSES = {"forward": 0, "backward": 1, "backward free": 2}
+PASSES = {"forward": 0, "backward": 1, "backward free": 2, "forward no pairs": 3}
 SDPA = ("cudnn", "flash")
 FA3_WAYS = {"fa3 forward": 0, "fa3 backward": 1, "fa3 backward fixed": 2}
 FA3_WRONG, FA3_SECONDS = 0.03, 60  # largest difference over the largest value (bf16 rounds by 0.004); of its trial
@@ -268,6 +268,8 @@ def judge(found, mask, tokens):
             peers = {side: f[f"{side} {way}"] for side in (*SDPA, "fa3") if f.get(f"{side} {way}")}
             beside[f"{way} full"] = best = min(peers, key=peers.get, default="nobody")
             ratios[f"{way} full"] = over(peers.get(best), f[f"ours {way}"])
+    if "ours forward no pairs" in f:
+        ratios["forward, no pairs / pairs"] = over(f["ours forward no pairs"], f["ours forward"])
     if "fa3 backward fixed" in f:
         ratios["backward fixed / FlashAttention-3's"] = over(f["fa3 backward fixed"], f["ours backward"])
     if mask == "block":
