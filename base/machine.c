@@ -3,6 +3,7 @@
 
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -12,13 +13,15 @@
 
 #include "base/bytes.h"
 
+#define CGROUPS_BYTES 65536
+
 // Numbers in a cgroup file, "max" as INT64_MAX; how many were read.
 static int read_numbers(const char *path, int64_t *out, int most) {
     struct buf text;
     struct err ignored = {0};
     int n = 0;
     buf_init(&text, 4096);
-    if (!bytes_read_file(path, 4096, &text, &ignored)) {
+    if (!bytes_read_file(path, 4096, &text, &ignored) && text.len) {
         for (char *word = text.data; *word && n < most; n++) {
             size_t len = strcspn(word, " \n");
             bool last = !word[len];
@@ -31,24 +34,111 @@ static int read_numbers(const char *path, int64_t *out, int most) {
     return n;
 }
 
+// ---- cgroups: a limit of any folder above ours binds us too
+
+// The path that /proc/self/cgroup gives for `controller`, "" for the one hierarchy of version 2; false: there
+// is none.
+static bool find_cgroup(const char *text, const char *controller, char *out, size_t n) {
+    for (const char *line = text; *line;) {
+        const char *end = line + strcspn(line, "\n");
+        const char *names = memchr(line, ':', (size_t)(end - line));
+        const char *path = names ? memchr(names + 1, ':', (size_t)(end - names - 1)) : NULL;
+        line = *end ? end + 1 : end;
+        if (!path) continue;
+        bool named = !*controller && path == names + 1;
+        for (const char *at = names + 1; at < path && *controller; at += strcspn(at, ",:") + 1)
+            named = named ||
+                    (strcspn(at, ",:") == strlen(controller) && !strncmp(at, controller, strlen(controller)));
+        if (!named) continue;
+        return (size_t)snprintf(out, n, "%.*s", (int)(end - path - 1), path + 1) < n;
+    }
+    return false;
+}
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+typedef int64_t limit_fn(const char *folder);
+
+// The least limit from our folder of the hierarchy up to its root, as far as it can be seen: a container may
+// see another root than the path counts from.
+static int64_t least_limit(const char *root, const char *controller, limit_fn *limit_of) {
+    char name[PATH_MAX], group[PATH_MAX / 2] = "", folder[PATH_MAX];
+    struct buf text;
+    struct err ignored = {0};
+    int64_t least = INT64_MAX;
+    snprintf(name, sizeof name, "%s/proc/self/cgroup", root);
+    buf_init(&text, CGROUPS_BYTES);
+    bool known = !bytes_read_file(name, CGROUPS_BYTES, &text, &ignored) && text.len &&
+                 find_cgroup(text.data, controller, group, sizeof group);
+    buf_fini(&text);
+    if (!known || strstr(group, "/..")) group[0] = 0;
+    for (char *end = group + strlen(group); end; end = strrchr(group, '/')) {
+        *end = 0;
+        bool fits = (size_t)snprintf(folder, sizeof folder, "%s/sys/fs/cgroup%s%s%s", root,
+                                     *controller ? "/" : "", controller, group) < sizeof folder;
+        if (fits) least = smaller(least, limit_of(folder));
+    }
+    return least;
+}
+
+// Numbers of FOLDER/NAME.
+static int limits_in(const char *folder, const char *name, int64_t *out, int most) {
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path) return 0;
+    return read_numbers(path, out, most);
+}
+
+static int64_t cores_of(int64_t quota, int64_t period) {
+    if (quota <= 0 || quota == INT64_MAX || period <= 0) return INT64_MAX;
+    return quota / period + (quota % period != 0);
+}
+
+static int64_t cores_v2(const char *folder) {
+    int64_t quota[2];
+    return limits_in(folder, "cpu.max", quota, 2) == 2 ? cores_of(quota[0], quota[1]) : INT64_MAX;
+}
+
+static int64_t cores_v1(const char *folder) {
+    int64_t quota, period;
+    bool told = limits_in(folder, "cpu.cfs_quota_us", &quota, 1) == 1 &&
+                limits_in(folder, "cpu.cfs_period_us", &period, 1) == 1;
+    return told ? cores_of(quota, period) : INT64_MAX;
+}
+
+static int64_t memory_v2(const char *folder) {
+    int64_t bytes;
+    return limits_in(folder, "memory.max", &bytes, 1) == 1 ? bytes : INT64_MAX;
+}
+
+static int64_t memory_v1(const char *folder) {
+    int64_t bytes;
+    return limits_in(folder, "memory.limit_in_bytes", &bytes, 1) == 1 ? bytes : INT64_MAX;
+}
+
+int64_t machine_cgroup_cores(const char *root) {
+    return smaller(least_limit(root, "", cores_v2), least_limit(root, "cpu", cores_v1));
+}
+
+int64_t machine_cgroup_memory(const char *root) {
+    return smaller(least_limit(root, "", memory_v2), least_limit(root, "memory", memory_v1));
+}
+
+// ---- what there is
+
 int machine_cores(void) {
     cpu_set_t set;
-    int64_t quota[2];
     int cores = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
-    if (read_numbers("/sys/fs/cgroup/cpu.max", quota, 2) == 2 && quota[0] != INT64_MAX && quota[1] > 0) {
-        int64_t allowed = (quota[0] + quota[1] - 1) / quota[1];
-        if (allowed < cores) cores = (int)allowed;
-    }
+    int64_t allowed = machine_cgroup_cores("");
+    if (allowed < cores) cores = (int)allowed;
     return cores > 0 ? cores : 1;
 }
 
 int64_t machine_memory_bytes(void) {
     struct sysinfo info;
-    int64_t limit;
     if (sysinfo(&info)) return -1;
-    int64_t physical = (int64_t)info.totalram * info.mem_unit;
-    if (read_numbers("/sys/fs/cgroup/memory.max", &limit, 1) == 1 && limit < physical) return limit;
-    return physical;
+    return smaller((int64_t)info.totalram * info.mem_unit, machine_cgroup_memory(""));
 }
 
 int64_t machine_free_bytes(const char *path) {
