@@ -49,6 +49,7 @@ static int split(struct debug *d, const char *text, struct err *e) {
 int debug_parse(struct debug *d, const char *text, struct err *e) {
     char path[4096];
     d->begun = 0;
+    d->tmux[0] = 0;
     int rc = split(d, text, e);
     if (!rc && !proc_find(d->tool->name, path, sizeof path))
         rc = err_set(e, ERR_MISSING, "--debug: no program '%s' in PATH: %s", d->tool->name, d->tool->package);
@@ -70,27 +71,57 @@ int debug_wrap(int rank, char *const *argv, struct strv *out, struct err *e) {
 
 // ---- attaching
 
-static bool in_tmux(const struct debug *d, pid_t pid, char *where, size_t n) {
-    char path[4096], name[64], number[16];
+// A command of tmux's and the first word of its answer; false when it does not come about.
+static bool ask_tmux(char *const *argv, char *answer, size_t n) {
+    struct buf said;
     struct err ignored = {0};
     int status = 1;
-    const char *inside = getenv("TMUX");
+    buf_init(&said, 65536);
+    int rc = proc_capture(argv, TMUX_MS, &said, &said, &status, &ignored);
+    snprintf(answer, n, "%.*s", said.len ? (int)strcspn(said.data, " \n") : 0, said.len ? said.data : "");
+    buf_fini(&said);
+    return !rc && !status;
+}
+
+static bool in_tmux(struct debug *d, pid_t pid, char *where, size_t n) {
+    char path[4096], name[64], number[16], id[sizeof d->tmux];
+    bool inside = getenv("TMUX") != NULL;
     if (!proc_find("tmux", path, sizeof path)) return false;
     snprintf(number, sizeof number, "%d", (int)pid);
     snprintf(name, sizeof name, inside ? "rank-%d" : "orrery-%d-rank-%d", inside ? d->rank : (int)getpid(),
              d->rank);
-    char *argv[] = {"tmux", inside ? "new-window" : "new-session",
-                    "-d",   inside ? "-n" : "-s",
-                    name,   (char *)(uintptr_t)d->tool->name,
-                    "-q",   "-p",
-                    number, NULL};
-    struct buf said;
-    buf_init(&said, 65536);
-    int rc = proc_capture(argv, TMUX_MS, &said, &said, &status, &ignored);
-    buf_fini(&said);
-    if (rc || status) return false;
+    char *argv[] = {"tmux",
+                    inside ? "new-window" : "new-session",
+                    "-d",
+                    "-P",
+                    "-F",
+                    inside ? "#{window_id}" : "#{session_id}",
+                    inside ? "-n" : "-s",
+                    name,
+                    (char *)(uintptr_t)d->tool->name,
+                    "-q",
+                    "-p",
+                    number,
+                    NULL};
+    if (!ask_tmux(argv, id, sizeof id)) return false;
+    memcpy(d->tmux, id, sizeof id);
     snprintf(where, n, inside ? "in this tmux, window %s" : "in tmux: tmux attach -t %s", name);
     return true;
+}
+
+void debug_end(struct debug *d) {
+    char answer[16];
+    bool window = d->tmux[0] == '@';
+    if (!d->tmux[0]) return;
+    char *argv[] = {"tmux", window ? "kill-window" : "kill-session", "-t", d->tmux, NULL};
+    // It may be gone: whoever quits the debugger closes it.
+    (void)ask_tmux(argv, answer, sizeof answer);
+    d->tmux[0] = 0;
+}
+
+bool debug_holds(const struct debug *d, bool far) {
+    if (!d->tool->attaches || d->begun <= 0) return false;
+    return far || proc_is_traced(d->begun);
 }
 
 static int free_port(void) {

@@ -24,7 +24,8 @@ struct debug_tool {
 struct debug {
     int rank;
     const struct debug_tool *tool;
-    pid_t begun; // pid of the rank that was attached to; 0: none yet
+    pid_t begun;   // pid of the rank that was attached to; 0: none yet
+    char tmux[32]; // id of the session or window that was made for it; empty: none
 };
 
 // "3", "3=valgrind"; USAGE names the tools, MISSING when the tool is not installed here.
@@ -34,5 +35,10 @@ int debug_wrap(int rank, char *const *argv, struct strv *out, struct err *e) ERR
 // The rank runs as `pid` on `host`: starts the debugger there and says where it is, once for each pid. `far`:
 // another machine.
 void debug_attach(struct debug *d, pid_t pid, const char *host, bool far, const struct log *log);
+// Does a debugger hold the rank's process? It gets the signals that ask to save, so the rank does not save.
+// Of another machine nothing is known: yes.
+bool debug_holds(const struct debug *d, bool far);
+// Ends what debug_attach has started in tmux.
+void debug_end(struct debug *d);
 
 #endif

@@ -107,8 +107,19 @@ static void take_signals(struct supervisor *s) {
     reap(s);
 }
 
+// A rank in a debugger cannot save, and waiting for it would have no end.
+static void heed_debugger(struct supervisor *s) {
+    const struct debug *d = s->o->job->request->debug;
+    if (s->wish != STOP_SAVE || !d || !debug_holds(d, job_is_far(s->o->job))) return;
+    s->wish = STOP_NOW;
+    progress_clear(&s->progress);
+    log_info(s->log, "%s: rank %d is in %s and cannot save", proc_signal_name(s->wish_signal), d->rank,
+             d->tool->name);
+}
+
 static void obey_wish(struct supervisor *s) {
     if (s->wish == s->obeyed) return;
+    heed_debugger(s);
     s->obeyed = s->wish;
     progress_clear(&s->progress);
     if (s->wish == STOP_NOW) {
@@ -495,8 +506,15 @@ out:
     if (e.code) log_warn(s->log, "the black boxes are not saved: %s", e.text);
 }
 
+// Whoever has stopped the run wants all of it to end. Else what a debugger shows of the end stays to be read.
+static void end_debugger(struct supervisor *s) {
+    struct debug *d = s->o->job->request->debug;
+    if (d && s->wish != STOP_NONE) debug_end(d);
+}
+
 static void attempt_end(struct supervisor *s, bool orderly) {
     if (s->crew) tear_down(s, orderly);
+    end_debugger(s);
     keeper_forget(s->o->keeper);
     save_boxes(s);
     watch_close(s->watch);

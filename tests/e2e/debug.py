@@ -5,12 +5,13 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
-from fake_run import output, wait_for  # noqa: E402
-from orrery_run import BIN, check, digest, environment, folder, orrery, refused, start  # noqa: E402
+from fake_run import output, wait_dead, wait_for  # noqa: E402
+from orrery_run import BIN, check, descendants, digest, environment, folder, orrery, refused, start  # noqa: E402
 
 PATH = os.environ["PATH"]
 
@@ -94,6 +95,42 @@ def in_tmux(tmp):
         subprocess.run(["tmux", "kill-server"], env=env, capture_output=True)
 
 
+def one_signal_ends_all(tmp):
+    """SIGTERM or Ctrl-C, while the rank stands still in gdb or goes on under it: nothing is left, tmux's session included."""
+    if not shutil.which("tmux"):
+        print("not tried: no tmux")
+        return
+    own = pathlib.Path(tmp) / "own"  # the server of the test before may still be ending
+    own.mkdir()
+    env = environment(TMUX_TMPDIR=str(own))
+    env.pop("TMUX", None)
+    # The person's own session, which is none of orrery's business.
+    subprocess.run(["tmux", "new-session", "-d", "-s", "own", "sleep", "600"], env=env, check=True)
+
+    def shown(name):
+        return subprocess.run(["tmux", "capture-pane", "-p", "-t", name], env=env, capture_output=True, text=True).stdout
+    try:
+        for number, goes_on in ((signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)):
+            run = f"one-{number}-{goes_on}"
+            child = start(*words(tmp, run, "--debug", "1", "train.steps=1000000"), env=env)
+            name = waiting(child, r"tmux attach -t (\S+)").group(1)
+            check(wait_for(lambda: "(gdb)" in shown(name), 60, 0.2), "gdb is there")
+            if goes_on:
+                subprocess.run(["tmux", "send-keys", "-t", name, "continue", "Enter"], env=env, check=True)
+                check(wait_for(lambda: re.search(r"step \d+/1000000", output(child)), 60, 0.2), "the rank goes on under gdb")
+            everybody = [pid for pid, _ in descendants(child.pid)]
+            os.kill(child.pid, number)
+            check(wait_for(lambda: child.poll() is not None, 60) and child.returncode == 128 + number,
+                  f"one {number.name} ends it: {child.poll()} {output(child)[-300:]}")
+            check("rank 1 is in gdb and cannot save" in output(child), "and says why nothing was saved")
+            check(wait_dead(everybody, 20) is not None, "nobody is left")
+            left = subprocess.run(["tmux", "list-sessions", "-F", "#{session_name}"], env=env, capture_output=True, text=True).stdout.split()
+            check(left == ["own"], f"the session is gone, another's is not: {left}")
+            child.output.close()
+    finally:
+        subprocess.run(["tmux", "kill-server"], env=env, capture_output=True)
+
+
 def wrapped(tmp):
     """A tool that stands before the rank: a stand-in for valgrind that says so and becomes the program."""
     tools = pathlib.Path(tmp) / "tools"
@@ -121,7 +158,7 @@ with folder() as scratch:
     wrapped(scratch)
     bad_words(scratch)
     if may_attach():
-        for test in (by_hand, on_a_port, in_tmux):
+        for test in (by_hand, on_a_port, in_tmux, one_signal_ends_all):
             print("--", test.__name__, flush=True)
             test(scratch)
     else:
