@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/machine.h"
 #include "launcher/doctor_impl.h"
+#include "launcher/rundir.h"
 #include "storage/dataset.h"
 #include "storage/store_config.h"
 
@@ -30,8 +31,19 @@ static void existing_parent(const char *path, char *out, size_t out_bytes) {
     }
 }
 
+// The rule and the words of `orrery run`.
+static bool is_bad_name(const struct config *c, struct doctor_finding *f) {
+    struct err e = {0};
+    if (!rundir_check_name(c->run_dir, &e)) return false;
+    doctor_say(f, "%s", e.text);
+    doctor_cure(f, DOCTOR_BAD, e.code,
+                "a folder of this machine or of a shared file system, as run.dir=runs/first");
+    return true;
+}
+
 void doctor_run_dir(const struct config *c, struct doctor_finding *f) {
     char parent[CONFIG_TEXT_BYTES];
+    if (is_bad_name(c, f)) return;
     existing_parent(c->run_dir, parent, sizeof parent);
     int64_t bytes = machine_free_bytes(parent);
     bool may_write = access(parent, W_OK | X_OK) == 0;
@@ -171,6 +183,11 @@ void doctor_checkpoints(const struct config *c, struct doctor_finding *f) {
     struct stat st;
     char url[STORE_CONFIG_URL_BYTES], parent[STORE_CONFIG_URL_BYTES];
     struct err e = {0};
+    if (!*c->checkpoint_url && rundir_check_name(c->run_dir, &e)) {
+        doctor_say(f, "not tried: checkpoints would go below run.dir");
+        doctor_cure(f, DOCTOR_WARN, ERR_OK, "mend run.dir, or set checkpoint.url");
+        return;
+    }
     if (store_config_checkpoints(c, c->run_dir, url, sizeof url, &e)) {
         doctor_say(f, "%s", e.text);
         doctor_cure(f, DOCTOR_BAD, e.code, "name a shorter run.dir, or set checkpoint.url");

@@ -141,6 +141,15 @@ def stores(tmp):
     rows, code = ask(*good)
     named("a run that is not there yet", rows, code, "checkpoints", "good", "not there yet", "", 0)
     check(not os.path.exists(f"{tmp}/run"), "nothing was made")
+    for url in ("s3://bucket/run", f"file://{tmp}/run"):
+        bad = [config, f"data.train={tmp}/data", f"run.dir={url}"]
+        rows, code = ask(*bad)
+        words = orrery("run", *bad, status=78).stderr
+        named("a URL as run.dir", rows, code, "run folder", "bad", f"{url} is a URL, and a run is a folder", "run.dir=runs/first", 78)
+        check(rows["run folder"]["finding"] in words, f"in the words of orrery run: {words}")
+        named("so checkpoints have no place", rows, code, "checkpoints", "warn", "not tried", "checkpoint.url")
+        rows, code = ask(*bad, f"checkpoint.url={tmp}/data")
+        named("but one of their own", rows, code, "checkpoints", "good", "created, read and deleted", "", 78)
     for url in (f"file:{tmp}/ck", f"file://{tmp}/ck", f"file://localhost{tmp}/ck"):
         rows, code = ask(*good, f"checkpoint.url={url}")
         named("a folder as a URL", rows, code, "checkpoints", "good", f"{url}, which is not there yet; {tmp} is writable", "", 0)
