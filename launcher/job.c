@@ -14,6 +14,7 @@
 #include "launcher/keeper.h"
 #include "launcher/ledger.h"
 #include "launcher/proc.h"
+#include "launcher/scratch.h"
 #include "launcher/supervise.h"
 
 #define RANKS_DEFAULT        2
@@ -291,19 +292,6 @@ static int meet_mpi(struct job *j, const struct log *log, struct err *e) {
     return 0;
 }
 
-static int make_scratch(struct rundir *scratch, struct err *e) {
-    char path[256];
-    const char *tmp = getenv("TMPDIR");
-    bool named = tmp && *tmp == '/' && strlen(tmp) < 128;
-    snprintf(path, sizeof path, "%s/orrery-logs-XXXXXX", named ? tmp : "/tmp");
-    if (!mkdtemp(path))
-        return err_errno(e, errno,
-                         "cannot make a folder for the ranks' logs in %s; set TMPDIR to one that is there "
-                         "and may be written",
-                         named ? tmp : "/tmp");
-    return rundir_open(scratch, path, false, e);
-}
-
 static int open_record(const struct job *j, const struct boxdir *boxes, struct rundir_record *record,
                        struct err *e) {
     struct err none = {0};
@@ -406,15 +394,18 @@ int job_run(const struct job_request *request, const struct log *log, struct err
     if (!rc && request->debug && request->debug->rank >= j->ranks)
         rc = err_set(e, ERR_USAGE, "--debug %d: there are ranks 0 to %d", request->debug->rank, j->ranks - 1);
     if (!rc && !j->run) {
-        rc = make_scratch(&scratch, e);
+        rc = scratch_make(&scratch, e);
         j->run = &scratch;
     }
     if (!rc) rc = boxdir_make(&boxes, e);
     if (!rc) rc = write_config(j, boxes.path, e);
     if (!rc) rc = supervised(j, &boxes, log, e);
     boxdir_remove(&boxes);
-    if (j->run == &scratch && rc <= 0) boxdir_remove_tree(scratch.path);
-    rundir_close(&scratch);
+    bool keep = j->run == &scratch && j->failed;
+    if (keep)
+        log_info(log, "the ranks' logs stay in %s (those of the last %d failures do)", scratch.path,
+                 SCRATCH_KEPT);
+    scratch_close(&scratch, keep);
     hosts_fini(&j->hosts);
     strv_fini(&j->passed);
     free(j);

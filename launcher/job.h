@@ -19,7 +19,7 @@
 struct job_request {
     const struct config_file *config; // resolved
     const char *task; // a task of orrery-rank: "train", "evaluate", "rollout", "simulate", ...
-    // The run folder: its logs/TASK-N gets the logs. NULL: a scratch folder that stays only after a failure.
+    // The run folder: its logs/TASK-N gets the logs. NULL: a scratch folder (scratch.h).
     struct rundir *run;
     const char *config_path; // what the ranks read; NULL: the resolved config is written for them
     int64_t ranks;           // 0: what the surroundings say, launch.ranks, else two
@@ -59,6 +59,7 @@ struct job {
     const struct rundir *run; // the request's, or the scratch folder
     int ranks, threads;       // ranks: as many as are wanted; an attempt may have fewer
     bool mpi;
+    bool failed;            // a verdict was told, by the last attempt
     struct openmpi openmpi; // mpirun's
     const struct sched *sched;
     struct hosts hosts; // none: this machine alone

@@ -636,7 +636,8 @@ static int run_attempt(struct supervisor *s, struct verdict *v, enum outcome *ou
     if (!rc) rc = attempt_watch(s, v, outcome, e);
     bool orderly = !rc && (*outcome == OUTCOME_DONE || *outcome == OUTCOME_SAVED);
     if (orderly) farewell(s, *outcome);
-    if (!rc && *outcome == OUTCOME_FAILED) announce(s, v);
+    s->o->job->failed = !rc && *outcome == OUTCOME_FAILED;
+    if (s->o->job->failed) announce(s, v);
     attempt_end(s, orderly);
     if (!rc && *outcome == OUTCOME_FAILED) ledger_spend(s->o->ledger, LEDGER_DETECT, 0);
     return rc;

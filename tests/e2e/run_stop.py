@@ -226,6 +226,25 @@ def following_ends_when_the_supervisor_is_killed(tmp):
     child.output.close()
 
 
+def logs_without_a_run_folder(tmp):
+    """orrery simulate: after a failure its logs stay where the message says, but not those of ever more failures."""
+    scratch = pathlib.Path(tmp) / "scratch"
+    scratch.mkdir()
+    env = fake_environment(TMPDIR=scratch)
+    words = ["simulate", "table", "--out", f"{tmp}/data", "--episodes", 2, "-n", 1, "train.steps=3"]
+
+    def left():
+        return sorted(scratch.glob("orrery-logs-*"))
+    orrery(*words, env=env)
+    check(not left(), f"after success nothing stays: {left()}")
+    for i in range(10):
+        done = orrery(*words, "fault.inject=nan:rank=0,step=2", env=env, check=False)
+        newest = [p for p in left() if f"the ranks' logs stay in {p} " in done.stderr]
+        check(done.returncode == 65 and newest and list(newest[0].glob("logs/simulate-1/rank-0.log")),
+              f"after failure {i + 1} they do, and it is told: {done.stderr.strip()[-200:]}")
+    check(len(left()) == 8, f"of ten failures the last eight: {len(left())}")
+
+
 def hostile_folders(tmp):
     run = pathlib.Path(tmp) / "run"
     victim = pathlib.Path(tmp) / "victim"
@@ -251,7 +270,8 @@ def hostile_folders(tmp):
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
              second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed,
-             following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line, hostile_folders]
+             following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line,
+             logs_without_a_run_folder, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
     for test in tests:
         with folder() as tmp:
