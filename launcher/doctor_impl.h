@@ -25,9 +25,13 @@ doctor_check_fn doctor_cores, doctor_memory, doctor_shm, doctor_tmp, doctor_file
 // doctor_net.c
 doctor_check_fn doctor_host_name, doctor_interfaces, doctor_loopback;
 // doctor_mpi.c
-doctor_check_fn doctor_mpirun, doctor_pmix, doctor_environment, doctor_rank, doctor_slurm, doctor_all_reduce;
+doctor_check_fn doctor_mpirun, doctor_pmix, doctor_environment, doctor_rank, doctor_slurm;
+// doctor_sum.c
+doctor_check_fn doctor_all_reduce;
 // Over several hosts: a rank on each.
 void doctor_sum_over(const struct doctor_hosts_options *o, struct doctor_finding *f);
+// The verdict on `wanted` ranks: their exit status, their answer in JSON, and what was said beside it.
+void doctor_judge_sum(struct doctor_finding *f, int wanted, int status, const char *answer, const char *said);
 // doctor_gpu.c
 doctor_check_fn doctor_gpus, doctor_peers, doctor_nccl, doctor_plugin;
 // doctor_store.c

@@ -76,7 +76,7 @@ def sums(tmp):
     for title, values, grade, text, cure in (
             ("wrong sums", (2, 3, 0.01), "bad", "3 of the sums", "test its memory"),
             ("two worlds of one", (1, 0, 0.01), "bad", "each sees 1", "do not know each other"),
-            ("a slow network", (2, 0, 1.0), "warn", "4 MB/s", "slow")):
+            ("a slow network", (2, 0, 1.0), "warn", "4.2 MB/s", "slow")):
         rank = script(tmp, "rank", f"[ \"$1\" = --version ] && echo orrery-rank {VERSION} && exit\n"
                       f"[ \"$OMPI_COMM_WORLD_RANK\" = 0 ] && echo '{answer % values}'\nexit 0\n")
         rows, code = ask(ORRERY_RANK_PROGRAM=rank)
