@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The supervisor: starts the attempts of a job, watches, judges, tears down, restarts. Owns signals, terminal
-// and ledger.
+// The supervisor: one attempt of a job after the other (attempt.h), until it is done or not worth another.
+// Owns signals, terminal and ledger.
 #ifndef ORRERY_LAUNCHER_SUPERVISE_H
 #define ORRERY_LAUNCHER_SUPERVISE_H
 

@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launcher/attempt.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "launcher/proc.h"
+#include "storage/dataset.h"
+
+#define TICK_MS     50
+#define SETTLE_MS   120  // patience for a truer cause when the first failure may be a victim
+#define WORDLESS_MS 1000 // ... for a rank that ended without a word: MPI ends it so when mpirun dies
+#define STOP_MS     5000 // for the others, when a rank died of the wish to stop
+#define GLANCE_MS   15   // ... when it seems clear: mpirun's own death shows a moment after its ranks'
+#define FAREWELL_MS 2000 // for mpirun to end by itself when all ranks have
+#define TEARDOWN_MS 300  // ... when they were killed
+#define GRAVE_MS    1000
+#define PING_MS     500  // between two pings of guards on other machines
+#define LOOK_MAX_MS 1000 // what one look adds at most to a silence: a suspended supervisor blames nobody
+
+// ---- begin
+
+static int start_launcher(struct supervisor *s, struct err *e) {
+    struct strv argv = {0}, env = {0};
+    char name[128];
+    int fd = -1;
+    struct job_attempt a = {.number = s->number,
+                            .ranks = s->world,
+                            .control = crew_address(s->crew),
+                            .token = crew_token(s->crew),
+                            .box_path = s->o->boxes->path,
+                            .log_path = s->log_path};
+    snprintf(name, sizeof name, "logs/%s-%d/launch.log", s->o->log_prefix, s->number);
+    int rc = rundir_append(s->o->job->run, name, &fd, e);
+    if (!rc) rc = rundir_join(s->o->job->run, name, s->launch_log, sizeof s->launch_log, e);
+    if (!rc) rc = job_command(s->o->job, &a, &argv, &env, e);
+    struct proc_spec spec = {.argv = argv.items,
+                             .env = env.items,
+                             .out = fd,
+                             .err = fd,
+                             .own_group = true,
+                             .death_signal = SIGKILL};
+    if (!rc) rc = proc_start(&spec, &s->launcher, e);
+    if (!rc) keeper_tell(s->o->keeper, s->launcher);
+    if (fd >= 0) close(fd);
+    strv_fini(&argv);
+    strv_fini(&env);
+    return rc;
+}
+
+static bool uses_store(const struct config *c) {
+    return dataset_is_remote(c->data_train) || store_is_remote(c->checkpoint_url);
+}
+
+static int attempt_begin(struct supervisor *s, struct err *e) {
+    const struct job *j = s->o->job;
+    char name[96];
+    struct watch_options look = {.box_path = s->o->boxes->path,
+                                 .world = s->world,
+                                 .attempt = s->number,
+                                 .hang_ms = j->config->launch_hang_s * 1000,
+                                 .hang_max_ms = j->config->launch_hang_max_s * 1000,
+                                 .hang_factor = j->config->launch_hang_factor,
+                                 .store_ms = uses_store(j->config) ? j->config->store_deadline_s * 1000 : 0};
+    struct crew_options crew = {.world = s->world,
+                                .listen_on = job_is_far(j) ? j->netif.address : NULL,
+                                .box_path = job_is_far(j) ? s->o->boxes->path : NULL};
+    s->growing = false;
+    s->refused = 0;
+    s->began_ns = s->looked_ns = clock_monotonic_ns();
+    memset(s->silent_ms, 0, (size_t)j->ranks * sizeof *s->silent_ms);
+    s->doubt_since_ns = 0;
+    s->launcher_ended = false;
+    memset(s->told, 0, (size_t)j->ranks * sizeof *s->told);
+    snprintf(name, sizeof name, "logs/%s-%d", s->o->log_prefix, s->number);
+    int rc = boxdir_clear_boxes(s->o->boxes->path, e);
+    if (!rc) rc = rundir_make(j->run, name, s->log_path, sizeof s->log_path, e);
+    if (!rc) rc = crew_open(&s->crew, &crew, e);
+    if (!rc) rc = watch_open(&s->watch, &look, e);
+    if (!rc) rc = skew_init(&s->skew, s->world, j->config->comm_shards, j->config->launch_straggler, e);
+    if (!rc) rc = start_launcher(s, e);
+    if (!rc && s->o->record) {
+        s->o->record->attempt = s->number;
+        s->o->record->ranks = s->world;
+        rc = rundir_write_record(j->run, s->o->record, e);
+    }
+    struct json_writer *w = ledger_event(s->o->ledger, "attempt-start");
+    json_put_int(w, "attempt", s->number);
+    json_put_int(w, "ranks", s->world);
+    json_put_string(w, "task", j->request->task);
+    ledger_end_event(s->o->ledger);
+    return rc;
+}
+
+// ---- under way
+
+// Pids of other machines mean nothing here.
+static void tell_keeper(struct supervisor *s) {
+    if (job_is_far(s->o->job)) return;
+    for (int r = 0; r < crew_world(s->crew); r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        if (!rank->pid || s->told[r] == rank->pid) continue;
+        s->told[r] = rank->pid;
+        keeper_tell(s->o->keeper, rank->guard_pid);
+        keeper_tell(s->o->keeper, rank->pid);
+    }
+}
+
+static void attach_debugger(struct supervisor *s) {
+    struct debug *d = s->o->job->request->debug;
+    if (!d || d->rank >= crew_world(s->crew)) return;
+    const struct crew_rank *rank = crew_rank(s->crew, d->rank);
+    if (rank->pid <= 0 || rank->pid == d->begun) return;
+    progress_clear(&s->progress);
+    debug_attach(d, rank->pid, rank->host, job_is_far(s->o->job), s->log);
+}
+
+static enum ledger_kind kind_now(const struct supervisor *s) {
+    const struct blackbox_page *p = watch_front(s->watch);
+    if (s->obeyed != STOP_NONE) return LEDGER_STOP;
+    if (s->growing) return LEDGER_RESTART;
+    if (!watch_started(s->watch)) return s->resumed ? LEDGER_RESTART : LEDGER_STARTUP;
+    switch ((enum blackbox_phase)p->phase) {
+    case PHASE_CHECKPOINT: return LEDGER_CHECKPOINT;
+    case PHASE_EVALUATE:
+    case PHASE_ROLLOUT: return LEDGER_EVALUATE;
+    default: return LEDGER_PRODUCTIVE;
+    }
+}
+
+static void account(struct supervisor *s) {
+    const struct blackbox_page *p = watch_front(s->watch);
+    enum ledger_kind kind = kind_now(s);
+    ledger_spend(s->o->ledger, kind, p && kind == LEDGER_PRODUCTIVE ? p->data_wait_share : 0);
+    if (!p || p->checkpoint_step <= s->best_checkpoint) return;
+    s->best_checkpoint = p->checkpoint_step;
+    roster_progress(&s->roster);
+    ledger_saved(s->o->ledger);
+    json_put_int(ledger_event(s->o->ledger, "checkpoint"), "step", p->checkpoint_step);
+    ledger_end_event(s->o->ledger);
+}
+
+// Guards on other machines: pings, and for how long each has been silent.
+static void look_far(struct supervisor *s) {
+    int64_t now = clock_monotonic_ns(), passed_ms = (now - s->looked_ns) / 1000000;
+    if (!job_is_far(s->o->job)) return;
+    s->looked_ns += passed_ms * 1000000;
+    if (passed_ms > LOOK_MAX_MS) passed_ms = LOOK_MAX_MS;
+    for (int r = 0; r < s->world; r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        bool heard = !rank->connected || rank->heard_ns > s->looked_ns - passed_ms * 1000000;
+        s->silent_ms[r] = heard ? 0 : s->silent_ms[r] + passed_ms;
+    }
+    if (now - s->pinged_ns < (int64_t)PING_MS * 1000000) return;
+    s->pinged_ns = now;
+    crew_ping(s->crew);
+}
+
+// A host that was lost answers again: stop at a checkpoint, so that the next attempt has its ranks.
+static void look_after_hosts(struct supervisor *s) {
+    char back[256];
+    if (s->growing || s->wish != STOP_NONE || !watch_started(s->watch)) return;
+    if (!roster_grow(&s->roster, s->world, back, sizeof back)) return;
+    s->growing = true;
+    progress_clear(&s->progress);
+    log_info(s->log, "host %s is back: saving, then going on with %d ranks", back, roster_ranks(&s->roster));
+    ledger_note(s->o->ledger, "host-back", back);
+    crew_save_all(s->crew);
+}
+
+static void tell_straggler(struct supervisor *s, const struct skew_verdict *v, const char *text) {
+    struct json_writer *w = ledger_event(s->o->ledger, "straggler");
+    json_put_int(w, "rank", v->rank);
+    json_put_string(w, "host", crew_rank(s->crew, v->rank)->host);
+    json_put_double(w, "late_ms", v->late_ms);
+    json_put_string(w, "text", text);
+    ledger_end_event(s->o->ledger);
+    progress_clear(&s->progress);
+    log_warn(s->log, "straggler: %s", text);
+}
+
+static void look_for_stragglers(struct supervisor *s) {
+    struct skew_verdict v;
+    char text[256];
+    if (skew_rank(&s->skew, s->watch, clock_monotonic_ns(), &v)) {
+        snprintf(text, sizeof text, "the others wait %.0f ms of every step (%.0f ms) for rank %d on host %s",
+                 v.late_ms, v.step_ms, v.rank, crew_rank(s->crew, v.rank)->host);
+        tell_straggler(s, &v, text);
+    }
+    if (!job_is_far(s->o->job) || !skew_host(&s->skew, s->crew, &s->o->job->hosts, &v)) return;
+    snprintf(text, sizeof text,
+             "host %.60s is far on the network: %.0f ms there and back, the other hosts %.1f ms",
+             s->o->job->hosts.list[v.host].name, v.late_ms, v.others_ms);
+    tell_straggler(s, &v, text);
+}
+
+// Who knocks without the token, or speaks another protocol, is turned away; the first time it is told.
+static void tell_refused(struct supervisor *s) {
+    int refused = crew_refused(s->crew);
+    if (refused == s->refused) return;
+    bool first = s->refused == 0;
+    s->refused = refused;
+    if (!first) return;
+    progress_clear(&s->progress);
+    log_warn(s->log, "a connection to %s was refused: %s", crew_address(s->crew), crew_refusal(s->crew));
+    ledger_note(s->o->ledger, "connection-refused", crew_refusal(s->crew));
+}
+
+// A rank in a debugger cannot save, and waiting for it would have no end.
+static void heed_debugger(struct supervisor *s) {
+    const struct debug *d = s->o->job->request->debug;
+    if (s->wish != STOP_SAVE || !d || !debug_holds(d, job_is_far(s->o->job))) return;
+    s->wish = STOP_NOW;
+    progress_clear(&s->progress);
+    log_info(s->log, "%s: rank %d is in %s and cannot save", proc_signal_name(s->wish_signal), d->rank,
+             d->tool->name);
+}
+
+static void obey_wish(struct supervisor *s) {
+    if (s->wish == s->obeyed) return;
+    heed_debugger(s);
+    s->obeyed = s->wish;
+    progress_clear(&s->progress);
+    if (s->wish == STOP_NOW) {
+        log_warn(s->log, "stopping at once");
+        return;
+    }
+    log_info(s->log, "%s: asking all ranks to save and stop%s", proc_signal_name(s->wish_signal),
+             s->wish_signal == SIGINT ? "; Ctrl-C again stops at once" : "");
+    ledger_note(s->o->ledger, "stop-asked", proc_signal_name(s->wish_signal));
+    crew_save_all(s->crew);
+}
+
+static void tick(struct supervisor *s) {
+    char text[256];
+    tell_refused(s);
+    look_far(s);
+    look_after_hosts(s);
+    watch_poll(s->watch);
+    look_for_stragglers(s);
+    account(s);
+    tell_keeper(s);
+    attach_debugger(s);
+    if (s->wish != STOP_NONE) return;
+    watch_progress(s->watch, text, sizeof text);
+    progress_show(&s->progress, text);
+}
+
+// ---- is it over, and how?
+
+static bool crew_is_late(const struct supervisor *s) {
+    return crew_count(s->crew, CREW_ABSENT) > 0 &&
+           clock_monotonic_ns() - s->began_ns > s->o->job->config->launch_start_s * 1000000000;
+}
+
+// The ranks of one machine, if rank `r` is on it and all its guards are lost, or silent. How many, from
+// *first.
+static int lost_together(const struct supervisor *s, int r, int *first) {
+    const struct job *j = s->o->job;
+    int host = job_is_far(j) ? hosts_of_rank(&j->hosts, r) : -1, n = 0;
+    if (host < 0) return 0;
+    *first = hosts_first_rank(&j->hosts, host);
+    for (int k = *first; k < s->world && hosts_of_rank(&j->hosts, k) == host; k++, n++) {
+        const struct crew_rank *rank = crew_rank(s->crew, k);
+        bool silent = s->silent_ms[k] >= 1000 * j->config->launch_lost_s;
+        if (rank->state != CREW_LOST && !silent) return 0;
+    }
+    return n;
+}
+
+static enum outcome judge_host(struct supervisor *s, struct verdict *v) {
+    for (int r = 0; r < s->world; r++) {
+        int first, n = lost_together(s, r, &first);
+        if (!n) continue;
+        int64_t silent_ms = crew_rank(s->crew, first)->state == CREW_LOST ? 0 : s->silent_ms[first];
+        verdict_of_host(v, first, n, silent_ms, s->crew, s->watch, s->number, s->log_path);
+        return OUTCOME_FAILED;
+    }
+    return OUTCOME_NONE;
+}
+
+// A rank that left the order of collectives makes others fail: MPI sees sizes that do not fit.
+static bool judge_discord(struct supervisor *s, struct verdict *v) {
+    struct watch_hang hang;
+    if (verdict_is_external(s->crew) || !watch_discord(s->watch, &hang)) return false;
+    verdict_of_hang(v, &hang, s->crew, s->watch, s->number, s->log_path);
+    return true;
+}
+
+static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
+    int64_t now = clock_monotonic_ns();
+    if (!s->doubt_since_ns) s->doubt_since_ns = now;
+    int64_t patience_ms = verdict_is_doubtful(s->crew) ? SETTLE_MS : GLANCE_MS;
+    watch_poll(s->watch);
+    if (verdict_is_wordless(s->crew, s->watch)) patience_ms = WORDLESS_MS;
+    if (now - s->doubt_since_ns < patience_ms * 1000000 && !s->launcher_ended) return OUTCOME_NONE;
+    watch_poll(s->watch);
+    account(s);
+    if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
+        verdict_of_launch(v, s->launcher_status, s->world, s->number, s->launch_log);
+    else if (judge_host(s, v) == OUTCOME_NONE && !judge_discord(s, v))
+        verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
+    return OUTCOME_FAILED;
+}
+
+// Ranks that had not learned to listen die of the wish to stop; the others get time to end.
+static enum outcome judge_stop(struct supervisor *s, struct verdict *v) {
+    int64_t now = clock_monotonic_ns();
+    if (!verdict_is_doubtful(s->crew)) return judge_crash(s, v);
+    if (!s->doubt_since_ns) s->doubt_since_ns = now;
+    return now - s->doubt_since_ns < (int64_t)STOP_MS * 1000000 ? OUTCOME_NONE : OUTCOME_STOPPED;
+}
+
+static enum outcome judge_end(const struct supervisor *s) {
+    for (int r = 0; r < crew_world(s->crew); r++)
+        if (crew_rank(s->crew, r)->code == err_exit_code(ERR_SAVED)) return OUTCOME_SAVED;
+    return OUTCOME_DONE;
+}
+
+static enum outcome judge(struct supervisor *s, struct verdict *v) {
+    struct watch_hang hang;
+    int world = crew_world(s->crew);
+    if (s->wish == STOP_NOW) return OUTCOME_STOPPED;
+    if (crew_count(s->crew, CREW_ENDED) == world && !verdict_needed(s->crew)) return judge_end(s);
+    // Asked to stop before they could listen: there was nothing to save.
+    if (s->wish == STOP_SAVE && crew_count(s->crew, CREW_ENDED) == world) return OUTCOME_STOPPED;
+    if (verdict_needed(s->crew)) return s->wish == STOP_SAVE ? judge_stop(s, v) : judge_crash(s, v);
+    if (s->launcher_ended) {
+        verdict_of_launch(v, s->launcher_status, world, s->number, s->launch_log);
+        return OUTCOME_FAILED;
+    }
+    if (crew_is_late(s)) {
+        verdict_of_late(v, s->crew, s->o->job->config->launch_start_s, s->number, s->launch_log);
+        return OUTCOME_FAILED;
+    }
+    if (judge_host(s, v) != OUTCOME_NONE) return OUTCOME_FAILED;
+    if (!watch_hang(s->watch, s->crew, &hang)) return OUTCOME_NONE;
+    verdict_of_hang(v, &hang, s->crew, s->watch, s->number, s->log_path);
+    return OUTCOME_FAILED;
+}
+
+static int attempt_watch(struct supervisor *s, struct verdict *v, enum outcome *out, struct err *e) {
+    int64_t last_tick_ns = 0;
+    int rc = 0;
+    *out = OUTCOME_NONE;
+    while (!rc && *out == OUTCOME_NONE) {
+        struct pollfd fds[2] = {{s->signal_fd, POLLIN, 0}, {crew_fd(s->crew), POLLIN, 0}};
+        if (poll(fds, 2, s->doubt_since_ns ? GLANCE_MS / 3 : TICK_MS) < 0 && errno != EINTR)
+            return err_errno(e, errno, "cannot wait");
+        supervise_take_signals(s);
+        rc = crew_process(s->crew, e);
+        obey_wish(s);
+        if (clock_monotonic_ns() - last_tick_ns >= (int64_t)TICK_MS * 1000000) {
+            tick(s);
+            last_tick_ns = clock_monotonic_ns();
+        }
+        if (!rc) *out = judge(s, v);
+    }
+    return rc;
+}
+
+// ---- end
+
+static bool wait_for_launcher(struct supervisor *s, int ms) {
+    int64_t until_ns = clock_monotonic_ns() + (int64_t)ms * 1000000;
+    struct err ignored = {0};
+    while (s->launcher && clock_monotonic_ns() < until_ns) {
+        struct pollfd p = {s->signal_fd, POLLIN, 0};
+        if (poll(&p, 1, 10) < 0 && errno != EINTR) break;
+        supervise_take_signals(s);
+        if (crew_process(s->crew, &ignored)) err_clear(&ignored);
+    }
+    return !s->launcher;
+}
+
+static int count_survivors(const struct supervisor *s, bool bury) {
+    int n = 0;
+    // Pids of other machines; there the guards see to it.
+    if (job_is_far(s->o->job)) return 0;
+    for (int r = 0; r < crew_world(s->crew); r++) {
+        const struct crew_rank *rank = crew_rank(s->crew, r);
+        bool guard = proc_alive(rank->guard_pid), ended = rank->state == CREW_ENDED;
+        if (guard && bury) kill(rank->guard_pid, SIGKILL);
+        // A rank without its guard is dead by its death signal; what it had started may not be.
+        if (!ended && rank->pid > 0 && (bury || !guard)) kill(-rank->pid, SIGKILL);
+        n += guard + (!ended && proc_alive(rank->pid));
+    }
+    return n;
+}
+
+static void tear_down(struct supervisor *s, bool orderly) {
+    struct err ignored = {0};
+    crew_tell_all(s->crew, orderly ? WIRE_BYE : WIRE_KILL);
+    if (!wait_for_launcher(s, orderly ? FAREWELL_MS : TEARDOWN_MS)) {
+        kill(-s->launcher, SIGKILL);
+        kill(s->launcher, SIGKILL);
+        wait_for_launcher(s, GRAVE_MS);
+    }
+    for (int ms = 0; ms < GRAVE_MS; ms += 10) {
+        // A guard's last words: its rank's pid, its end.
+        if (crew_process(s->crew, &ignored)) err_clear(&ignored);
+        if (!count_survivors(s, ms >= TEARDOWN_MS)) break;
+        clock_sleep_ms(10);
+        supervise_reap(s);
+    }
+    // What mpirun had started to reach the other hosts (ssh, srun) outlives it when a host is dead.
+    if (job_is_far(s->o->job)) proc_kill_children(s->o->keeper->pid);
+    supervise_reap(s);
+}
+
+static void save_boxes(struct supervisor *s) {
+    char path[RUNDIR_PATH_BYTES + 16];
+    struct err e = {0};
+    if (!s->o->record) return;
+    if (rundir_make(s->o->job->run, "blackbox", path, sizeof path, &e)) goto out;
+    if (boxdir_clear_boxes(path, &e)) goto out;
+    if (boxdir_save_boxes(s->o->boxes->path, path, &e)) goto out;
+out:
+    if (e.code) log_warn(s->log, "the black boxes are not saved: %s", e.text);
+}
+
+// Whoever has stopped the run wants all of it to end. Else what a debugger shows of the end stays to be read.
+static void end_debugger(struct supervisor *s) {
+    struct debug *d = s->o->job->request->debug;
+    if (d && s->wish != STOP_NONE) debug_end(d);
+}
+
+static void attempt_end(struct supervisor *s, bool orderly) {
+    if (s->crew) tear_down(s, orderly);
+    end_debugger(s);
+    keeper_forget(s->o->keeper);
+    save_boxes(s);
+    watch_close(s->watch);
+    skew_fini(&s->skew);
+    crew_close(s->crew);
+    s->watch = NULL;
+    s->crew = NULL;
+}
+
+static void announce(struct supervisor *s, const struct verdict *v) {
+    struct buf text;
+    struct err full = {0};
+    buf_init(&text, 1 << 16);
+    progress_clear(&s->progress);
+    if (!verdict_text(v, &text, &full) && write(s->log->fd, text.data, text.len) < 0) err_clear(&full);
+    buf_fini(&text);
+    verdict_json(v, ledger_event(s->o->ledger, "verdict"));
+    ledger_end_event(s->o->ledger);
+}
+
+// ---- all of it
+
+static void farewell(struct supervisor *s, enum outcome outcome) {
+    char text[256];
+    watch_poll(s->watch);
+    watch_progress(s->watch, text, sizeof text);
+    account(s);
+    progress_final(&s->progress, text);
+    if (outcome == OUTCOME_DONE && s->o->record)
+        log_info(s->log, "done: %s, %.1f s in this command", s->o->job->run->given,
+                 1e-9 * (double)(clock_monotonic_ns() - s->o->ledger->begin_ns));
+    ledger_note(s->o->ledger, outcome == OUTCOME_DONE ? "done" : "saved", text);
+}
+
+int attempt_run(struct supervisor *s, struct verdict *v, enum outcome *outcome, struct err *e) {
+    int rc = attempt_begin(s, e);
+    if (!rc) rc = attempt_watch(s, v, outcome, e);
+    bool orderly = !rc && (*outcome == OUTCOME_DONE || *outcome == OUTCOME_SAVED);
+    if (orderly) farewell(s, *outcome);
+    s->o->job->failed = !rc && *outcome == OUTCOME_FAILED;
+    if (s->o->job->failed) announce(s, v);
+    attempt_end(s, orderly);
+    if (!rc && *outcome == OUTCOME_FAILED) ledger_spend(s->o->ledger, LEDGER_DETECT, 0);
+    return rc;
+}
