@@ -19,7 +19,7 @@ static int show(const struct opts_rest *rest, struct err *e) {
     struct config_file *file = NULL;
     struct buf text;
     buf_init(&text, TEXT_BYTES);
-    const char *path = rest->n_words > 1 ? rest->words[1] : NULL;
+    const char *path = opts_word(rest, 1);
     int rc = load_config(&file, path, rest->overrides, rest->n_overrides, e);
     if (!rc) rc = config_write(file, &text, e);
     config_close(file);
@@ -29,7 +29,7 @@ static int show(const struct opts_rest *rest, struct err *e) {
 static int explain(const struct opts_rest *rest, struct err *e) {
     struct buf text;
     buf_init(&text, TEXT_BYTES);
-    return print_all(&text, config_explain(rest->n_words > 1 ? rest->words[1] : NULL, &text, e));
+    return print_all(&text, config_explain(opts_word(rest, 1), &text, e));
 }
 
 static int schema(const struct opts_rest *rest, struct err *e) {

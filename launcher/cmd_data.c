@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "launcher/opts.h"
 #include "launcher/proc.h"
+#include "launcher/store_place.h"
 #include "launcher/strv.h"
 #include "launcher/units.h"
 #include "storage/dataset.h"
@@ -388,14 +389,13 @@ int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"out", 0, OPT_TEXT, "FOLDER", "show: draw it: frames as PNG, curves as SVG", &a.out, 0, 0},
         {"schema", 0, OPT_TEXT, "FILE", "index: JSON that describes samples which do not describe themselves",
          &a.schema, 0, 0},
-        {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},
-        {"region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &a.store.region, 0, 0},
+        STORE_PLACE_OPTS(&a.store),
     };
     struct opts_rest rest;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);
     if (rc || rest.help) return rc;
     a.url = rest.words[1];
-    a.number = rest.n_words > 2 ? rest.words[2] : NULL;
+    a.number = opts_word(&rest, 2);
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++) {
         if (strcmp(rest.words[0], actions[i].name) != 0) continue;
         if (a.number && actions[i].run != data_show)

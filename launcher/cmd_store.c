@@ -423,14 +423,13 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"payload", 0, OPT_TEXT, "HOW", "signed, unsigned or auto (ORRERY_STORE_PAYLOAD)", &payload, 0, 0},
         {"vendor", 0, OPT_TEXT, "NAME", "aws, oss, r2, gcs, rgw, minio (by the host)", &vendor, 0, 0},
         {"virtual-host", 0, OPT_FLAG, NULL, "the bucket in the host's name", &virtual, 0, 0},
-        {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &a.store.endpoint, 0, 0},
-        {"region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &a.store.region, 0, 0},
+        STORE_PLACE_OPTS(&a.store),
     };
     struct opts_rest rest;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);
     if (rc || rest.help) return rc;
     a.from = rest.words[1];
-    a.to = rest.n_words > 2 ? rest.words[2] : NULL;
+    a.to = opts_word(&rest, 2);
     a.store.connections = (int)a.connections;
     a.store.deadline_ms = a.deadline_s * 1000;
     a.store.payload = payload;

@@ -175,3 +175,7 @@ int opts_parse(const struct cmd *self, int argc, char **argv, const struct opt *
     if (rest->n_words > most_words) return unexpected(self, rest->words[most_words], e);
     return 0;
 }
+
+const char *opts_word(const struct opts_rest *rest, size_t i) {
+    return i < rest->n_words ? rest->words[i] : NULL;
+}

@@ -38,6 +38,9 @@ struct opts_rest {
 int opts_parse(const struct cmd *self, int argc, char **argv, const struct opt *table, size_t n_table,
                size_t least_words, size_t most_words, struct opts_rest *rest, struct err *e) ERR_CHECK;
 
+// Positional word i; NULL when there are fewer.
+const char *opts_word(const struct opts_rest *rest, size_t i);
+
 #define OPTS_COUNT(table) (sizeof(table) / sizeof *(table))
 
 // The nearest of n words, or NULL when none is near enough to be a slip of the hand.
