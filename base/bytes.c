@@ -209,6 +209,11 @@ void bytes_defuse(char *text) {
         if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = '?';
 }
 
+void bytes_blank_nul(char *text, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!text[i]) text[i] = ' ';
+}
+
 // Of a descriptor that does not block: true when there is something to read.
 static bool wait_readable(int fd) {
     struct pollfd p = {fd, POLLIN, 0};

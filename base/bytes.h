@@ -53,6 +53,8 @@ bool bytes_is_utf8(const void *data, size_t n);
 
 // Control characters become '?': text of others, before a terminal shows it.
 void bytes_defuse(char *text);
+// NUL bytes among n become blanks: what follows them is read too, where text ends at a NUL.
+void bytes_blank_nul(char *text, size_t n);
 
 // Exactly n bytes from `at` on. DATA where it ends before; `what` names it: "cannot read WHAT".
 int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, struct err *e) ERR_CHECK;

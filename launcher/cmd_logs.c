@@ -68,6 +68,7 @@ static int fold_ranks(const struct rundir *run, const char *folder, struct err *
         if (lstat(path, &st)) break;
         buf_clear(&text);
         if (S_ISREG(st.st_mode)) rc = bytes_read_file(path, LOG_BYTES_MAX, &text, e);
+        bytes_blank_nul(text.data, text.len);
         if (!rc) rc = logfold_add(&fold, n, text.data ? text.data : "", e);
     }
     if (!rc && !n) rc = err_set(e, ERR_MISSING, "no logs in %s/logs/%s", run->given, folder);

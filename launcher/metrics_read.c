@@ -70,6 +70,7 @@ int metrics_read(struct metrics_table *out, const char *run_dir, struct err *e) 
         err_clear(e);
         rc = 0;
     }
+    bytes_blank_nul(text.data, text.len);
     for (char *line = text.data; !rc && line && *line;) {
         size_t n = strcspn(line, "\n");
         if (line[n] && take_line(&row, line, n))

@@ -111,6 +111,7 @@ static void read_tail(const char *path, char *out, size_t out_bytes) {
     close(fd);
     if (n <= 0) return;
     text[n] = 0;
+    bytes_blank_nul(text, (size_t)n);
     char *at = text + n - 1;
     while (at > text && !(at[-1] == '\n' && ++lines == RANKLOG_LINES)) at--;
     snprintf(out, out_bytes, "%s", at);

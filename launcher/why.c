@@ -40,6 +40,7 @@ static void read_events(struct why *w, const struct rundir *run) {
         n = pread(fd, text, EVENTS_TAIL, st.st_size > EVENTS_TAIL ? st.st_size - EVENTS_TAIL : 0);
     if (fd >= 0) close(fd);
     if (text) text[n > 0 ? n : 0] = 0;
+    bytes_blank_nul(text, n > 0 ? (size_t)n : 0);
     for (char *line = text; line && *line;) {
         size_t len = strcspn(line, "\n");
         if (line[len]) take_verdict(w, line, len);

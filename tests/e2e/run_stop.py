@@ -210,6 +210,9 @@ def logs_are_folded_and_followed(tmp):
         (logs / f"rank-{rank}.log").write_text("".join(f"rank {rank}: {line}\n" for line in text.splitlines()))
     folded = orrery("logs", run, "--fold").stdout
     check(folded == "ranks 0-2: hello\nrank 0: root only\nranks 0-2: same\nrank 2: odd\nranks 0-2: bye\n", f"folded: {folded!r}")
+    (logs / "rank-0.log").write_bytes(b"hello\nno \0 text \xff\nbye\n")
+    folded = orrery("logs", run, "--fold", raw=True).stdout
+    check(folded == b"ranks 0-2: hello\nranks 1, 2: same\nrank 2: odd\nrank 0: no   text \xff\nranks 0-2: bye\n", f"bytes that are no text hide nothing: {folded!r}")
     child.output.close()
 
 

@@ -33,9 +33,9 @@ def folder():
             shutil.rmtree(path, ignore_errors=True)
 
 
-def orrery(*args, check=True, status=0, timeout=300, env=None):
-    """Runs orrery to its end. Prints everything when it ends otherwise than with `status` and `check` is set."""
-    done = subprocess.run([ORRERY, *map(str, args)], cwd=ROOT, env=env or environment(), timeout=timeout, text=True,
+def orrery(*args, check=True, status=0, timeout=300, env=None, raw=False):
+    """Runs orrery to its end. Prints everything when it ends otherwise than with `status` and `check` is set. `raw`: bytes, not text."""
+    done = subprocess.run([ORRERY, *map(str, args)], cwd=ROOT, env=env or environment(), timeout=timeout, text=not raw,
                           capture_output=True)
     if check and done.returncode != status:
         print("$ orrery", *args, "->", done.returncode, "not", status)

@@ -226,6 +226,24 @@ static void why_takes_no_forged_box(void **state) {
     why_fini(&w);
 }
 
+// A disk that lost power may hold NULs where lines were written.
+static void why_reads_what_follows_nul_bytes(void **state) {
+    struct place *p = *state;
+    struct rundir_record record = {.id = "x-1", .state = "failed", .ranks = 1};
+    struct err e = {0};
+    char path[RUNDIR_PATH_BYTES + 64];
+    static const char events[] = "{\"event\": \"attempt-start\"}\n\0\0\0\0\n"
+                                 "{\"event\": \"verdict\", \"kind\": \"crash\", \"cause\": \"it fell\"}\n";
+    static struct why w;
+    assert_int_equal(rundir_write_record(&p->run, &record, &e), 0);
+    assert_int_equal(rundir_join(&p->run, "events.jsonl", path, sizeof path, &e), 0);
+    assert_int_equal(bytes_write_file(path, events, sizeof events - 1, &e), 0);
+    assert_int_equal(why_read(&w, &p->run, &e), 0);
+    assert_true(w.has_verdict);
+    assert_string_equal(w.verdict.cause, "it fell");
+    why_fini(&w);
+}
+
 // Where a rank's box is not there, the others keep their numbers.
 static void why_names_who_waits(void **state) {
     struct place *p = *state;
@@ -370,6 +388,7 @@ int main(void) {
         T(a_record_is_read_back_and_a_hostile_one_survived),
         T(why_takes_no_forged_box),
         T(why_names_who_waits),
+        T(why_reads_what_follows_nul_bytes),
         T(a_private_folder_comes_and_goes),
         T(removal_follows_no_link),
         T(model_keys_are_refused_run_keys_are_not),
