@@ -29,7 +29,7 @@ void progress_clear(struct progress *p) {
 static void rewrite(struct progress *p, const char *text) {
     char line[320];
     struct winsize size = {0};
-    int width = ioctl(p->log->fd, TIOCGWINSZ, &size) || size.ws_col < 20 ? 80 : size.ws_col;
+    int width = ioctl(p->log->fd, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
     int n = snprintf(line, sizeof line, "\r%.*s\033[K", width - 1 < 255 ? width - 1 : 255, text);
     put(p, line, (size_t)n);
     p->shown = true;

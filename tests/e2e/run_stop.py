@@ -169,8 +169,13 @@ def logs_are_bounded(tmp):
 
 
 def a_terminal_gets_one_line(tmp):
+    import fcntl
     import pty
+    import re
+    import struct
+    import termios
     parent, child_fd = pty.openpty()
+    fcntl.ioctl(child_fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 12, 0, 0))
     import subprocess
     from orrery_run import ORRERY
     child = subprocess.Popen([ORRERY, "run", str(config(tmp)), "-n", "2", *settings(tmp, steps=150)],
@@ -187,6 +192,8 @@ def a_terminal_gets_one_line(tmp):
         pass
     check(child.wait() == 0, "it ran on a terminal")
     check(text.count(b"\r\x1b[K") + text.count(b"\x1b[K") > 1 and b"step " in text, "the progress line is rewritten")
+    lines = re.findall(rb"\r([^\r\n\x1b]+)\x1b\[K", text)
+    check(lines and max(map(len, lines)) < 12, f"and fits where it is narrow, for one that wraps cannot be rewritten: {lines[-1:]}")
 
 
 def logs_are_folded_and_followed(tmp):
