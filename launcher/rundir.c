@@ -21,6 +21,7 @@
 #define RECORD_BYTES_MAX 65536
 #define CONFIG_BYTES     (1 << 20)
 #define LOCK_TRIES       60
+#define LOCK_GLANCES     3 // before anybody is believed to hold it: orrery top asks with a lock of its own
 #define LOCK_WAIT_MS     50
 
 int rundir_check_name(const char *path, struct err *e) {
@@ -174,7 +175,7 @@ int rundir_lock(struct rundir *r, struct err *e) {
     if (rc) return rc;
     fcntl(fd, F_SETFL, 0); // no O_APPEND: sign_lock writes at 0
     snprintf(path, sizeof path, "%s/lock", r->path);
-    for (int i = 0; i < LOCK_TRIES && holder_gone; i++) {
+    for (int i = 0; i < LOCK_TRIES && (holder_gone || i < LOCK_GLANCES); i++) {
         struct err refusal = {0};
         if (!flock(fd, LOCK_EX | LOCK_NB)) {
             r->lock_fd = fd;
@@ -185,7 +186,7 @@ int rundir_lock(struct rundir *r, struct err *e) {
             break;
         }
         rc = refuse(r, path, &holder_gone, &refusal);
-        if (!holder_gone || i == LOCK_TRIES - 1)
+        if ((!holder_gone && i >= LOCK_GLANCES - 1) || i == LOCK_TRIES - 1)
             *e = refusal;
         else
             clock_sleep_ms(LOCK_WAIT_MS);

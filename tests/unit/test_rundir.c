@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,17 @@ struct dirent *__wrap_readdir(DIR *d) {
     names_left = -1;
     errno = EIO;
     return NULL;
+}
+
+static int looker_fd = -1; // holds a lock until somebody waits; -1: none
+
+void __wrap_clock_sleep_ms(int64_t ms);
+void __real_clock_sleep_ms(int64_t ms);
+
+void __wrap_clock_sleep_ms(int64_t ms) {
+    if (looker_fd >= 0) close(looker_fd);
+    looker_fd = -1;
+    __real_clock_sleep_ms(ms);
 }
 
 struct place {
@@ -144,6 +156,19 @@ static void a_second_supervisor_is_told_who_holds_the_run(void **state) {
     err_clear(&e);
     assert_int_equal(rundir_lock(&second, &e), 0);
     rundir_close(&second);
+}
+
+// orrery top, logs and why ask whether a run lives by a lock of their own, which lasts a moment.
+static void who_only_looks_holds_nothing_up(void **state) {
+    struct place *p = *state;
+    struct err e = {0};
+    char path[RUNDIR_PATH_BYTES + 64];
+    write_text(&p->run, "lock", "{\"pid\": 7, \"host\": \"elsewhere\", \"since\": \"then\"}");
+    assert_int_equal(rundir_join(&p->run, "lock", path, sizeof path, &e), 0);
+    looker_fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(looker_fd, LOCK_SH | LOCK_NB), 0);
+    assert_int_equal(rundir_lock(&p->run, &e), 0);
+    assert_int_equal(looker_fd, -1);
 }
 
 static void attempts_are_counted_over_commands(void **state) {
@@ -384,6 +409,7 @@ int main(void) {
         T(a_folder_that_cannot_be_read_is_an_error),
         T(bad_folders_are_refused),
         T(a_second_supervisor_is_told_who_holds_the_run),
+        T(who_only_looks_holds_nothing_up),
         T(attempts_are_counted_over_commands),
         T(a_record_is_read_back_and_a_hostile_one_survived),
         T(why_takes_no_forged_box),
