@@ -120,28 +120,66 @@ static bool is_over(const struct rundir *run) {
     return strcmp(record.state, "running") != 0 || (!held && !strcmp(record.host, here));
 }
 
+struct following {
+    const struct rundir *run;
+    const char *task;
+    int64_t rank; // -1: all
+    int attempt;
+    bool fixed; // that attempt and no other
+    struct follower *all;
+    int most;
+};
+
+static void begin_attempt(struct following *f) {
+    for (int i = 0; i < f->most; i++) {
+        if (f->all[i].fd >= 0) close(f->all[i].fd);
+        f->all[i] = (struct follower){.fd = -1, .fresh = true};
+    }
+}
+
+static bool follow_all(struct following *f) {
+    char path[RUNDIR_PATH_BYTES + 256], name[96];
+    int first = f->rank < 0 ? 0 : (int)f->rank;
+    struct err too_long = {0};
+    bool any = false;
+    for (int i = 0; i < f->most; i++) {
+        snprintf(name, sizeof name, "logs/%.32s-%d/rank-%d.log", f->task, f->attempt, first + i);
+        if (rundir_join(f->run, name, path, sizeof path, &too_long)) break;
+        if (follow_one(&f->all[i], path, first + i, f->rank < 0)) any = true;
+        if (f->all[i].fd < 0) break;
+    }
+    return any;
+}
+
+// A run that was restarted writes elsewhere.
+static bool next_attempt(struct following *f) {
+    struct err unread = {0};
+    int newest = f->fixed ? 0 : rundir_last_attempt(f->run, f->task, &unread);
+    if (newest <= f->attempt) return false;
+    f->attempt++;
+    begin_attempt(f);
+    fflush(stdout);
+    fprintf(stderr, "==> %s/logs/%s-%d <==\n", f->run->given, f->task, f->attempt);
+    return true;
+}
+
 // Until the run has ended and all is shown, or Ctrl-C.
-static int follow(const struct rundir *run, const char *folder, int64_t rank, struct err *e) {
-    int first = rank < 0 ? 0 : (int)rank, most = rank < 0 ? RANKS_FOLLOWED : 1;
-    struct follower *all = calloc((size_t)most, sizeof *all);
-    if (!all) return err_set(e, ERR_MEMORY, "no memory to follow %d logs", most);
-    for (int i = 0; i < most; i++) all[i] = (struct follower){.fd = -1, .fresh = true};
+static int follow(struct following *f, struct err *e) {
+    f->most = f->rank < 0 ? RANKS_FOLLOWED : 1;
+    f->all = calloc((size_t)f->most, sizeof *f->all);
+    if (!f->all) return err_set(e, ERR_MEMORY, "no memory to follow %d logs", f->most);
+    for (int i = 0; i < f->most; i++) f->all[i].fd = -1;
+    begin_attempt(f);
     for (bool over = false, any = true; any || !over;) {
-        char path[RUNDIR_PATH_BYTES + 256];
-        over = is_over(run);
-        any = false;
-        for (int i = 0; i < most; i++) {
-            snprintf(path, sizeof path, "%s/logs/%s/rank-%d.log", run->path, folder, first + i);
-            if (follow_one(&all[i], path, first + i, rank < 0)) any = true;
-            if (all[i].fd < 0) break;
-        }
+        over = is_over(f->run);
+        any = follow_all(f);
+        if (!any) any = next_attempt(f);
         struct pollfd reader = {.fd = STDOUT_FILENO};
         if (fflush(stdout) || ferror(stdout)) break;
         if (!any && !over && poll(&reader, 1, FOLLOW_MS) > 0) break; // it is gone
     }
-    for (int i = 0; i < most; i++)
-        if (all[i].fd >= 0) close(all[i].fd);
-    free(all);
+    begin_attempt(f);
+    free(f->all);
     return 0;
 }
 
@@ -165,11 +203,13 @@ int cmd_logs(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (!strcmp(task, "train")) task = "attempt";
     rc = rundir_open(&run, rest.words[0], false, e);
     if (rc) return rc;
+    bool fixed = attempt > 0;
     if (!attempt) attempt = rundir_last_attempt(&run, task, e);
     if (attempt < 0) return (int)attempt;
     if (!attempt) return err_set(e, ERR_MISSING, "%s has no logs yet", run.given);
     snprintf(folder, sizeof folder, "%s-%lld", task, (long long)attempt);
-    if (following) return follow(&run, folder, rank, e);
+    struct following f = {.run = &run, .task = task, .attempt = (int)attempt, .rank = rank, .fixed = fixed};
+    if (following) return follow(&f, e);
     if (fold && rank < 0) return fold_ranks(&run, folder, e);
     return print_ranks(&run, folder, rank, e);
 }

@@ -223,6 +223,26 @@ def logs_are_folded_and_followed(tmp):
     child.output.close()
 
 
+def a_restart_is_followed(tmp):
+    """orrery logs -f goes on with the next attempt, where none was named."""
+    import subprocess
+    from orrery_run import ORRERY
+    run = pathlib.Path(tmp) / "run"
+    child = start("run", config(tmp), "-n", 2, *settings(tmp, steps=100000, fault__inject="kill:rank=1,step=60"), env=fake_environment(FAKE_STEP_MS=20))
+    check(wait_step(run, 5), "it runs")
+    follow = [subprocess.Popen([ORRERY, "logs", str(run), "-f", "--rank", "0", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+              for more in ((), ("--attempt", "1"))]
+    check(wait_for(lambda: (run / "logs/attempt-2/rank-0.log").exists(), 60), "it is tried again")
+    steps = len((run / "logs/attempt-1/rank-0.log").read_text().splitlines())
+    check(wait_for(lambda: len((run / "logs/attempt-2/rank-0.log").read_text().splitlines()) > 5, 60), "and goes on")
+    os.kill(child.pid, signal.SIGTERM)
+    check(child.wait(20) == 75, "it ends")
+    (both, told), (one, _) = [f.communicate(timeout=20) for f in follow]
+    check(len(one.splitlines()) == steps, f"--attempt 1 shows that one: {len(one.splitlines())} lines of {steps}")
+    check(both.startswith(one) and len(both.splitlines()) > steps + 5 and "logs/attempt-2 <==" in told, f"else the next one follows: {told}")
+    child.output.close()
+
+
 def following_ends_when_the_supervisor_is_killed(tmp):
     import subprocess
     from orrery_run import ORRERY
@@ -279,7 +299,7 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed,
+             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed, a_restart_is_followed,
              following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line,
              logs_without_a_run_folder, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
