@@ -2,42 +2,25 @@
 // `orrery doctor --hosts`: a probe on every host (doctor_probe.c), asked side by side, each step with a
 // deadline for all.
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "launcher/doctor_ask.h"
 #include "launcher/doctor_impl.h"
-#include "launcher/proc.h"
 #include "launcher/strv.h"
 
-#define FACTS_MS   15000
-#define TIME_MS    1000
-#define PEERS_MS   8000
-#define PINGS      3
-#define SKEW_WARN  0.1
-#define SKEW_BAD   300.0
-#define SAID_BYTES 300
-
-struct probe {
-    const char *name;
-    pid_t pid;
-    int in, out; // its stdin and stdout, our ends; -1: closed
-    struct buf heard;
-    char said[SAID_BYTES]; // its last line that is no answer
-    struct json *facts;    // NULL: it has not answered
-    int64_t port;
-    const char *token, *host;
-    double skew_s, doubt_s; // its clock against ours, give or take
-};
+#define FACTS_MS  15000
+#define TIME_MS   1000
+#define PEERS_MS  8000
+#define PINGS     3
+#define SKEW_WARN 0.1
+#define SKEW_BAD  300.0
 
 struct meeting {
     const struct doctor_hosts_options *o;
@@ -54,111 +37,7 @@ static void tell(struct meeting *m, const char *host, struct doctor_finding *f) 
     m->each(m->arg, f);
 }
 
-// ---- talking to one probe
-
-static int start(struct probe *p, const struct meeting *m, const char *command, struct err *e) {
-    int in[2] = {-1, -1}, out[2] = {-1, -1};
-    struct strv argv = {0};
-    int rc = 0;
-    // Nobody is there to type a password.
-    const char *agent =
-        strcmp(m->o->agent, "ssh") != 0 ? m->o->agent : "ssh -o BatchMode=yes -o ConnectTimeout=5";
-    for (const char *at = agent; *at && !rc;) { // "ssh -p 2222"
-        size_t n = strcspn(at, " ");
-        if (n) rc = strv_addf(&argv, e, "%.*s", (int)n, at);
-        at += n + (at[n] == ' ');
-    }
-    if (!rc) rc = strv_add(&argv, p->name, e);
-    if (!rc) rc = strv_add(&argv, command, e);
-    if (!rc && (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)))
-        rc = err_errno(e, errno, "cannot make a pipe");
-    struct proc_spec spec = {.argv = argv.items,
-                             .in = in[0],
-                             .out = out[1],
-                             .err = out[1],
-                             .own_group = true,
-                             .death_signal = SIGKILL};
-    if (!rc) rc = proc_start(&spec, &p->pid, e);
-    if (in[0] >= 0) close(in[0]);
-    if (out[1] >= 0) close(out[1]);
-    p->in = in[1];
-    p->out = out[0];
-    strv_fini(&argv);
-    return rc;
-}
-
-static void hang_up(struct probe *p) {
-    if (p->in >= 0) close(p->in);
-    if (p->out >= 0) close(p->out);
-    p->in = p->out = -1;
-}
-
-static void dismiss(struct probe *p) {
-    hang_up(p);
-    for (int ms = 0; p->pid > 0 && ms < 500; ms += 10) {
-        if (waitpid(p->pid, NULL, WNOHANG) == p->pid) p->pid = 0;
-        if (p->pid > 0) clock_sleep_ms(10);
-    }
-    if (p->pid > 0) {
-        kill(-p->pid, SIGKILL);
-        waitpid(p->pid, NULL, 0);
-    }
-    json_destroy(p->facts);
-    buf_fini(&p->heard);
-}
-
-static bool ask(struct probe *p, const char *text, size_t n) {
-    if (p->in < 0) return false;
-    while (n) {
-        ssize_t wrote = write(p->in, text, n);
-        if (wrote < 0 && errno == EINTR) continue;
-        if (wrote < 0) {
-            close(p->in);
-            p->in = -1;
-            return false;
-        }
-        text += wrote;
-        n -= (size_t)wrote;
-    }
-    return true;
-}
-
-// Takes the first whole line out of what was heard; an answer begins with '{', all else is kept as its words.
-static bool take_answer(struct probe *p, struct json **doc) {
-    for (;;) {
-        char *end = p->heard.len ? memchr(p->heard.data, '\n', p->heard.len) : NULL;
-        if (!end) return false;
-        size_t n = (size_t)(end - p->heard.data);
-        bool answer = p->heard.data[0] == '{' && !json_parse(doc, p->heard.data, n, "a probe's answer", NULL);
-        if (!answer && n) snprintf(p->said, sizeof p->said, "%.*s", (int)n, p->heard.data);
-        memmove(p->heard.data, end + 1, p->heard.len - n - 1);
-        p->heard.len -= n + 1;
-        p->heard.data[p->heard.len] = 0;
-        if (answer) return true;
-    }
-}
-
-// One answer, or NULL when it ended or the time is up.
-static struct json *listen_to(struct probe *p, int64_t until_ns) {
-    char piece[4096];
-    struct json *doc = NULL;
-    struct err full = {0};
-    while (!take_answer(p, &doc)) {
-        int64_t left_ms = (until_ns - clock_monotonic_ns()) / 1000000;
-        struct pollfd fd = {p->out, POLLIN, 0};
-        if (p->out < 0 || left_ms <= 0 || (poll(&fd, 1, (int)left_ms) < 0 && errno != EINTR)) return NULL;
-        if (!fd.revents) continue;
-        ssize_t n = read(p->out, piece, sizeof piece);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0 || buf_append(&p->heard, piece, (size_t)n, &full)) {
-            // What it said without a newline counts too.
-            if (p->heard.len && p->heard.data[0] != '{')
-                snprintf(p->said, sizeof p->said, "%s", p->heard.data);
-            return NULL;
-        }
-    }
-    return doc;
-}
+// ---- what an answer holds
 
 static int64_t until(int ms) {
     return clock_monotonic_ns() + (int64_t)ms * 1000000;
@@ -202,9 +81,10 @@ static int start_all(struct meeting *m, struct err *e) {
     int rc = command_of(&command, e);
     if (!rc && m->o->config) rc = config_write(m->o->config, &config, e);
     snprintf(head, sizeof head, "config %zu\n", config.len);
-    for (int i = 0; i < m->n && !rc; i++) rc = start(&m->list[i], m, command.data, e);
+    for (int i = 0; i < m->n && !rc; i++) rc = doctor_ask_start(&m->list[i], m->o->agent, command.data, e);
     for (int i = 0; i < m->n && !rc; i++)
-        if (ask(&m->list[i], head, strlen(head))) (void)ask(&m->list[i], config.data, config.len);
+        if (doctor_ask(&m->list[i], head, strlen(head)))
+            (void)doctor_ask(&m->list[i], config.data, config.len);
     buf_fini(&command);
     buf_fini(&config);
     return rc;
@@ -262,7 +142,7 @@ static void hear_facts(struct meeting *m) {
     int64_t until_ns = until(FACTS_MS);
     for (int i = 0; i < m->n; i++) {
         struct probe *p = &m->list[i];
-        p->facts = listen_to(p, until_ns);
+        p->facts = doctor_ask_answer(p, until_ns);
         const struct json_value *o = json_root(p->facts);
         p->port = int_of(o, "port");
         p->token = text_of(o, "token");
@@ -351,7 +231,7 @@ static void ask_time(struct probe *p) {
     p->doubt_s = INFINITY;
     for (int i = 0; i < PINGS; i++) {
         int64_t sent = clock_utc_ns();
-        struct json *doc = ask(p, "time\n", 5) ? listen_to(p, until(TIME_MS)) : NULL;
+        struct json *doc = doctor_ask(p, "time\n", 5) ? doctor_ask_answer(p, until(TIME_MS)) : NULL;
         int64_t back = clock_utc_ns(), theirs = int_of(json_root(doc), "time_ns");
         double doubt = 0.5e-9 * (double)(back - sent);
         if (doc && theirs && doubt < p->doubt_s) {
@@ -421,9 +301,9 @@ static void ask_peers(struct meeting *m, struct probe *p) {
         const struct probe *q = &m->list[i];
         if (q == p || !q->facts) continue;
         int n = snprintf(line, sizeof line, "peer %s %" PRId64 " %s\n", q->name, q->port, q->token);
-        if (!ask(p, line, (size_t)n)) return;
+        if (!doctor_ask(p, line, (size_t)n)) return;
     }
-    (void)ask(p, "go\n", 3);
+    (void)doctor_ask(p, "go\n", 3);
 }
 
 // Which interface leads to the others; one that changes from peer to peer is told.
@@ -450,7 +330,7 @@ static void try_pairs(struct meeting *m) {
     int64_t until_ns = until(PEERS_MS);
     for (int i = 0; i < m->n; i++) {
         struct probe *p = &m->list[i];
-        struct json *doc = p->facts ? listen_to(p, until_ns) : NULL;
+        struct json *doc = p->facts ? doctor_ask_answer(p, until_ns) : NULL;
         const struct json_value *rows = json_get(json_root(doc), "peers");
         for (size_t k = 0; k < json_size(rows); k++) {
             bool reached = !*text_of(json_at(rows, k), "why");
@@ -495,7 +375,7 @@ int doctor_hosts(const struct doctor_hosts_options *o, doctor_each_fn *each, voi
         try_pairs(&m);
         sum_together(&m);
     }
-    for (int i = 0; i < m.n; i++) dismiss(&m.list[i]);
+    for (int i = 0; i < m.n; i++) doctor_ask_end(&m.list[i]);
     free(m.list);
     return rc;
 }
