@@ -71,6 +71,7 @@ static int attempt_begin(struct supervisor *s, struct err *e) {
     struct crew_options crew = {.world = s->world,
                                 .listen_on = job_is_far(j) ? j->netif.address : NULL,
                                 .box_path = job_is_far(j) ? s->o->boxes->path : NULL};
+    roster_seat(&s->roster);
     s->growing = false;
     s->refused = 0;
     s->began_ns = s->looked_ns = clock_monotonic_ns();
@@ -193,10 +194,10 @@ static void look_for_stragglers(struct supervisor *s) {
                  v.late_ms, v.step_ms, v.rank, crew_rank(s->crew, v.rank)->host);
         tell_straggler(s, &v, text);
     }
-    if (!job_is_far(s->o->job) || !skew_host(&s->skew, s->crew, &s->o->job->hosts, &v)) return;
+    if (!job_is_far(s->o->job) || !skew_host(&s->skew, s->crew, &s->roster.seated, &v)) return;
     snprintf(text, sizeof text,
              "host %.60s is far on the network: %.0f ms there and back, the other hosts %.1f ms",
-             s->o->job->hosts.list[v.host].name, v.late_ms, v.others_ms);
+             s->roster.seated.list[v.host].name, v.late_ms, v.others_ms);
     tell_straggler(s, &v, text);
 }
 
@@ -263,10 +264,11 @@ static bool crew_is_late(const struct supervisor *s) {
 // *first.
 static int lost_together(const struct supervisor *s, int r, int *first) {
     const struct job *j = s->o->job;
-    int host = job_is_far(j) ? hosts_of_rank(&j->hosts, r) : -1, n = 0;
+    const struct hosts *seated = &s->roster.seated;
+    int host = job_is_far(j) ? hosts_of_rank(seated, r) : -1, n = 0;
     if (host < 0) return 0;
-    *first = hosts_first_rank(&j->hosts, host);
-    for (int k = *first; k < s->world && hosts_of_rank(&j->hosts, k) == host; k++, n++) {
+    *first = hosts_first_rank(seated, host);
+    for (int k = *first; k < s->world && hosts_of_rank(seated, k) == host; k++, n++) {
         const struct crew_rank *rank = crew_rank(s->crew, k);
         bool silent = s->silent_ms[k] >= 1000 * j->config->launch_lost_s;
         if (rank->state != CREW_LOST && !silent) return 0;

@@ -21,7 +21,9 @@ int roster_init(struct roster *r, struct job *j, struct err *e) {
     memset(r, 0, sizeof *r);
     r->job = j;
     r->hosts = calloc((size_t)j->hosts.n + 1, sizeof *r->hosts);
-    if (!r->hosts) return err_set(e, ERR_MEMORY, "no memory for %d hosts", j->hosts.n);
+    r->seated.list = calloc((size_t)j->hosts.n + 1, sizeof *r->seated.list);
+    if (!r->hosts || !r->seated.list) return err_set(e, ERR_MEMORY, "no memory for %d hosts", j->hosts.n);
+    roster_seat(r);
     int64_t least = j->config->launch_min_ranks;
     r->least = least > 0 && least < j->ranks ? (int)least : j->ranks;
     return 0;
@@ -39,7 +41,13 @@ static void end_probe(struct roster_host *h) {
 void roster_fini(struct roster *r) {
     for (int i = 0; r->hosts && i < r->job->hosts.n; i++) end_probe(&r->hosts[i]);
     free(r->hosts);
+    hosts_fini(&r->seated);
     r->hosts = NULL;
+}
+
+void roster_seat(struct roster *r) {
+    r->seated.n = r->job->hosts.n;
+    for (int i = 0; i < r->seated.n; i++) r->seated.list[i] = r->job->hosts.list[i];
 }
 
 int roster_ranks(const struct roster *r) {

@@ -23,12 +23,14 @@ struct roster {
     struct job *job;
     struct roster_host *hosts; // as in job->hosts
     int least;                 // ranks to go on with
+    struct hosts seated;       // the list as it was when the attempt began: whose ranks are where
 };
 
 int roster_init(struct roster *r, struct job *j, struct err *e) ERR_CHECK;
 void roster_fini(struct roster *r); // ends probes under way
 
 int roster_ranks(const struct roster *r); // of the next attempt
+void roster_seat(struct roster *r);       // an attempt begins with those
 // Leaves a host out; false (and nothing is changed) when too few ranks would be left.
 bool roster_leave_out(struct roster *r, int host);
 // One of its ranks failed for a reason that may be the machine's. True when it is left out for that: the

@@ -98,7 +98,7 @@ static int muster(struct supervisor *s) {
 static void choose_hosts(struct supervisor *s, const struct verdict *v) {
     struct job *j = s->roster.job;
     if (!job_is_far(j)) return;
-    int host = v->rank >= 0 ? hosts_of_rank(&j->hosts, v->rank) : -1;
+    int host = v->rank >= 0 ? hosts_of_rank(&s->roster.seated, v->rank) : -1;
     // Heard nothing from it: out, until it answers. Else it may have been a process and not the machine.
     bool silent = host >= 0 && v->kind == VERDICT_HOST && v->silent_ms > 0;
     if (silent && roster_leave_out(&s->roster, host))
