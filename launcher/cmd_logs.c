@@ -115,7 +115,7 @@ static bool is_over(const struct rundir *run) {
     struct err none = {0};
     char here[sizeof record.host] = "";
     bool held = rundir_is_held(run); // before the record: a run that ends in between has written it
-    if (rundir_read_record(run, &record, &none)) return false;
+    if (rundir_read_record(run, &record, &none)) return none.code == ERR_MISSING; // the folder was removed
     if (gethostname(here, sizeof here - 1)) here[0] = 0;
     return strcmp(record.state, "running") != 0 || (!held && !strcmp(record.host, here));
 }

@@ -243,6 +243,24 @@ def a_restart_is_followed(tmp):
     child.output.close()
 
 
+def a_folder_that_is_removed(tmp):
+    """... beneath its run: the run ends as soon as it notices and says so, and who follows it ends too."""
+    import subprocess
+    from orrery_run import ORRERY
+    child = running(tmp)
+    follow = subprocess.Popen([ORRERY, "logs", f"{tmp}/run", "-f"], stdout=subprocess.PIPE, text=True)
+    check(follow.stdout.readline(), "orrery logs -f shows lines")
+    everybody = [p for p, _ in descendants(child.pid)]
+    boxes = box_folders(f"{tmp}/run")
+    shutil.rmtree(f"{tmp}/run")
+    follow.communicate(timeout=20)
+    check(follow.returncode == 0, "orrery logs -f ends")
+    code = wait_for(lambda: child.poll(), 60)
+    check(code and "run" in output(child), f"the run ends, exit {code}: {output(child)[-600:]}")
+    check(wait_dead(everybody) is not None and not [b for b in boxes if os.path.exists(b)], "and leaves nobody and nothing")
+    child.output.close()
+
+
 def following_ends_when_the_supervisor_is_killed(tmp):
     import subprocess
     from orrery_run import ORRERY
@@ -299,7 +317,7 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed, a_restart_is_followed,
+             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed, a_restart_is_followed, a_folder_that_is_removed,
              following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line,
              logs_without_a_run_folder, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
