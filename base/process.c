@@ -10,4 +10,6 @@ void process_begin(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) < 0) break;
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGCHLD,
+           SIG_DFL); // whoever ignores it hands that down, and the kernel keeps no child's end for us
 }

@@ -111,6 +111,21 @@ def second_supervisor_is_refused(tmp):
     child.output.close()
 
 
+def whose_parent_ignores_its_children(tmp):
+    """SIGCHLD comes ignored from some containers' first process and from 'trap "" CHLD': the ends of ranks are seen all the same."""
+    import subprocess
+    from orrery_run import ORRERY, ROOT
+
+    def run(ranks, *more):
+        return subprocess.run([ORRERY, "run", str(config(tmp)), "-n", str(ranks), *settings(tmp, steps=10), *more], cwd=ROOT, env=fake_environment(),
+                              capture_output=True, text=True, timeout=60, preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    for ranks in (1, 2):
+        done = run(ranks, f"train.steps={10 * ranks}")
+        check(done.returncode == 0, f"it runs to its end: {done.stderr.strip()[-300:]}")
+    done = run(1, "train.steps=100", "launch.attempts=1", "fault.inject=nan:rank=0,step=30,attempt=any")
+    check(done.returncode == 65 and "rank 0" in done.stderr, f"a failure has its exit code: {done.returncode} {done.stderr.strip()[-300:]}")
+
+
 def strangers_are_turned_away(tmp):
     """Wrong token, version or protocol at the control connection: one clear line, and the run goes on."""
     import socket
@@ -317,7 +332,7 @@ def hostile_folders(tmp):
 
 def main():
     tests = [a_run_and_its_folder, a_signal_before_the_ranks_is_not_lost, second_interrupt_stops_at_once, a_signal_at_one_rank_saves_all,
-             second_supervisor_is_refused, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed, a_restart_is_followed, a_folder_that_is_removed,
+             second_supervisor_is_refused, whose_parent_ignores_its_children, strangers_are_turned_away, a_guard_knocks_again, logs_are_bounded, logs_are_folded_and_followed, a_restart_is_followed, a_folder_that_is_removed,
              following_ends_when_the_supervisor_is_killed, a_terminal_gets_one_line,
              logs_without_a_run_folder, hostile_folders]
     tests += [lambda tmp, n=n: first_signal_saves(tmp, n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
