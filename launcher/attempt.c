@@ -21,6 +21,7 @@
 #define FAREWELL_MS 2000 // for mpirun to end by itself when all ranks have
 #define TEARDOWN_MS 300  // ... when they were killed
 #define GRAVE_MS    1000
+#define FOLDER_MS   2000 // between two looks at the run folder
 #define PING_MS     500  // between two pings of guards on other machines
 #define LOOK_MAX_MS 1000 // what one look adds at most to a silence: a suspended supervisor blames nobody
 
@@ -201,6 +202,22 @@ static void look_for_stragglers(struct supervisor *s) {
     tell_straggler(s, &v, text);
 }
 
+// Without its lock nothing keeps a second run out, and what the ranks have open is written to nowhere.
+static void look_after_folder(struct supervisor *s) {
+    const struct rundir *run = s->o->job->run;
+    int64_t now = clock_monotonic_ns();
+    if (s->orphaned || now - s->folder_ns < (int64_t)FOLDER_MS * 1000000) return;
+    s->folder_ns = now;
+    s->orphaned = rundir_is_lost(run);
+    if (!s->orphaned) return;
+    progress_clear(&s->progress);
+    log_warn(
+        s->log,
+        "%s was removed or replaced beneath the run: its logs, metrics and events are lost from here on, "
+        "and a second run could start there; Ctrl-C stops this one",
+        run->given);
+}
+
 // Who knocks without the token, or speaks another protocol, is turned away; the first time it is told.
 static void tell_refused(struct supervisor *s) {
     int refused = crew_refused(s->crew);
@@ -243,6 +260,7 @@ static void tick(struct supervisor *s) {
     tell_refused(s);
     look_far(s);
     look_after_hosts(s);
+    look_after_folder(s);
     watch_poll(s->watch);
     look_for_stragglers(s);
     account(s);

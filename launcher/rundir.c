@@ -205,6 +205,16 @@ bool rundir_is_held(const struct rundir *r) {
     return held;
 }
 
+bool rundir_is_lost(const struct rundir *r) {
+    char path[RUNDIR_PATH_BYTES + 8];
+    struct stat ours, there;
+    snprintf(path, sizeof path, "%s/lock", r->path);
+    if (r->lock_fd < 0 || fstat(r->lock_fd, &ours)) return false;
+    // A server that does not answer says nothing of the folder.
+    if (lstat(path, &there)) return errno == ENOENT || errno == ENOTDIR;
+    return ours.st_dev != there.st_dev || ours.st_ino != there.st_ino;
+}
+
 // ---- run.json
 
 int rundir_read_record(const struct rundir *r, struct rundir_record *out, struct err *e) {

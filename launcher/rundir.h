@@ -41,6 +41,9 @@ int rundir_lock(struct rundir *r, struct err *e) ERR_CHECK;
 // By a supervisor or its keeper, on this host; on another one only where the file system tells of its locks.
 bool rundir_is_held(const struct rundir *r);
 
+// Of a folder that we have locked: was it, or its lock, removed or replaced since?
+bool rundir_is_lost(const struct rundir *r);
+
 // PATH/name; USAGE when it does not fit.
 int rundir_join(const struct rundir *r, const char *name, char *out, size_t out_bytes,
                 struct err *e) ERR_CHECK;
