@@ -10,6 +10,5 @@ void process_begin(void) {
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) < 0) break;
     signal(SIGXFSZ, SIG_IGN);
-    signal(SIGCHLD,
-           SIG_DFL); // whoever ignores it hands that down, and the kernel keeps no child's end for us
+    signal(SIGCHLD, SIG_DFL); // a parent that ignores it hands that down: no child's end would be kept for us
 }
