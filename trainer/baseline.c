@@ -93,9 +93,18 @@ static void repeat_frame(float *x, struct baseline_shape s, int64_t elems, int64
         memcpy(x + (b * s.frames + f) * elems, frame, sizeof(float) * (size_t)elems);
 }
 
-void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems) {
-    for (int64_t b = 0; b < s.count; b++)
-        repeat_frame(x, s, elems, b, x + (b * s.frames + s.context - 1) * elems);
+int64_t baseline_last_there(const unsigned char *valid, int64_t frames) {
+    int64_t f = frames - 1;
+    while (valid && f >= 0 && !valid[f]) f--;
+    return f;
+}
+
+void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems, const unsigned char *valid,
+                        const float *mean) {
+    for (int64_t b = 0; b < s.count; b++) {
+        int64_t last = baseline_last_there(valid ? valid + b * s.frames : NULL, s.context);
+        repeat_frame(x, s, elems, b, last < 0 ? mean : x + (b * s.frames + last) * elems);
+    }
 }
 
 void baseline_mean(float *x, struct baseline_shape s, int64_t elems, const float *mean) {

@@ -38,7 +38,11 @@ void baseline_means_fini(struct baseline_means *m);
 struct baseline_shape {
     int64_t count, frames, context;
 };
-void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems);
+// Of the first `frames` frames the last one that is there, by valid [frames] (NULL: all are); -1: none is.
+int64_t baseline_last_there(const unsigned char *valid, int64_t frames);
+// The last given frame that is there, by valid [count, frames] (NULL: all are); `mean` where none is.
+void baseline_copy_last(float *x, struct baseline_shape s, int64_t elems, const unsigned char *valid,
+                        const float *mean);
 void baseline_mean(float *x, struct baseline_shape s, int64_t elems, const float *mean);
 
 // Round objects of one sequence, as the simulator's own state tells: centres in the last two given frames and

@@ -99,8 +99,9 @@ static int add_video(struct eval_measure *m, const struct eval_sequence *q, int6
     struct image_shape s = shape_of(m);
     int64_t n = s.height * s.width * s.channels;
     eval_picture(q->truth[m->video] + f * n, n, m->there);
-    metrics_moving_region(m->there, m->last, s, m->moving);
-    if (m->objects) metrics_object_region(m->there, m->last, s, 0, m->near);
+    const float *before = m->given ? m->last : m->there; // without a given picture nothing is known to move
+    metrics_moving_region(m->there, before, s, m->moving);
+    if (m->objects) metrics_object_region(m->there, before, s, 0, m->near);
     for (int row = 0; row < EVAL_ROWS; row++) {
         const float *guess = q->guess[row][m->video];
         if (!guess) continue;
@@ -136,7 +137,6 @@ static void add_touch(const struct eval_measure *m, const float *there, const fl
 static void add_audio(const struct eval_measure *m, const float *there, const float *guess, double *cell) {
     int64_t n = m->set->spec[m->audio].frame_elems;
     const float *mean = m->truth->mean[m->audio];
-    double level = ONSET_SHARE * m->truth->spread[m->audio];
     for (int64_t i = 0; i < n; i++) {
         double d = (double)guess[i] - (double)there[i], p = (double)there[i] - (double)mean[i];
         cell[SUM_AUDIO_ERROR] += d * d;
@@ -144,6 +144,12 @@ static void add_audio(const struct eval_measure *m, const float *there, const fl
     }
     cell[SUM_AUDIO_DISTANCE] += AUDIO_DB * metrics_spectral_distance(there, guess, n);
     cell[SUM_AUDIO_FRAMES] += 1;
+}
+
+// Against the frame before, which must have been heard too.
+static void add_onset(const struct eval_measure *m, const float *there, const float *guess, double *cell) {
+    int64_t n = m->set->spec[m->audio].frame_elems;
+    double level = ONSET_SHARE * m->truth->spread[m->audio];
     bool onset = metrics_rise(there - n, there, n) > level, claim = metrics_rise(guess - n, guess, n) > level;
     cell[SUM_ONSET_THERE] += onset;
     cell[SUM_ONSET_CLAIMED] += claim;
@@ -167,13 +173,17 @@ int eval_measure_forecast(struct eval_measure *m, const struct eval_sequence *q,
                           struct err *e) {
     if (m->video >= 0) {
         int64_t n = m->set->spec[m->video].frame_elems;
-        eval_picture(q->truth[m->video] + (m->context - 1) * n, n, m->last);
+        int64_t last = baseline_last_there(q->valid[m->video], m->context);
+        m->given = last >= 0;
+        if (m->given) eval_picture(q->truth[m->video] + last * n, n, m->last);
     }
     for (int64_t f = m->context; f < m->frames; f++) {
         int rc = m->video >= 0 && is_valid(q, m->video, f) ? add_video(m, q, f, record, e) : 0;
         if (rc) return rc;
         if (m->touch >= 0 && is_valid(q, m->touch, f)) add_signal(m, q, m->touch, add_touch, f, record);
-        if (m->audio >= 0 && is_valid(q, m->audio, f)) add_signal(m, q, m->audio, add_audio, f, record);
+        bool heard = m->audio >= 0 && is_valid(q, m->audio, f);
+        if (heard) add_signal(m, q, m->audio, add_audio, f, record);
+        if (heard && is_valid(q, m->audio, f - 1)) add_signal(m, q, m->audio, add_onset, f, record);
     }
     return 0;
 }

@@ -19,6 +19,7 @@ struct eval_measure {
     bool objects;                       // video channel 0 is the pusher, 1 the rest
     int64_t frames, context;
     float *last, *there, *guess;  // pictures in 0..1
+    bool given;                   // `last`: the sequence has a given picture
     unsigned char *near, *moving; // regions of a picture
 };
 // Keeps `set` and `truth`.

@@ -41,7 +41,9 @@ struct chunk {
     struct batch batch; // n + 1 windows: the one before the first, for its actions, then the chunk
     uint64_t sample[EVALUATE_CHUNK];
     float *guess[EVAL_ROWS][OPS_MODALITIES_MAX];
-    float *cut[OPS_MODALITIES_MAX]; // [n, probe frames, frame_elems]
+    unsigned char *there[EVAL_ROWS][OPS_MODALITIES_MAX]; // [n, frames]: of the guess, as of the truth
+    float *cut[OPS_MODALITIES_MAX];                      // [n, probe frames, frame_elems]
+    unsigned char *cut_there[OPS_MODALITIES_MAX];        // [n, probe frames]
 };
 
 static int64_t elems_of(const struct evaluate *ev, int m) {
@@ -50,6 +52,10 @@ static int64_t elems_of(const struct evaluate *ev, int m) {
 
 static float *truth_of(const struct chunk *c, int m) {
     return c->batch.x[m] + c->ev->frames * elems_of(c->ev, m);
+}
+
+static const unsigned char *valid_of(const struct chunk *c, int m) {
+    return c->batch.valid[m] + c->ev->frames;
 }
 
 static int load_chunk(struct chunk *c, struct err *e) {
@@ -67,8 +73,12 @@ static int load_chunk(struct chunk *c, struct err *e) {
 
 static void chunk_fini(struct chunk *c) {
     for (int m = 0; m < OPS_MODALITIES_MAX; m++) {
-        for (int row = 0; row < EVAL_ROWS; row++) free(c->guess[row][m]);
+        for (int row = 0; row < EVAL_ROWS; row++) {
+            free(c->guess[row][m]);
+            free(c->there[row][m]);
+        }
         free(c->cut[m]);
+        free(c->cut_there[m]);
     }
     batch_fini(&c->batch);
 }
@@ -76,10 +86,14 @@ static void chunk_fini(struct chunk *c) {
 // A row starts as a copy of the truth; its forecast then replaces the frames from the context on.
 static int start_row(struct chunk *c, int row, struct err *e) {
     for (int m = 0; m < c->ev->q->set->n; m++) {
-        size_t bytes = sizeof(float) * (size_t)(c->n * c->ev->frames * elems_of(c->ev, m));
+        size_t frames = (size_t)(c->n * c->ev->frames),
+               bytes = sizeof(float) * frames * (size_t)elems_of(c->ev, m);
         c->guess[row][m] = malloc(bytes);
-        if (!c->guess[row][m]) return err_set(e, ERR_MEMORY, "no memory for %zu bytes of forecast", bytes);
+        c->there[row][m] = malloc(frames);
+        if (!c->guess[row][m] || !c->there[row][m])
+            return err_set(e, ERR_MEMORY, "no memory for %zu bytes of forecast", bytes);
         memcpy(c->guess[row][m], truth_of(c, m), bytes);
+        memcpy(c->there[row][m], valid_of(c, m), frames);
     }
     return 0;
 }
@@ -89,7 +103,8 @@ static void run_naive(struct chunk *c) {
     struct baseline_shape s = {c->n, ev->frames, ev->context};
     for (int m = 0; m < ev->q->set->n; m++) {
         if (m == ev->q->set->action) continue;
-        baseline_copy_last(c->guess[EVAL_COPY_LAST][m], s, elems_of(ev, m));
+        baseline_copy_last(c->guess[EVAL_COPY_LAST][m], s, elems_of(ev, m), valid_of(c, m),
+                           ev->training.mean[m]);
         baseline_mean(c->guess[EVAL_MEAN][m], s, elems_of(ev, m), ev->training.mean[m]);
     }
 }
@@ -118,9 +133,20 @@ static void swap_actions(struct chunk *c) {
     struct evaluate *ev = c->ev;
     int a = ev->q->set->action;
     int64_t n = elems_of(ev, a), skip = ev->context * n, all = ev->frames * n;
-    for (int64_t b = 0; b < c->n; b++)
+    for (int64_t b = 0; b < c->n; b++) {
+        int64_t from = b * ev->frames + ev->context;
         memcpy(c->guess[EVAL_WRONG][a] + b * all + skip, c->batch.x[a] + b * all + skip,
                sizeof(float) * (size_t)(all - skip));
+        memcpy(c->there[EVAL_WRONG][a] + from, c->batch.valid[a] + from, (size_t)(ev->frames - ev->context));
+    }
+}
+
+// What the model forecasts is there, whether it was recorded or not.
+static void mark_made(struct chunk *c, int row) {
+    struct evaluate *ev = c->ev;
+    for (int m = 0; m < ev->q->set->n; m++)
+        for (int64_t b = 0; b < c->n && m != ev->q->set->action; b++)
+            memset(c->there[row][m] + b * ev->frames + ev->context, 1, (size_t)(ev->frames - ev->context));
 }
 
 static int run_model(struct chunk *c, int row, int steps, struct err *e) {
@@ -133,8 +159,13 @@ static int run_model(struct chunk *c, int row, int steps, struct err *e) {
                                 .steps = steps,
                                 .seed = (uint64_t)ev->q->config->run_seed,
                                 .sample = c->sample};
-    for (int m = 0; m < ev->q->set->n; m++) r.x[m] = c->guess[row][m];
-    return rollout_run(&ev->q->predictor, ev->q->set, &r, e);
+    for (int m = 0; m < ev->q->set->n; m++) {
+        r.x[m] = c->guess[row][m];
+        r.valid[m] = c->there[row][m];
+    }
+    int rc = rollout_run(&ev->q->predictor, ev->q->set, &r, e);
+    mark_made(c, row);
+    return rc;
 }
 
 static int run_rows(struct chunk *c, struct err *e) {
@@ -161,7 +192,7 @@ static int measure_rows(struct chunk *c, double *block, struct err *e) {
         for (int m = 0; m < ev->q->set->n; m++) {
             int64_t at = b * ev->frames * elems_of(ev, m);
             s.truth[m] = truth_of(c, m) + at;
-            s.valid[m] = c->batch.valid[m] + (b + 1) * ev->frames;
+            s.valid[m] = valid_of(c, m) + b * ev->frames;
             for (int row = 0; row < EVAL_ROWS; row++) {
                 bool says = ev->made[row] && (row != EVAL_VELOCITY || m == ev->measure.video);
                 s.guess[row][m] = says ? c->guess[row][m] + at : NULL;
@@ -178,20 +209,28 @@ static int64_t frames_seen(const struct evaluate *ev) {
     return ev->frames < ev->window ? ev->frames : ev->window;
 }
 
-static int cut_last(struct chunk *c, float *const *from, struct err *e) {
+#define TRUTH (-1) // in place of a row
+
+static int cut_last(struct chunk *c, int row, struct err *e) {
     int64_t seen = frames_seen(c->ev), skip = c->ev->frames - seen;
     for (int m = 0; m < c->ev->q->set->n; m++) {
         int64_t n = elems_of(c->ev, m);
+        const float *x = row == TRUTH ? truth_of(c, m) : c->guess[row][m];
+        const unsigned char *there = row == TRUTH ? valid_of(c, m) : c->there[row][m];
         if (!c->cut[m]) c->cut[m] = malloc(sizeof(float) * (size_t)(c->n * seen * n));
-        if (!c->cut[m]) return err_set(e, ERR_MEMORY, "no memory for %lld frames", (long long)seen);
-        for (int64_t b = 0; b < c->n; b++)
-            memcpy(c->cut[m] + b * seen * n, from[m] + (b * c->ev->frames + skip) * n,
-                   sizeof(float) * (size_t)(seen * n));
+        if (!c->cut_there[m]) c->cut_there[m] = malloc((size_t)(c->n * seen));
+        if (!c->cut[m] || !c->cut_there[m])
+            return err_set(e, ERR_MEMORY, "no memory for %lld frames", (long long)seen);
+        for (int64_t b = 0; b < c->n; b++) {
+            int64_t first = b * c->ev->frames + skip;
+            memcpy(c->cut[m] + b * seen * n, x + first * n, sizeof(float) * (size_t)(seen * n));
+            memcpy(c->cut_there[m] + b * seen, there + first, (size_t)seen);
+        }
     }
     return 0;
 }
 
-static int look(struct chunk *c, enum rollout_mode mode, unsigned asked, float *const *from, struct err *e) {
+static int look(struct chunk *c, enum rollout_mode mode, unsigned asked, int row, struct err *e) {
     struct rollout_request r = {.mode = mode,
                                 .sequences = c->n,
                                 .frames = frames_seen(c->ev),
@@ -200,8 +239,11 @@ static int look(struct chunk *c, enum rollout_mode mode, unsigned asked, float *
                                 .steps = 1,
                                 .seed = (uint64_t)c->ev->q->config->run_seed,
                                 .sample = c->sample};
-    int rc = cut_last(c, from, e);
-    for (int m = 0; m < c->ev->q->set->n; m++) r.x[m] = c->cut[m];
+    int rc = cut_last(c, row, e);
+    for (int m = 0; m < c->ev->q->set->n; m++) {
+        r.x[m] = c->cut[m];
+        r.valid[m] = c->cut_there[m];
+    }
     return rc ? rc : rollout_run(&c->ev->q->predictor, c->ev->q->set, &r, e);
 }
 
@@ -211,27 +253,25 @@ static void add_probe(struct chunk *c, int m, int64_t from, int probe, double *b
     int64_t n = elems_of(ev, m), seen = frames_seen(ev), skip = ev->frames - seen;
     for (int64_t b = 0; b < c->n; b++)
         eval_measure_probe(&ev->measure, m, truth_of(c, m) + (b * ev->frames + skip) * n,
-                           c->cut[m] + b * seen * n, c->batch.valid[m] + (b + 1) * ev->frames + skip,
+                           c->cut[m] + b * seen * n, valid_of(c, m) + b * ev->frames + skip,
                            from > skip ? from - skip : 1, seen,
                            eval_record_probe(block + b * ev->record, ev->frames - ev->context, probe));
 }
 
 static int run_probes(struct chunk *c, double *block, struct err *e) {
     const struct eval_measure *m = &c->ev->measure;
-    float *truth[OPS_MODALITIES_MAX];
     int rc = 0;
-    for (int i = 0; i < c->ev->q->set->n; i++) truth[i] = truth_of(c, i);
     if (m->action >= 0) {
-        rc = look(c, ROLLOUT_INVERSE, 0, truth, e);
+        rc = look(c, ROLLOUT_INVERSE, 0, TRUTH, e);
         if (rc) return rc;
         add_probe(c, m->action, 1, PROBE_INVERSE, block);
-        rc = look(c, ROLLOUT_INVERSE, 0, c->guess[EVAL_MODEL], e);
+        rc = look(c, ROLLOUT_INVERSE, 0, EVAL_MODEL, e);
         if (rc) return rc;
         add_probe(c, m->action, c->ev->context, PROBE_OWN_VIDEO, block);
     }
     unsigned asked = (m->touch >= 0 ? 1u << m->touch : 0) | (m->audio >= 0 ? 1u << m->audio : 0);
     if (!asked || m->video < 0) return 0;
-    rc = look(c, ROLLOUT_PERCEIVE, asked, truth, e);
+    rc = look(c, ROLLOUT_PERCEIVE, asked, TRUTH, e);
     if (rc) return rc;
     if (m->touch >= 0) add_probe(c, m->touch, 1, PROBE_CROSS_TOUCH, block);
     if (m->audio >= 0) add_probe(c, m->audio, 1, PROBE_CROSS_AUDIO, block);

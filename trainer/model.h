@@ -71,8 +71,9 @@ int64_t model_cache_bytes(const struct config *c, const struct modality_set *set
 // Frames before its own that a frame sees in its history slots.
 int64_t model_history(const struct model *m);
 // Predicts frame `at`: the last one of `in`, which holds min(at, model_history) frames before it too. Frames
-// 0 .. at - 1 were decoded before, the last time with their final values. pred[i] [B, E] (NULL: not wanted;
-// all NULL: only keys and values). Decoding `at` again replaces it; a failure empties the cache.
+// 0 .. at - 1 were decoded before, the last time with their final values, and what they lacked (in->valid) is
+// remembered. pred[i] [B, E] (NULL: not wanted; all NULL: only keys and values). Decoding `at` again replaces
+// it; a failure empties the cache.
 int model_decode(struct model_cache *c, int64_t at, const struct model_input *in, float *const *pred,
                  struct err *e) ERR_CHECK;
 

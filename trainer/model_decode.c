@@ -17,6 +17,7 @@ struct model_cache {
     int32_t *slots;           // (frames - 1) P zeros, P ones, (frames - 1) P twos: see slots_at
     struct mask_run run;
     struct mask_interval seen;
+    unsigned char *there[OPS_MODALITIES_MAX]; // [B, frames]: 0 where a decoded frame lacks the sense
 };
 
 int64_t model_history(const struct model *m) {
@@ -76,6 +77,15 @@ static void fill_slots(struct model_cache *c) {
     for (int64_t i = 0; i < 2 * before + p; i++) c->slots[i] = i < before ? 0 : i < before + p ? 1 : 2;
 }
 
+static bool take_there(struct model_cache *c) {
+    bool ok = true;
+    for (int i = 0; i < c->model->set.n; i++) {
+        c->there[i] = calloc((size_t)c->sequences, (size_t)c->past.frames);
+        ok = ok && c->there[i];
+    }
+    return ok;
+}
+
 int model_cache_create(struct model_cache **out, struct model *m, int64_t sequences, int64_t frames,
                        struct err *e) {
     struct model_cache *c = calloc(1, sizeof *c);
@@ -88,7 +98,7 @@ int model_cache_create(struct model_cache **out, struct model *m, int64_t sequen
     c->past.k = calloc(layers, sizeof *c->past.k);
     c->past.v = calloc(layers, sizeof *c->past.v);
     c->slots = calloc((size_t)((2 * frames - 1) * m->set.tokens_per_frame), sizeof *c->slots);
-    if (!c->past.k || !c->past.v || !c->slots) {
+    if (!c->past.k || !c->past.v || !c->slots || !take_there(c)) {
         err_set(e, ERR_MEMORY, "no memory for a cache of %lld frames", (long long)frames);
         goto out;
     }
@@ -108,7 +118,9 @@ out:
 void model_cache_destroy(struct model_cache *c) {
     if (!c) return;
     model_space_fini(&c->one);
+    model_masks_fini(&c->past.masks);
     arena_fini(&c->arena);
+    for (int i = 0; i < OPS_MODALITIES_MAX; i++) free(c->there[i]);
     free(c->past.k);
     free(c->past.v);
     free(c->slots);
@@ -152,6 +164,17 @@ static void place(struct model_cache *c, int64_t at) {
                                  .intervals = &c->seen};
 }
 
+// Which senses the new frame has, for itself and for the frames after it.
+static int note_gaps(struct model_cache *c, int64_t at, const struct model_input *in, struct err *e) {
+    const struct modality_set *set = &c->model->set;
+    for (int i = 0; i < set->n; i++)
+        for (int64_t b = 0; b < c->sequences; b++)
+            c->there[i][b * c->past.frames + at] =
+                !in->valid[i] || in->valid[i][b * in->frames + in->frames - 1];
+    return model_masks_look_at(&c->past.masks, set, (const unsigned char *const *)c->there, c->sequences,
+                               c->past.frames, at, c->model->config->model_window, &c->past.mask, e);
+}
+
 static int check(const struct model_cache *c, int64_t at, const struct model_input *in, struct err *e) {
     int64_t recent = model_history(c->model) < at ? model_history(c->model) : at;
     if (at < 0 || at > c->filled || at >= c->past.frames || in->sequences != c->sequences ||
@@ -185,7 +208,8 @@ int model_decode(struct model_cache *c, int64_t at, const struct model_input *in
     if (!rc) rc = take_last(c, borrow(here.tau_history, rows, 1), frames, 1, c->early, e);
     if (rc) return rc;
     place(c, at);
-    rc = model_transform(m, &c->one, &last, e);
+    rc = note_gaps(c, at, in, e);
+    if (!rc) rc = model_transform(m, &c->one, &last, e);
     if (!rc) rc = model_predicted(m, &c->one, c->sequences, pred, e);
     c->filled = rc ? 0 : at + 1;
     return rc;

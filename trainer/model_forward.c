@@ -108,7 +108,7 @@ static int attend(struct model *m, struct model_space *s, const struct model_blo
         att.k = past->k[layer];
         att.v = past->v[layer];
         att.mask = &past->mask;
-        att.masks = NULL;
+        att.masks = past->masks.used ? past->masks.list : NULL;
     }
     return rc ? rc : m->device->ops->attention(m->device, &att, e);
 }

@@ -25,11 +25,12 @@ struct model_layer {
 
 // Keys and values of the frames before, for a space that holds one frame of every sequence (model_decode.c).
 struct model_past {
-    int64_t frames, at;     // that there is room for; the number of the space's own frame
-    struct token_map map;   // of B rows of frames P tokens: the own frame's are modality 1
-    struct mask mask;       // P x frames P
-    struct tensor cos, sin; // [frames P, head_dim / 2]
-    struct tensor *k, *v;   // per block [B frames P, K]
+    int64_t frames, at;       // that there is room for; the number of the space's own frame
+    struct token_map map;     // of B rows of frames P tokens: the own frame's are modality 1
+    struct mask mask;         // P x frames P
+    struct model_masks masks; // of sequences that lack a sense in frames that this one sees
+    struct tensor cos, sin;   // [frames P, head_dim / 2]
+    struct tensor *k, *v;     // per block [B frames P, K]
 };
 
 struct model_space {

@@ -46,24 +46,44 @@ static int32_t add_frame(const struct modality_set *set, const unsigned char *co
     return n;
 }
 
+static int32_t oldest_seen(int64_t frame, int64_t window) {
+    return window > 0 && frame + 1 > window ? (int32_t)(frame + 1 - window) : 0;
+}
+
+// The sequence's own mask, empty yet, with room for all of its frames.
+static struct mask *begin_mask(struct model_masks *m, int64_t sequence, const struct mask *shared) {
+    m->own[sequence] = (struct mask){.queries = shared->queries,
+                                     .keys = shared->keys,
+                                     .runs = m->runs + sequence * m->frames,
+                                     .intervals = m->intervals + sequence * m->frames * m->segments};
+    return &m->own[sequence];
+}
+
 // Frame by frame one list of intervals; what a frame sees is a stretch of it.
 static void build(struct model_masks *m, const struct modality_set *set, const unsigned char *const *valid,
                   int64_t sequence, int64_t window, const struct mask *shared) {
-    struct mask *own = &m->own[sequence];
+    struct mask *own = begin_mask(m, sequence, shared);
     int32_t p = (int32_t)set->tokens_per_frame, end = 0;
-    *own = (struct mask){.queries = shared->queries,
-                         .keys = shared->keys,
-                         .n_runs = (int32_t)m->frames,
-                         .runs = m->runs + sequence * m->frames,
-                         .intervals = m->intervals + sequence * m->frames * m->segments};
+    own->n_runs = (int32_t)m->frames;
     for (int32_t f = 0, first = 0; f < own->n_runs; f++) {
-        int32_t before = end, oldest = window > 0 && f + 1 > window ? f + 1 - (int32_t)window : 0;
+        int32_t before = end, oldest = oldest_seen(f, window);
         end += add_frame(set, valid, sequence * m->frames + f, f, own->intervals + end);
         while (first < before && own->intervals[first].lo < oldest * p) first++;
         own->runs[f] =
             (struct mask_run){.q_lo = f * p, .q_hi = (f + 1) * p, .first = first, .count = end - first};
     }
     own->n_intervals = end;
+}
+
+// Of frame `at` alone.
+static void build_at(struct model_masks *m, const struct modality_set *set, const unsigned char *const *valid,
+                     int64_t sequence, int64_t at, int64_t window, const struct mask *shared) {
+    struct mask *own = begin_mask(m, sequence, shared);
+    for (int64_t f = oldest_seen(at, window); f <= at; f++)
+        own->n_intervals +=
+            add_frame(set, valid, sequence * m->frames + f, f, own->intervals + own->n_intervals);
+    own->n_runs = 1;
+    own->runs[0] = (struct mask_run){.q_hi = (int32_t)own->queries, .count = own->n_intervals};
 }
 
 int model_masks_look(struct model_masks *m, const struct modality_set *set, const unsigned char *const *valid,
@@ -77,6 +97,25 @@ int model_masks_look(struct model_masks *m, const struct modality_set *set, cons
     for (int64_t b = 0; b < sequences; b++) {
         bool gaps = lacks(set, valid, b * frames, frames);
         if (gaps) build(m, set, valid, b, window, shared);
+        m->list[b] = gaps ? &m->own[b] : shared;
+    }
+    return 0;
+}
+
+int model_masks_look_at(struct model_masks *m, const struct modality_set *set,
+                        const unsigned char *const *valid, int64_t sequences, int64_t frames, int64_t at,
+                        int64_t window, const struct mask *shared, struct err *e) {
+    int64_t first = oldest_seen(at, window), seen = at + 1 - first;
+    bool gaps = false;
+    m->used = false;
+    for (int64_t b = 0; b < sequences && !gaps; b++) gaps = lacks(set, valid, b * frames + first, seen);
+    if (!gaps) return 0;
+    int rc = reserve(m, sequences, frames, set->n, e);
+    if (rc) return rc;
+    m->used = true;
+    for (int64_t b = 0; b < sequences; b++) {
+        gaps = lacks(set, valid, b * frames + first, seen);
+        if (gaps) build_at(m, set, valid, b, at, window, shared);
         m->list[b] = gaps ? &m->own[b] : shared;
     }
     return 0;

@@ -24,6 +24,11 @@ struct model_masks {                     // zeroed at first
 int model_masks_look(struct model_masks *m, const struct modality_set *set, const unsigned char *const *valid,
                      int64_t sequences, int64_t frames, int64_t window, const struct mask *shared,
                      struct err *e) ERR_CHECK;
+// The same for the queries of frame `at` alone, which see it and frames before it (decoding): shared is of
+// its tokens against those of all `frames`; what is behind `at` is not looked at.
+int model_masks_look_at(struct model_masks *m, const struct modality_set *set,
+                        const unsigned char *const *valid, int64_t sequences, int64_t frames, int64_t at,
+                        int64_t window, const struct mask *shared, struct err *e) ERR_CHECK;
 void model_masks_fini(struct model_masks *m);
 
 #endif

@@ -43,9 +43,11 @@ struct work {
     const struct rollout_request *q;
     float *z[OPS_MODALITIES_MAX], *history[OPS_MODALITIES_MAX], *pred[OPS_MODALITIES_MAX];
     float *tau, *tau_history;
-    int64_t first, frames; // what is shown: frames [first, first + frames) of the sequence
-    int64_t window_first;  // of the window that they belong to
-    int64_t decoded;       // frames of that window that the predictor remembers
+    unsigned char *valid[OPS_MODALITIES_MAX];
+    int64_t given[OPS_MODALITIES_MAX]; // so many frames of the sequence are the data's, the rest is made
+    int64_t first, frames;             // what is shown: frames [first, first + frames) of the sequence
+    int64_t window_first;              // of the window that they belong to
+    int64_t decoded;                   // frames of that window that the predictor remembers
     bool decoding;
     enum part part[OPS_MODALITIES_MAX];
     int64_t
@@ -58,6 +60,7 @@ static void work_fini(struct work *w) {
         free(w->z[m]);
         free(w->history[m]);
         free(w->pred[m]);
+        free(w->valid[m]);
     }
     free(w->tau);
     free(w->tau_history);
@@ -77,7 +80,8 @@ static int work_init(struct work *w, int64_t frames, struct err *e) {
         w->z[m] = take(n, f, elems);
         w->history[m] = take(n, f, elems);
         w->pred[m] = take(n, f, elems);
-        ok = ok && w->z[m] && w->history[m] && w->pred[m];
+        w->valid[m] = calloc(n, f);
+        ok = ok && w->z[m] && w->history[m] && w->pred[m] && w->valid[m];
     }
     w->tau = take(n, f, (size_t)w->set->n);
     w->tau_history = take(n, f, 1);
@@ -106,7 +110,12 @@ static void fill_noise(struct rng_key key, int64_t frame, uint64_t sample, float
     }
 }
 
-// Copies the window out of x; what is to be made starts as noise, what is unknown as zero.
+static bool is_there(const struct work *w, int m, int64_t b, int64_t f) {
+    const unsigned char *valid = w->q->valid[m];
+    return f >= w->given[m] || !valid || valid[b * w->q->frames + f];
+}
+
+// Copies the window out of x; what is to be made starts as noise, what is unknown or not there as zero.
 static void load_window(struct work *w, int m) {
     const struct rollout_request *q = w->q;
     int64_t elems = w->set->spec[m].frame_elems;
@@ -118,15 +127,16 @@ static void load_window(struct work *w, int m) {
             const float *x = q->x[m] + (b * q->frames + f) * elems;
             float *z = w->z[m] + (b * w->frames + i) * elems,
                   *h = w->history[m] + (b * w->frames + i) * elems;
-            bool open = w->part[m] != PART_HELD && f >= w->from[m];
-            if (w->hide[m] || (open && w->part[m] == PART_UNKNOWN))
+            bool open = w->part[m] != PART_HELD && f >= w->from[m], there = is_there(w, m, b, f);
+            w->valid[m][b * w->frames + i] = there;
+            if (!there || w->hide[m] || (open && w->part[m] == PART_UNKNOWN))
                 memset(h, 0, bytes);
             else
                 memcpy(h, x, bytes);
-            if (!open)
-                memcpy(z, x, bytes);
-            else if (w->part[m] == PART_UNKNOWN)
+            if (!there || (open && w->part[m] == PART_UNKNOWN))
                 memset(z, 0, bytes);
+            else if (!open)
+                memcpy(z, x, bytes);
             else
                 fill_noise(key, f, q->sample[b], z, elems);
         }
@@ -188,6 +198,7 @@ static int ask(struct work *w, float *const *wanted, struct err *e) {
     for (int m = 0; m < w->set->n; m++) {
         in.z[m] = w->z[m];
         in.history[m] = w->history[m];
+        in.valid[m] = w->valid[m];
     }
     if (!w->decoding) return w->p->predict(w->p->model, &in, wanted, e);
     int64_t at = w->first + w->frames - 1 - w->window_first;
@@ -294,11 +305,21 @@ static int check(const struct modality_set *set, const struct rollout_request *q
     return 0;
 }
 
+static bool is_made(const struct rollout_request *q, const struct modality_set *set, int m) {
+    const struct mode_row *mode = &mode_rows[q->mode];
+    bool made = q->mode == ROLLOUT_PERCEIVE && (q->asked >> m & 1);
+    for (int k = 0; k < mode->n_phases; k++)
+        made = made || (m == set->action ? mode->phases[k].action : mode->phases[k].observation) != PART_HELD;
+    return made;
+}
+
 int rollout_run(const struct predictor *p, const struct modality_set *set, const struct rollout_request *q,
                 struct err *e) {
     struct work w = {.p = p, .set = set, .q = q};
     int rc = check(set, q, e);
     if (rc) return rc;
+    for (int m = 0; m < set->n; m++)
+        w.given[m] = !is_made(q, set, m) ? q->frames : mode_rows[q->mode].whole ? 0 : q->context;
     rc = work_init(&w, q->frames < q->window ? q->frames : q->window, e);
     if (rc) goto out;
     if (mode_rows[q->mode].whole) {

@@ -45,6 +45,9 @@ struct rollout_request {
     const uint64_t *sample; // [sequences]
     // [sequences, frames, frame_elems]: clean values in; what the mode generates is overwritten.
     float *x[OPS_MODALITIES_MAX];
+    // [sequences, frames]: 0 where what is given lacks the sense, and the model is told so; NULL: it lacks
+    // nothing. What the mode generates is there.
+    const unsigned char *valid[OPS_MODALITIES_MAX];
 };
 
 // Blocks. BUG on a request that does not fit the mode; errors of the predictor pass through. A video's values

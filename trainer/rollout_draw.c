@@ -39,13 +39,23 @@ static const float *sense_at(const struct easel *z, float *const *x, int m, int6
     return x[m] + (b * z->d->frames + f) * z->d->set->spec[m].frame_elems;
 }
 
+// The model's own frames are there, whatever the data lacks.
+static bool is_there(const struct easel *z, float *const *source, int m, int64_t b, int64_t f) {
+    const unsigned char *valid = z->d->valid[m];
+    bool made = source == z->d->model && f >= z->d->context && m != z->action;
+    return made || !valid || valid[b * z->d->frames + f];
+}
+
 // A framed picture whose border begins at (x, y); leaves it in z->frame.
 static void draw_frame(struct easel *z, struct picture *p, float *const *source, int64_t b, int64_t f,
                        int64_t x, int64_t y, int border) {
     int64_t w = z->grid->width * z->scale, h = z->grid->height * z->scale;
     eval_picture(sense_at(z, source, z->video, b, f), z->d->set->spec[z->video].frame_elems, z->frame);
     picture_fill(p, x, y, w + 2 * border, h + 2 * border, f >= z->d->context ? AHEAD : GIVEN);
-    picture_video(p, x + border, y + border, z->scale, z->frame, z->grid);
+    if (!is_there(z, source, z->video, b, f))
+        picture_fill(p, x + border, y + border, w, h, TRACK);
+    else
+        picture_video(p, x + border, y + border, z->scale, z->frame, z->grid);
 }
 
 // ---- the strip.
@@ -155,10 +165,11 @@ static void draw_audio(const struct easel *z, struct picture *p, const float *x,
 }
 
 // The command that leads to this frame, from where the pusher is (channel 0 of the picture in z->frame).
-static void draw_command(const struct easel *z, struct picture *p, int64_t b, int64_t f, int64_t x,
-                         int64_t y) {
+static void draw_command(const struct easel *z, struct picture *p, float *const *source, int64_t b, int64_t f,
+                         int64_t x, int64_t y) {
     struct image_shape s = {z->grid->height, z->grid->width, z->grid->channels};
     if (z->action < 0 || z->d->set->spec[z->action].frame_elems != 2 || z->grid->channels != 2) return;
+    if (!is_there(z, source, z->video, b, f) || !is_there(z, source, z->action, b, f)) return;
     const float *a = sense_at(z, z->d->truth, z->action, b, f);
     double at[2], reach = ARROW_REACH * (double)(z->grid->width * z->scale);
     metrics_centroid(z->frame, s, 0, at);
@@ -170,7 +181,7 @@ static void gif_side(struct easel *z, struct picture *p, float *const *source, i
                      int64_t x, int64_t y) {
     int64_t w = z->grid->width * z->scale + 2 * GIF_BORDER, h = z->grid->height * z->scale + 2 * GIF_BORDER;
     draw_frame(z, p, source, b, f, x, y, GIF_BORDER);
-    draw_command(z, p, b, f, x + GIF_BORDER, y + GIF_BORDER);
+    draw_command(z, p, source, b, f, x + GIF_BORDER, y + GIF_BORDER);
     if (z->touch >= 0) draw_touch(z, p, sense_at(z, source, z->touch, b, f), x, y + h + 4, w / 2 - 6);
     if (z->audio >= 0)
         draw_audio(z, p, sense_at(z, source, z->audio, b, f), range_of(z, z->audio, b), x + w / 2, y + h + 4,

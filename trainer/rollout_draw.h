@@ -15,6 +15,8 @@ struct rollout_draw {
     int64_t count, frames, context;   // sequences, frames of each, frames given
     float *truth[OPS_MODALITIES_MAX]; // [count, frames, frame_elems]
     float *model[OPS_MODALITIES_MAX];
+    // [count, frames]: 0 where the data lacks the sense: an empty field, no arrow; NULL: it lacks nothing.
+    const unsigned char *valid[OPS_MODALITIES_MAX];
 };
 
 // The first `frames` frames as a PNG. Borders: grey for given frames, white for predicted ones.

@@ -41,12 +41,14 @@ static bool is_touched(const struct show *s, const struct batch *b, int touch) {
     return false;
 }
 
-// How much the picture changes from the last given frame to the last of the strip; of objects, all but the
-// pusher.
+// How much the picture changes from the last given one to the last of the strip, of those that are there; of
+// objects, all but the pusher.
 static double change(const struct show *s, const struct batch *b, int video) {
     const struct modality_spec *spec = &s->q->set->spec[video];
-    const float *from = b->x[video] + (s->context - 1) * spec->frame_elems;
-    const float *to = b->x[video] + (s->strip - 1) * spec->frame_elems;
+    int64_t given = baseline_last_there(b->valid[video], s->context);
+    int64_t last = baseline_last_there(b->valid[video], s->strip);
+    if (given < 0) return 0;
+    const float *from = b->x[video] + given * spec->frame_elems, *to = b->x[video] + last * spec->frame_elems;
     int64_t skip = spec->grid.channels == 2 ? 1 : 0;
     double sum = 0;
     for (int64_t i = 0; i < spec->frame_elems; i++)
@@ -136,6 +138,7 @@ static int generate(struct show *s, struct err *e) {
         else
             memcpy(s->model[m], s->truth.x[m], bytes);
         r.x[m] = s->model[m];
+        r.valid[m] = s->truth.valid[m];
     }
     return rc ? rc : rollout_run(&q->predictor, q->set, &r, e);
 }
@@ -156,6 +159,7 @@ static int draw(struct show *s, const char *run_dir, struct err *e) {
     for (int m = 0; m < s->q->set->n; m++) {
         d.truth[m] = s->truth.x[m];
         d.model[m] = s->model[m];
+        d.valid[m] = s->truth.valid[m];
     }
     buf_init(&bytes, FILE_MAX);
     int rc = rollout_draw_strip(&d, s->strip, &bytes, e);

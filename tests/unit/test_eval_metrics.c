@@ -197,8 +197,11 @@ static void baselines_fill_the_future(void **state) {
     float x[2 * 4 * 3] = {0}, mean[3] = {7, 8, 9};
     struct baseline_shape s = {2, 4, 2};
     for (int i = 0; i < 24; i++) x[i] = (float)i;
-    baseline_copy_last(x, s, 3);
+    baseline_copy_last(x, s, 3, NULL, mean);
     assert_true(x[5] == 5 && x[6] == 3 && x[11] == 5 && x[12 + 6] == 15);
+    const unsigned char valid[8] = {1, 0, 1, 1, 0, 0, 1, 1}; // the last given frame is missing, and all are
+    baseline_copy_last(x, s, 3, valid, mean);
+    assert_true(x[6] == 0 && x[11] == 2 && x[12 + 6] == 7 && x[12 + 11] == 9);
     baseline_mean(x, s, 3, mean);
     assert_true(x[5] == 5 && x[6] == 7 && x[12 + 11] == 9);
 }

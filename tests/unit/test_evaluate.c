@@ -33,6 +33,8 @@ struct toy {
     bool deaf;      // ignores actions
     int damaged;    // an episode that cannot be read; EPISODES: none can; -1: all can
     bool silent;    // no frame has a sound
+    int gap[2];     // frames of every window [gap[0], gap[1]) that lack all observations
+    int told;       // pictures that the model was told are missing
     int looks_left; // before it is asked to stop; -1: it is not asked
     float *scratch; // pictures in 0..1
 };
@@ -102,6 +104,10 @@ static int toy_window(void *arg, const int64_t *episode, const int64_t *first, i
             for (int m = 0; m < SET_SENSES; m++)
                 x[m] = out->x[m] + (b * frames + f) * t->set.spec[m].frame_elems;
             fill_frame(t, &t->at[episode[b]][first[b] + f], x);
+            for (int m = SET_TOUCH; m < SET_SENSES && f >= t->gap[0] && f < t->gap[1]; m++) {
+                memset(x[m], 0, sizeof(float) * (size_t)t->set.spec[m].frame_elems);
+                out->valid[m][b * frames + f] = 0;
+            }
         }
     return 0;
 }
@@ -157,8 +163,12 @@ static void answer(struct toy *t, const struct model_input *in, int64_t b, int64
 }
 
 static int toy_predict(void *model, const struct model_input *in, float *const *pred, struct err *e) {
+    struct toy *t = model;
     for (int64_t b = 0; b < in->sequences; b++)
-        for (int64_t f = 0; f < in->frames; f++) answer(model, in, b, f, pred);
+        for (int64_t f = 0; f < in->frames; f++) {
+            t->told += !in->valid[SET_VIDEO][b * in->frames + f];
+            answer(t, in, b, f, pred);
+        }
     return 0;
 }
 
@@ -388,6 +398,73 @@ static void a_sense_that_is_never_there_is_not_measured(void **state) {
     free(t.scratch);
 }
 
+static double at_horizon(const struct eval_result *r, int row, int metric, int64_t h) {
+    return r->value[eval_number_metric(r->horizon, row, metric, h)];
+}
+
+// Where the last given frame is missing, the one before it is the last one: as with one given frame less.
+static void copy_last_copies_a_frame_that_is_there(void **state) {
+    struct toy t;
+    struct config *c = config_make(9);
+    struct eval_result gap, shorter;
+    toy_init(&t);
+    t.gap[0] = 2;
+    t.gap[1] = 3;
+    evaluate(&t, c, &gap);
+    t.gap[1] = 0;
+    c->eval_context = 2;
+    c->eval_horizon = 7;
+    evaluate(&t, c, &shorter);
+    const int metrics[] = {METRIC_PSNR, METRIC_PSNR_MOVING, METRIC_PSNR_NEAR, METRIC_TOUCH_R2};
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics; i++)
+        for (int64_t h = 1; h <= gap.horizon; h++)
+            assert_true(at_horizon(&gap, EVAL_COPY_LAST, metrics[i], h) ==
+                        at_horizon(&shorter, EVAL_COPY_LAST, metrics[i], h + 1));
+    assert_true(isnan(at_horizon(&gap, EVAL_MODEL, METRIC_ONSET_F1, 1))); // nothing to rise from
+    eval_result_fini(&gap);
+    eval_result_fini(&shorter);
+    free(c);
+    free(t.scratch);
+}
+
+static void without_a_given_frame_copy_last_is_the_mean(void **state) {
+    struct toy t;
+    struct config *c = config_make(9);
+    struct eval_result r;
+    toy_init(&t);
+    t.gap[1] = 3;
+    evaluate(&t, c, &r);
+    assert_true(of(&r, EVAL_COPY_LAST, METRIC_PSNR) == of(&r, EVAL_MEAN, METRIC_PSNR));
+    assert_true(isnan(of(&r, EVAL_COPY_LAST, METRIC_PSNR_MOVING)));
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
+// Given frames that are missing are told to be; of those to be predicted, only where the truth is looked at:
+// twice, for the commands and for touch and audio.
+static void the_model_is_told_what_is_missing(void **state) {
+    struct toy t;
+    struct config *c = config_make(9);
+    struct eval_result r;
+    toy_init(&t);
+    t.gap[0] = 5;
+    t.gap[1] = 6;
+    evaluate(&t, c, &r);
+    assert_int_equal(t.told, 2 * 9);
+    assert_true(isnan(at_horizon(&r, EVAL_MODEL, METRIC_PSNR, 3)));
+    assert_true(at_horizon(&r, EVAL_MODEL, METRIC_SKILL, 4) > 0.9);
+    eval_result_fini(&r);
+    t.told = 0;
+    t.gap[0] = 2;
+    t.gap[1] = 3;
+    evaluate(&t, c, &r);
+    assert_true(t.told > 3 * 9);
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
 static void one_given_frame_has_no_velocity(void **state) {
     struct toy t;
     struct config *c = config_make(9);
@@ -450,6 +527,9 @@ int main(void) {
         cmocka_unit_test(broken_windows_are_left_out_and_listed),
         cmocka_unit_test(asked_to_stop_it_ends_between_chunks),
         cmocka_unit_test(a_sense_that_is_never_there_is_not_measured),
+        cmocka_unit_test(copy_last_copies_a_frame_that_is_there),
+        cmocka_unit_test(without_a_given_frame_copy_last_is_the_mean),
+        cmocka_unit_test(the_model_is_told_what_is_missing),
         cmocka_unit_test(one_given_frame_has_no_velocity),
         cmocka_unit_test(too_many_sequences_are_refused_beforehand),
         cmocka_unit_test(windows_are_spread_over_episodes),

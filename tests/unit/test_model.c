@@ -287,8 +287,18 @@ static void prediction_does_not_depend_on_company(void **state) {
     drop(one);
 }
 
+// Gaps of all senses, at the borders of frames too; the first sequence lacks nothing.
+static void make_gaps(unsigned char *const *valid, int64_t frames, uint32_t stream) {
+    for (int i = 0; i < 4; i++) {
+        float *dice = random_floats(SEQUENCES * frames, 0, 1, stream + (uint32_t)i);
+        for (int64_t k = 0; k < SEQUENCES * frames; k++) valid[i][k] = k >= frames ? dice[k] > 0.4f : 1;
+        free(dice);
+    }
+}
+
 // Frames [from, from + frames) of every sequence of the fixture's input, in buffers of their own.
-static struct model_input cut(const struct fixture *f, int64_t from, int64_t frames, float *buffer[10]) {
+static struct model_input cut(const struct fixture *f, int64_t from, int64_t frames, float *buffer[10],
+                              unsigned char gaps[4][SEQUENCES * FRAMES]) {
     struct model_input in = {.sequences = SEQUENCES, .frames = frames};
     const float *all[10] = {f->tau, f->tau_history};
     int64_t width[10] = {4, 1};
@@ -306,6 +316,9 @@ static struct model_input cut(const struct fixture *f, int64_t from, int64_t fra
     for (int i = 0; i < 4; i++) {
         in.z[i] = buffer[2 + i];
         in.history[i] = buffer[6 + i];
+        for (int64_t b = 0; b < SEQUENCES && f->in.valid[i]; b++)
+            memcpy(gaps[i] + b * frames, f->in.valid[i] + b * FRAMES + from, (size_t)frames);
+        in.valid[i] = f->in.valid[i] ? gaps[i] : NULL;
     }
     return in;
 }
@@ -323,19 +336,19 @@ static void compare_frame(const struct fixture *f, int64_t at, float *const *got
 }
 
 // Frame by frame against what is kept of the frames before, twice over: to rounding the same as all at once.
-static void decoding_is_predicting(void **state) {
-    struct fixture *f = *state;
+static void decode_all(struct fixture *f) {
     struct model_cache *cache = NULL;
+    unsigned char gaps[4][SEQUENCES * FRAMES];
     struct err e = {0};
     float **all = predictions(f, SEQUENCES), **got = predictions(f, SEQUENCES), *buffer[10];
     for (int i = 0; i < 10; i++) buffer[i] = calloc(SEQUENCES * FRAMES * 256, sizeof(float));
     assert_int_equal(model_history(f->model), 2);
     assert_int_equal(model_cache_create(&cache, f->model, SEQUENCES, FRAMES, &e), 0);
-    struct model_input ahead = cut(f, 0, 3, buffer);
+    struct model_input ahead = cut(f, 0, 3, buffer, gaps);
     assert_int_equal(model_decode(cache, 2, &ahead, got, &e), -ERR_BUG); // frames 0 and 1 are not there
     for (int64_t turn = 0; turn < 2 * FRAMES; turn++) {
         int64_t at = turn % FRAMES, before = at < 2 ? at : 2;
-        struct model_input in = cut(f, at - before, before + 1, buffer);
+        struct model_input in = cut(f, at - before, before + 1, buffer, gaps);
         struct err failed = {0};
         if (model_decode(cache, at, &in, got, &failed)) fail_msg("%s", failed.text);
         compare_frame(f, at, got, all);
@@ -346,10 +359,26 @@ static void decoding_is_predicting(void **state) {
     drop(all);
 }
 
+static void decoding_is_predicting(void **state) {
+    decode_all(*state);
+}
+
+static void decoding_knows_what_is_missing(void **state) {
+    struct fixture *f = *state;
+    unsigned char valid[4][SEQUENCES * FRAMES];
+    unsigned char *const at[4] = {valid[0], valid[1], valid[2], valid[3]};
+    for (uint32_t round = 0; round < 4; round++) {
+        make_gaps(at, FRAMES, 300 + 4 * round);
+        for (int i = 0; i < 4; i++) f->in.valid[i] = valid[i];
+        decode_all(f);
+    }
+}
+
 enum { ROLLED = 2 * FRAMES };
 
 // A rollout of ROLLED frames, the last ones on a window that slides.
-static void roll(struct fixture *f, bool decoding, enum rollout_mode mode, int steps, float **x) {
+static void roll(struct fixture *f, bool decoding, enum rollout_mode mode, int steps,
+                 unsigned char *const *valid, float **x) {
     struct forecast forecast = {.model = f->model};
     struct predictor p = forecast_predictor(&forecast);
     uint64_t sample[SEQUENCES] = {3, 4, 5};
@@ -361,9 +390,11 @@ static void roll(struct fixture *f, bool decoding, enum rollout_mode mode, int s
                                 .steps = steps,
                                 .sample = sample};
     struct err e = {0};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         q.x[i] = x[i] =
             random_floats(SEQUENCES * ROLLED * f->set.spec[i].frame_elems, 0, 1, 60 + (uint32_t)i);
+        q.valid[i] = valid ? valid[i] : NULL;
+    }
     if (!decoding) p.decode = NULL;
     if (rollout_run(&p, &f->set, &q, &e)) fail_msg("%s", e.text);
     forecast_fini(&forecast);
@@ -372,10 +403,13 @@ static void roll(struct fixture *f, bool decoding, enum rollout_mode mode, int s
 static void rollouts_may_decode(void **state) {
     struct fixture *f = *state;
     enum rollout_mode modes[] = {ROLLOUT_SIMULATE, ROLLOUT_GENERATE, ROLLOUT_POLICY};
+    unsigned char valid[4][SEQUENCES * ROLLED];
+    unsigned char *const gaps[4] = {valid[0], valid[1], valid[2], valid[3]};
+    make_gaps(gaps, ROLLED, 400);
     for (int k = 0; k < 6; k++) {
         float *with[4], *without[4];
-        roll(f, true, modes[k / 2], 1 + 2 * (k % 2), with);
-        roll(f, false, modes[k / 2], 1 + 2 * (k % 2), without);
+        roll(f, true, modes[k / 2], 1 + 2 * (k % 2), k % 2 ? gaps : NULL, with);
+        roll(f, false, modes[k / 2], 1 + 2 * (k % 2), k % 2 ? gaps : NULL, without);
         for (int i = 0; i < 4; i++) {
             for (int64_t n = 0; n < SEQUENCES * ROLLED * f->set.spec[i].frame_elems; n++)
                 if (!(fabsf(with[i][n] - without[i][n]) <= 1e-3f))
@@ -454,47 +488,60 @@ static void gradients_pass_by_what_is_missing(void **state) {
 struct gaps {
     const struct modality_set *set;
     const unsigned char *valid[4];
-    int64_t window, sequence;
+    int64_t window, sequence, first; // first: the frame of query 0
 };
 
 static int gap_visible(void *arg, int64_t q, int64_t k) {
     const struct gaps *g = arg;
-    int64_t p = g->set->tokens_per_frame, fq = q / p, fk = k / p;
+    int64_t p = g->set->tokens_per_frame, fq = q / p + g->first, fk = k / p;
     int sense = g->set->slot_modality[k % p];
     return fk <= fq && (g->window == 0 || fk > fq - g->window) && g->valid[sense][g->sequence * FRAMES + fk];
+}
+
+static void compare_mask(const struct mask *got, struct gaps *g) {
+    struct mask want = mask_make(got->queries, got->keys, gap_visible, g);
+    struct err e = {0};
+    if (mask_check(got, &e)) fail_msg("%s", e.text);
+    assert_int_equal(mask_pairs(got), mask_pairs(&want));
+    for (int32_t r = 0; r < got->n_runs; r++)
+        for (int32_t v = 0; v < got->runs[r].count; v++)
+            for (int32_t k = got->intervals[got->runs[r].first + v].lo;
+                 k < got->intervals[got->runs[r].first + v].hi; k++)
+                assert_true(gap_visible(g, got->runs[r].q_lo, k));
+    mask_fini(&want);
+}
+
+// The queries of one frame alone, as decoding asks.
+static void compare_frames(struct model_masks *m, struct gaps g, const struct mask *all) {
+    for (g.first = 0; g.first < FRAMES; g.first++) {
+        struct mask none = {.queries = g.set->tokens_per_frame, .keys = all->keys};
+        struct err e = {0};
+        if (model_masks_look_at(m, g.set, g.valid, SEQUENCES, FRAMES, g.first, g.window, &none, &e))
+            fail_msg("%s", e.text);
+        for (g.sequence = 0; g.sequence < SEQUENCES && m->used; g.sequence++)
+            if (m->list[g.sequence] != &none) compare_mask(m->list[g.sequence], &g);
+        assert_true(!m->used || m->list[0] == &none);
+    }
 }
 
 static void masks_are_the_definition(void **state) {
     struct fixture *f = *state;
     unsigned char valid[4][SEQUENCES * FRAMES];
+    unsigned char *const at[4] = {valid[0], valid[1], valid[2], valid[3]};
     for (uint32_t round = 0; round < 24; round++) {
         struct gaps g = {.set = &f->set, .window = round % 4};
         struct model_masks m = {.used = false};
         struct mask shared = {0};
         struct err e = {0};
-        for (int i = 0; i < 4; i++) {
-            float *dice = random_floats(SEQUENCES * FRAMES, 0, 1, 100 + 4 * round + (uint32_t)i);
-            for (int k = 0; k < SEQUENCES * FRAMES; k++) valid[i][k] = k >= FRAMES ? dice[k] > 0.4f : 1;
-            g.valid[i] = valid[i];
-            free(dice);
-        }
+        make_gaps(at, FRAMES, 100 + 4 * round);
+        for (int i = 0; i < 4; i++) g.valid[i] = valid[i];
         assert_int_equal(mask_block_causal(&shared, FRAMES, f->set.tokens_per_frame, g.window, FRAMES, &e),
                          0);
         if (model_masks_look(&m, &f->set, g.valid, SEQUENCES, FRAMES, g.window, &shared, &e))
             fail_msg("%s", e.text);
         assert_true(m.used && m.list[0] == &shared);
-        for (g.sequence = 0; g.sequence < SEQUENCES; g.sequence++) {
-            struct mask want = mask_make(shared.queries, shared.keys, gap_visible, &g);
-            const struct mask *got = m.list[g.sequence];
-            if (mask_check(got, &e)) fail_msg("%s", e.text);
-            assert_int_equal(mask_pairs(got), mask_pairs(&want));
-            for (int32_t r = 0; r < got->n_runs; r++)
-                for (int32_t v = 0; v < got->runs[r].count; v++)
-                    for (int32_t k = got->intervals[got->runs[r].first + v].lo;
-                         k < got->intervals[got->runs[r].first + v].hi; k++)
-                        assert_true(gap_visible(&g, got->runs[r].q_lo, k));
-            mask_fini(&want);
-        }
+        for (g.sequence = 0; g.sequence < SEQUENCES; g.sequence++) compare_mask(m.list[g.sequence], &g);
+        compare_frames(&m, g, &shared);
         model_masks_fini(&m);
         mask_fini(&shared);
     }
@@ -525,6 +572,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(prediction_does_not_depend_on_company, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(decoding_is_predicting, set_up_grouped, tear_down),
+        cmocka_unit_test_setup_teardown(decoding_knows_what_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up_grouped, tear_down),
         cmocka_unit_test_setup_teardown(missing_senses_are_not_attended, set_up, tear_down),

@@ -201,6 +201,59 @@ static void whole_modes_answer_every_frame(void **state) {
     drop(&s);
 }
 
+struct gap_spy {
+    struct spy s;
+    unsigned char valid[SET_SENSES][B * FRAMES];
+    int64_t context; // frames of an observation that are the data's; FRAMES: all are
+    int calls;
+};
+
+static bool is_zero(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] == 0)) return false;
+    return true;
+}
+
+// What is missing is told to be, and carries nothing; what was made since is there.
+static int gap_predict(void *model, const struct model_input *in, float *const *pred, struct err *e) {
+    struct gap_spy *g = model;
+    int64_t shown_to = g->context < FRAMES ? g->context + 1 + g->calls++ : FRAMES;
+    for (int m = 0; m < SET_SENSES; m++) {
+        int64_t n = g->s.set.spec[m].frame_elems;
+        for (int64_t row = 0; row < in->sequences * in->frames; row++) {
+            int64_t b = row / in->frames, f = shown_to - in->frames + row % in->frames;
+            bool made = g->context == FRAMES ? pred[m] != NULL : m != SET_ACTION && f >= g->context;
+            bool there = made || g->valid[m][b * FRAMES + f];
+            assert_int_equal(in->valid[m][row], there);
+            if (!there)
+                assert_true(is_zero(in->z[m] + row * n, n) && is_zero(in->history[m] + row * n, n));
+            else if (!pred[m])
+                assert_false(is_zero(in->z[m] + row * n, n));
+        }
+        if (pred[m]) answer_sense(&g->s, in, m, pred[m]);
+    }
+    return 0;
+}
+
+static void what_the_data_lacks_is_told(void **state) {
+    const enum rollout_mode modes[] = {ROLLOUT_SIMULATE, ROLLOUT_INVERSE, ROLLOUT_PERCEIVE};
+    for (int k = 0; k < 3; k++) {
+        struct gap_spy g = {.context = k ? FRAMES : CONTEXT};
+        struct err e = {0};
+        fill(&g.s, 0.5f);
+        memset(g.valid, 1, sizeof g.valid);
+        g.valid[SET_VIDEO][CONTEXT - 1] = g.valid[SET_ACTION][CONTEXT + 1] = 0; // of the first sequence
+        g.valid[SET_VIDEO][FRAMES + CONTEXT] = g.valid[SET_AUDIO][FRAMES] = 0;  // of the second
+        struct rollout_request q = request(&g.s, modes[k], 1);
+        struct predictor p = {.predict = gap_predict, .model = &g};
+        if (k) q.window = FRAMES;
+        q.asked = 1u << SET_AUDIO;
+        for (int m = 0; m < SET_SENSES; m++) q.valid[m] = g.valid[m];
+        assert_int_equal(rollout_run(&p, &g.s.set, &q, &e), 0);
+        drop(&g.s);
+    }
+}
+
 static void requests_that_do_not_fit_are_refused(void **state) {
     struct spy s = {0};
     fill(&s, 0);
@@ -227,6 +280,7 @@ int main(void) {
         cmocka_unit_test(generate_knows_no_action),
         cmocka_unit_test(policy_acts_then_looks),
         cmocka_unit_test(whole_modes_answer_every_frame),
+        cmocka_unit_test(what_the_data_lacks_is_told),
         cmocka_unit_test(requests_that_do_not_fit_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
