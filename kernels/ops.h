@@ -161,6 +161,24 @@ struct op_noise_args {
 struct patch_grid {
     int32_t height, width, channels, patch, margin;
 };
+static inline bool patch_grid_fits(const struct patch_grid *g) {
+    return g->height > 0 && g->width > 0 && g->channels > 0 && g->patch > 0 && g->margin >= 0 &&
+           g->height % g->patch == 0 && g->width % g->patch == 0;
+}
+static inline int64_t patch_grid_tokens(const struct patch_grid *g) {
+    return (int64_t)(g->height / g->patch) * (g->width / g->patch);
+}
+// Numbers of a frame, of a token's own value, of one of its history slots.
+static inline int64_t patch_grid_frame(const struct patch_grid *g) {
+    return (int64_t)g->height * g->width * g->channels;
+}
+static inline int64_t patch_grid_value(const struct patch_grid *g) {
+    return (int64_t)g->patch * g->patch * g->channels;
+}
+static inline int64_t patch_grid_seen(const struct patch_grid *g) {
+    int64_t side = g->patch + 2 * (int64_t)g->margin;
+    return side * side * g->channels;
+}
 
 // Rows for the embedding GEMM, [B F n, value + slots * seen]: c_in(tau) * patch of z(f), then for i
 // = 1..slots the patch with its margin (value outside the picture or before frame 0: zero) of history(f - i).

@@ -141,7 +141,7 @@ static void draw_ahead(float *frame, const struct patch_grid *grid, const struct
 
 void baseline_constant_velocity(float *x, int64_t frames, int64_t context, const struct patch_grid *grid,
                                 const struct baseline_objects *o) {
-    int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
+    int64_t elems = patch_grid_frame(grid);
     for (int64_t f = context; f < frames; f++) {
         float *frame = x + f * elems;
         memset(frame, 0, sizeof(float) * (size_t)elems);

@@ -92,14 +92,13 @@ static int modality_lacks(const struct config *c, const char *name, const struct
 
 static void modality_derive(struct modality_spec *spec, const struct modality *m, const struct config *c) {
     const struct patch_grid *g = &spec->grid;
-    int64_t seen = g->patch + 2 * (int64_t)g->margin;
     spec->modality = m;
     spec->frame_hz = c->data_rate_hz;
-    spec->frame_elems = (int64_t)g->height * g->width * g->channels;
-    spec->tokens = (int64_t)(g->height / g->patch) * (g->width / g->patch);
-    spec->value_width = (int64_t)g->patch * g->patch * g->channels;
+    spec->frame_elems = patch_grid_frame(g);
+    spec->tokens = patch_grid_tokens(g);
+    spec->value_width = patch_grid_value(g);
     spec->history = m->is_action ? 0 : (int)c->model_history;
-    spec->seen_width = m->is_action ? 0 : seen * seen * g->channels;
+    spec->seen_width = m->is_action ? 0 : patch_grid_seen(g);
 }
 
 static int modality_add(struct modality_set *set, const struct config *c, const struct modality *m,

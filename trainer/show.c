@@ -154,7 +154,7 @@ static int show_numbers(const struct show *s, struct err *e) {
 
 static int put_frame(const unsigned char *from, const struct patch_grid *grid, struct buf *out,
                      struct err *e) {
-    int64_t elems = (int64_t)grid->height * grid->width * grid->channels;
+    int64_t elems = patch_grid_frame(grid);
     if (grid->channels == 1 || grid->channels == 3)
         return media_png_write(out, from, grid->height, grid->width, grid->channels, 6, e);
     struct picture p;

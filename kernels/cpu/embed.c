@@ -20,23 +20,6 @@ static void add_row(float *out, const float *in, int64_t n) {
         vf_store_n(out + i, vf_load_n(out + i, n - i) + vf_load_n(in + i, n - i), n - i);
 }
 
-static bool grid_is_valid(const struct patch_grid *g) {
-    return g->height > 0 && g->width > 0 && g->channels > 0 && g->patch > 0 && g->margin >= 0 &&
-           g->height % g->patch == 0 && g->width % g->patch == 0;
-}
-static int64_t grid_tokens(const struct patch_grid *g) {
-    return (int64_t)(g->height / g->patch) * (g->width / g->patch);
-}
-static int64_t grid_frame(const struct patch_grid *g) {
-    return (int64_t)g->height * g->width * g->channels;
-}
-static int64_t grid_value(const struct patch_grid *g) {
-    return (int64_t)g->patch * g->patch * g->channels;
-}
-static int64_t grid_seen(const struct patch_grid *g) {
-    return (int64_t)(g->patch + 2 * g->margin) * (g->patch + 2 * g->margin) * g->channels;
-}
-
 // The square of `side` pixels from (top, left), zero outside the picture.
 static void take_square(float *out, const float *frame, const struct patch_grid *g, int32_t top, int32_t left,
                         int32_t side) {
@@ -68,17 +51,17 @@ static void patchify_task(void *arg, int64_t frame) {
     const struct op_patchify_args *a = arg;
     const struct patch_grid *g = &a->grid;
     float tau = tensor_f32(&a->tau)[frame * a->tau_stride], scale = tau / (tau * tau + (1 - tau) * (1 - tau));
-    int32_t across = g->width / g->patch, n = (int32_t)grid_tokens(g), side = g->patch + 2 * g->margin;
+    int32_t across = g->width / g->patch, n = (int32_t)patch_grid_tokens(g), side = g->patch + 2 * g->margin;
     for (int32_t t = 0; t < n; t++) {
         int32_t top = t / across * g->patch, left = t % across * g->patch;
         float *out = cpu_row(&a->rows, frame * n + t);
         scale_square(out, cpu_row(&a->z, frame), g, top, left, scale);
-        out += grid_value(g);
-        for (int i = 1; i <= a->slots; i++, out += grid_seen(g)) {
+        out += patch_grid_value(g);
+        for (int i = 1; i <= a->slots; i++, out += patch_grid_seen(g)) {
             if (frame % a->frames >= i) {
                 take_square(out, cpu_row(&a->history, frame - i), g, top - g->margin, left - g->margin, side);
             } else {
-                clear_row(out, grid_seen(g));
+                clear_row(out, patch_grid_seen(g));
             }
         }
     }
@@ -87,10 +70,11 @@ static void patchify_task(void *arg, int64_t frame) {
 int CPU_FN(patchify)(struct device *d, const struct op_patchify_args *a, struct err *e) {
     const struct patch_grid *g = &a->grid;
     int64_t frames = a->z.shape[0];
-    CPU_REQUIRE(grid_is_valid(g) && a->slots >= 0 && a->frames > 0 && frames % a->frames == 0);
-    CPU_REQUIRE(cpu_is_rows(&a->z, frames, grid_frame(g)) && a->tau.data != NULL);
-    CPU_REQUIRE(a->slots == 0 || cpu_is_rows(&a->history, frames, grid_frame(g)));
-    CPU_REQUIRE(cpu_is_rows(&a->rows, frames * grid_tokens(g), grid_value(g) + a->slots * grid_seen(g)));
+    CPU_REQUIRE(patch_grid_fits(g) && a->slots >= 0 && a->frames > 0 && frames % a->frames == 0);
+    CPU_REQUIRE(cpu_is_rows(&a->z, frames, patch_grid_frame(g)) && a->tau.data != NULL);
+    CPU_REQUIRE(a->slots == 0 || cpu_is_rows(&a->history, frames, patch_grid_frame(g)));
+    CPU_REQUIRE(cpu_is_rows(&a->rows, frames * patch_grid_tokens(g),
+                            patch_grid_value(g) + a->slots * patch_grid_seen(g)));
     struct op_patchify_args job = *a;
     cpu_run(d, frames, patchify_task, &job);
     return 0;
@@ -99,7 +83,7 @@ int CPU_FN(patchify)(struct device *d, const struct op_patchify_args *a, struct 
 static void unpatchify_task(void *arg, int64_t frame) {
     const struct op_unpatchify_args *a = arg;
     const struct patch_grid *g = &a->grid;
-    int64_t n = grid_tokens(g), line = (int64_t)g->patch * g->channels;
+    int64_t n = patch_grid_tokens(g), line = (int64_t)g->patch * g->channels;
     int32_t across = g->width / g->patch;
     for (int32_t t = 0; t < n; t++) {
         const float *in = cpu_row(&a->rows, frame * n + t);
@@ -113,8 +97,8 @@ static void unpatchify_task(void *arg, int64_t frame) {
 int CPU_FN(unpatchify)(struct device *d, const struct op_unpatchify_args *a, struct err *e) {
     const struct patch_grid *g = &a->grid;
     int64_t frames = a->frame.shape[0];
-    CPU_REQUIRE(grid_is_valid(g) && cpu_is_rows(&a->frame, frames, grid_frame(g)));
-    CPU_REQUIRE(cpu_is_rows(&a->rows, frames * grid_tokens(g), grid_value(g)));
+    CPU_REQUIRE(patch_grid_fits(g) && cpu_is_rows(&a->frame, frames, patch_grid_frame(g)));
+    CPU_REQUIRE(cpu_is_rows(&a->rows, frames * patch_grid_tokens(g), patch_grid_value(g)));
     struct op_unpatchify_args job = *a;
     cpu_run(d, frames, unpatchify_task, &job);
     return 0;

@@ -30,8 +30,8 @@ static void loss_task(void *arg, int64_t frame) {
     const struct loss_job *j = arg;
     const struct op_loss_args *a = j->a;
     const struct patch_grid *g = &a->grid;
-    int32_t across = g->width / g->patch, n = g->height / g->patch * across;
-    int64_t line = (int64_t)g->patch * g->channels, elems = (int64_t)g->height * g->width * g->channels;
+    int32_t across = g->width / g->patch, n = (int32_t)patch_grid_tokens(g);
+    int64_t line = (int64_t)g->patch * g->channels, elems = patch_grid_frame(g);
     bool active = a->active[frame] != 0;
     float w = loss_weight(a->weighting, tensor_f32(&a->tau)[frame * a->tau_stride]);
     float slope = *a->scale * w * 2.0f / (float)elems;
@@ -57,11 +57,10 @@ static void loss_task(void *arg, int64_t frame) {
 
 int CPU_FN(loss)(struct device *d, const struct op_loss_args *a, struct err *e) {
     const struct patch_grid *g = &a->grid;
-    int64_t frames = a->target.shape[0], elems = (int64_t)g->height * g->width * g->channels;
-    CPU_REQUIRE(g->patch > 0 && g->channels > 0 && g->height % g->patch == 0 && g->width % g->patch == 0);
-    int64_t n = (int64_t)(g->height / g->patch) * (g->width / g->patch),
-            value = (int64_t)g->patch * g->patch * g->channels;
-    CPU_REQUIRE(cpu_is_rows(&a->target, frames, elems) && cpu_is_rows(&a->pred, frames * n, value));
+    CPU_REQUIRE(patch_grid_fits(g));
+    int64_t frames = a->target.shape[0], n = patch_grid_tokens(g), value = patch_grid_value(g);
+    CPU_REQUIRE(cpu_is_rows(&a->target, frames, patch_grid_frame(g)) &&
+                cpu_is_rows(&a->pred, frames * n, value));
     CPU_REQUIRE(a->dpred.data == NULL || cpu_is_rows(&a->dpred, frames * n, value));
     CPU_REQUIRE(a->active != NULL && a->tau.data != NULL && a->loss_sum != NULL && a->scale != NULL);
     CPU_REQUIRE(a->weighting >= 0 && a->weighting <= 2);

@@ -13,12 +13,11 @@ static const struct modality fake_senses[] = {
 static inline void fake_sense(struct modality_set *set, int kind, struct patch_grid grid, int history,
                               double weight) {
     struct modality_spec *s = &set->spec[set->n];
-    int64_t edge = grid.patch + 2 * grid.margin;
     *s = (struct modality_spec){.modality = &fake_senses[kind], .grid = grid, .loss_weight = weight};
-    s->frame_elems = (int64_t)grid.height * grid.width * grid.channels;
-    s->tokens = (int64_t)(grid.height / grid.patch) * (grid.width / grid.patch);
-    s->value_width = (int64_t)grid.patch * grid.patch * grid.channels;
-    s->seen_width = kind == 0 ? 0 : edge * edge * grid.channels;
+    s->frame_elems = patch_grid_frame(&grid);
+    s->tokens = patch_grid_tokens(&grid);
+    s->value_width = patch_grid_value(&grid);
+    s->seen_width = kind == 0 ? 0 : patch_grid_seen(&grid);
     s->history = kind == 0 ? 0 : history;
     set->slot_first[set->n] = set->tokens_per_frame;
     for (int64_t t = 0; t < s->tokens; t++) set->slot_modality[set->tokens_per_frame++] = set->n;
