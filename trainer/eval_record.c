@@ -7,52 +7,52 @@
 #include "trainer/metrics_image.h"
 #include "trainer/metrics_signal.h"
 
-const char *eval_row_name(int row) {
-#define X(id, name, label) name,
-    static const char *const names[] = {EVAL_ROW_TABLE(X)};
+struct names {
+    const char *name, *label;
+};
+#define X(id, name, label) {name, label},
+static const struct names rows[EVAL_ROWS] = {EVAL_ROW_TABLE(X)};
+static const struct names probes[EVAL_PROBES] = {EVAL_PROBE_TABLE(X)};
 #undef X
-    return row >= 0 && row < EVAL_ROWS ? names[row] : "?";
+
+static struct names names_of(const struct names *list, int n, int i) {
+    return i >= 0 && i < n ? list[i] : (struct names){"?", "?"};
+}
+
+const char *eval_row_name(int row) {
+    return names_of(rows, EVAL_ROWS, row).name;
 }
 
 const char *eval_row_label(int row) {
-#define X(id, name, label) label,
-    static const char *const labels[] = {EVAL_ROW_TABLE(X)};
-#undef X
-    return row >= 0 && row < EVAL_ROWS ? labels[row] : "?";
+    return names_of(rows, EVAL_ROWS, row).label;
 }
 
 const char *eval_probe_name(int probe) {
-#define X(id, name, label) name,
-    static const char *const names[] = {EVAL_PROBE_TABLE(X)};
-#undef X
-    return probe >= 0 && probe < EVAL_PROBES ? names[probe] : "?";
+    return names_of(probes, EVAL_PROBES, probe).name;
 }
 
 const char *eval_probe_label(int probe) {
-#define X(id, name, label) label,
-    static const char *const labels[] = {EVAL_PROBE_TABLE(X)};
-#undef X
-    return probe >= 0 && probe < EVAL_PROBES ? labels[probe] : "?";
+    return names_of(probes, EVAL_PROBES, probe).label;
+}
+
+static int64_t cell_at(int64_t horizon, int row, int64_t h) {
+    return (row * horizon + h) * EVAL_SUMS;
+}
+
+static int64_t probe_at(int64_t horizon, int probe) {
+    return cell_at(horizon, EVAL_ROWS, 0) + probe * 2;
 }
 
 int64_t eval_record_elems(int64_t horizon) {
-    return EVAL_ROWS * horizon * EVAL_SUMS + EVAL_PROBES * 2;
+    return probe_at(horizon, EVAL_PROBES);
 }
 
 double *eval_record_cell(double *record, int64_t horizon, int row, int64_t h) {
-    return record + (row * horizon + h) * EVAL_SUMS;
+    return record + cell_at(horizon, row, h);
 }
 
 double *eval_record_probe(double *record, int64_t horizon, int probe) {
-    return record + EVAL_ROWS * horizon * EVAL_SUMS + probe * 2;
-}
-
-static const double *cell_of(const double *record, int64_t horizon, int row, int64_t h) {
-    return record + (row * horizon + h) * EVAL_SUMS;
-}
-
-static const double *probe_of(const double *record, int64_t horizon, int probe) {
-    return record + EVAL_ROWS * horizon * EVAL_SUMS + probe * 2;
+    return record + probe_at(horizon, probe);
 }
 
 // ---- metrics. 0 / 0 is NaN: nothing was measured.
@@ -152,7 +152,7 @@ int64_t eval_numbers_count(int64_t horizon) {
 static void sum_over_horizons(const double *record, int64_t horizon, int row, double *cell) {
     memset(cell, 0, sizeof(double) * EVAL_SUMS);
     for (int64_t h = 0; h < horizon; h++) {
-        const double *one = cell_of(record, horizon, row, h);
+        const double *one = record + cell_at(horizon, row, h);
         for (int i = 0; i < EVAL_SUMS; i++) cell[i] += one[i];
     }
 }
@@ -165,7 +165,7 @@ static void row_numbers(const double *sum, int64_t horizon, int row, double *out
         out[eval_number_metric(horizon, row, m, 0)] = metrics[m].value(all, all_copy);
         for (int64_t h = 0; h < horizon; h++)
             out[eval_number_metric(horizon, row, m, h + 1)] =
-                metrics[m].value(cell_of(sum, horizon, row, h), cell_of(sum, horizon, EVAL_COPY_LAST, h));
+                metrics[m].value(sum + cell_at(horizon, row, h), sum + cell_at(horizon, EVAL_COPY_LAST, h));
     }
 }
 
@@ -219,7 +219,7 @@ bool eval_bar_passes(int bar, double value) {
 void eval_numbers(const double *sum, int64_t horizon, double *out) {
     for (int row = 0; row < EVAL_ROWS; row++) row_numbers(sum, horizon, row, out);
     for (int p = 0; p < EVAL_PROBES; p++) {
-        const double *probe = probe_of(sum, horizon, p);
+        const double *probe = sum + probe_at(horizon, p);
         out[eval_number_probe(horizon, p)] = 1.0 - ratio(probe[0], probe[1]);
     }
     bar_numbers(out, horizon);

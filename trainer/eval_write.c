@@ -277,18 +277,22 @@ static int write_rows(const struct eval_result *r, struct buf *out, struct err *
 
 #define HORIZONS_SHOWN 10
 
+// The horizon in the table's column i = 1 .. shown.
+static int64_t horizon_in(const struct eval_result *r, int64_t i, int64_t shown) {
+    return r->horizon <= shown ? i : i * r->horizon / shown;
+}
+
 static int write_skill(const struct eval_result *r, struct buf *out, struct err *e) {
     char text[CELL_BYTES];
     int64_t shown = r->horizon < HORIZONS_SHOWN ? r->horizon : HORIZONS_SHOWN;
     int rc = buf_appendf(out, e, "\n%-*s", LABEL_WIDTH, "skill by horizon");
     for (int64_t i = 1; i <= shown && !rc; i++)
-        rc = buf_appendf(out, e, "%7lld", (long long)(r->horizon <= shown ? i : i * r->horizon / shown));
+        rc = buf_appendf(out, e, "%7lld", (long long)horizon_in(r, i, shown));
     for (int row = EVAL_MEAN; row < EVAL_ROWS && !rc; row++) {
         if (!r->made[row]) continue;
         rc = write_label(r, row, out, e);
         for (int64_t i = 1; i <= shown && !rc; i++) {
-            int64_t h = r->horizon <= shown ? i : i * r->horizon / shown;
-            double v = r->value[eval_number_metric(r->horizon, row, METRIC_SKILL, h)];
+            double v = r->value[eval_number_metric(r->horizon, row, METRIC_SKILL, horizon_in(r, i, shown))];
             rc = buf_appendf(out, e, "%7s", cell(text, v, 2));
         }
     }
