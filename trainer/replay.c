@@ -10,10 +10,7 @@
 #include "base/json.h"
 #include "comm/grid.h"
 #include "storage/hash.h"
-#include "trainer/data.h"
-#include "trainer/memory.h"
-#include "trainer/snapshot.h"
-#include "trainer/step.h"
+#include "trainer/parts.h"
 #include "trainer/task.h"
 
 #define TEXT_MAX    ((size_t)64 << 20)
@@ -29,12 +26,7 @@ struct saved {
 struct replay {
     struct rank *rank;
     const struct config *config;
-    struct fault fault;
-    struct data *data;
-    struct model *model;
-    struct optim *optim;
-    struct step *step;
-    struct snapshot *snapshot;
+    struct parts parts;
     int64_t from, done;
     struct step_report report; // of the last step
     struct saved saved;
@@ -44,23 +36,16 @@ struct replay {
 static int open_parts(struct replay *t, struct err *e) {
     struct rank *r = t->rank;
     int rc = grid_check_shards(t->config->comm_shards, r->world, e);
-    if (!rc) rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
-    if (!rc) rc = data_open(&t->data, t->config, t->config->data_train, e);
-    if (!rc) rc = memory_check(r, data_modalities(t->data), e);
-    if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
-    if (!rc)
-        rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,
-                          model_weights(t->model), e);
-    if (!rc) rc = step_open(&t->step, r, t->model, t->optim, &t->fault, e);
-    if (!rc) rc = snapshot_open(&t->snapshot, r, t->model, t->optim, &t->fault, e);
-    return rc;
+    if (!rc) rc = fault_init(&t->parts.fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
+    if (!rc) rc = data_open(&t->parts.data, t->config, t->config->data_train, e);
+    return rc ? rc : parts_open(&t->parts, e);
 }
 
 static int load(struct replay *t, struct err *e) {
     struct ckpt_state *state = calloc(1, sizeof *state);
     if (!state) return err_set(e, ERR_MEMORY, "no memory for a checkpoint's state");
     bool found = false;
-    int rc = snapshot_resume_at(t->snapshot, t->config->replay_step - 1, &found, state, e);
+    int rc = snapshot_resume_at(t->parts.snapshot, t->config->replay_step - 1, &found, state, e);
     if (!rc && found) t->from = t->done = state->step;
     free(state);
     if (!rc && rank_is_root(t->rank))
@@ -76,13 +61,13 @@ static int one_step(struct replay *t, struct err *e) {
     const struct batch *batch = NULL;
     int64_t votes[STEP_VOTES] = {0};
     blackbox_set_phase(t->rank->box, PHASE_DATA, NULL);
-    int rc = data_next(t->data, &batch, e);
+    int rc = data_next(t->parts.data, &batch, e);
     if (rc) return rc;
     if (batch->replaced)
         log_warn(&t->rank->log, "step %lld: %lld broken samples replaced: %s", (long long)t->done + 1,
                  (long long)batch->replaced, batch->why.text);
     t->report = (struct step_report){0};
-    rc = step_run(t->step, batch, t->done, votes, &t->report, e);
+    rc = step_run(t->parts.step, batch, t->done, votes, &t->report, e);
     t->done++;
     blackbox_page(t->rank->box)->loss = t->report.loss;
     blackbox_set_step(t->rank->box, t->done);
@@ -92,10 +77,10 @@ static int one_step(struct replay *t, struct err *e) {
 static int run_steps(struct replay *t, struct err *e) {
     int64_t first, count;
     step_range(t->config, t->rank->world, t->rank->number, t->done, &first, &count);
-    int rc = data_prefetch(t->data, first, count, t->config->train_batch, e);
+    int rc = data_prefetch(t->parts.data, first, count, t->config->train_batch, e);
     blackbox_page(t->rank->box)->total_steps = t->config->replay_step;
     while (!rc && t->done < t->config->replay_step) rc = one_step(t, e);
-    return rc ? rc : step_settle(t->step, e);
+    return rc ? rc : step_settle(t->parts.step, e);
 }
 
 // ---- the weights: a digest, and beside the checkpoint of that step
@@ -125,14 +110,14 @@ static int compare_tensor(struct replay *t, struct ckpt *c, const struct param *
 }
 
 static int look_at_tensors(struct replay *t, struct ckpt *c, struct hash_sha256 *sum, struct err *e) {
-    const struct params *p = model_params(t->model);
+    const struct params *p = model_params(t->parts.model);
     struct device *d = t->rank->device;
     int rc = 0;
     for (int i = 0; !rc && i < p->n; i++) {
         size_t bytes = (size_t)p->list[i].elems * sizeof(float);
         float *host = malloc(bytes);
         if (!host) return err_set(e, ERR_MEMORY, "no memory to read %s", p->list[i].name);
-        rc = d->vtable->copy_out(d, host, model_weights(t->model) + p->list[i].offset, bytes, e);
+        rc = d->vtable->copy_out(d, host, model_weights(t->parts.model) + p->list[i].offset, bytes, e);
         if (!rc) hash_sha256_update(sum, host, bytes);
         if (!rc && c) rc = compare_tensor(t, c, &p->list[i], host, e);
         free(host);
@@ -171,7 +156,7 @@ static int rank_of(const struct replay *t, int64_t shard) {
 }
 
 static void put_shards(struct json_writer *w, const struct replay *t) {
-    const struct modality_set *set = model_modalities(t->model);
+    const struct modality_set *set = model_modalities(t->parts.model);
     int64_t micro = t->config->train_batch / t->config->comm_shards;
     json_put_array(w, "shards");
     for (int64_t k = 0; k < t->config->comm_shards; k++) {
@@ -182,7 +167,7 @@ static void put_shards(struct json_writer *w, const struct replay *t) {
         json_put_int(w, "samples", micro);
         json_put_object(w, "losses");
         for (int i = 0; i < set->n; i++)
-            json_put_double(w, set->spec[i].modality->name, step_share(t->step, k, i));
+            json_put_double(w, set->spec[i].modality->name, step_share(t->parts.step, k, i));
         json_close(w, '}');
         json_close(w, '}');
     }
@@ -190,7 +175,7 @@ static void put_shards(struct json_writer *w, const struct replay *t) {
 }
 
 static void put_samples(struct json_writer *w, const struct replay *t) {
-    const struct dataset *d = data_dataset(t->data);
+    const struct dataset *d = data_dataset(t->parts.data);
     int64_t batch = t->config->train_batch, first = (t->done - 1) * batch;
     json_put_int(w, "first_sample", first);
     json_put_int(w, "last_sample", first + batch - 1);
@@ -198,7 +183,7 @@ static void put_samples(struct json_writer *w, const struct replay *t) {
     for (int64_t i = 0; i < batch && i < SAMPLES_MAX; i++) {
         struct loader_item item;
         struct dataset_sample where;
-        data_item(t->data, first + i, &item);
+        data_item(t->parts.data, first + i, &item);
         dataset_sample(d, item.sample, &where);
         json_put_object(w, NULL);
         json_put_int(w, "sample", first + i);
@@ -226,7 +211,7 @@ static void put_saved(struct json_writer *w, const struct saved *s) {
 
 static void put_result(struct json_writer *w, const struct replay *t) {
     const struct step_report *r = &t->report;
-    const struct modality_set *set = model_modalities(t->model);
+    const struct modality_set *set = model_modalities(t->parts.model);
     json_put_int(w, "step", t->done);
     json_put_int(w, "from_step", t->from);
     json_put_int(w, "ranks", t->rank->world);
@@ -271,12 +256,8 @@ static int run(struct replay *t, struct err *e) {
 }
 
 int task_replay(struct rank *r, struct err *e) {
-    struct replay t = {.rank = r, .config = r->config};
+    struct replay t = {.rank = r, .config = r->config, .parts = {.rank = r}};
     int rc = run(&t, e);
-    snapshot_close(t.snapshot);
-    step_close(t.step);
-    optim_destroy(t.optim);
-    model_destroy(t.model);
-    data_close(t.data);
+    parts_close(&t.parts);
     return rc;
 }

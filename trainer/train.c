@@ -8,12 +8,9 @@
 #include "base/clock.h"
 #include "comm/grid.h"
 #include "storage/hash.h"
-#include "trainer/data.h"
 #include "trainer/eval_task.h"
-#include "trainer/memory.h"
 #include "trainer/metrics.h"
-#include "trainer/snapshot.h"
-#include "trainer/step.h"
+#include "trainer/parts.h"
 #include "trainer/task.h"
 
 #define SUSPECTS_TOLD 6
@@ -26,13 +23,8 @@ enum { ON_NAN_STOP, ON_NAN_SKIP, ON_NAN_ROLLBACK }; // of train.on_nan
 struct train {
     struct rank *rank;
     const struct config *config;
-    struct fault fault;
-    struct data *data;
-    struct data *held_out; // NULL without data.eval
-    struct model *model;
-    struct optim *optim;
-    struct step *step;
-    struct snapshot *snapshot;
+    struct parts parts;
+    struct data *held_out;              // NULL without data.eval
     struct metrics *metrics;            // rank 0
     int64_t replaced;                   // broken samples, data.on_error=skip
     int64_t done;                       // steps
@@ -53,7 +45,7 @@ struct train {
 
 static int open_data(struct train *t, struct data **out, const char *text, struct err *e) {
     char url[CONFIG_TEXT_BYTES + FAULT_STORE_BYTES + 16];
-    int rc = fault_store_url(&t->fault, text, url, sizeof url, e);
+    int rc = fault_store_url(&t->parts.fault, text, url, sizeof url, e);
     return rc ? rc : data_open(out, t->config, url, e);
 }
 
@@ -61,9 +53,9 @@ static int open_data(struct train *t, struct data **out, const char *text, struc
 static int init_faults(struct train *t, struct err *e) {
     struct rank *r = t->rank;
     char url[CONFIG_TEXT_BYTES];
-    int rc = fault_init(&t->fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
+    int rc = fault_init(&t->parts.fault, t->config->fault_inject, r->number, r->world, r->attempt, e);
     memcpy(url, r->ckpt_url, sizeof url);
-    return rc ? rc : fault_store_url(&t->fault, url, r->ckpt_url, sizeof r->ckpt_url, e);
+    return rc ? rc : fault_store_url(&t->parts.fault, url, r->ckpt_url, sizeof r->ckpt_url, e);
 }
 
 static void tell_short(const struct train *t, const struct data *d, const char *name, int64_t frames,
@@ -78,7 +70,7 @@ static void tell_short(const struct train *t, const struct data *d, const char *
 
 static void tell_all_short(const struct train *t) {
     const struct config *c = t->config;
-    tell_short(t, t->data, "data.train", c->data_frames, "data.frames");
+    tell_short(t, t->parts.data, "data.train", c->data_frames, "data.frames");
     if (t->held_out)
         tell_short(t, t->held_out, "data.eval", c->eval_context + c->eval_horizon,
                    "eval.context + eval.horizon");
@@ -88,19 +80,12 @@ static int open_parts(struct train *t, struct err *e) {
     struct rank *r = t->rank;
     int rc = grid_check_shards(t->config->comm_shards, r->world, e);
     if (!rc) rc = init_faults(t, e);
-    if (!rc) rc = open_data(t, &t->data, t->config->data_train, e);
+    if (!rc) rc = open_data(t, &t->parts.data, t->config->data_train, e);
     // Opened before the first step, so that a wrong URL or horizon does not cost a training.
     if (!rc && t->config->data_eval[0]) rc = open_data(t, &t->held_out, t->config->data_eval, e);
-    if (!rc && t->held_out) rc = eval_task_check(t->rank, t->data, t->held_out, e);
+    if (!rc && t->held_out) rc = eval_task_check(t->rank, t->parts.data, t->held_out, e);
     if (!rc) tell_all_short(t);
-    if (!rc) rc = memory_check(r, data_modalities(t->data), e);
-    if (!rc) rc = model_create(&t->model, t->config, data_modalities(t->data), r->device, e);
-    if (!rc)
-        rc = optim_create(&t->optim, t->config, model_params(t->model), r->device, r->world, r->number,
-                          model_weights(t->model), e);
-    if (!rc) rc = step_open(&t->step, r, t->model, t->optim, &t->fault, e);
-    if (!rc) rc = snapshot_open(&t->snapshot, r, t->model, t->optim, &t->fault, e);
-    return rc;
+    return rc ? rc : parts_open(&t->parts, e);
 }
 
 static bool unhex(const char *text, unsigned char *out, size_t n) {
@@ -116,7 +101,7 @@ static int resume(struct train *t, struct err *e) {
     struct ckpt_state *state = calloc(1, sizeof *state);
     if (!state) return err_set(e, ERR_MEMORY, "no memory for a checkpoint's state");
     bool found = false;
-    int rc = snapshot_resume(t->snapshot, &found, state, e);
+    int rc = snapshot_resume(t->parts.snapshot, &found, state, e);
     if (!rc && found) {
         t->done = state->step;
         if (!unhex(state->sample_sha256, t->sample_digest, sizeof t->sample_digest))
@@ -134,12 +119,8 @@ static int resume(struct train *t, struct err *e) {
 
 static void close_all(struct train *t) {
     metrics_close(t->metrics);
-    snapshot_close(t->snapshot);
-    step_close(t->step);
-    optim_destroy(t->optim);
-    model_destroy(t->model);
+    parts_close(&t->parts);
     data_close(t->held_out);
-    data_close(t->data);
 }
 
 // ---- what is seen of a step
@@ -149,7 +130,7 @@ static void fold_samples(struct train *t, int64_t number) {
     for (int64_t g = number * batch; g < (number + 1) * batch; g++) {
         struct loader_item item;
         unsigned char link[48];
-        data_item(t->data, g, &item);
+        data_item(t->parts.data, g, &item);
         memcpy(link, t->sample_digest, 32);
         bytes_put_le64(link + 32, (uint64_t)item.sample);
         bytes_put_le64(link + 40, (uint64_t)item.first_frame);
@@ -170,7 +151,7 @@ static void show(struct train *t, const struct batch *b, const struct step_repor
 
 static int write_line(struct train *t, const struct step_report *r, struct err *e) {
     double now = clock_seconds(), took = now - t->since;
-    struct metrics_line line = {.step = t->done, .set = model_modalities(t->model), .report = r};
+    struct metrics_line line = {.step = t->done, .set = model_modalities(t->parts.model), .report = r};
     line.samples_per_s = (double)(t->steps_since * t->config->train_batch) / took;
     line.data_wait = t->seconds[STEP_DATA] / took;
     for (int i = 0; i < STEP_PARTS; i++) line.seconds[i] = t->seconds[i] / (double)t->steps_since;
@@ -204,7 +185,7 @@ static void tell_skipped(struct train *t, const struct step_report *r) {
     size_t used = 0;
     for (int64_t g = 0; g < r->suspects && g < SUSPECTS_TOLD && used < sizeof episodes; g++) {
         struct loader_item item;
-        data_item(t->data, r->suspect_first + g, &item);
+        data_item(t->parts.data, r->suspect_first + g, &item);
         used += (size_t)snprintf(episodes + used, sizeof episodes - used, "%s%lld at frame %lld",
                                  g ? ", " : "", (long long)item.sample, (long long)item.first_frame);
     }
@@ -244,7 +225,7 @@ static double action_rms(const struct modality_set *set, const struct batch *b) 
 
 // Once, of the first batch: the model expects numbers of about 1.
 static void tell_loud(struct train *t, const struct batch *b) {
-    const struct modality_set *set = data_modalities(t->data);
+    const struct modality_set *set = data_modalities(t->parts.data);
     double rms = set->action >= 0 && !t->heard ? action_rms(set, b) : 0;
     t->heard = true;
     if (!(rms > LOUD_RMS) || !rank_is_root(t->rank)) return;
@@ -281,19 +262,19 @@ static int save(struct train *t, struct err *e) {
     state->seed = (uint64_t)t->config->run_seed;
     state->config_hash = config_hash(t->config);
     bytes_hex(t->sample_digest, sizeof t->sample_digest, state->sample_sha256);
-    int rc = step_settle(t->step, e);
+    int rc = step_settle(t->parts.step, e);
     if (!rc) rc = config_write_values(t->rank->file, &yaml, e);
     if (!rc) memcpy(state->config_yaml, yaml.data, yaml.len);
-    if (!rc) rc = snapshot_begin(t->snapshot, state, e);
+    if (!rc) rc = snapshot_begin(t->parts.snapshot, state, e);
     buf_fini(&yaml);
     free(state);
     return rc;
 }
 
 static int save_last(struct train *t, struct err *e) {
-    int rc = snapshot_finish(t->snapshot, e);
-    if (!rc && snapshot_newest(t->snapshot) != t->done) rc = save(t, e);
-    return rc ? rc : snapshot_finish(t->snapshot, e);
+    int rc = snapshot_finish(t->parts.snapshot, e);
+    if (!rc && snapshot_newest(t->parts.snapshot) != t->done) rc = save(t, e);
+    return rc ? rc : snapshot_finish(t->parts.snapshot, e);
 }
 
 // ---- the loop
@@ -304,16 +285,16 @@ static const char *shard_now(const struct train *t) {
     struct loader_item item;
     struct dataset_sample sample;
     step_range(t->config, t->rank->world, t->rank->number, t->done, &first, &count);
-    data_item(t->data, first, &item);
-    dataset_sample(data_dataset(t->data), item.sample, &sample);
-    return dataset_shard_key(data_dataset(t->data), sample.shard);
+    data_item(t->parts.data, first, &item);
+    dataset_sample(data_dataset(t->parts.data), item.sample, &sample);
+    return dataset_shard_key(data_dataset(t->parts.data), sample.shard);
 }
 
 static int next_batch(struct train *t, const struct batch **out, struct step_report *r, struct err *e) {
     double began = clock_seconds();
     blackbox_set_phase(t->rank->box, PHASE_DATA, shard_now(t));
-    rank_slip(t->rank, fault_at(&t->fault, t->done, PHASE_DATA));
-    int rc = data_next(t->data, out, e);
+    rank_slip(t->rank, fault_at(&t->parts.fault, t->done, PHASE_DATA));
+    int rc = data_next(t->parts.data, out, e);
     r->seconds[STEP_DATA] = clock_seconds() - began;
     return rc;
 }
@@ -332,15 +313,15 @@ static int one_step(struct train *t, struct err *e) {
     int64_t votes[STEP_VOTES] = {0};
     int rc = next_batch(t, &batch, &report, e);
     if (rc) return rc;
-    snapshot_say(t->snapshot, votes);
+    snapshot_say(t->parts.snapshot, votes);
     votes[VOTE_STOP] = rank_stop_asked(t->rank);
-    rc = step_run(t->step, batch, t->done, votes, &report, e);
+    rc = step_run(t->parts.step, batch, t->done, votes, &report, e);
     if (rc) return rc;
     t->stopped = votes[VOTE_STOP] > 0;
     if (t->metrics) fold_samples(t, t->done);
     t->roll_back = report.skipped && wants_rollback(t);
     t->done++;
-    rc = snapshot_hear(t->snapshot, votes, e);
+    rc = snapshot_hear(t->parts.snapshot, votes, e);
     return rc ? rc : observe(t, batch, &report, e);
 }
 
@@ -354,30 +335,30 @@ static bool evaluation_due(const struct train *t) {
 // The averaged weights, where there are any, take the place of the last ones: training is over and saved.
 static int take_average(struct train *t, struct err *e) {
     struct device *d = t->rank->device;
-    const struct params *p = model_params(t->model);
+    const struct params *p = model_params(t->parts.model);
     int lo, hi, rc = 0;
     if (!(t->config->optim_ema > 0)) return 0;
-    optim_owned(t->optim, &lo, &hi);
+    optim_owned(t->parts.optim, &lo, &hi);
     for (int i = lo; !rc && i < hi; i++)
-        rc = d->vtable->copy(d, model_weights(t->model) + p->list[i].offset,
-                             optim_state_of(t->optim, i, OPTIM_AVERAGE),
+        rc = d->vtable->copy(d, model_weights(t->parts.model) + p->list[i].offset,
+                             optim_state_of(t->parts.optim, i, OPTIM_AVERAGE),
                              sizeof(float) * (size_t)p->list[i].elems, e);
     struct coll_op *op = NULL;
     if (!rc)
-        rc = coll_all_gather(t->rank->coll, &op, "all-gather averages", model_weights(t->model),
-                             optim_offsets(t->optim), e);
+        rc = coll_all_gather(t->rank->coll, &op, "all-gather averages", model_weights(t->parts.model),
+                             optim_offsets(t->parts.optim), e);
     if (!rc) rc = coll_wait(t->rank->coll, op, e);
-    return rc ? rc : model_refresh(t->model, e);
+    return rc ? rc : model_refresh(t->parts.model, e);
 }
 
 // Between steps: the pace that the next line of metrics tells is that of steps, and a stop in its midst is
 // one of the training, which saves.
 static int measure(struct train *t, struct err *e) {
     double began = clock_seconds();
-    int rc = step_settle(t->step, e);
+    int rc = step_settle(t->parts.step, e);
     if (!rc)
-        rc = eval_task_measure(t->rank, t->model, t->data, t->held_out, (struct eval_weights){t->done, false},
-                               e);
+        rc = eval_task_measure(t->rank, t->parts.model, t->parts.data, t->held_out,
+                               (struct eval_weights){t->done, false}, e);
     t->since += clock_seconds() - began;
     if (!rc || e->code != ERR_SAVED) return rc;
     t->stopped = true;
@@ -388,14 +369,14 @@ static int measure(struct train *t, struct err *e) {
 static int finish(struct train *t, struct err *e) {
     struct eval_weights weights = {t->done, t->config->optim_ema > 0};
     int rc = take_average(t, e);
-    return rc ? rc : eval_task_finish(t->rank, t->model, t->data, t->held_out, weights, e);
+    return rc ? rc : eval_task_finish(t->rank, t->parts.model, t->parts.data, t->held_out, weights, e);
 }
 
 static int announce(struct train *t, struct err *e) {
     const struct config *c = t->config;
     int64_t first, count;
     step_range(c, t->rank->world, t->rank->number, t->done, &first, &count);
-    return data_prefetch(t->data, first, count, c->train_batch, e);
+    return data_prefetch(t->parts.data, first, count, c->train_batch, e);
 }
 
 // Back to the newest checkpoint, as all ranks have judged alike. Without one the step stays skipped.
@@ -403,9 +384,9 @@ static int roll_back(struct train *t, struct err *e) {
     int64_t bad = t->done;
     t->rolled_back[t->rollbacks++] = bad;
     t->roll_back = false;
-    int rc = step_settle(t->step, e);
-    if (!rc) rc = snapshot_finish(t->snapshot, e);
-    if (rc || snapshot_newest(t->snapshot) < 0) return rc;
+    int rc = step_settle(t->parts.step, e);
+    if (!rc) rc = snapshot_finish(t->parts.snapshot, e);
+    if (rc || snapshot_newest(t->parts.snapshot) < 0) return rc;
     metrics_close(t->metrics);
     t->metrics = NULL;
     blackbox_set_phase(t->rank->box, PHASE_CHECKPOINT, "the newest one, to go back to");
@@ -434,7 +415,7 @@ static int run_steps(struct train *t, struct err *e) {
         if (!rc && due && !t->stopped) rc = save(t, e);
         if (!rc && !t->stopped && evaluation_due(t)) rc = measure(t, e);
     }
-    return rc ? rc : step_settle(t->step, e);
+    return rc ? rc : step_settle(t->parts.step, e);
 }
 
 static int run(struct train *t, struct err *e) {
@@ -444,7 +425,7 @@ static int run(struct train *t, struct err *e) {
     if (rc) return rc;
     p->total_steps = t->config->train_steps;
     p->micro_batch = t->config->train_batch / t->config->comm_shards;
-    p->checkpoint_step = snapshot_newest(t->snapshot);
+    p->checkpoint_step = snapshot_newest(t->parts.snapshot);
     blackbox_set_step(t->rank->box, t->done);
     if (t->done < t->config->train_steps) rc = run_steps(t, e);
     if (!rc) rc = save_last(t, e);
@@ -456,7 +437,7 @@ static int run(struct train *t, struct err *e) {
 }
 
 int task_train(struct rank *r, struct err *e) {
-    struct train t = {.rank = r, .config = r->config};
+    struct train t = {.rank = r, .config = r->config, .parts = {.rank = r}};
     int rc = run(&t, e);
     close_all(&t);
     return rc;
