@@ -76,6 +76,8 @@ int coll_all_gather(struct coll *c, struct coll_op **op, const char *name, float
 int coll_exchange(struct coll *c, struct coll_op **op, const char *name, int rows, const float *send,
                   const int64_t *send_offset, float *recv, const int64_t *recv_offset,
                   struct err *e) ERR_CHECK;
+// Host memory: the bytes that `root` has in `host` get into every other rank's. All ranks call it, with the
+// same root and as many bytes, less than 2 GiB.
 int coll_broadcast(struct coll *c, struct coll_op **op, const char *name, void *host, size_t bytes, int root,
                    struct err *e) ERR_CHECK;
 // Frees the operation whatever happens. TIMEOUT names the operation and its sequence number; PEER when the
