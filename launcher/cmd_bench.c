@@ -16,7 +16,7 @@ enum { COLUMNS = 6, BENCH_BYTES = 4 << 20 };
 
 static const struct {
     const char *word, *task;
-} benches[] = {{"kernels", "bench-kernels"}, {"comm", "bench-comm"}, {"step", "step-bench"}};
+} benches[] = {{"kernels", "kernels-bench"}, {"comm", "comm-bench"}, {"step", "step-bench"}};
 
 static int find_task(const char *word, const char **out, struct err *e) {
     for (size_t i = 0; i < sizeof benches / sizeof *benches; i++) {

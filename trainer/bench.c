@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tasks `bench-kernels` and `bench-comm`: CSV on rank 0's stdout, a line per shape of the config's model,
+// The tasks `kernels-bench` and `comm-bench`: CSV on rank 0's stdout, a line per shape of the config's model,
 // each with time, rate, and its share of a ceiling that was measured in the same run: the copy rate for what
 // moves bytes, the best product for what multiplies. Medians; works on any device.
 #include <stdio.h>
@@ -374,7 +374,7 @@ static void print_head(void) {
     printf("what,shape,ms,rate,unit,share\n");
 }
 
-int task_bench_kernels(struct rank *r, struct err *e) {
+int task_kernels_bench(struct rank *r, struct err *e) {
     struct bench b = {.rank = r};
     int rc = open_bench(&b, e);
     print_head();
@@ -476,7 +476,7 @@ static int bench_sizes(struct bench *b, float *buffer, int64_t *offset, int64_t 
     return rc || size == 1 ? rc : bench_beside(b, buffer, offset, e);
 }
 
-int task_bench_comm(struct rank *r, struct err *e) {
+int task_comm_bench(struct rank *r, struct err *e) {
     struct bench b = {.rank = r, .device = r->device};
     int64_t most = r->device->host_memory ? 1 << 24 : 1 << 27;
     int64_t *offset = calloc((size_t)r->world + 1, sizeof *offset);

@@ -26,10 +26,10 @@ static const struct task tasks[] = {
     {.name = "check", .help = "do the ranks reach each other: sums and speed", .run = task_check},
     {.name = "show", .help = "draw one sample of data.train", .alone = true, .run = task_show},
     {.name = "plan", .help = "print layout, memory and cost as JSON", .alone = true, .run = task_plan},
-    {.name = "bench-kernels",
+    {.name = "kernels-bench",
      .help = "time the ops at the model's shapes, as CSV",
-     .run = task_bench_kernels},
-    {.name = "bench-comm", .help = "time the collectives, as CSV", .run = task_bench_comm},
+     .run = task_kernels_bench},
+    {.name = "comm-bench", .help = "time the collectives, as CSV", .run = task_comm_bench},
     {.name = "step-bench", .help = "time training steps on made-up data", .run = task_step_bench},
 };
 

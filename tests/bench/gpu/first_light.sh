@@ -212,7 +212,7 @@ if wanted sanitizer; then
 fi
 if wanted kernels; then
   # The task itself: `orrery bench` shows rows only when all are there. 33 k rows: beyond what the L2 holds.
-  step 7_kernels.csv "bench kernels" 60 "${run[@]}" "$bin/orrery-rank" --task bench-kernels --config "$scratch/one_b.yaml" \
+  step 7_kernels.csv "bench kernels" 60 "${run[@]}" "$bin/orrery-rank" --task kernels-bench --config "$scratch/one_b.yaml" \
     train.batch=16 device=cuda
   grep -a ",[0-9.]*$" "$OUT/7_kernels.csv" | cut -c1-100 | tee -a "$OUT/summary.txt"
   step 7_kernels.csv "PyTorch's copy, products, norm, AdamW" 40 python3 "$here/peers.py" rest
