@@ -211,42 +211,65 @@ static int check_skipped(struct train *t, const struct step_report *r, struct er
 }
 
 // Of what the model sees: commands are there over their stream's scale.
-static double action_rms(const struct modality_set *set, const struct batch *b) {
+struct loudness {
+    double sum, n; // of squares, and of how many
+};
+
+static struct loudness loudness_of(const struct modality_set *set, const struct batch *b) {
     const struct modality_spec *spec = &set->spec[set->action];
-    double sum = 0, n = 0;
+    struct loudness l = {0};
     for (int64_t f = 0; f < b->count * b->frames; f++) {
         if (!b->valid[set->action][f]) continue;
         const float *x = b->x[set->action] + f * spec->frame_elems;
-        for (int64_t i = 0; i < spec->frame_elems; i++) sum += (double)x[i] * (double)x[i];
-        n += (double)spec->frame_elems;
+        for (int64_t i = 0; i < spec->frame_elems; i++) l.sum += (double)x[i] * (double)x[i];
+        l.n += (double)spec->frame_elems;
     }
-    return n > 0 ? sqrt(sum / n) : 0;
+    return l;
+}
+
+// Of all ranks' parts of the batch.
+static int action_rms(const struct train *t, const struct batch *b, double *rms, struct err *e) {
+    struct loudness own = loudness_of(data_modalities(t->parts.data), b), sum = {0};
+    struct loudness *all = calloc((size_t)t->rank->world, sizeof *all);
+    if (!all) return err_set(e, ERR_MEMORY, "no memory to compare %d ranks", t->rank->world);
+    int rc = coll_gather_all(t->rank->coll, "loudness of actions", &own, sizeof own, all, e);
+    for (int r = 0; r < t->rank->world && !rc; r++) {
+        sum.sum += all[r].sum;
+        sum.n += all[r].n;
+    }
+    free(all);
+    *rms = sum.n > 0 ? sqrt(sum.sum / sum.n) : 0;
+    return rc;
 }
 
 // Once, of the first batch: the model expects numbers of about 1.
-static void tell_loud(struct train *t, const struct batch *b) {
+static int tell_loud(struct train *t, const struct batch *b, struct err *e) {
     const struct modality_set *set = data_modalities(t->parts.data);
-    double rms = set->action >= 0 && !t->heard ? action_rms(set, b) : 0;
+    double rms = 0;
+    if (t->heard || set->action < 0) return 0;
     t->heard = true;
-    if (!(rms > LOUD_RMS) || !rank_is_root(t->rank)) return;
+    int rc = action_rms(t, b, &rms, e);
+    if (rc || !(rms > LOUD_RMS) || !rank_is_root(t->rank)) return rc;
     blackbox_event(t->rank->box, "actions of the first batch have an rms of %.3g", rms);
     log_warn(&t->rank->log,
              "actions of the first batch have an rms of %.3g, where about 1 is expected: give stream '%s' a "
              "\"scale\" in the data set's schema",
              rms, set->spec[set->action].stream.name);
+    return 0;
 }
 
 static int observe(struct train *t, const struct batch *b, const struct step_report *r, struct err *e) {
     show(t, b, r);
     tell_replaced(t, b);
-    tell_loud(t, b);
+    int rc = tell_loud(t, b, e);
+    if (rc) return rc;
     t->steps_since++;
     for (int i = 0; i < STEP_PARTS; i++) t->seconds[i] += r->seconds[i];
     t->comm_busy += r->comm_busy;
     t->comm_wait += r->comm_wait;
     if (r->skipped) tell_skipped(t, r);
     bool due = r->skipped || t->done % t->config->train_log_every == 0 || t->done == t->config->train_steps;
-    int rc = due ? write_line(t, r, e) : 0;
+    if (due) rc = write_line(t, r, e);
     return rc ? rc : check_skipped(t, r, e);
 }
 

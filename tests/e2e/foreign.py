@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import struct
 import sys
 import tarfile
@@ -185,22 +186,26 @@ def refusals(tmp):
 
 def numbers(tmp):
     """A number that is none is bad data, for check and for training; loud commands are told."""
-    for name, change in (("nan", lambda i, x, k: math.nan if (i, k) == (2, 15) else x), ("loud", lambda i, x, k: 500 * x)):
+    for name, change in (("nan", lambda i, x, k: math.nan if (i, k) == (2, 15) else x), ("loud", lambda i, x, k: 500 * (i + 1) * x)):
         (tmp / name).mkdir()
         with_numbers(tmp / name / "a.tar", change)
         orrery("data", "index", tmp / name, "--schema", tmp / "schema.json")
     done = orrery("data", "check", tmp / "nan", check=False)
     check(done.returncode == 65 and "member 'ep0002.action.npy'" in done.stdout + done.stderr and "row 7 holds a number that is not finite"
           in done.stdout + done.stderr, f"check names a NaN's place: {done.stdout}")
-    words = ["run", "configs/tiny.yaml", "-n", 1, "train.steps=4", "eval.sequences=4", "rollout.sequences=1"]
+    words = ["run", "configs/tiny.yaml", "train.steps=4", "eval.sequences=4", "rollout.sequences=1", "-n"]
     data = [f"data.train={tmp}/nan", f"data.eval={tmp}/nan"]
-    done = orrery(*words, *data, f"run.dir={tmp}/nan-stop", check=False)
+    done = orrery(*words, 1, *data, f"run.dir={tmp}/nan-stop", check=False)
     check(done.returncode == 65 and "ep0002.action.npy" in done.stderr and "row 7 holds nan" in done.stderr, "so does training")
-    orrery(*words, *data, f"run.dir={tmp}/nan-skip", "data.on_error=skip")
+    orrery(*words, 1, *data, f"run.dir={tmp}/nan-skip", "data.on_error=skip")
     check(json.loads((tmp / "nan-skip" / "eval.json").read_text())["skipped"][0]["episodes"] == [2], "or it passes the sample over")
-    orrery(*words, f"data.train={tmp}/loud", f"run.dir={tmp}/loud-run", "data.eval=")
-    log = (tmp / "loud-run" / "logs" / "attempt-1" / "rank-0.log").read_text()
-    check("have an rms of" in log and "\"scale\"" in log, "commands of hundreds are told, with the cure")
+    told = set()
+    for ranks in (1, 2):
+        orrery(*words, ranks, f"data.train={tmp}/loud", f"run.dir={tmp}/loud-{ranks}", "data.eval=")
+        log = (tmp / f"loud-{ranks}" / "logs" / "attempt-1" / "rank-0.log").read_text()
+        check("have an rms of" in log and "\"scale\"" in log, "commands of hundreds are told, with the cure")
+        told.update(re.findall(r"have an rms of (\S+),", log))
+    check(len(told) == 1, f"of the whole batch, on any number of ranks: {told}")
 
 
 def main():
