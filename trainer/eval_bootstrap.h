@@ -16,8 +16,8 @@ struct eval_bootstrap {
 };
 
 // Collective. Replicate r draws n records with Philox (seed, r) and adds them in the order drawn. lo and hi
-// [eval_numbers_count]: the 2.5 % and 97.5 % points; NaN where a number is. SAVED: some rank was asked to
-// stop.
+// [eval_numbers_count]: the 2.5 % and 97.5 % points of the replicates that have the number. SAVED: some rank
+// was asked to stop.
 int eval_bootstrap(const struct eval_bootstrap *b, double *lo, double *hi, struct err *e) ERR_CHECK;
 
 #endif

@@ -112,6 +112,11 @@ static int add_video(struct eval_measure *m, const struct eval_sequence *q, int6
     return 0;
 }
 
+// Is it claimed that something is there? What is no number claims the wrong thing.
+static bool claims(double level, double threshold, bool there) {
+    return there ? level > threshold : !(level <= threshold);
+}
+
 // ---- touch. Channels are the stream's; what is left of the frame's numbers are sub-samples.
 static void add_touch(const struct eval_measure *m, const float *there, const float *guess, double *cell) {
     const struct modality_spec *spec = &m->set->spec[m->touch];
@@ -125,7 +130,7 @@ static void add_touch(const struct eval_measure *m, const float *there, const fl
         cell[SUM_TOUCH_POWER] += (double)there[i] * (double)there[i];
     }
     bool hit = metrics_contact_level(there, subsamples, channels) > METRICS_CONTACT_TRUE;
-    bool claim = metrics_contact_level(guess, subsamples, channels) > METRICS_CONTACT_PRED;
+    bool claim = claims(metrics_contact_level(guess, subsamples, channels), METRICS_CONTACT_PRED, hit);
     cell[SUM_CONTACT_THERE] += hit;
     cell[SUM_CONTACT_CLAIMED] += claim;
     cell[SUM_CONTACT_BOTH] += hit && claim;
@@ -150,7 +155,8 @@ static void add_audio(const struct eval_measure *m, const float *there, const fl
 static void add_onset(const struct eval_measure *m, const float *there, const float *guess, double *cell) {
     int64_t n = m->set->spec[m->audio].frame_elems;
     double level = ONSET_SHARE * m->truth->spread[m->audio];
-    bool onset = metrics_rise(there - n, there, n) > level, claim = metrics_rise(guess - n, guess, n) > level;
+    bool onset = metrics_rise(there - n, there, n) > level;
+    bool claim = claims(metrics_rise(guess - n, guess, n), level, onset);
     cell[SUM_ONSET_THERE] += onset;
     cell[SUM_ONSET_CLAIMED] += claim;
     cell[SUM_ONSET_BOTH] += onset && claim;

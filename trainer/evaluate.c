@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer/evaluate.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -397,7 +398,11 @@ static int conclude(const struct evaluate *ev, const double *records, struct eva
                                .replicates = replicates_for(horizon),
                                .seed = EVAL_SEED};
     enter(ev->q, "intervals");
-    return eval_bootstrap(&b, out->lo, out->hi, e);
+    int rc = eval_bootstrap(&b, out->lo, out->hi, e);
+    // Replicates without the one sequence that went wrong tell nothing of the number.
+    for (int64_t k = 0; k < eval_numbers_count(horizon) && !rc; k++)
+        if (isnan(out->value[k])) out->lo[k] = out->hi[k] = NAN;
+    return rc;
 }
 
 static unsigned has_of(const struct evaluate *ev) {

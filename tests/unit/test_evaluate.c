@@ -30,6 +30,8 @@ struct toy {
     struct modality_set set;
     struct place at[EPISODES][FRAMES];
     bool broken;    // answers NaN
+    bool slips;     // answers NaN once, for the first sequence
+    bool numb;      // knows nothing of touch where there is none
     bool deaf;      // ignores actions
     int damaged;    // an episode that cannot be read; EPISODES: none can; -1: all can
     bool silent;    // no frame has a sound
@@ -156,6 +158,7 @@ static void answer(struct toy *t, const struct model_input *in, int64_t b, int64
     float video[PIXELS], touch[4], audio[4], action[2];
     float *x[OPS_MODALITIES_MAX] = {action, touch, audio, video};
     fill_frame(t, &p, x);
+    if (t->numb && touch[0] == 0) touch[0] = NAN;
     for (int m = 0; m < SET_SENSES; m++)
         if (pred[m])
             for (int64_t i = 0; i < t->set.spec[m].frame_elems; i++)
@@ -169,6 +172,8 @@ static int toy_predict(void *model, const struct model_input *in, float *const *
             t->told += !in->valid[SET_VIDEO][b * in->frames + f];
             answer(t, in, b, f, pred);
         }
+    if (t->slips) pred[SET_VIDEO][(in->frames - 1) * PIXELS] = NAN;
+    t->slips = false;
     return 0;
 }
 
@@ -271,6 +276,38 @@ static void nan_fails_and_is_written_as_null(void **state) {
     assert_non_null(strstr(text.data, "0 of 10 bars passed"));
     assert_non_null(strstr(text.data, "constant velocity"));
     buf_fini(&text);
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
+static void one_nan_leaves_no_interval(void **state) {
+    struct toy t;
+    struct config *c = config_make(21);
+    struct eval_result r;
+    toy_init(&t);
+    t.slips = true;
+    evaluate(&t, c, &r);
+    int64_t at = eval_number_metric(r.horizon, EVAL_MODEL, METRIC_PSNR, 1);
+    assert_true(isnan(r.value[at]) && isnan(r.lo[at]) && isnan(r.hi[at]));
+    at = eval_number_metric(r.horizon, EVAL_COPY_LAST, METRIC_PSNR, 1);
+    assert_true(r.lo[at] <= r.value[at] && r.value[at] <= r.hi[at]);
+    eval_result_fini(&r);
+    free(c);
+    free(t.scratch);
+}
+
+static void nan_claims_the_wrong_contact(void **state) {
+    struct toy t;
+    struct config *c = config_make(21);
+    struct eval_result r;
+    toy_init(&t);
+    evaluate(&t, c, &r);
+    assert_true(of(&r, EVAL_MODEL, METRIC_CONTACT_F1) > 0.9);
+    eval_result_fini(&r);
+    t.numb = true;
+    evaluate(&t, c, &r);
+    assert_true(of(&r, EVAL_MODEL, METRIC_CONTACT_F1) < 0.9);
     eval_result_fini(&r);
     free(c);
     free(t.scratch);
@@ -522,6 +559,8 @@ int main(void) {
         cmocka_unit_test(knowing_the_law_beats_every_baseline),
         cmocka_unit_test(ignoring_actions_shows),
         cmocka_unit_test(nan_fails_and_is_written_as_null),
+        cmocka_unit_test(one_nan_leaves_no_interval),
+        cmocka_unit_test(nan_claims_the_wrong_contact),
         cmocka_unit_test(two_runs_give_the_same_bits),
         cmocka_unit_test(worlds_without_objects_leave_them_out),
         cmocka_unit_test(broken_windows_are_left_out_and_listed),
