@@ -89,11 +89,16 @@ static void say(void *arg, const char *text) {
     if (r->number == 0) log_info(&r->log, "%s", text);
 }
 
+int64_t rank_local_world(void) {
+    int64_t n = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
+    return n > 0 && n < INT_MAX ? n : 1;
+}
+
 // A person's word counts as it stands. The launcher's is a share of the cores that it saw itself, of which
 // this rank may be bound to fewer.
 static int threads_for(const struct config *c) {
-    int64_t omp = number_from("OMP_NUM_THREADS", 0), local = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
-    if (c->train_threads > 0 || omp <= 0) return machine_threads(c->train_threads, (int)local);
+    int64_t omp = number_from("OMP_NUM_THREADS", 0);
+    if (c->train_threads > 0 || omp <= 0) return machine_threads(c->train_threads, (int)rank_local_world());
     int most = getenv("ORRERY_ATTEMPT") ? machine_cores() : INT_MAX;
     return omp < most ? (int)omp : most;
 }

@@ -50,6 +50,9 @@ void rank_close(struct rank *r, bool failed);
 // Do ranks on GPUs move their gradients through NCCL? `peers`: there are others.
 bool rank_talks_by_nccl(const struct config *c, bool peers);
 
+// Ranks on this host, as Open MPI tells; 1 where it does not.
+int64_t rank_local_world(void);
+
 static inline bool rank_is_root(const struct rank *r) {
     return r->number == 0;
 }

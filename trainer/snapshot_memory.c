@@ -7,28 +7,35 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "trainer/snapshot_impl.h"
 
 enum { MEMORY_AUTO, MEMORY_OFF, MEMORY_ON }; // of checkpoint.memory
 #define STEP_DIGITS 12                       // of a save's id
-#define COPIES      3                        // one complete, one being written, room for the rest of the node
+#define COPIES      3 // of each rank on the node: one complete, one being written, room for others
 
 static bool wanted(const struct snapshot *s) {
     int how = s->rank->config->checkpoint_memory;
     return how == MEMORY_ON || (how == MEMORY_AUTO && store_is_remote(s->rank->ckpt_url));
 }
 
+// For all ranks of the node, which keep copies of about the same size.
+static bool has_room(const struct snapshot *s) {
+    struct statvfs room;
+    double need = (double)s->copy_elems * sizeof(float) * COPIES * (double)rank_local_world();
+    return !statvfs("/dev/shm", &room) && (double)room.f_bavail * (double)room.f_frsize >= need;
+}
+
+// Where an attempt before had room, its copies are in it already.
 void snapshot_memory_open(struct snapshot *s) {
     const char *box = getenv("ORRERY_BLACKBOX"), *slash = box ? strrchr(box, '/') : NULL;
     struct err ignored = {ERR_OK};
-    struct statvfs room;
     char folder[512];
     if (!slash || !wanted(s) || strncmp(box, "/dev/shm/", 9)) return;
     if ((size_t)snprintf(folder, sizeof folder, "%.*s/ckpt", (int)(slash - box), box) >= sizeof folder)
         return;
-    uint64_t need = (uint64_t)s->copy_elems * sizeof(float) * COPIES;
-    if (statvfs("/dev/shm", &room) || (uint64_t)room.f_bavail * room.f_frsize < need) {
+    if (access(folder, F_OK) && !has_room(s)) {
         log_warn(&s->rank->log,
                  "/dev/shm has no room for copies of the checkpoints: restarts will read the store");
         return;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Saving and resuming on one rank: the same bits as without, and what a changed config may and may not be.
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -120,7 +121,7 @@ static void save_once(const char *url, struct config_file *file) {
     open_saved(&s, url, file);
     run_steps(&s, 0, 2);
     assert_int_equal(begin(&s, 2, &e), 0);
-    assert_int_equal(snapshot_finish(s.snapshot, &e), 0);
+    if (snapshot_finish(s.snapshot, &e)) fail_msg("%s", e.text);
     close_saved(&s);
 }
 
@@ -262,6 +263,28 @@ static void expect_kept(const char *url, const char *inside, size_t want) {
     close_saved(&s);
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at) {
+    return remove(path);
+}
+
+// Room for its own copies is not enough: the other ranks of the node keep as many.
+static void copies_in_memory_need_room_for_all_ranks(void **state) {
+    const char *const ranks[] = {"1", "1000000000"}, *const urls[] = {"mem:fits", "mem:full-node"};
+    for (int k = 0; k < 2; k++) {
+        char dir[] = "/dev/shm/orrery-test-XXXXXX", box[64], copies[64];
+        assert_non_null(mkdtemp(dir));
+        snprintf(box, sizeof box, "%s/rank-0", dir);
+        snprintf(copies, sizeof copies, "%s/ckpt", dir);
+        setenv("ORRERY_BLACKBOX", box, 1);
+        setenv("OMPI_COMM_WORLD_LOCAL_SIZE", ranks[k], 1);
+        save_once(urls[k], fake_config(RUN, "checkpoint.memory=on"));
+        assert_int_equal(access(copies, F_OK) == 0, k == 0);
+        nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    }
+    unsetenv("ORRERY_BLACKBOX");
+    unsetenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+}
+
 static void old_ones_go(void **state) {
     expect_kept("mem:old", "mem:old", 2);
 }
@@ -362,6 +385,7 @@ int main(void) {
         cmocka_unit_test(another_optimiser_starts_anew),
         cmocka_unit_test(a_full_disk_fails_the_save_alone),
         cmocka_unit_test(weights_that_are_no_numbers_are_not_saved),
+        cmocka_unit_test(copies_in_memory_need_room_for_all_ranks),
         cmocka_unit_test(old_ones_go),
         cmocka_unit_test(old_ones_that_may_not_be_deleted_stay),
         cmocka_unit_test(metrics_are_cut_where_a_run_resumes),
