@@ -167,14 +167,17 @@ static int decode_or_stop(void *arg, int64_t window, int64_t at, const struct mo
 static int draw(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
     struct forecast forecast = {.model = m};
     struct stoppable s = {r, forecast_predictor(&forecast)};
-    struct rollout_show_request q = {
-        .config = r->config,
-        .set = data_modalities(held_out),
-        .predictor = {
-            .predict = predict_or_stop, .model = &s, .decode = decode_or_stop, .history = s.inner.history}};
+    struct rollout_show_request q = {.config = r->config,
+                                     .set = data_modalities(held_out),
+                                     .predictor = {.predict = predict_or_stop,
+                                                   .model = &s,
+                                                   .decode = decode_or_stop,
+                                                   .history = s.inner.history},
+                                     .coll = r->coll,
+                                     .watch = {r->box, stop_asked, r}};
     eval_source_data(&q.source, held_out);
     int rc = rollout_show(&q, r->run_dir, e);
-    if (!rc) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
+    if (!rc && rank_is_root(r)) log_info(&r->log, "pictures are in %s/rollouts", r->run_dir);
     forecast_fini(&forecast);
     return rc;
 }
@@ -183,21 +186,25 @@ static bool has_video(const struct data *held_out) {
     return eval_find(data_modalities(held_out), "video") >= 0;
 }
 
-// The first rank draws, and the others wait for its word: drawn, or stopped.
+// Where the first rank draws, the others wait for its word: drawn, or stopped.
+static int draw_and_agree(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
+    struct err own = {0};
+    int rc = draw(r, m, held_out, &own);
+    int64_t stopped = rc && own.code == ERR_SAVED;
+    if (rc && !stopped) {
+        *e = own;
+        return rc;
+    }
+    rc = coll_sum_i64(r->coll, "rollout pictures", &stopped, 1, e);
+    return rc || !stopped ? rc : err_set(e, ERR_SAVED, STOPPED_DRAWING);
+}
+
 static int draw_pictures(struct rank *r, struct model *m, struct data *held_out, struct err *e) {
     blackbox_set_phase(r->box, PHASE_ROLLOUT, "pictures");
-    int rc = rank_is_root(r) ? draw(r, m, held_out, e) : 0;
-    int64_t stopped = rc && e->code == ERR_SAVED;
-    if (rc && !stopped) return rc;
-    struct err lost = {0};
     int64_t before = be_patient(r);
-    int lost_rc = coll_sum_i64(r->coll, "rollout pictures", &stopped, 1, &lost);
+    int rc = draw_and_agree(r, m, held_out, e);
     coll_set_deadline(r->coll, before);
-    if (lost_rc) {
-        *e = lost;
-        return -(int)lost.code;
-    }
-    return rc || !stopped ? rc : err_set(e, ERR_SAVED, STOPPED_DRAWING);
+    return rc;
 }
 
 int eval_task_finish(struct rank *r, struct model *m, struct data *train, struct data *held_out,

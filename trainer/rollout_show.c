@@ -15,8 +15,9 @@
 
 struct show {
     const struct rollout_show_request *q;
-    int64_t n, context, frames, strip; // sequences; frames given, of a sequence, in the strip
-    int64_t *episode, *first_frame;    // [n], chosen
+    int64_t n, context, frames, strip;  // sequences; frames given, of a sequence, in the strip
+    int64_t *episode, *first_frame;     // [n], chosen
+    const struct eval_windows *windows; // to choose from
     struct batch truth;
     float *model[OPS_MODALITIES_MAX];
 };
@@ -56,26 +57,30 @@ static double change(const struct show *s, const struct batch *b, int video) {
     return sum;
 }
 
+// All doubles, as ranks tell each other.
 struct look {
-    double moved;
-    bool touched, broken;
+    double moved, touched, broken;
 };
 
 // A broken window is marked where data.on_error says so.
-static int look_at(const struct show *s, int64_t episode, int64_t first_frame, struct look *out,
-                   struct err *e) {
+static int look_at(void *arg, int64_t window, double *block, struct err *e) {
+    const struct show *s = arg;
     int touch = eval_find(s->q->set, "touch");
     struct batch b = {0};
+    struct look look = {0};
     const struct eval_source *source = &s->q->source;
-    int rc = source->window(source->arg, &episode, &first_frame, 1, s->frames, &b, e);
+    int rc = source->window(source->arg, s->windows->episode + window, s->windows->first_frame + window, 1,
+                            s->frames, &b, e);
     if (!rc) {
-        out->moved = change(s, &b, eval_find(s->q->set, "video"));
-        out->touched = touch >= 0 && is_touched(s, &b, touch);
+        look.moved = change(s, &b, eval_find(s->q->set, "video"));
+        look.touched = touch >= 0 && is_touched(s, &b, touch);
     }
     batch_fini(&b);
-    out->broken = rc && data_passes_over(s->q->config, e);
-    if (out->broken) err_clear(e);
-    return out->broken ? 0 : rc;
+    look.broken = rc && data_passes_over(s->q->config, e);
+    memcpy(block, &look, sizeof look);
+    if (look.broken == 0) return rc;
+    err_clear(e);
+    return 0;
 }
 
 // One point for a contact, one for more motion than half of the candidates have: typical events, not extreme
@@ -83,7 +88,7 @@ static int look_at(const struct show *s, int64_t episode, int64_t first_frame, s
 static int points(const struct look *looks, int64_t n, int64_t i) {
     int64_t calmer = 0;
     for (int64_t k = 0; k < n; k++) calmer += looks[k].moved < looks[i].moved;
-    return looks[i].touched + (2 * calmer >= n);
+    return (looks[i].touched != 0) + (2 * calmer >= n);
 }
 
 // The first windows with two points, then those with one, then the rest. Fewer than asked for where more are
@@ -92,7 +97,7 @@ static int pick(struct show *s, const struct eval_windows *w, const struct look 
     int64_t found = 0;
     for (int want = 2; want >= 0; want--)
         for (int64_t i = 0; i < w->n && found < s->n; i++) {
-            if (looks[i].broken || points(looks, w->n, i) != want) continue;
+            if (looks[i].broken != 0 || points(looks, w->n, i) != want) continue;
             s->episode[found] = w->episode[i];
             s->first_frame[found++] = w->first_frame[i];
         }
@@ -108,10 +113,20 @@ static int choose(struct show *s, struct err *e) {
     int64_t n = s->n * CANDIDATES;
     int rc = eval_windows_init(&w, &s->q->source, n, s->frames, EVAL_SEED, e);
     if (rc) return rc;
-    struct look *looks = calloc((size_t)n, sizeof *looks);
-    if (!looks) rc = err_set(e, ERR_MEMORY, "no memory for %lld windows", (long long)n);
-    for (int64_t i = 0; i < n && !rc; i++) rc = look_at(s, w.episode[i], w.first_frame[i], &looks[i], e);
-    if (!rc) rc = pick(s, &w, looks, e);
+    double *looks = NULL;
+    struct eval_deal deal = {.coll = s->q->coll,
+                             .watch = s->q->watch,
+                             .name = "rollout: windows",
+                             .of = "windows",
+                             .count = n,
+                             .each = 1,
+                             .block_elems = sizeof(struct look) / sizeof(double),
+                             .fn = look_at,
+                             .arg = s};
+    s->windows = &w;
+    rc = eval_deal_run(&deal, &looks, e);
+    if (!rc) rc = pick(s, &w, (const struct look *)looks, e);
+    s->windows = NULL;
     free(looks);
     eval_windows_fini(&w);
     return rc;
@@ -197,8 +212,9 @@ int rollout_show(const struct rollout_show_request *q, const char *run_dir, stru
     if (eval_find(q->set, "video") < 0) return err_set(e, ERR_BUG, "pictures without video");
     int rc = show_init(&s, e);
     if (!rc) rc = choose(&s, e);
-    if (!rc) rc = generate(&s, e);
-    if (!rc) rc = draw(&s, run_dir, e);
+    bool draws = !q->coll || coll_rank(q->coll) == 0;
+    if (!rc && draws) rc = generate(&s, e);
+    if (!rc && draws) rc = draw(&s, run_dir, e);
     show_fini(&s);
     return rc;
 }

@@ -60,7 +60,10 @@ def main():
         for name in ("run", "eval/../../x", "evaluation."):
             bad = orrery("eval", run, f"eval.name={name}", check=False)
             check(bad.returncode == 78 and "eval.name" in bad.stderr, f"eval.name={name} is refused")
+        drawn = [(run / "rollouts" / name).read_bytes() for name in ("strip.png", "rollout.gif")]
         orrery("rollout", run)
+        check([(run / "rollouts" / name).read_bytes() for name in ("strip.png", "rollout.gif")] == drawn,
+              "two ranks chose and drew the pictures that one does")
         if shutil.which("identify"):
             for name, frames in (("strip.png", 1), ("rollout.gif", 24)):
                 seen = subprocess.run(["identify", str(run / "rollouts" / name)], check=True, text=True,
