@@ -8,20 +8,10 @@
 #include "launcher/why.h"
 
 #define TEXT_BYTES (8 << 20)
-#define CAUSE      "see the cause"
 
 // An error that the verdict's cause quotes stands there alone, not with every rank that met it.
 static const char *error_of(const struct why *w, const struct blackbox_page *p) {
-    return strstr(w->verdict.cause, p->err_text) ? CAUSE : p->err_text;
-}
-
-static void shorten_lines(struct verdict *v) {
-    size_t n = strlen(v->error), k = sizeof CAUSE - 1;
-    char *at = n > k && strstr(v->cause, v->error) ? strstr(v->lines, v->error) : NULL;
-    for (; at; at = strstr(at, v->error)) {
-        memcpy(at, CAUSE, k);
-        memmove(at + k, at + n, strlen(at + n) + 1);
-    }
+    return strstr(w->verdict.cause, p->err_text) ? VERDICT_CAUSE : p->err_text;
 }
 
 static void print_ranks(const struct why *w) {
@@ -56,7 +46,6 @@ static int print_people(struct why *w, const struct rundir *run, struct err *e) 
     if (w->unread[0]) printf("not read: %s\n", w->unread);
     bool ended_well = !w->live && (!strcmp(w->record.state, "done") || !strcmp(w->record.state, "saved"));
     buf_init(&text, TEXT_BYTES);
-    shorten_lines(&w->verdict);
     int rc = w->has_verdict ? verdict_text(&w->verdict, &text, e) : 0;
     if (!rc) printf("%s%s", verdict_head(w, ended_well), text.len ? text.data : "");
     if (!rc && !ended_well && w->comparison[0])

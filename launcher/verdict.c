@@ -308,11 +308,21 @@ bool verdict_may_retry(const struct verdict *v) {
     return v->cls == ERR_CLASS_RETRY || v->cls == ERR_CLASS_RANK;
 }
 
-static int append_lines(const char *lines, struct buf *out, struct err *e) {
+static int append_line(const struct verdict *v, const char *line, int n, struct buf *out, struct err *e) {
+    size_t error = strlen(v->error);
+    const char *at = error && strstr(v->cause, v->error) ? memmem(line, (size_t)n, v->error, error) : NULL;
+    if (!at) return buf_appendf(out, e, "    %.*s\n", n, line);
+    const char *rest = at + error;
+    return buf_appendf(out, e, "    %.*s" VERDICT_CAUSE "%.*s\n", (int)(at - line), line,
+                       (int)(line + n - rest), rest);
+}
+
+static int append_lines(const struct verdict *v, struct buf *out, struct err *e) {
+    const char *lines = v->lines;
     int rc = 0;
     while (*lines && !rc) {
         size_t n = strcspn(lines, "\n");
-        rc = buf_appendf(out, e, "    %.*s\n", (int)n, lines);
+        rc = append_line(v, lines, (int)n, out, e);
         lines += n + (lines[n] == '\n');
     }
     return rc;
@@ -326,7 +336,7 @@ int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
                          (long long)v->pid, v->place);
     if (!rc && v->others[0]) rc = buf_appendf(out, e, "  %s\n", v->others);
     if (!rc && v->lines[0]) rc = buf_appendf(out, e, "  last lines of %s:\n", v->log_path);
-    if (!rc && v->lines[0]) rc = append_lines(v->lines, out, e);
+    if (!rc && v->lines[0]) rc = append_lines(v, out, e);
     if (!rc && !v->lines[0]) rc = buf_appendf(out, e, "  log (empty): %s\n", v->log_path);
     return rc ? rc : buf_appendf(out, e, "cause: %s\n", v->cause);
 }

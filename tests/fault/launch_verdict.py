@@ -44,7 +44,7 @@ def crash(fault, status, *wanted, ranks=2, **keys):
         told = orrery("why", f"{tmp}/run").stdout
         check(line in told, "in words too")
         error = why["verdict"]["error"]
-        check(not error or told.count(error) == 1, "the error stands there once")
+        check(not error or told.count(error) == done.stderr.count(error) == 1, f"the error stands there once: {done.stderr}")
         check(not box_folders(f"{tmp}/run"), "nothing stays in /dev/shm")
         return done, verdict
 
