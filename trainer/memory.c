@@ -65,8 +65,7 @@ int memory_gpu_plan(struct memory_gpu *out, const struct config *c, const struct
     if (squares > b[MEMORY_scratch]) b[MEMORY_scratch] = squares;
     b[MEMORY_products] = GPU_WORKSPACE;
     if (c->data_eval[0])
-        b[MEMORY_evaluation] = model_predicting_bytes(c, set, &d, c->data_frames) +
-                               model_cache_bytes(c, set, &d, EVALUATE_CHUNK, c->data_frames);
+        b[MEMORY_evaluation] = model_forecast_bytes(c, set, &d, EVALUATE_CHUNK, c->data_frames);
     if (rank_talks_by_nccl(c, world > 1)) b[MEMORY_nccl] = NCCL_BYTES;
     b[MEMORY_context] = CONTEXT_BYTES;
     for (int i = 0; i < MEMORY_PARTS; i++) out->total += b[i];

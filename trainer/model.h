@@ -66,8 +66,6 @@ struct model_cache;
 int model_cache_create(struct model_cache **out, struct model *m, int64_t sequences, int64_t frames,
                        struct err *e) ERR_CHECK;
 void model_cache_destroy(struct model_cache *c); // NULL-safe
-int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, struct device *d,
-                          int64_t sequences, int64_t frames);
 // Frames before its own that a frame sees in its history slots.
 int64_t model_history(const struct model *m);
 // Predicts frame `at`: the last one of `in`, which holds min(at, model_history) frames before it too. Frames
@@ -83,9 +81,9 @@ int model_reserve(struct model *m, int64_t sequences, int64_t frames, struct err
 // On a device like `d`: its compute type and kind of memory are looked at, nothing else.
 int64_t model_training_bytes(const struct config *c, const struct modality_set *set, struct device *d,
                              int64_t sequences, int64_t frames);
-// What model_predict takes for sequences of this many frames.
-int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, struct device *d,
-                               int64_t frames);
+// What model_predict takes for windows of this many frames, and decoding so many of them together.
+int64_t model_forecast_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                             int64_t sequences, int64_t frames);
 // What the ops of a step take of a GPU besides: schedules of attention's mask, which stay (those of sequences
 // that lack a sense come on top), and scratch, the most at a time.
 struct model_gpu_bytes {

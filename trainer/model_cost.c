@@ -20,16 +20,15 @@ int64_t model_training_bytes(const struct config *c, const struct modality_set *
     return model_space_bytes(&m, sequences, frames, true);
 }
 
-int64_t model_predicting_bytes(const struct config *c, const struct modality_set *set, struct device *d,
-                               int64_t frames) {
+// Both predict in the same space; decoding adds the cache.
+int64_t model_forecast_bytes(const struct config *c, const struct modality_set *set, struct device *d,
+                             int64_t sequences, int64_t frames) {
     struct model m = shape_of(c, set, d);
-    return model_space_bytes(&m, model_predict_chunk(set, frames), frames, false);
-}
-
-int64_t model_cache_bytes(const struct config *c, const struct modality_set *set, struct device *d,
-                          int64_t sequences, int64_t frames) {
-    struct model m = shape_of(c, set, d);
-    return model_past_bytes(&m, sequences, frames) + model_space_bytes(&m, sequences, 1, false);
+    int64_t recent = model_history(&m) < frames ? model_history(&m) + 1 : frames;
+    int64_t whole = model_space_bytes(&m, model_predict_chunk(set, frames), frames, false);
+    int64_t decoded = model_space_bytes(&m, sequences, recent, false);
+    return (whole > decoded ? whole : decoded) + model_past_bytes(&m, sequences, frames) +
+           model_space_bytes(&m, sequences, 1, false);
 }
 
 static void most(int64_t *at, size_t bytes) {

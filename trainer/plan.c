@@ -68,8 +68,7 @@ static struct plan_memory memory_of(const struct plan *p, int rank) {
     m.data = cache_bytes(c, p->train_cells);
     if (c->data_eval[0]) {
         m.evaluation = cache_bytes(c, p->eval_cells) +
-                       model_predicting_bytes(c, &p->set, NULL, c->data_frames) +
-                       model_cache_bytes(c, &p->set, NULL, EVALUATE_CHUNK, c->data_frames);
+                       model_forecast_bytes(c, &p->set, NULL, EVALUATE_CHUNK, c->data_frames);
         if (rank == 0) m.evaluation += PICTURES_BYTES;
     }
     if (p->world > 1) m.program += PEERS_BYTES;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "trainer/eval_measure.h"
+#include "trainer/evaluate.h"
 #include "trainer/metrics_signal.h"
 #include "trainer/rollout_draw.h"
 
@@ -132,18 +133,28 @@ static int choose(struct show *s, struct err *e) {
     return rc;
 }
 
-static int generate(struct show *s, struct err *e) {
+// Sequences [first, first + count): no more at a time than an evaluation has, which plans of memory count.
+static int generate_some(struct show *s, int64_t first, int64_t count, struct err *e) {
     const struct rollout_show_request *q = s->q;
-    uint64_t sample[64];
+    uint64_t sample[EVALUATE_CHUNK];
     struct rollout_request r = {.mode = ROLLOUT_SIMULATE,
-                                .sequences = s->n,
+                                .sequences = count,
                                 .frames = s->frames,
                                 .context = s->context,
                                 .window = q->config->data_frames,
                                 .steps = 1,
                                 .seed = (uint64_t)q->config->run_seed,
                                 .sample = sample};
-    for (int64_t i = 0; i < s->n; i++) sample[i] = (uint64_t)i;
+    for (int64_t i = 0; i < count; i++) sample[i] = (uint64_t)(first + i);
+    for (int m = 0; m < q->set->n; m++) {
+        r.x[m] = s->model[m] + first * s->frames * q->set->spec[m].frame_elems;
+        r.valid[m] = s->truth.valid[m] + first * s->frames;
+    }
+    return rollout_run(&q->predictor, q->set, &r, e);
+}
+
+static int generate(struct show *s, struct err *e) {
+    const struct rollout_show_request *q = s->q;
     int rc = q->source.window(q->source.arg, s->episode, s->first_frame, s->n, s->frames, &s->truth, e);
     for (int m = 0; m < q->set->n && !rc; m++) {
         size_t bytes = sizeof(float) * (size_t)(s->n * s->frames * q->set->spec[m].frame_elems);
@@ -152,10 +163,10 @@ static int generate(struct show *s, struct err *e) {
             rc = err_set(e, ERR_MEMORY, "no memory for %zu bytes of rollout", bytes);
         else
             memcpy(s->model[m], s->truth.x[m], bytes);
-        r.x[m] = s->model[m];
-        r.valid[m] = s->truth.valid[m];
     }
-    return rc ? rc : rollout_run(&q->predictor, q->set, &r, e);
+    for (int64_t i = 0; i < s->n && !rc; i += EVALUATE_CHUNK)
+        rc = generate_some(s, i, s->n - i < EVALUATE_CHUNK ? s->n - i : EVALUATE_CHUNK, e);
+    return rc;
 }
 
 static int write_picture(const char *run_dir, const char *name, struct buf *bytes, struct err *e) {

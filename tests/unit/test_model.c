@@ -17,7 +17,7 @@
 #include "kernels/device.h"
 #include "mask_make.h"
 #include "trainer/forecast.h"
-#include "trainer/model.h"
+#include "trainer/model_impl.h"
 #include "trainer/model_mask.h"
 
 enum { SEQUENCES = 3, FRAMES = 4 };
@@ -71,9 +71,10 @@ static void stir(struct fixture *f) {
     }
 }
 
-static int set_up_heads(void **state, const char *width, const char *kv_heads) {
+static int set_up_heads(void **state, const char *width, const char *kv_heads, const char *patch) {
     const char *const overrides[] = {width,
                                      kv_heads,
+                                     patch,
                                      "model.head_dim=16",
                                      "model.layers=2",
                                      "model.history=2",
@@ -81,7 +82,6 @@ static int set_up_heads(void **state, const char *width, const char *kv_heads) {
                                      "video.height=16",
                                      "video.width=8",
                                      "video.channels=2",
-                                     "video.patch=4",
                                      "video.margin=2",
                                      "audio.mels=3",
                                      "audio.bins=2",
@@ -103,12 +103,17 @@ static int set_up_heads(void **state, const char *width, const char *kv_heads) {
 }
 
 static int set_up(void **state) {
-    return set_up_heads(state, "model.width=32", "model.kv_heads=0");
+    return set_up_heads(state, "model.width=32", "model.kv_heads=0", "video.patch=4");
 }
 
 // Two heads share keys and values.
 static int set_up_grouped(void **state) {
-    return set_up_heads(state, "model.width=64", "model.kv_heads=2");
+    return set_up_heads(state, "model.width=64", "model.kv_heads=2", "video.patch=4");
+}
+
+// So many tokens that a prediction takes few sequences at a time.
+static int set_up_fine(void **state) {
+    return set_up_heads(state, "model.width=32", "model.kv_heads=0", "video.patch=1");
 }
 
 static int tear_down(void **state) {
@@ -421,6 +426,35 @@ static void rollouts_may_decode(void **state) {
     }
 }
 
+// Decoding takes the frames that history reaches of all sequences at once, predicting whole windows of a few.
+static void forecasts_take_what_is_planned(void **state) {
+    struct fixture *f = *state;
+    struct forecast forecast = {.model = f->model};
+    struct predictor p = forecast_predictor(&forecast);
+    enum { MANY = 16 };
+    uint64_t sample[MANY] = {0};
+    struct rollout_request q = {.mode = ROLLOUT_SIMULATE,
+                                .sequences = MANY,
+                                .frames = FRAMES,
+                                .context = FRAMES - 1,
+                                .window = FRAMES,
+                                .steps = 1,
+                                .sample = sample};
+    struct err e = {0};
+    for (int i = 0; i < 4; i++)
+        q.x[i] = random_floats(MANY * FRAMES * f->set.spec[i].frame_elems, 0, 1, 60 + (uint32_t)i);
+    assert_true(model_predict_chunk(&f->set, FRAMES) * FRAMES < MANY * 3);
+    if (rollout_run(&p, &f->set, &q, &e)) fail_msg("%s", e.text);
+    float **pred = predictions(f, SEQUENCES);
+    int64_t planned = model_forecast_bytes(f->c, &f->set, f->device, MANY, FRAMES);
+    int64_t taken = (int64_t)f->model->predicting.arena.size + model_past_bytes(f->model, MANY, FRAMES) +
+                    model_space_bytes(f->model, MANY, 1, false);
+    assert_int_equal(planned, taken);
+    drop(pred);
+    forecast_fini(&forecast);
+    for (int i = 0; i < 4; i++) free(q.x[i]);
+}
+
 // A sense that a sequence lacks in some frames: what stands in its place reaches no other token, no other
 // sequence, and no weight that only it would touch.
 static void missing_senses_are_not_attended(void **state) {
@@ -575,6 +609,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(decoding_knows_what_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up, tear_down),
         cmocka_unit_test_setup_teardown(rollouts_may_decode, set_up_grouped, tear_down),
+        cmocka_unit_test_setup_teardown(forecasts_take_what_is_planned, set_up_fine, tear_down),
         cmocka_unit_test_setup_teardown(missing_senses_are_not_attended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(gradients_pass_by_what_is_missing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(masks_are_the_definition, set_up, tear_down),
