@@ -264,6 +264,26 @@ bool json_as_bool(const struct json_value *v, bool *out) {
     return true;
 }
 
+const char *json_string_or(const struct json_value *object, const char *key, const char *otherwise) {
+    json_as_string(json_get(object, key), &otherwise);
+    return otherwise;
+}
+
+int64_t json_int_or(const struct json_value *object, const char *key, int64_t otherwise) {
+    json_as_int(json_get(object, key), &otherwise);
+    return otherwise;
+}
+
+double json_double_or(const struct json_value *object, const char *key, double otherwise) {
+    json_as_double(json_get(object, key), &otherwise);
+    return otherwise;
+}
+
+bool json_bool_or(const struct json_value *object, const char *key, bool otherwise) {
+    json_as_bool(json_get(object, key), &otherwise);
+    return otherwise;
+}
+
 bool json_next(const struct json_value *object, const char **key, const struct json_value **value) {
     if (!json_is_object(object)) return false;
     json_t *o = (json_t *)(uintptr_t)object; // jansson's iterators are not const, but change nothing

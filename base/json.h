@@ -50,6 +50,11 @@ bool json_as_string(const struct json_value *v, const char **out); // borrowed
 bool json_as_int(const struct json_value *v, int64_t *out);
 bool json_as_double(const struct json_value *v, double *out); // integers too
 bool json_as_bool(const struct json_value *v, bool *out);
+// A member's value; `otherwise` where it is missing or of another type. A text is borrowed from its document.
+const char *json_string_or(const struct json_value *object, const char *key, const char *otherwise);
+int64_t json_int_or(const struct json_value *object, const char *key, int64_t otherwise);
+double json_double_or(const struct json_value *object, const char *key, double otherwise); // integers too
+bool json_bool_or(const struct json_value *object, const char *key, bool otherwise);
 // Iterates an object's members in insertion order: start with *key NULL; false after the last. One step is
 // O(1).
 bool json_next(const struct json_value *object, const char **key, const struct json_value **value);

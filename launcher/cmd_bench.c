@@ -74,12 +74,6 @@ static void print_row(char *line) {
     printf("\n");
 }
 
-static double number(const struct json_value *o, const char *key) {
-    double value = 0;
-    json_as_double(json_get(o, key), &value);
-    return value;
-}
-
 // The step's one line of JSON as rows like those of the other benches: the median step, then its parts, then
 // how soon the first one was done.
 static int step_rows(const struct buf *line, struct buf *rows, struct err *e) {
@@ -88,17 +82,18 @@ static int step_rows(const struct buf *line, struct buf *rows, struct err *e) {
     int rc = json_parse(&doc, line->data, line->len, "the step's figures", e);
     if (rc) return rc;
     const struct json_value *o = json_root(doc), *ms = json_get(o, "ms");
-    double whole = number(o, "ms_per_step");
+    double whole = json_double_or(o, "ms_per_step", 0);
     rc = buf_appendf(
         rows, e, "what,shape,ms,rate,unit,share\nstep (median),%.0f steps on %.0f ranks,%.4f,%.3f,TFLOP/s,\n",
-        number(o, "steps"), number(o, "ranks"), number(o, "ms_median"), 1e-3 * number(o, "gflop_per_s"));
+        json_double_or(o, "steps", 0), json_double_or(o, "ranks", 0), json_double_or(o, "ms_median", 0),
+        1e-3 * json_double_or(o, "gflop_per_s", 0));
     for (size_t i = 0; !rc && i < sizeof parts / sizeof *parts; i++)
-        rc = buf_appendf(rows, e, "%s,mean,%.4f,,,%.3f\n", parts[i], number(ms, parts[i]),
-                         number(ms, parts[i]) / (whole > 0 ? whole : 1));
+        rc = buf_appendf(rows, e, "%s,mean,%.4f,,,%.3f\n", parts[i], json_double_or(ms, parts[i], 0),
+                         json_double_or(ms, parts[i], 0) / (whole > 0 ? whole : 1));
     if (!rc)
         rc = buf_appendf(rows, e, "first step done,from the process's start,%.0f,,,\n",
-                         1e3 * number(o, "s_to_first_step"));
-    double busy = number(o, "comm_busy_ms"), wait = number(o, "comm_wait_ms");
+                         1e3 * json_double_or(o, "s_to_first_step", 0));
+    double busy = json_double_or(o, "comm_busy_ms", 0), wait = json_double_or(o, "comm_wait_ms", 0);
     if (!rc)
         rc = buf_appendf(rows, e, "collectives,under way / waited for,%.4f,%.4f,ms,%.3f\n", busy, wait,
                          wait / (whole > 0 ? whole : 1));

@@ -16,32 +16,20 @@ struct listing {
     struct buf text;
 };
 
-static const char *text_of(const struct json_value *o, const char *key) {
-    const char *text = "?";
-    json_as_string(json_get(o, key), &text);
-    return text;
-}
-
 // For a terminal.
 static void take_text(const struct json_value *o, const char *key, char *out, size_t out_bytes) {
-    snprintf(out, out_bytes, "%s", text_of(o, key));
+    snprintf(out, out_bytes, "%s", json_string_or(o, key, "?"));
     bytes_defuse(out);
-}
-
-static int64_t int_of(const struct json_value *o, const char *key) {
-    int64_t value = 0;
-    json_as_int(json_get(o, key), &value);
-    return value;
 }
 
 static void show_job(struct listing *l, const struct json_value *o) {
     if (l->as_json) {
         json_put_object(&l->json, NULL);
-        json_put_int(&l->json, "pid", int_of(o, "pid"));
-        json_put_string(&l->json, "task", text_of(o, "task"));
-        json_put_int(&l->json, "ranks", int_of(o, "ranks"));
-        json_put_string(&l->json, "started", text_of(o, "started"));
-        json_put_string(&l->json, "run", text_of(o, "run"));
+        json_put_int(&l->json, "pid", json_int_or(o, "pid", 0));
+        json_put_string(&l->json, "task", json_string_or(o, "task", "?"));
+        json_put_int(&l->json, "ranks", json_int_or(o, "ranks", 0));
+        json_put_string(&l->json, "started", json_string_or(o, "started", "?"));
+        json_put_string(&l->json, "run", json_string_or(o, "run", "?"));
         json_close(&l->json, '}');
         return;
     }
@@ -50,8 +38,8 @@ static void show_job(struct listing *l, const struct json_value *o) {
     take_text(o, "started", started, sizeof started);
     take_text(o, "run", run, sizeof run);
     if (!l->shown++) printf("%8s  %-10s %5s  %-24s  %s\n", "PID", "TASK", "RANKS", "STARTED", "RUN");
-    printf("%8lld  %-10s %5lld  %-24s  %s\n", (long long)int_of(o, "pid"), task,
-           (long long)int_of(o, "ranks"), started, run);
+    printf("%8lld  %-10s %5lld  %-24s  %s\n", (long long)json_int_or(o, "pid", 0), task,
+           (long long)json_int_or(o, "ranks", 0), started, run);
 }
 
 static void show_folder(void *arg, const char *path, bool alive) {

@@ -152,33 +152,21 @@ static void print_numbers(struct replay *r, const struct json_value *o, const st
     print_number(r, "learning rate", json_get(o, "lr"), row, "lr");
 }
 
-static int64_t int_of(const struct json_value *o, const char *key) {
-    int64_t v = 0;
-    json_as_int(json_get(o, key), &v);
-    return v;
-}
-
-static const char *text_of(const struct json_value *o, const char *key) {
-    const char *text = "";
-    json_as_string(json_get(o, key), &text);
-    return text;
-}
-
 static void print_weights(struct replay *r, const struct json_value *o) {
     const struct json_value *saved = json_get(o, "checkpoint");
-    bool equal = false;
-    printf("  %-16s SHA-256 %.16s...", "weights after it", text_of(o, "weights_sha256"));
+    bool equal = json_bool_or(saved, "equal", false);
+    printf("  %-16s SHA-256 %.16s...", "weights after it", json_string_or(o, "weights_sha256", ""));
     if (!json_is_object(saved)) {
         printf("  no checkpoint of this step to compare with\n");
         return;
     }
-    json_as_bool(json_get(saved, "equal"), &equal);
     if (!equal) r->differing++;
     if (equal)
-        printf("  equal to checkpoint %s, bit for bit\n", text_of(saved, "id"));
+        printf("  equal to checkpoint %s, bit for bit\n", json_string_or(saved, "id", ""));
     else
-        printf("  DIFFER from checkpoint %s: %" PRId64 " tensors, first %s\n", text_of(saved, "id"),
-               int_of(saved, "differing"), text_of(saved, "first"));
+        printf("  DIFFER from checkpoint %s: %" PRId64 " tensors, first %s\n",
+               json_string_or(saved, "id", ""), json_int_or(saved, "differing", 0),
+               json_string_or(saved, "first", ""));
 }
 
 static void print_shards(const struct json_value *o) {
@@ -187,9 +175,10 @@ static void print_shards(const struct json_value *o) {
     for (size_t i = 0; i < json_size(shards); i++) {
         const struct json_value *s = json_at(shards, i), *losses = json_get(s, "losses"), *value;
         const char *name = NULL;
-        int64_t first = int_of(s, "first_sample");
-        printf("  shard %" PRId64 " (rank %" PRId64 ", samples %" PRId64 "-%" PRId64 "):", int_of(s, "shard"),
-               int_of(s, "rank"), first, first + int_of(s, "samples") - 1);
+        int64_t first = json_int_or(s, "first_sample", 0);
+        printf("  shard %" PRId64 " (rank %" PRId64 ", samples %" PRId64 "-%" PRId64 "):",
+               json_int_or(s, "shard", 0), json_int_or(s, "rank", 0), first,
+               first + json_int_or(s, "samples", 0) - 1);
         while (json_next(losses, &name, &value)) {
             double v = NAN;
             if (json_as_double(value, &v))
@@ -204,14 +193,16 @@ static void print_shards(const struct json_value *o) {
 static void print_samples(const struct json_value *o) {
     const struct json_value *samples = json_get(o, "samples");
     size_t n = json_size(samples);
-    printf("samples %" PRId64 "-%" PRId64 ":\n", int_of(o, "first_sample"), int_of(o, "last_sample"));
+    printf("samples %" PRId64 "-%" PRId64 ":\n", json_int_or(o, "first_sample", 0),
+           json_int_or(o, "last_sample", 0));
     for (size_t i = 0; i < n && i < SAMPLES_SHOWN; i++) {
         const struct json_value *s = json_at(samples, i);
         printf("  %" PRId64 ": %s row %" PRId64 " (episode %" PRId64 "), from frame %" PRId64 "\n",
-               int_of(s, "sample"), text_of(s, "file"), int_of(s, "row"), int_of(s, "episode"),
-               int_of(s, "first_frame"));
+               json_int_or(s, "sample", 0), json_string_or(s, "file", ""), json_int_or(s, "row", 0),
+               json_int_or(s, "episode", 0), json_int_or(s, "first_frame", 0));
     }
-    if (n > SAMPLES_SHOWN) printf("  ... all of them: replay/step-%" PRId64 ".json\n", int_of(o, "step"));
+    if (n > SAMPLES_SHOWN)
+        printf("  ... all of them: replay/step-%" PRId64 ".json\n", json_int_or(o, "step", 0));
 }
 
 static int print_result(struct replay *r, const struct buf *text, struct err *e) {
@@ -222,7 +213,7 @@ static int print_result(struct replay *r, const struct buf *text, struct err *e)
     if (!rc) {
         const struct json_value *o = json_root(doc);
         printf("%s step %" PRId64 ", from step %" PRId64 ", on %" PRId64 " ranks\n", r->run.given, r->step,
-               int_of(o, "from_step"), int_of(o, "ranks"));
+               json_int_or(o, "from_step", 0), json_int_or(o, "ranks", 0));
         print_numbers(r, o, metrics_find(&table, r->step));
         print_weights(r, o);
         print_shards(o);

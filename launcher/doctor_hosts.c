@@ -43,18 +43,6 @@ static int64_t until(int ms) {
     return clock_monotonic_ns() + (int64_t)ms * 1000000;
 }
 
-static const char *text_of(const struct json_value *o, const char *key) {
-    const char *text = "";
-    json_as_string(json_get(o, key), &text);
-    return text;
-}
-
-static int64_t int_of(const struct json_value *o, const char *key) {
-    int64_t value = 0;
-    json_as_int(json_get(o, key), &value);
-    return value;
-}
-
 // ---- step 1: every host by itself
 
 static int command_of(struct buf *out, struct err *e) {
@@ -124,10 +112,10 @@ static void tell_facts(struct meeting *m, struct probe *p) {
     int good = 0;
     for (size_t i = 0; i < json_size(rows); i++) {
         const struct json_value *row = json_at(rows, i);
-        struct doctor_finding f = {.name = known_name(text_of(row, "check"))};
-        int64_t grade = int_of(row, "grade"), code = int_of(row, "code");
-        snprintf(f.text, sizeof f.text, "%s", text_of(row, "finding"));
-        snprintf(f.cure, sizeof f.cure, "%s", text_of(row, "cure"));
+        struct doctor_finding f = {.name = known_name(json_string_or(row, "check", ""))};
+        int64_t grade = json_int_or(row, "grade", 0), code = json_int_or(row, "code", 0);
+        snprintf(f.text, sizeof f.text, "%s", json_string_or(row, "finding", ""));
+        snprintf(f.cure, sizeof f.cure, "%s", json_string_or(row, "cure", ""));
         f.grade = grade == DOCTOR_WARN ? DOCTOR_WARN : grade == DOCTOR_GOOD ? DOCTOR_GOOD : DOCTOR_BAD;
         f.code = code > 0 && code < ERR_COUNT ? (enum err_code)code : ERR_OK;
         good += f.grade == DOCTOR_GOOD;
@@ -144,9 +132,9 @@ static void hear_facts(struct meeting *m) {
         struct probe *p = &m->list[i];
         p->facts = doctor_ask_answer(p, until_ns);
         const struct json_value *o = json_root(p->facts);
-        p->port = int_of(o, "port");
-        p->token = text_of(o, "token");
-        p->host = text_of(o, "host");
+        p->port = json_int_or(o, "port", 0);
+        p->token = json_string_or(o, "token", "");
+        p->host = json_string_or(o, "host", "");
         if (p->facts && strlen(p->token) == DOCTOR_TOKEN_BYTES)
             tell_facts(m, p);
         else
@@ -159,7 +147,8 @@ static void hear_facts(struct meeting *m) {
 static const char *finding_of(const struct probe *p, const char *check) {
     const struct json_value *rows = json_get(json_root(p->facts), "findings");
     for (size_t i = 0; i < json_size(rows); i++)
-        if (!strcmp(text_of(json_at(rows, i), "check"), check)) return text_of(json_at(rows, i), "finding");
+        if (!strcmp(json_string_or(json_at(rows, i), "check", ""), check))
+            return json_string_or(json_at(rows, i), "finding", "");
     return "";
 }
 
@@ -186,13 +175,14 @@ static int compare(struct meeting *m, const struct probe *p, const struct probe 
         tell_unlike(m, p, first, rows[i].check, here, there, rows[i].bad);
         unlike++;
     }
-    if (!unlike && strcmp(text_of(a, "rank_crc32c"), text_of(b, "rank_crc32c")) != 0) {
-        tell_unlike(m, p, first, "the build of orrery-rank (CRC32C)", text_of(a, "rank_crc32c"),
-                    text_of(b, "rank_crc32c"), true);
+    if (!unlike && strcmp(json_string_or(a, "rank_crc32c", ""), json_string_or(b, "rank_crc32c", "")) != 0) {
+        tell_unlike(m, p, first, "the build of orrery-rank (CRC32C)", json_string_or(a, "rank_crc32c", ""),
+                    json_string_or(b, "rank_crc32c", ""), true);
         unlike++;
     }
-    if (strcmp(text_of(a, "orrery"), text_of(b, "orrery")) != 0) {
-        tell_unlike(m, p, first, "orrery", text_of(a, "orrery"), text_of(b, "orrery"), true);
+    if (strcmp(json_string_or(a, "orrery", ""), json_string_or(b, "orrery", "")) != 0) {
+        tell_unlike(m, p, first, "orrery", json_string_or(a, "orrery", ""), json_string_or(b, "orrery", ""),
+                    true);
         unlike++;
     }
     if (!strcmp(p->host, first->host)) {
@@ -232,7 +222,7 @@ static void ask_time(struct probe *p) {
     for (int i = 0; i < PINGS; i++) {
         int64_t sent = clock_utc_ns();
         struct json *doc = doctor_ask(p, "time\n", 5) ? doctor_ask_answer(p, until(TIME_MS)) : NULL;
-        int64_t back = clock_utc_ns(), theirs = int_of(json_root(doc), "time_ns");
+        int64_t back = clock_utc_ns(), theirs = json_int_or(json_root(doc), "time_ns", 0);
         double doubt = 0.5e-9 * (double)(back - sent);
         if (doc && theirs && doubt < p->doubt_s) {
             p->doubt_s = doubt;
@@ -288,10 +278,10 @@ static void cure_pair(struct doctor_finding *f, const char *kind, const char *fr
 
 static void tell_pair(struct meeting *m, const struct probe *p, const struct json_value *row) {
     struct doctor_finding f = {.name = "ports"};
-    const char *address = text_of(row, "address");
-    doctor_say(&f, "cannot reach %.100s%s%.20s%s: %.150s", text_of(row, "name"), *address ? " (" : "",
-               address, *address ? ")" : "", text_of(row, "why"));
-    cure_pair(&f, text_of(row, "kind"), p->name, text_of(row, "name"));
+    const char *address = json_string_or(row, "address", "");
+    doctor_say(&f, "cannot reach %.100s%s%.20s%s: %.150s", json_string_or(row, "name", ""),
+               *address ? " (" : "", address, *address ? ")" : "", json_string_or(row, "why", ""));
+    cure_pair(&f, json_string_or(row, "kind", ""), p->name, json_string_or(row, "name", ""));
     tell(m, p->name, &f);
 }
 
@@ -309,12 +299,12 @@ static void ask_peers(struct meeting *m, struct probe *p) {
 // Which interface leads to the others; one that changes from peer to peer is told.
 static void tell_way(struct meeting *m, const struct probe *p, const struct json_value *rows) {
     struct doctor_finding f = {.name = "interface"};
-    const char *first = text_of(json_at(rows, 0), "interface");
+    const char *first = json_string_or(json_at(rows, 0), "interface", "");
     for (size_t i = 1; i < json_size(rows); i++) {
-        const char *other = text_of(json_at(rows, i), "interface");
+        const char *other = json_string_or(json_at(rows, i), "interface", "");
         if (!*other || !*first || !strcmp(other, first)) continue;
-        doctor_say(&f, "%s leads to %s, %s to %s", first, text_of(json_at(rows, 0), "name"), other,
-                   text_of(json_at(rows, i), "name"));
+        doctor_say(&f, "%s leads to %s, %s to %s", first, json_string_or(json_at(rows, 0), "name", ""), other,
+                   json_string_or(json_at(rows, i), "name", ""));
         doctor_cure(&f, DOCTOR_WARN, ERR_OK, "name the network that all share: launch.interface=10.0.0.0/24");
         tell(m, p->name, &f);
         return;
@@ -333,7 +323,7 @@ static void try_pairs(struct meeting *m) {
         struct json *doc = p->facts ? doctor_ask_answer(p, until_ns) : NULL;
         const struct json_value *rows = json_get(json_root(doc), "peers");
         for (size_t k = 0; k < json_size(rows); k++) {
-            bool reached = !*text_of(json_at(rows, k), "why");
+            bool reached = !*json_string_or(json_at(rows, k), "why", "");
             pairs++;
             broken += !reached;
             if (!reached) tell_pair(m, p, json_at(rows, k));

@@ -11,42 +11,32 @@
 #define TEXT_BYTES ((size_t)8 << 20)
 #define DEPTH_MAX  16
 
-static int64_t int_of(const struct json_value *o, const char *key) {
-    int64_t v = 0;
-    json_as_int(json_get(o, key), &v);
-    return v;
-}
-
-static double real_of(const struct json_value *o, const char *key) {
-    double v = 0;
-    json_as_double(json_get(o, key), &v);
-    return v;
-}
-
 static double mib(int64_t bytes) {
     return (double)bytes / 1048576;
 }
 
 static struct estimate_load load_of(const struct plan_show *s) {
     const struct json_value *p = s->plan, *first = json_at(json_get(p, "memory"), 0);
-    double share = (double)int_of(p, "sequences_per_rank_most") / (double)int_of(p, "sequences_per_step");
-    double weights = (double)int_of(first, "weights");
+    double share = (double)json_int_or(p, "sequences_per_rank_most", 0) /
+                   (double)json_int_or(p, "sequences_per_step", 0);
+    double weights = (double)json_int_or(first, "weights", 0);
     return (struct estimate_load){.precision = s->precision,
-                                  .ranks = int_of(p, "ranks"),
-                                  .flops = real_of(p, "flops_per_step") * share,
-                                  .state_bytes = 2 * weights + (double)int_of(first, "optimiser"),
-                                  .bytes_sent = (double)int_of(p, "bytes_sent_per_step_and_rank"),
-                                  .steps = int_of(p, "steps")};
+                                  .ranks = json_int_or(p, "ranks", 0),
+                                  .flops = json_double_or(p, "flops_per_step", 0) * share,
+                                  .state_bytes = 2 * weights + (double)json_int_or(first, "optimiser", 0),
+                                  .bytes_sent = (double)json_int_or(p, "bytes_sent_per_step_and_rank", 0),
+                                  .steps = json_int_or(p, "steps", 0)};
 }
 
 // ---- for people
 
 static void show_layout(const struct plan_show *s) {
     const struct json_value *p = s->plan;
-    int64_t least = int_of(p, "shards_per_rank_least"), most = int_of(p, "shards_per_rank_most");
-    int64_t ranks = int_of(p, "ranks");
+    int64_t least = json_int_or(p, "shards_per_rank_least", 0),
+            most = json_int_or(p, "shards_per_rank_most", 0);
+    int64_t ranks = json_int_or(p, "ranks", 0);
     printf("layout       %" PRId64 " rank%s x %d thread%s here; %" PRId64 " logical shards of the batch, ",
-           ranks, ranks == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s", int_of(p, "shards"));
+           ranks, ranks == 1 ? "" : "s", s->threads, s->threads == 1 ? "" : "s", json_int_or(p, "shards", 0));
     if (least == most)
         printf("%" PRId64 " a rank\n", most);
     else
@@ -55,28 +45,28 @@ static void show_layout(const struct plan_show *s) {
 
 static void show_batch(const struct plan_show *s) {
     const struct json_value *p = s->plan;
-    int64_t steps = int_of(p, "steps"), batch = int_of(p, "sequences_per_step");
+    int64_t steps = json_int_or(p, "steps", 0), batch = json_int_or(p, "sequences_per_step", 0);
     printf("batch        %" PRId64 " sequences x %" PRId64 " frames x %" PRId64 " tokens = %" PRId64
            " tokens a step; micro-batch %" PRId64 ", at most %" PRId64 " sequences a rank\n",
-           batch, int_of(p, "frames_per_sequence"), int_of(p, "tokens_per_frame"),
-           int_of(p, "tokens_per_step"), int_of(p, "micro_batch"), int_of(p, "sequences_per_rank_most"));
+           batch, json_int_or(p, "frames_per_sequence", 0), json_int_or(p, "tokens_per_frame", 0),
+           json_int_or(p, "tokens_per_step", 0), json_int_or(p, "micro_batch", 0),
+           json_int_or(p, "sequences_per_rank_most", 0));
     printf("training     %" PRId64 " steps = %" PRId64
            " sequences = %.4g tokens; %.4g floating-point operations a "
            "step, %.4g in all\n",
-           steps, steps * batch, (double)steps * (double)int_of(p, "tokens_per_step"),
-           real_of(p, "flops_per_step"), real_of(p, "flops_per_step") * (double)steps);
+           steps, steps * batch, (double)steps * (double)json_int_or(p, "tokens_per_step", 0),
+           json_double_or(p, "flops_per_step", 0), json_double_or(p, "flops_per_step", 0) * (double)steps);
 }
 
 static void show_model(const struct plan_show *s) {
     const struct json_value *p = s->plan, *senses = json_get(p, "modalities");
     printf("model        %" PRId64 " parameters in %" PRId64 " tensors; tokens a frame:",
-           int_of(p, "parameters"), int_of(p, "tensors"));
+           json_int_or(p, "parameters", 0), json_int_or(p, "tensors", 0));
     for (size_t i = 0; i < json_size(senses); i++) {
-        const char *name = "?";
-        json_as_string(json_get(json_at(senses, i), "name"), &name);
+        const char *name = json_string_or(json_at(senses, i), "name", "?");
         printf("%s %s %" PRId64 " (%" PRId64 " values each)", i ? "," : "", name,
-               int_of(json_at(senses, i), "tokens_per_frame"),
-               int_of(json_at(senses, i), "values_per_token"));
+               json_int_or(json_at(senses, i), "tokens_per_frame", 0),
+               json_int_or(json_at(senses, i), "values_per_token", 0));
     }
     printf("\n");
 }
@@ -94,15 +84,13 @@ static void show_memory(const struct plan_show *s) {
     printf(" %9s\n", "total");
     for (size_t i = 0; i < json_size(rows); i++) {
         const struct json_value *row = json_at(rows, i);
-        bool jump = i && int_of(row, "rank") > int_of(json_at(rows, i - 1), "rank") + 1;
+        bool jump = i && json_int_or(row, "rank", 0) > json_int_or(json_at(rows, i - 1), "rank", 0) + 1;
         if (jump) printf("             %6s\n", "...");
-        printf("             %6" PRId64, int_of(row, "rank"));
-        for (size_t k = 0; k < PARTS; k++) printf(" %9.1f", mib(int_of(row, parts[k])));
-        printf(" %9.1f\n", mib(int_of(row, "total")));
+        printf("             %6" PRId64, json_int_or(row, "rank", 0));
+        for (size_t k = 0; k < PARTS; k++) printf(" %9.1f", mib(json_int_or(row, parts[k], 0)));
+        printf(" %9.1f\n", mib(json_int_or(row, "total", 0)));
     }
-    bool known = true;
-    json_as_bool(json_get(s->plan, "data_known"), &known);
-    if (!known)
+    if (!json_bool_or(s->plan, "data_known", true))
         printf("             the data set is not asked: its cache is taken as full (data.memory_mb)\n");
 }
 
@@ -110,7 +98,7 @@ static void show_memory(const struct plan_show *s) {
 static const struct json_value *gpu_plan(const struct plan_show *s) {
     const struct json_value *plans = json_get(s->plan, "gpu_memory");
     for (size_t i = 0; i < json_size(plans); i++)
-        if (int_of(json_at(plans, i), "compute") == s->gpu->compute) return json_at(plans, i);
+        if (json_int_or(json_at(plans, i), "compute", 0) == s->gpu->compute) return json_at(plans, i);
     return NULL;
 }
 
@@ -118,7 +106,8 @@ static void show_gpu_row(const struct json_value *row) {
     const char *key = NULL;
     const struct json_value *v;
     int64_t bytes;
-    printf("             rank %" PRId64 ": %.1f in all =", int_of(row, "rank"), mib(int_of(row, "total")));
+    printf("             rank %" PRId64 ": %.1f in all =", json_int_or(row, "rank", 0),
+           mib(json_int_or(row, "total", 0)));
     const char *plus = "";
     while (json_next(row, &key, &v)) {
         if (!strcmp(key, "rank") || !strcmp(key, "total") || !json_as_int(v, &bytes) || bytes == 0) continue;
@@ -131,35 +120,34 @@ static void show_gpu_row(const struct json_value *row) {
 static void show_gpu_memory(const struct plan_show *s) {
     if (!s->gpu) return;
     const struct json_value *plan = gpu_plan(s), *rows = json_get(plan, "ranks");
-    const char *advice = "";
     int64_t most = 0;
     printf("GPU's, MiB   %s, %.0f GiB; NCCL's and the context's are allowances\n", s->gpu->model,
            s->gpu->memory_gib);
     for (size_t i = 0; i < json_size(rows); i++) {
         show_gpu_row(json_at(rows, i));
-        if (int_of(json_at(rows, i), "total") > most) most = int_of(json_at(rows, i), "total");
+        if (json_int_or(json_at(rows, i), "total", 0) > most)
+            most = json_int_or(json_at(rows, i), "total", 0);
     }
-    json_as_string(json_get(plan, "advice"), &advice);
-    if (mib(most) > 1024 * s->gpu->memory_gib) printf("             too much: %s\n", advice);
+    if (mib(most) > 1024 * s->gpu->memory_gib)
+        printf("             too much: %s\n", json_string_or(plan, "advice", ""));
 }
 
 // What the kernels of the named GPU do not know is refused here already.
 int plan_show_refusal(const struct plan_show *s, struct err *e) {
-    const char *text = "";
-    if (s->gpu) json_as_string(json_get(gpu_plan(s), "refusal"), &text);
+    const char *text = s->gpu ? json_string_or(gpu_plan(s), "refusal", "") : "";
     return text[0] ? err_set(e, ERR_CONFIG, "%s: %s", s->gpu->model, text) : 0;
 }
 
 static void show_checkpoints(const struct plan_show *s) {
     const struct json_value *p = s->plan;
     char one[UNITS_BYTES], all[UNITS_BYTES];
-    int64_t bytes = int_of(p, "checkpoint_bytes"), keep = int_of(p, "checkpoint_keep");
-    int64_t every = int_of(p, "checkpoint_every"), steps = int_of(p, "steps");
+    int64_t bytes = json_int_or(p, "checkpoint_bytes", 0), keep = json_int_or(p, "checkpoint_keep", 0);
+    int64_t every = json_int_or(p, "checkpoint_every", 0), steps = json_int_or(p, "steps", 0);
     int64_t made = every > 0 ? (steps + every - 1) / every : 1;
     printf("checkpoint   %s, %" PRId64 " made, the newest %" PRId64 " kept: up to %s\n",
            units_bytes(bytes, one), made, keep, units_bytes(bytes * ((made < keep ? made : keep) + 1), all));
     printf("network      %s sent by a rank in a step\n",
-           units_bytes(int_of(p, "bytes_sent_per_step_and_rank"), one));
+           units_bytes(json_int_or(p, "bytes_sent_per_step_and_rank", 0), one));
 }
 
 static void show_time(double seconds) {
@@ -195,7 +183,7 @@ static int quote_run(const struct plan_show *s, struct buf *out, struct err *e) 
     struct strv words = {0};
     const char *const head[] = {"orrery", "run", s->config_path, "-n"};
     int rc = strv_add_all(&words, head, sizeof head / sizeof *head, e);
-    if (!rc) rc = strv_addf(&words, e, "%" PRId64, int_of(s->plan, "ranks"));
+    if (!rc) rc = strv_addf(&words, e, "%" PRId64, json_int_or(s->plan, "ranks", 0));
     if (!rc) rc = strv_add_all(&words, s->overrides, s->n_overrides, e);
     if (!rc) rc = strv_quote(&words, out, e);
     strv_fini(&words);

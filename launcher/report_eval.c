@@ -9,41 +9,30 @@
 
 #define ROWS_MAX 16
 
-static const char *text_of(const struct json_value *v, const char *key, const char *otherwise) {
-    const char *s;
-    return json_as_string(json_get(v, key), &s) ? s : otherwise;
-}
-
-static double number_of(const struct json_value *v, const char *key) {
-    double d;
-    return json_as_double(json_get(v, key), &d) ? d : NAN;
-}
-
 static int put_value(struct buf *out, double v, int digits, struct err *e) {
     return isfinite(v) ? buf_appendf(out, e, "%.*f", digits, v) : buf_appends(out, "&ndash;", e);
 }
 
 static int put_interval(struct buf *out, const struct json_value *v, int digits, struct err *e) {
-    double lo = number_of(v, "lo"), hi = number_of(v, "hi");
+    double lo = json_double_or(v, "lo", NAN), hi = json_double_or(v, "hi", NAN);
     if (!isfinite(lo) || !isfinite(hi)) return 0;
     return buf_appendf(out, e, "<small>%.*f to %.*f</small>", digits, lo, digits, hi);
 }
 
 // ---- bars
 static int put_bar(const struct json_value *bar, struct buf *out, struct err *e) {
-    bool pass = false;
-    (void)json_as_bool(json_get(bar, "pass"), &pass);
+    bool pass = json_bool_or(bar, "pass", false);
     int rc = buf_appendf(out, e, "<tr><td class=\"%s\">%s</td><td>", pass ? "pass" : "miss",
                          pass ? "pass" : "miss");
-    if (!rc) rc = report_escape(out, text_of(bar, "label", "?"), e);
+    if (!rc) rc = report_escape(out, json_string_or(bar, "label", "?"), e);
     if (!rc) rc = buf_appends(out, "</td><td class=\"n\"><b>", e);
-    if (!rc) rc = put_value(out, number_of(bar, "value"), 3, e);
+    if (!rc) rc = put_value(out, json_double_or(bar, "value", NAN), 3, e);
     if (!rc) rc = buf_appends(out, "</b>", e);
     if (!rc) rc = put_interval(out, bar, 3, e);
     if (!rc)
         rc = buf_appendf(out, e, "</td><td class=\"n\">%s %g</td></tr>\n",
-                         strcmp(text_of(bar, "relation", ""), "<=") ? "at least" : "at most",
-                         number_of(bar, "threshold"));
+                         strcmp(json_string_or(bar, "relation", ""), "<=") ? "at least" : "at most",
+                         json_double_or(bar, "threshold", NAN));
     return rc;
 }
 
@@ -60,7 +49,7 @@ static int put_bars(const struct json_value *bars, struct buf *out, struct err *
 
 // ---- rows against metrics
 static double value_of(const struct json_value *row, const char *metric) {
-    return number_of(json_get(json_get(row, "metrics"), metric), "value");
+    return json_double_or(json_get(json_get(row, "metrics"), metric), "value", NAN);
 }
 
 // The best row's value of a metric, over the rows that were made.
@@ -76,9 +65,9 @@ static double best_of(const struct json_value *rows, const char *metric, bool mo
 static int put_head(const struct json_value *metrics, struct buf *out, struct err *e) {
     int rc = buf_appends(out, "<thead><tr><th>all horizons</th>", e);
     for (size_t i = 0; i < json_size(metrics) && !rc; i++) {
-        const char *unit = text_of(json_at(metrics, i), "unit", "");
+        const char *unit = json_string_or(json_at(metrics, i), "unit", "");
         rc = buf_appends(out, "<th class=\"n\">", e);
-        if (!rc) rc = report_escape(out, text_of(json_at(metrics, i), "label", "?"), e);
+        if (!rc) rc = report_escape(out, json_string_or(json_at(metrics, i), "label", "?"), e);
         if (!rc && *unit) rc = buf_appends(out, ", ", e);
         if (!rc) rc = report_escape(out, unit, e);
         if (!rc) rc = buf_appends(out, "</th>", e);
@@ -88,18 +77,18 @@ static int put_head(const struct json_value *metrics, struct buf *out, struct er
 
 static int put_row(const struct json_value *rows, const struct json_value *row,
                    const struct json_value *metrics, struct buf *out, struct err *e) {
-    bool model = !strcmp(text_of(row, "name", ""), "model");
-    double steps = number_of(row, "steps");
+    bool model = !strcmp(json_string_or(row, "name", ""), "model");
+    double steps = json_double_or(row, "steps", NAN);
     int rc = buf_appendf(out, e, "<tr%s><td>", model ? " class=\"model\"" : "");
-    if (!rc) rc = report_escape(out, text_of(row, "label", "?"), e);
+    if (!rc) rc = report_escape(out, json_string_or(row, "label", "?"), e);
     if (!rc && isfinite(steps)) rc = buf_appendf(out, e, ", K = %.0f", steps);
     if (!rc) rc = buf_appends(out, "</td>", e);
     for (size_t i = 0; i < json_size(metrics) && !rc; i++) {
         const struct json_value *m = json_at(metrics, i);
-        const char *name = text_of(m, "name", "");
-        double v = value_of(row, name), d = number_of(m, "digits");
+        const char *name = json_string_or(m, "name", "");
+        double v = value_of(row, name), d = json_double_or(m, "digits", NAN);
         int digits = d >= 0 && d <= 6 ? (int)d : 3;
-        bool best = isfinite(v) && v == best_of(rows, name, !strcmp(text_of(m, "better", ""), "more"));
+        bool best = isfinite(v) && v == best_of(rows, name, !strcmp(json_string_or(m, "better", ""), "more"));
         rc = buf_appendf(out, e, "<td class=\"n%s\">", best ? " best" : "");
         if (!rc) rc = put_value(out, v, digits, e);
         if (!rc) rc = put_interval(out, json_get(json_get(row, "metrics"), name), digits, e);
@@ -122,9 +111,9 @@ static int put_probes(const struct json_value *probes, struct buf *out, struct e
     for (size_t i = 0; i < json_size(probes) && !rc; i++) {
         const struct json_value *p = json_at(probes, i);
         rc = buf_appends(out, "<tr><td>", e);
-        if (!rc) rc = report_escape(out, text_of(p, "label", "?"), e);
+        if (!rc) rc = report_escape(out, json_string_or(p, "label", "?"), e);
         if (!rc) rc = buf_appends(out, "</td><td class=\"n\"><b>", e);
-        if (!rc) rc = put_value(out, number_of(p, "value"), 3, e);
+        if (!rc) rc = put_value(out, json_double_or(p, "value", NAN), 3, e);
         if (!rc) rc = buf_appends(out, "</b>", e);
         if (!rc) rc = put_interval(out, p, 3, e);
         if (!rc) rc = buf_appends(out, "</td></tr>\n", e);
@@ -145,8 +134,8 @@ static int take_row(const struct json_value *row, const char *metric, struct rep
                     struct err *e) {
     const struct json_value *list = json_get(json_get(json_get(row, "metrics"), metric), "horizon");
     int rc = 0;
-    snprintf(s->name, sizeof s->name, "%s", text_of(row, "label", "?"));
-    s->colour = colour_of(text_of(row, "name", ""));
+    snprintf(s->name, sizeof s->name, "%s", json_string_or(row, "label", "?"));
+    s->colour = colour_of(json_string_or(row, "name", ""));
     for (size_t h = 0; h < json_size(list) && !rc; h++) {
         double v;
         rc = report_series_add(s, (double)(h + 1), json_as_double(json_at(list, h), &v) ? v : NAN, e);
@@ -202,7 +191,7 @@ static int put_left_out(const struct json_value *list, struct buf *out, struct e
 
 // "averaged weights"; results that do not say which have just weights.
 static const char *weights_of(const struct json_value *eval) {
-    const char *which = text_of(eval, "weights", "");
+    const char *which = json_string_or(eval, "weights", "");
     return !strcmp(which, "average") ? "averaged weights" : !strcmp(which, "raw") ? "raw weights" : "weights";
 }
 
@@ -215,8 +204,8 @@ int report_write_eval(const struct json_value *eval, struct buf *out, struct err
             "<p class=\"note\">%.0f held-out sequences, %.0f frames given, %.0f predicted; %s of step %.0f. "
             "Small print: 95 %% bootstrap intervals over sequences. K = 1 is the one-step answer, a "
             "regression: it scores well where the world is nearly deterministic.</p>\n",
-            number_of(eval, "sequences"), number_of(eval, "context"), number_of(eval, "horizon"),
-            weights_of(eval), number_of(eval, "step"));
+            json_double_or(eval, "sequences", NAN), json_double_or(eval, "context", NAN),
+            json_double_or(eval, "horizon", NAN), weights_of(eval), json_double_or(eval, "step", NAN));
     if (!rc) rc = put_left_out(json_get(eval, "left_out"), out, e);
     if (!rc) rc = put_charts(eval, out, e);
     return rc ? rc : put_probes(json_get(eval, "probes"), out, e);

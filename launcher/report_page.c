@@ -78,11 +78,9 @@ static int put_missing(struct buf *out, const char *what, const char *verb, cons
 }
 
 static int put_title(const struct report_input *in, struct buf *out, struct err *e) {
-    const char *state = NULL, *id = NULL;
     char now[CLOCK_ISO_BYTES];
     const struct json_value *run = in->run ? json_root(in->run) : NULL;
-    (void)json_as_string(json_get(run, "state"), &state);
-    (void)json_as_string(json_get(run, "id"), &id);
+    const char *state = json_string_or(run, "state", NULL);
     int rc =
         buf_appends(out,
                     "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -90,7 +88,7 @@ static int put_title(const struct report_input *in, struct buf *out, struct err 
                     e);
     if (!rc) rc = report_escape(out, in->run_dir, e);
     if (!rc) rc = buf_appendf(out, e, "</title><style>%s</style></head><body>\n<h1>", style);
-    if (!rc) rc = report_escape(out, id ? id : in->run_dir, e);
+    if (!rc) rc = report_escape(out, json_string_or(run, "id", in->run_dir), e);
     if (!rc) rc = buf_appends(out, "</h1><p class=\"note\">", e);
     if (!rc && state) rc = report_escape(out, state, e);
     if (!rc && state) rc = buf_appends(out, ", ", e);
@@ -185,10 +183,9 @@ static int for_categories(const struct json_value *ledger, double total, categor
 }
 
 static int put_ledger(const struct json *doc, struct buf *out, struct err *e) {
-    double total, productive;
     const struct json_value *ledger = doc ? json_root(doc) : NULL;
-    if (!json_as_double(json_get(ledger, "total"), &total) || !(total > 0)) return 0;
-    if (!json_as_double(json_get(ledger, "productive"), &productive)) productive = NAN;
+    double total = json_double_or(ledger, "total", 0), productive = json_double_or(ledger, "productive", NAN);
+    if (!(total > 0)) return 0;
     int rc =
         buf_appendf(out, e, "<h2>Wall time</h2><p>Goodput <b>%.1f %%</b> of %.1f s</p><div class=\"bar\">",
                     100 * productive / total, total);

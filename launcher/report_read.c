@@ -112,9 +112,8 @@ static int read_metrics(const char *run_dir, struct report_curves *c, struct err
 // ---- events.jsonl: the last account.
 static int take_event(void *arg, struct json *doc, struct err *e) {
     struct json **ledger = arg;
-    const char *name;
     (void)e;
-    if (json_as_string(json_get(json_root(doc), "event"), &name) && !strcmp(name, "ledger")) {
+    if (!strcmp(json_string_or(json_root(doc), "event", ""), "ledger")) {
         json_destroy(*ledger);
         *ledger = doc;
     } else {

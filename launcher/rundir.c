@@ -122,9 +122,7 @@ int rundir_append(const struct rundir *r, const char *name, int *fd, struct err 
 }
 
 static void take_text(const struct json_value *root, const char *key, char *out, size_t out_bytes) {
-    const char *text = "";
-    json_as_string(json_get(root, key), &text);
-    snprintf(out, out_bytes, "%s", text);
+    snprintf(out, out_bytes, "%s", json_string_or(root, key, ""));
     bytes_defuse(out);
 }
 
@@ -139,7 +137,7 @@ static int refuse(const struct rundir *r, const char *path, bool *holder_gone, s
     buf_init(&text, RECORD_BYTES_MAX);
     if (!bytes_read_file(path, RECORD_BYTES_MAX, &text, &bad) &&
         !json_parse(&doc, text.data, text.len, path, &bad)) {
-        json_as_int(json_get(json_root(doc), "pid"), &pid);
+        pid = json_int_or(json_root(doc), "pid", 0);
         take_text(json_root(doc), "host", host, sizeof host);
         take_text(json_root(doc), "since", since, sizeof since);
     }
@@ -235,10 +233,10 @@ int rundir_read_record(const struct rundir *r, struct rundir_record *out, struct
         take_text(root, "boxes", out->box_path, sizeof out->box_path);
         take_text(root, "started", out->started, sizeof out->started);
         take_text(root, "ended", out->ended, sizeof out->ended);
-        json_as_int(json_get(root, "pid"), &out->pid);
-        json_as_int(json_get(root, "ranks"), &out->ranks);
-        json_as_int(json_get(root, "attempt"), &out->attempt);
-        json_as_int(json_get(root, "exit_code"), &out->exit_code);
+        out->pid = json_int_or(root, "pid", 0);
+        out->ranks = json_int_or(root, "ranks", 0);
+        out->attempt = json_int_or(root, "attempt", 0);
+        out->exit_code = json_int_or(root, "exit_code", 0);
     }
     json_destroy(doc);
     buf_fini(&text);

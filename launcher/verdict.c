@@ -366,16 +366,13 @@ void verdict_json(const struct verdict *v, struct json_writer *w) {
 }
 
 static void take_text(const struct json_value *o, const char *key, char *out, size_t out_bytes, bool lines) {
-    const char *text = "";
-    json_as_string(json_get(o, key), &text);
-    snprintf(out, out_bytes, "%s", text);
+    snprintf(out, out_bytes, "%s", json_string_or(o, key, ""));
     for (char *at = out; *at; at++)
         if (((unsigned char)*at < 0x20 && !(lines && *at == '\n')) || *at == 0x7f) *at = '?';
 }
 
 static int take_int(const struct json_value *o, const char *key) {
-    int64_t value = 0;
-    json_as_int(json_get(o, key), &value);
+    int64_t value = json_int_or(o, key, 0);
     return value >= -1 && value <= INT32_MAX ? (int)value : 0;
 }
 
@@ -391,8 +388,7 @@ void verdict_from_json(struct verdict *v, const struct json_value *o) {
     v->pid = take_int(o, "pid");
     v->signal = take_int(o, "signal");
     v->exit_code = take_int(o, "exit_code");
-    v->step = -1;
-    json_as_int(json_get(o, "step"), &v->step);
+    v->step = json_int_or(o, "step", -1);
     take_text(o, "host", v->host, sizeof v->host, false);
     take_text(o, "phase", v->phase, sizeof v->phase, false);
     take_text(o, "place", v->place, sizeof v->place, false);

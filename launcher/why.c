@@ -18,10 +18,8 @@
 static void take_verdict(struct why *w, const char *line, size_t n) {
     struct json *doc = NULL;
     struct err bad = {0};
-    const char *event = "";
     if (json_parse(&doc, line, n, "events.jsonl", &bad)) return;
-    json_as_string(json_get(json_root(doc), "event"), &event);
-    if (!strcmp(event, "verdict")) {
+    if (!strcmp(json_string_or(json_root(doc), "event", ""), "verdict")) {
         verdict_from_json(&w->verdict, json_root(doc));
         w->has_verdict = true;
     }

@@ -20,16 +20,9 @@ static int data_cut(void *arg, const int64_t *episode, const int64_t *first_fram
     return data_window(arg, episode, first_frame, count, frames, out, e);
 }
 
-static double number_or(const struct json_value *object, const char *key, double otherwise) {
-    double v;
-    return json_as_double(json_get(object, key), &v) ? v : otherwise;
-}
-
 static void read_object(const struct json_value *v, struct baseline_objects *out) {
-    const char *kind = "";
-    (void)json_as_string(json_get(v, "kind"), &kind);
-    out->channel[out->n] = strcmp(kind, "pusher") == 0 ? 0 : 1;
-    out->radius[out->n++] = number_or(v, "radius", 0);
+    out->channel[out->n] = strcmp(json_string_or(v, "kind", ""), "pusher") == 0 ? 0 : 1;
+    out->radius[out->n++] = json_double_or(v, "radius", 0);
 }
 
 // Kinds and radii from the metadata; where the table lies in the picture from the camera's offset.
@@ -45,7 +38,7 @@ static int read_metadata(const struct sample *s, struct baseline_objects *out, s
         for (size_t i = 0; i < json_size(list); i++) read_object(json_at(list, i), out);
     const char *const camera[2] = {"camera_x", "camera_y"};
     for (int k = 0; k < 2; k++) {
-        out->lo[k] = -number_or(knobs, camera[k], 0);
+        out->lo[k] = -json_double_or(knobs, camera[k], 0);
         out->hi[k] = out->lo[k] + 1;
     }
     json_destroy(doc);

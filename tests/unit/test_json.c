@@ -105,6 +105,24 @@ static void the_reader_answers_by_type(void **state) {
     assert_null(json_root(NULL));
 }
 
+static void a_member_that_is_missing_or_of_another_type_is_otherwise(void **state) {
+    struct json *doc = parse("{\"s\":\"x\",\"i\":7,\"d\":2.5,\"b\":true,\"n\":null}");
+    const struct json_value *root = json_root(doc);
+    assert_string_equal(json_string_or(root, "s", "?"), "x");
+    assert_string_equal(json_string_or(root, "i", "?"), "?");
+    assert_null(json_string_or(root, "missing", NULL));
+    assert_int_equal(json_int_or(root, "i", -1), 7);
+    assert_int_equal(json_int_or(root, "d", -1), -1);
+    assert_int_equal(json_int_or(NULL, "i", -1), -1);
+    assert_true(json_double_or(root, "d", -1) == 2.5);
+    assert_true(json_double_or(root, "i", -1) == 7);
+    assert_true(json_double_or(root, "s", -1) == -1);
+    assert_true(json_bool_or(root, "b", false));
+    assert_true(json_bool_or(root, "n", true));
+    assert_false(json_bool_or(root, "i", false));
+    json_destroy(doc);
+}
+
 static void members_come_in_their_order(void **state) {
     struct json *doc = parse("{\"c\":1,\"a\":2,\"b\":3}");
     const struct json_value *root = json_root(doc), *v;
@@ -206,6 +224,7 @@ int main(void) {
         cmocka_unit_test(the_writer_keeps_order_and_escapes),
         cmocka_unit_test(the_writer_reports_a_full_buffer_and_open_brackets),
         cmocka_unit_test(the_reader_answers_by_type),
+        cmocka_unit_test(a_member_that_is_missing_or_of_another_type_is_otherwise),
         cmocka_unit_test(members_come_in_their_order),
         cmocka_unit_test(broken_documents_are_refused),
         cmocka_unit_test(hostile_sizes_are_refused_before_parsing),
