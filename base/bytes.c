@@ -260,29 +260,44 @@ int bytes_read_file(const char *path, size_t max_bytes, struct buf *out, struct 
     return rc;
 }
 
-static int write_all(int fd, const char *path, const void *data, size_t n, struct err *e) {
-    const char *p = data;
-    while (n) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return err_errno(e, errno, "cannot write %s", path);
-        p += done;
-        n -= (size_t)done;
+// `at` below 0: where the descriptor stands.
+static size_t write_from(int fd, const char *data, size_t n, int64_t at) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t now =
+            at < 0 ? write(fd, data + done, n - done) : pwrite(fd, data + done, n - done, at + (int64_t)done);
+        if (now < 0 && errno == EINTR) continue;
+        if (!now) errno = EIO;
+        if (now <= 0) break;
+        done += (size_t)now;
     }
-    return 0;
+    return done;
+}
+
+size_t bytes_write_whole(int fd, const void *data, size_t n) {
+    return write_from(fd, data, n, -1);
+}
+
+size_t bytes_pwrite_whole(int fd, const void *data, size_t n, int64_t at) {
+    return write_from(fd, data, n, at);
+}
+
+ssize_t bytes_pread_whole(int fd, void *into, size_t n, int64_t at) {
+    size_t done = 0;
+    while (done < n) {
+        ssize_t now = pread(fd, (char *)into + done, n - done, at + (int64_t)done);
+        if (now < 0 && errno == EINTR) continue;
+        if (now < 0) return -1;
+        if (!now) break;
+        done += (size_t)now;
+    }
+    return (ssize_t)done;
 }
 
 int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, struct err *e) {
-    char *to = into;
-    while (n) {
-        ssize_t got = pread(fd, to, n, at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return err_errno(e, errno, "cannot read %s", what);
-        if (!got) return err_set(e, ERR_DATA, "%s became shorter while it was read", what);
-        to += got;
-        at += got;
-        n -= (size_t)got;
-    }
+    ssize_t got = bytes_pread_whole(fd, into, n, at);
+    if (got < 0) return err_errno(e, errno, "cannot read %s", what);
+    if ((size_t)got < n) return err_set(e, ERR_DATA, "%s became shorter while it was read", what);
     return 0;
 }
 
@@ -322,7 +337,7 @@ int bytes_write_file(const char *path, const void *data, size_t n, struct err *e
     char *temporary = NULL;
     int fd = open_beside(path, &temporary, e);
     if (fd < 0) return fd;
-    int rc = write_all(fd, path, data, n, e);
+    int rc = bytes_write_whole(fd, data, n) < n ? err_errno(e, errno, "cannot write %s", path) : 0;
     if (!rc && fsync(fd)) rc = err_errno(e, errno, "cannot sync %s", path);
     if (close(fd) && !rc) rc = err_errno(e, errno, "cannot close %s", path);
     if (!rc && rename(temporary, path)) rc = err_errno(e, errno, "cannot rename %s to %s", temporary, path);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 
@@ -56,6 +57,12 @@ void bytes_defuse(char *text);
 // NUL bytes among n become blanks: what follows them is read too, where text ends at a NUL.
 void bytes_blank_nul(char *text, size_t n);
 
+// The whole buffer, whatever signals and short counts come between: where the descriptor stands, or from `at`
+// on. How many of n bytes were written; fewer: errno says why.
+size_t bytes_write_whole(int fd, const void *data, size_t n);
+size_t bytes_pwrite_whole(int fd, const void *data, size_t n, int64_t at);
+// How many of n bytes there are from `at` on; -1: errno says why.
+ssize_t bytes_pread_whole(int fd, void *into, size_t n, int64_t at);
 // Exactly n bytes from `at` on. DATA where it ends before; `what` names it: "cannot read WHAT".
 int bytes_read_at(int fd, void *into, size_t n, int64_t at, const char *what, struct err *e) ERR_CHECK;
 // Reads a whole file of at most max_bytes into *out (appended; as before on failure). DATA when it is larger.

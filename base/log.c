@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+
 #define LINE_BYTES 4096
 
 struct level_row {
@@ -35,16 +37,6 @@ static void flatten(char *text) {
         if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = ' ';
 }
 
-static void write_line(int fd, const char *line, size_t n) {
-    while (n) {
-        ssize_t done = write(fd, line, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) return; // nobody is left to be told
-        line += done;
-        n -= (size_t)done;
-    }
-}
-
 void log_at(const struct log *l, enum log_level level, const char *fmt, ...) {
     if ((unsigned)level > LOG_ERROR || level < l->least) return;
     const struct level_row *row = &levels[level];
@@ -59,6 +51,6 @@ void log_at(const struct log *l, enum log_level level, const char *fmt, ...) {
     flatten(text);
     n = snprintf(line, sizeof line, "%s%s%s%s%s\n", l->prefix, colour ? row->colour : "", row->word,
                  colour ? "\033[0m" : "", text);
-    if (n > 0) write_line(l->fd, line, (size_t)n);
+    if (n > 0) (void)bytes_write_whole(l->fd, line, (size_t)n); // if it fails, nobody is left to be told
     errno = saved_errno;
 }

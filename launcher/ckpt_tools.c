@@ -140,15 +140,8 @@ struct file_out {
 
 static int write_out(void *arg, const void *data, size_t bytes, struct err *e) {
     const struct file_out *f = arg;
-    const char *p = data;
-    while (bytes) {
-        ssize_t n = write(f->fd, p, bytes);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return err_errno(e, errno, "cannot write %s", f->path);
-        p += n;
-        bytes -= (size_t)n;
-    }
-    return 0;
+    return bytes_write_whole(f->fd, data, bytes) < bytes ? err_errno(e, errno, "cannot write %s", f->path)
+                                                         : 0;
 }
 
 static int export_weights(struct ckpt *c, const char *prefix, bool weights, const char *folder,

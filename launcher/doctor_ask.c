@@ -66,18 +66,10 @@ void doctor_ask_end(struct probe *p) {
 
 bool doctor_ask(struct probe *p, const char *text, size_t n) {
     if (p->in < 0) return false;
-    while (n) {
-        ssize_t wrote = write(p->in, text, n);
-        if (wrote < 0 && errno == EINTR) continue;
-        if (wrote < 0) {
-            close(p->in);
-            p->in = -1;
-            return false;
-        }
-        text += wrote;
-        n -= (size_t)wrote;
-    }
-    return true;
+    if (bytes_write_whole(p->in, text, n) == n) return true;
+    close(p->in);
+    p->in = -1;
+    return false;
 }
 
 // Takes the first whole line out of what was heard; an answer begins with '{', all else is kept as its words.

@@ -100,7 +100,7 @@ static int write_piece(const char *path, const struct wire_message *m, struct er
     int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0) return err_errno(e, errno, "cannot keep the black box %s", path);
     bool full = !ftruncate(fd, (off_t)sizeof(struct blackbox_page)) &&
-                pwrite(fd, m->text, (size_t)m->text_bytes, m->code) == m->text_bytes;
+                bytes_pwrite_whole(fd, m->text, (size_t)m->text_bytes, m->code) == (size_t)m->text_bytes;
     int rc = full ? 0 : err_errno(e, errno, "cannot keep the black box %s", path);
     close(fd);
     return rc;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launcher/ledger.h"
 
-#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,24 +60,13 @@ struct json_writer *ledger_event(struct ledger *l, const char *name) {
     return &l->json;
 }
 
-static bool write_all(int fd, const char *at, size_t left) {
-    while (left) {
-        ssize_t n = write(fd, at, left);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        at += n;
-        left -= (size_t)n;
-    }
-    return true;
-}
-
 void ledger_end_event(struct ledger *l) {
     struct err lost = {0};
     json_close(&l->json, '}');
     if (json_end(&l->json, &lost) || buf_append(&l->line, "\n", 1, &lost) || l->fd < 0) return;
     // Half a line spoils itself alone, not the next one too.
-    if (l->torn && !write_all(l->fd, "\n", 1)) return;
-    l->torn = !write_all(l->fd, l->line.data, l->line.len) && is_torn(l->fd);
+    if (l->torn && bytes_write_whole(l->fd, "\n", 1) < 1) return;
+    l->torn = bytes_write_whole(l->fd, l->line.data, l->line.len) < l->line.len && is_torn(l->fd);
 }
 
 void ledger_note(struct ledger *l, const char *name, const char *text) {

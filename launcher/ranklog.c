@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+
 static int open_file(struct ranklog *l, struct err *e) {
     struct stat st;
     l->fd = open(l->path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0666);
@@ -62,15 +64,9 @@ static void remember(struct ranklog *l, const char *data, size_t n) {
 void ranklog_write(struct ranklog *l, const char *data, size_t n) {
     remember(l, data, n);
     if (l->bytes > 0 && l->bytes + (int64_t)n > l->max_bytes) rotate(l);
-    while (n && l->fd >= 0) {
-        ssize_t done = write(l->fd, data, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0) break;
-        data += done;
-        n -= (size_t)done;
-        l->bytes += done;
-    }
-    l->lost_bytes += (int64_t)n;
+    size_t done = l->fd >= 0 ? bytes_write_whole(l->fd, data, n) : 0;
+    l->bytes += (int64_t)done;
+    l->lost_bytes += (int64_t)(n - done);
 }
 
 void ranklog_tail(const struct ranklog *l, char *out, size_t out_bytes) {

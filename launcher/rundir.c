@@ -160,7 +160,7 @@ static int sign_lock(struct rundir *r, struct err *e) {
     if (gethostname(host, sizeof host - 1)) host[0] = '?';
     int n = snprintf(line, sizeof line, "{\"pid\": %d, \"host\": \"%s\", \"since\": \"%s\"}\n", (int)getpid(),
                      host, clock_iso(clock_utc_ns(), now));
-    if (ftruncate(r->lock_fd, 0) || pwrite(r->lock_fd, line, (size_t)n, 0) != n)
+    if (ftruncate(r->lock_fd, 0) || bytes_pwrite_whole(r->lock_fd, line, (size_t)n, 0) < (size_t)n)
         return err_errno(e, errno, "cannot write %s/lock", r->path);
     return 0;
 }

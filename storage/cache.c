@@ -64,19 +64,13 @@ static int64_t size_on_disk(int64_t bytes) {
 
 bool cache_get(struct cache *c, const char *name, void *into, size_t bytes) {
     struct stat st;
-    size_t got = 0;
     int fd = openat(c->folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return false;
     bool fits = !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_size == (off_t)bytes;
-    while (fits && got < bytes) {
-        ssize_t n = pread(fd, (char *)into + got, bytes - got, (off_t)got);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) break;
-        got += (size_t)n;
-    }
-    if (fits && got == bytes) (void)futimens(fd, NULL); // used just now
+    bool whole = fits && bytes_pread_whole(fd, into, bytes, 0) == (ssize_t)bytes;
+    if (whole) (void)futimens(fd, NULL); // used just now
     close(fd);
-    return fits && got == bytes;
+    return whole;
 }
 
 // ---- the sum of sizes; its file is locked while it is changed
@@ -99,7 +93,7 @@ static int lock_sum(struct cache *c, int64_t *sum) {
 static void unlock_sum(int fd, int64_t sum) {
     char text[24];
     int n = snprintf(text, sizeof text, "%020" PRId64, sum);
-    bool kept = pwrite(fd, text, (size_t)n, 0) == n || !ftruncate(fd, 0);
+    bool kept = bytes_pwrite_whole(fd, text, (size_t)n, 0) == (size_t)n || !ftruncate(fd, 0);
     (void)kept; // an old sum is a disk error, and costs room at most
     close(fd);
 }
@@ -207,17 +201,6 @@ static void give_back(struct cache *c, int64_t bytes) {
 
 // ---- writing
 
-static bool write_all(int fd, const char *data, size_t bytes) {
-    while (bytes) {
-        ssize_t n = write(fd, data, bytes);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        data += n;
-        bytes -= (size_t)n;
-    }
-    return true;
-}
-
 void cache_put(struct cache *c, const char *name, const void *data, size_t bytes) {
     char temp[NAME_BYTES];
     struct stat st;
@@ -228,7 +211,7 @@ void cache_put(struct cache *c, const char *name, const void *data, size_t bytes
     int fd = reserve(c, temp, (int64_t)bytes);
     if (fd < 0) return;
     // Not over another's: its size is in the sum already.
-    bool whole = write_all(fd, data, bytes) && !linkat(c->folder, temp, c->folder, name, 0);
+    bool whole = bytes_write_whole(fd, data, bytes) == bytes && !linkat(c->folder, temp, c->folder, name, 0);
     (void)unlinkat(c->folder, temp, 0);
     close(fd);
     if (!whole) give_back(c, need);

@@ -40,16 +40,7 @@ static int io_error(struct err *e, const char *what, const char *path) {
 }
 
 static int write_at(int fd, const void *data, size_t n, int64_t at, const char *path, struct err *e) {
-    const char *from = data;
-    while (n) {
-        ssize_t put = pwrite(fd, from, n, at);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return io_error(e, "cannot write", path);
-        from += put;
-        at += put;
-        n -= (size_t)put;
-    }
-    return 0;
+    return bytes_pwrite_whole(fd, data, n, at) < n ? io_error(e, "cannot write", path) : 0;
 }
 
 // ---- what is under way. Each piece goes straight into the file as it comes, summed while it is in the

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/folder.h"
 #include "storage/store_posix.h"
 
@@ -132,14 +133,7 @@ static int temp_open(struct temp *t, char *path, struct err *e) {
 }
 
 static int temp_write(struct temp *t, const char *data, size_t n, struct err *e) {
-    while (n) {
-        ssize_t done = write(t->fd, data, n);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return err_errno(e, errno, "writing %s", t->path);
-        data += done;
-        n -= (size_t)done;
-    }
-    return 0;
+    return bytes_write_whole(t->fd, data, n) < n ? err_errno(e, errno, "writing %s", t->path) : 0;
 }
 
 static int sync_folder(const char *folder, struct err *e) {
@@ -194,14 +188,10 @@ static void describe(const struct stat *st, struct store_result *out) {
 
 static int read_all(int fd, const char *path, char *into, size_t n, int64_t offset, size_t *got,
                     struct err *e) {
-    *got = 0;
-    while (*got < n) {
-        ssize_t done = pread(fd, into + *got, n - *got, offset + (int64_t)*got);
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return err_errno(e, errno, "reading %s", path);
-        if (!done) return err_set(e, ERR_DATA, "%s became shorter while it was read", path);
-        *got += (size_t)done;
-    }
+    ssize_t done = bytes_pread_whole(fd, into, n, offset);
+    *got = done < 0 ? 0 : (size_t)done;
+    if (done < 0) return err_errno(e, errno, "reading %s", path);
+    if (*got < n) return err_set(e, ERR_DATA, "%s became shorter while it was read", path);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <errno.h>
 #include <float.h>
 #include <math.h>
 #include <pthread.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -276,6 +278,73 @@ static void a_write_cut_short_is_told(void **state) {
     remove_folder(dir);
 }
 
+#define STREAM_BYTES ((size_t)1 << 20)
+
+struct stream {
+    int fd;
+    size_t got, wrong;
+};
+
+static void *drain(void *arg) {
+    struct stream *s = arg;
+    sigset_t all;
+    char piece[5000];
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL); // signals are the writer's
+    for (ssize_t n; (n = read(s->fd, piece, sizeof piece)) > 0; s->got += (size_t)n)
+        for (ssize_t i = 0; i < n; i++) s->wrong += piece[i] != (char)((s->got + (size_t)i) % 251);
+    return NULL;
+}
+
+static void nothing(int number) {}
+
+static void signals_cut_no_write_short(void **state) {
+    int ends[2];
+    char *data = malloc(STREAM_BYTES);
+    struct stream s = {.wrong = 0};
+    pthread_t reader;
+    const struct sigaction act = {.sa_handler = nothing}; // no SA_RESTART
+    const struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+    for (size_t i = 0; i < STREAM_BYTES; i++) data[i] = (char)(i % 251);
+    assert_int_equal(pipe(ends), 0);
+    s.fd = ends[0];
+    assert_int_equal(sigaction(SIGALRM, &act, NULL), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &often, NULL), 0);
+    usleep(1000);
+    assert_int_equal(pthread_create(&reader, NULL, drain, &s), 0);
+    size_t wrote = bytes_write_whole(ends[1], data, STREAM_BYTES);
+    assert_int_equal(setitimer(ITIMER_REAL, &never, NULL), 0);
+    close(ends[1]);
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    close(ends[0]);
+    assert_int_equal(wrote, STREAM_BYTES);
+    assert_int_equal(s.got, STREAM_BYTES);
+    assert_int_equal(s.wrong, 0);
+    free(data);
+}
+
+static void whole_buffers_at_their_places(void **state) {
+    char into[8] = "";
+    FILE *f = tmpfile();
+    int fd = fileno(f);
+    assert_int_equal(bytes_pwrite_whole(fd, "later", 5, 3), 5);
+    assert_int_equal(bytes_write_whole(fd, "now", 3), 3);
+    assert_int_equal(bytes_pread_whole(fd, into, 8, 0), 8);
+    assert_memory_equal(into, "nowlater", 8);
+    assert_int_equal(bytes_pread_whole(fd, into, 8, 6), 2); // there is no more
+    assert_int_equal(bytes_pread_whole(fd, into, 8, 100), 0);
+    fclose(f);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(bytes_pread_whole(ends[0], into, 1, 0), -1);
+    assert_int_equal(errno, ESPIPE);
+    signal(SIGPIPE, SIG_IGN);
+    close(ends[0]);
+    assert_int_equal(bytes_write_whole(ends[1], "x", 1), 0);
+    assert_int_equal(errno, EPIPE);
+    close(ends[1]);
+}
+
 static void folders_are_made_with_their_parents(void **state) {
     struct err e = {0};
     char *dir = folder(), path[300], file[320];
@@ -315,6 +384,8 @@ int main(void) {
         cmocka_unit_test(pipes_are_read_but_not_waited_for),
         cmocka_unit_test(a_failed_write_leaves_the_old_file),
         cmocka_unit_test(a_write_cut_short_is_told),
+        cmocka_unit_test(signals_cut_no_write_short),
+        cmocka_unit_test(whole_buffers_at_their_places),
         cmocka_unit_test(folders_are_made_with_their_parents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

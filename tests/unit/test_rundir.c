@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,6 +84,23 @@ static void plant_link(const struct rundir *run, const char *name, const char *t
     struct err e = {0};
     assert_int_equal(rundir_join(run, name, path, sizeof path, &e), 0);
     assert_int_equal(symlink(target, path), 0);
+}
+
+// The disk takes the first bytes of the line: the reason is told, not what errno held before.
+static void a_lock_written_in_part_is_told(void **state) {
+    struct place *p = *state;
+    struct err e = {0};
+    struct rlimit before, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 16;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    errno = 0;
+    int rc = rundir_lock(&p->run, &e);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(rc, -ERR_IO);
+    assert_non_null(strstr(e.text, strerror(EFBIG)));
 }
 
 static void planted_links_are_refused(void **state) {
@@ -405,6 +424,7 @@ static void no_checkpoints_in_a_folder_that_is_not_there(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, open_place, close_place)
+        T(a_lock_written_in_part_is_told),
         T(planted_links_are_refused),
         T(a_folder_that_cannot_be_read_is_an_error),
         T(bad_folders_are_refused),
