@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/process.h"
 
 struct blackbox {
     struct blackbox_page *page; // writer with a file: the mapping; else heap
@@ -43,7 +44,7 @@ static void fill_page(struct blackbox_page *p, int rank, int world, int attempt,
     p->rank = rank;
     p->world = world;
     p->pid = getpid();
-    if (gethostname(p->host, sizeof p->host - 1)) snprintf(p->host, sizeof p->host, "unknown");
+    process_host(p->host, sizeof p->host, "unknown");
     snprintf(p->task, sizeof p->task, "%s", task ? task : "");
     p->checkpoint_step = -1;
     p->phase_since_ns = p->heartbeat_ns = clock_monotonic_ns();

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/process.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 void process_begin(void) {
@@ -11,4 +14,18 @@ void process_begin(void) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) < 0) break;
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGCHLD, SIG_DFL); // a parent that ignores it hands that down: no child's end would be kept for us
+}
+
+int process_path(char *out, size_t out_bytes, struct err *e) {
+    ssize_t n = readlink("/proc/self/exe", out, out_bytes);
+    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
+    if ((size_t)n == out_bytes) return err_set(e, ERR_MISSING, "the path of this program is too long");
+    out[n] = 0;
+    return 0;
+}
+
+// A name that fills `out` may come without its end, or cut short.
+const char *process_host(char *out, size_t out_bytes, const char *otherwise) {
+    if (gethostname(out, out_bytes) || !memchr(out, 0, out_bytes)) snprintf(out, out_bytes, "%s", otherwise);
+    return out;
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "launcher/logfold.h"
 #include "launcher/opts.h"
 #include "launcher/rundir.h"
@@ -113,10 +114,10 @@ static bool follow_one(struct follower *f, const char *path, int rank, bool name
 static bool is_over(const struct rundir *run) {
     struct rundir_record record;
     struct err none = {0};
-    char here[sizeof record.host] = "";
+    char here[sizeof record.host];
     bool held = rundir_is_held(run); // before the record: a run that ends in between has written it
     if (rundir_read_record(run, &record, &none)) return none.code == ERR_MISSING; // the folder was removed
-    if (gethostname(here, sizeof here - 1)) here[0] = 0;
+    process_host(here, sizeof here, "");
     return strcmp(record.state, "running") != 0 || (!held && !strcmp(record.host, here));
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/machine.h"
+#include "base/process.h"
 #include "comm/grid.h"
 #include "launcher/job.h"
 #include "launcher/load.h"
@@ -23,12 +24,12 @@ struct run_words {
 // The first line: what will happen.
 static void say_start(const struct log *log, const struct config *c, const struct place *place,
                       const struct rundir *run, const struct resume *resume) {
-    char host[112] = "this machine", from[sizeof resume->url + 64];
+    char host[112], from[sizeof resume->url + 64];
     long long ranks = place->ranks;
     if (place->kind != PLACE_LOCAL)
         snprintf(host, sizeof host, "%s", place->name);
-    else if (gethostname(host, 64))
-        snprintf(host, sizeof host, "this machine");
+    else
+        process_host(host, sizeof host, "this machine");
     if (resume->step >= 0)
         snprintf(from, sizeof from, "resume from step %lld of %s", (long long)resume->step, resume->url);
     else

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "launcher/load.h"
 #include "launcher/opts.h"
 #include "launcher/proc.h"
@@ -86,12 +87,11 @@ static int absolute(const char *cwd, const char *path, char *out, size_t out_byt
 static int prepare(const struct submit_words *words, const struct opts_rest *rest,
                    const struct config_file *file, struct err *e) {
     char self[PATH_MAX], cwd[PATH_MAX], config_path[PATH_MAX], run_dir[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
-    self[n] = 0;
+    int rc = process_path(self, sizeof self, e);
+    if (rc) return rc;
     if (!getcwd(cwd, sizeof cwd)) return err_errno(e, errno, "cannot tell the working folder");
     if (!realpath(rest->words[0], config_path)) return err_errno(e, errno, "cannot find %s", rest->words[0]);
-    int rc = rundir_check_name(config_values(file)->run_dir, e);
+    rc = rundir_check_name(config_values(file)->run_dir, e);
     if (!rc) rc = absolute(cwd, config_values(file)->run_dir, run_dir, sizeof run_dir, e);
     struct submit_request request = {.config = config_values(file),
                                      .self = self,

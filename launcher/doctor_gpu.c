@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "launcher/doctor_impl.h"
 #include "launcher/nvml.h"
 #include "launcher/proc.h"
@@ -109,8 +110,7 @@ void doctor_nccl(const struct config *c, struct doctor_finding *f) {
 
 void doctor_plugin(const struct config *c, struct doctor_finding *f) {
     char self[4096], path[4200];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n > 0 ? n : 0] = 0;
+    if (process_path(self, sizeof self, NULL)) self[0] = 0;
     char *slash = strrchr(self, '/');
     if (slash) *slash = 0;
     snprintf(path, sizeof path, "%s/liborrery_cuda.so", self);

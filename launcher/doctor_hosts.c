@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/process.h"
 #include "launcher/doctor_ask.h"
 #include "launcher/doctor_impl.h"
 #include "launcher/strv.h"
@@ -49,10 +50,8 @@ static int command_of(struct buf *out, struct err *e) {
     char self[4096];
     struct strv words = {0};
     const char *rank = getenv("ORRERY_RANK_PROGRAM");
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
-    self[n] = 0;
-    int rc = strv_add(&words, "env", e);
+    int rc = process_path(self, sizeof self, e);
+    if (!rc) rc = strv_add(&words, "env", e);
     if (!rc && rank) rc = strv_addf(&words, e, "ORRERY_RANK_PROGRAM=%s", rank);
     const char *const tail[] = {self, "doctor", "--probe"};
     if (!rc) rc = strv_add_all(&words, tail, 3, e);

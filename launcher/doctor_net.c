@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/process.h"
 #include "launcher/doctor_impl.h"
 
 #define CONNECT_MS 1000
@@ -22,11 +23,10 @@ static bool is_loopback(const struct sockaddr *a) {
 }
 
 void doctor_host_name(const struct config *c, struct doctor_finding *f) {
-    char host[256] = "?", address[INET_ADDRSTRLEN] = "";
+    char host[256], address[INET_ADDRSTRLEN] = "";
     const struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    if (gethostname(host, sizeof host - 1)) snprintf(host, sizeof host, "?");
-    if (getaddrinfo(host, NULL, &hints, &found) || !found) {
+    if (getaddrinfo(process_host(host, sizeof host, "?"), NULL, &hints, &found) || !found) {
         doctor_say(f, "host name %s has no address", host);
         doctor_cure(f, DOCTOR_WARN, ERR_OK, "some MPI builds wait for it: add '127.0.1.1 %s' to /etc/hosts",
                     host);

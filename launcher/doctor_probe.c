@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/process.h"
 #include "launcher/doctor_impl.h"
 #include "launcher/netif.h"
 #include "launcher/proc.h"
@@ -112,15 +113,14 @@ static int say(struct buf *text, struct json_writer *w, struct err *e) {
 }
 
 static int tell_facts(const struct probe *p, struct err *e) {
-    char host[256] = "?";
+    char host[256];
     struct buf text;
     struct json_writer w;
-    if (gethostname(host, sizeof host - 1)) snprintf(host, sizeof host, "?");
     buf_init(&text, ANSWER_BYTES);
     json_begin(&w, &text);
     json_put_object(&w, NULL);
     json_put_string(&w, "orrery", ORRERY_VERSION);
-    json_put_string(&w, "host", host);
+    json_put_string(&w, "host", process_host(host, sizeof host, "?"));
     json_put_int(&w, "port", p->port);
     json_put_string(&w, "token", p->token);
     put_program(&w);

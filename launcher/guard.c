@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/process.h"
 #include "launcher/boxdir.h"
 #include "launcher/debug.h"
 #include "launcher/farbox.h"
@@ -352,8 +353,8 @@ int guard_run(char *const *argv, struct err *e) {
     const char *node = getenv("SLURMD_NODENAME"); // Slurm's name for this host, which its lists have
     if (node && *node)
         snprintf(g.host, sizeof g.host, "%s", node);
-    else if (gethostname(g.host, sizeof g.host - 1))
-        snprintf(g.host, sizeof g.host, "unknown");
+    else
+        process_host(g.host, sizeof g.host, "unknown");
     if (!rc) rc = watch_signals(&g, e);
     if (!rc) rc = say_hello(&g, e);
     if (!rc) rc = open_log(&g, e);

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/machine.h"
+#include "base/process.h"
 #include "launcher/boxdir.h"
 #include "launcher/job_command.h"
 #include "launcher/keeper.h"
@@ -61,10 +62,8 @@ bool job_is_single(const struct config *c, int64_t ranks) {
 // ---- preparing
 
 static int find_programs(struct job *j, struct err *e) {
-    ssize_t n = readlink("/proc/self/exe", j->self, sizeof j->self - 1);
-    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
-    j->self[n] = 0;
-    return proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", j->program, sizeof j->program, e);
+    int rc = process_path(j->self, sizeof j->self, e);
+    return rc ? rc : proc_sibling("orrery-rank", "ORRERY_RANK_PROGRAM", j->program, sizeof j->program, e);
 }
 
 static int write_config(struct job *j, const char *folder, struct err *e) {
@@ -83,8 +82,8 @@ static int write_config(struct job *j, const char *folder, struct err *e) {
 
 // A host of the list that is not this one: the way to it tells which network to use.
 static const char *other_host(const struct job *j) {
-    char here[HOSTS_NAME_BYTES] = "";
-    if (gethostname(here, sizeof here - 1)) here[0] = 0;
+    char here[HOSTS_NAME_BYTES];
+    process_host(here, sizeof here, "");
     for (int i = 0; i < j->hosts.n; i++) {
         size_t n = strcspn(here, ".");
         const char *name = j->hosts.list[i].name;
@@ -162,7 +161,7 @@ static int open_record(const struct job *j, const struct boxdir *boxes, struct r
     record->pid = getpid();
     record->ranks = j->ranks;
     record->exit_code = 0;
-    if (gethostname(record->host, sizeof record->host - 1)) record->host[0] = 0;
+    process_host(record->host, sizeof record->host, "");
     return rc ? rc : rundir_write_record(j->run, record, e);
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/process.h"
 #include "launcher/nodelist.h"
 #include "launcher/proc.h"
 
@@ -236,8 +237,7 @@ static bool job_state_here(void *arg, const char *job_id, char *state, int state
 }
 
 void place_view_here(struct place_view *view, char *host, int host_bytes) {
-    if (gethostname(host, (size_t)host_bytes - 1)) snprintf(host, (size_t)host_bytes, "localhost");
-    host[host_bytes - 1] = 0;
+    process_host(host, (size_t)host_bytes, "localhost");
     *view = (struct place_view){.variable = variable_here,
                                 .is_file = is_file_here,
                                 .job_state = job_state_here,

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/process.h"
 
 #define CHILDREN_BYTES 65536
 #define STATUS_BYTES   65536
@@ -165,9 +166,8 @@ int proc_sibling(const char *name, const char *env_name, char *out, size_t out_b
             return err_set(e, ERR_MISSING, "%s=%s is no program", env_name, override);
         return 0;
     }
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0) return err_errno(e, errno, "cannot read /proc/self/exe");
-    self[n] = 0;
+    int rc = process_path(self, sizeof self, e);
+    if (rc) return rc;
     char *slash = strrchr(self, '/');
     if (slash) *slash = 0;
     if ((size_t)snprintf(out, out_bytes, "%s/%s", self, name) >= out_bytes)

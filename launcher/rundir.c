@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/folder.h"
 #include "base/json.h"
+#include "base/process.h"
 #include "launcher/proc.h"
 
 #define RECORD_BYTES_MAX 65536
@@ -133,7 +134,7 @@ static int refuse(const struct rundir *r, const char *path, bool *holder_gone, s
     struct json *doc = NULL;
     struct err bad = {0};
     int64_t pid = 0;
-    char host[64] = "", since[40] = "", here[64] = "";
+    char host[64] = "", since[40] = "", here[64];
     buf_init(&text, RECORD_BYTES_MAX);
     if (!bytes_read_file(path, RECORD_BYTES_MAX, &text, &bad) &&
         !json_parse(&doc, text.data, text.len, path, &bad)) {
@@ -143,7 +144,7 @@ static int refuse(const struct rundir *r, const char *path, bool *holder_gone, s
     }
     json_destroy(doc);
     buf_fini(&text);
-    if (gethostname(here, sizeof here - 1)) here[0] = 0;
+    process_host(here, sizeof here, "");
     *holder_gone = pid > 0 && !strcmp(here, host) && !proc_alive((pid_t)pid);
     if (pid <= 1 || pid > INT_MAX || !*host)
         return err_set(e, ERR_CONFLICT,
@@ -156,10 +157,9 @@ static int refuse(const struct rundir *r, const char *path, bool *holder_gone, s
 }
 
 static int sign_lock(struct rundir *r, struct err *e) {
-    char host[64] = "?", now[CLOCK_ISO_BYTES], line[256];
-    if (gethostname(host, sizeof host - 1)) host[0] = '?';
+    char host[64], now[CLOCK_ISO_BYTES], line[256];
     int n = snprintf(line, sizeof line, "{\"pid\": %d, \"host\": \"%s\", \"since\": \"%s\"}\n", (int)getpid(),
-                     host, clock_iso(clock_utc_ns(), now));
+                     process_host(host, sizeof host, "?"), clock_iso(clock_utc_ns(), now));
     if (ftruncate(r->lock_fd, 0) || bytes_pwrite_whole(r->lock_fd, line, (size_t)n, 0) < (size_t)n)
         return err_errno(e, errno, "cannot write %s/lock", r->path);
     return 0;

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/json.h"
+#include "base/process.h"
 #include "launcher/watch.h"
 
 #define SILENT_S 5.0
@@ -73,8 +73,8 @@ static void rank_lateness(struct top *t, const struct top_count *counts) {
 
 // A process of this host that a signal has stopped, even in the midst of a wait. Elsewhere nobody can tell.
 static bool is_stopped(const struct blackbox_page *p) {
-    char here[sizeof p->host] = "", path[40], text[512];
-    if (gethostname(here, sizeof here - 1) || strncmp(here, p->host, sizeof here) != 0) return false;
+    char here[sizeof p->host], path[40], text[512];
+    if (strncmp(process_host(here, sizeof here, ""), p->host, sizeof here) != 0) return false;
     snprintf(path, sizeof path, "/proc/%d/stat", p->pid);
     FILE *f = fopen(path, "re");
     if (!f) return false;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-foreach(name err clock bytes rng log json blackbox machine config)
+foreach(name err clock bytes rng log json blackbox machine process config)
   orrery_test(${name} unit unit/test_${name}.c orrery_base)
 endforeach()
 orrery_test(folder unit unit/test_folder.c orrery_base)

@@ -3,10 +3,10 @@
 // doctor`; needs neither data nor a run folder. Rank 0 prints one line of JSON.
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/process.h"
 #include "trainer/task.h"
 
 #define ELEMS  ((int64_t)1 << 20)
@@ -50,15 +50,14 @@ static int sum_once(struct rank *r, struct check *c, struct err *e) {
 }
 
 static int print(const struct rank *r, const struct check *c, struct err *e) {
-    char host[256] = "?";
+    char host[256];
     struct buf text;
     struct json_writer w;
-    if (gethostname(host, sizeof host - 1)) snprintf(host, sizeof host, "?");
     buf_init(&text, 65536);
     json_begin(&w, &text);
     json_put_object(&w, NULL);
     json_put_int(&w, "ranks", r->world);
-    json_put_string(&w, "host", host);
+    json_put_string(&w, "host", process_host(host, sizeof host, "?"));
     json_put_int(&w, "wrong", c->wrong);
     json_put_int(&w, "bytes", (int64_t)BYTES);
     json_put_double(&w, "seconds", c->seconds);
