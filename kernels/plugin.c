@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finds and loads the CUDA plug-in. It stays loaded: its library has threads and state of its own.
+// Finds plug-ins, and loads the CUDA one. It stays loaded: its library has threads and state of its own.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,21 +8,20 @@
 
 #include "kernels/device.h"
 #include "kernels/ops.h"
+#include "kernels/plugin.h"
 
-#define PLUGIN_NAME "liborrery_cuda.so"
-
-static int find_plugin(char *path, size_t bytes, struct err *e) {
-    const char *given = getenv("ORRERY_CUDA_PLUGIN");
+int plugin_find(const char *name, const char *env_name, char *path, size_t bytes, struct err *e) {
+    const char *given = getenv(env_name);
     if (given && given[0]) {
         if (snprintf(path, bytes, "%s", given) < (int)bytes) return 0;
-        return err_set(e, ERR_USAGE, "ORRERY_CUDA_PLUGIN is too long for a path");
+        return err_set(e, ERR_USAGE, "%s is too long for a path", env_name);
     }
-    ssize_t n = readlink("/proc/self/exe", path, bytes - sizeof PLUGIN_NAME);
-    if (n <= 0) return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find " PLUGIN_NAME);
+    ssize_t n = readlink("/proc/self/exe", path, bytes - strlen(name) - 1);
+    if (n <= 0) return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find %s", name);
     path[n] = '\0';
     char *slash = strrchr(path, '/');
     size_t at = slash ? (size_t)(slash - path) + 1 : 0;
-    snprintf(path + at, bytes - at, "%s", PLUGIN_NAME);
+    snprintf(path + at, bytes - at, "%s", name);
     return 0;
 }
 
@@ -37,7 +36,7 @@ static int check_plugin(const struct device_plugin *p, const char *path, struct 
 int device_plugin(const struct device_plugin **out, struct err *e) {
     char path[4096];
     *out = NULL;
-    int rc = find_plugin(path, sizeof path, e);
+    int rc = plugin_find("liborrery_cuda.so", "ORRERY_CUDA_PLUGIN", path, sizeof path, e);
     if (rc) return rc;
     if (access(path, R_OK))
         return err_set(e, ERR_ABSENT,

@@ -2,27 +2,10 @@
 #include "trainer/media_mp4.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define PLUGIN_NAME "liborrery_ffmpeg.so"
-
-static int find_plugin(char *path, size_t bytes, struct err *e) {
-    const char *given = getenv("ORRERY_FFMPEG_PLUGIN");
-    if (given && given[0]) {
-        if (snprintf(path, bytes, "%s", given) < (int)bytes) return 0;
-        return err_set(e, ERR_USAGE, "ORRERY_FFMPEG_PLUGIN is too long for a path");
-    }
-    ssize_t n = readlink("/proc/self/exe", path, bytes - sizeof PLUGIN_NAME);
-    if (n <= 0) return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find " PLUGIN_NAME);
-    path[n] = '\0';
-    char *slash = strrchr(path, '/');
-    size_t at = slash ? (size_t)(slash - path) + 1 : 0;
-    snprintf(path + at, bytes - at, "%s", PLUGIN_NAME);
-    return 0;
-}
+#include "kernels/plugin.h"
 
 // RTLD_NODELETE: loaded once, however often this is called. *library is to be closed.
 static int load_plugin(const char *path, void **library, const struct media_mp4_plugin **out, struct err *e) {
@@ -52,7 +35,7 @@ int media_mp4_read(const void *bytes, size_t n, const struct media_mp4_want *wan
     char path[4096];
     void *library = NULL;
     const struct media_mp4_plugin *plugin = NULL;
-    int rc = find_plugin(path, sizeof path, e);
+    int rc = plugin_find("liborrery_ffmpeg.so", "ORRERY_FFMPEG_PLUGIN", path, sizeof path, e);
     if (!rc) rc = load_plugin(path, &library, &plugin, e);
     if (!rc) rc = plugin->read(bytes, n, want, each, arg, e);
     if (library) dlclose(library);
