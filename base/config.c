@@ -156,10 +156,6 @@ static void check_groups(const struct config_file *f, int64_t heads, struct conf
         (long long)shared, (long long)heads);
 }
 
-static bool is_word(const char *key, int value, const char *word) {
-    return !strcmp(config_enum_word(key, value), word);
-}
-
 static void check_ranks(const struct config_file *f, struct config_errors *errors) {
     const struct config *c = &f->values;
     const struct {
@@ -173,7 +169,7 @@ static void check_ranks(const struct config_file *f, struct config_errors *error
             config_errors_add(errors, config_origin(f, sizes[i].key),
                               "%s is %lld: %s parallelism is not supported yet, leave it at 1", sizes[i].key,
                               (long long)sizes[i].size, sizes[i].words);
-    if (is_word("comm.backend", c->comm_backend, "nccl") && is_word("device", c->top_device, "cpu"))
+    if (c->comm_backend == CONFIG_comm_backend_nccl && c->top_device == CONFIG_top_device_cpu)
         config_errors_add(errors, origin_of_either(f, "comm.backend", "device"),
                           "comm.backend nccl moves what is on GPUs, but device is cpu: use auto");
 }

@@ -25,7 +25,7 @@ enum config_change {
 //   CONFIG_INT (sec, key, def, lo, hi, change, help)      int64_t sec_key
 //   CONFIG_REAL(sec, key, def, lo, hi, change, help)      double  sec_key
 //   CONFIG_BOOL(sec, key, def, change, help)              bool    sec_key
-//   CONFIG_ENUM(sec, key, def, ("a", "b"), change, help)  int     sec_key (index; def is the word)
+//   CONFIG_ENUM(sec, key, def, (a, b), change, help)      int     sec_key: CONFIG_sec_key_a, CONFIG_sec_key_b
 //   CONFIG_TEXT(sec, key, def, change, help)              char    sec_key[CONFIG_TEXT_BYTES]
 //   CONFIG_SECTION(sec, help)                             documentation only
 #define CONFIG_TEXT_BYTES 512
@@ -39,6 +39,31 @@ struct config {
 #define CONFIG_TEXT(sec, key, def, change, help)         char sec##_##key[CONFIG_TEXT_BYTES];
 #include "configs/schema.def"
 };
+
+// each(with, word) for every word of an enum's list, at most 8.
+#define CONFIG_WORDS(each, with, list) CONFIG_WORDS_(each, with, CONFIG_BARE list)
+#define CONFIG_BARE(...)               __VA_ARGS__
+#define CONFIG_WORDS_(each, with, ...)                                                                       \
+    CONFIG_COUNTED(__VA_ARGS__, 8, 7, 6, 5, 4, 3, 2, 1, )(each, with, __VA_ARGS__)
+#define CONFIG_COUNTED(a, b, c, d, e, f, g, h, n, ...) CONFIG_##n
+#define CONFIG_1(each, with, word)                     each(with, word)
+#define CONFIG_2(each, with, word, ...)                each(with, word) CONFIG_1(each, with, __VA_ARGS__)
+#define CONFIG_3(each, with, word, ...)                each(with, word) CONFIG_2(each, with, __VA_ARGS__)
+#define CONFIG_4(each, with, word, ...)                each(with, word) CONFIG_3(each, with, __VA_ARGS__)
+#define CONFIG_5(each, with, word, ...)                each(with, word) CONFIG_4(each, with, __VA_ARGS__)
+#define CONFIG_6(each, with, word, ...)                each(with, word) CONFIG_5(each, with, __VA_ARGS__)
+#define CONFIG_7(each, with, word, ...)                each(with, word) CONFIG_6(each, with, __VA_ARGS__)
+#define CONFIG_8(each, with, word, ...)                each(with, word) CONFIG_7(each, with, __VA_ARGS__)
+
+// The words of enums as constants, so that no other file counts them: CONFIG_train_on_nan_stop is 0, ...
+#define CONFIG_WORD(name, word) CONFIG_##name##_##word,
+#define CONFIG_SECTION(sec, help)
+#define CONFIG_INT(sec, key, def, lo, hi, change, help)
+#define CONFIG_REAL(sec, key, def, lo, hi, change, help)
+#define CONFIG_BOOL(sec, key, def, change, help)
+#define CONFIG_ENUM(sec, key, def, list, change, help) enum { CONFIG_WORDS(CONFIG_WORD, sec##_##key, list) };
+#define CONFIG_TEXT(sec, key, def, change, help)
+#include "configs/schema.def"
 
 struct config_file; // a struct config plus the origin of every value
 

@@ -10,8 +10,7 @@
 // A key of section `top` is named without it.
 #define NAME(sec, key)                                                                                       \
     (#sec "." #key) + (sizeof #sec == 4 && #sec[0] == 't' && #sec[1] == 'o' && #sec[2] == 'p' ? 4 : 0)
-#define WORDS(...)                                                                                           \
-    { __VA_ARGS__, NULL }
+#define WORD(with, word) #word,
 #define COMMON(sec, key_, kind, change_, help_)                                                              \
     .section = #sec, .key = #key_, .name = NAME(sec, key_), .type = CONFIG_TYPE_##kind,                      \
     .offset = offsetof(struct config, sec##_##key_), .change = CHANGE_##change_, .help = help_
@@ -24,7 +23,7 @@ const struct config_row config_rows[CONFIG_ROW_COUNT] = {
     {COMMON(sec, key, REAL, change, help), .real_lo = lo, .real_hi = hi},
 #define CONFIG_BOOL(sec, key, def, change, help) {COMMON(sec, key, BOOL, change, help)},
 #define CONFIG_ENUM(sec, key, def, list, change, help)                                                       \
-    {COMMON(sec, key, ENUM, change, help), .words = (const char *const[])WORDS list},
+    {COMMON(sec, key, ENUM, change, help), .words = (const char *const[]){CONFIG_WORDS(WORD, , list) NULL}},
 #define CONFIG_TEXT(sec, key, def, change, help) {COMMON(sec, key, TEXT, change, help)},
 #include "configs/schema.def"
 };
@@ -53,9 +52,8 @@ void config_rows_defaults(struct config *c) {
 #define CONFIG_INT(sec, key, def, lo, hi, change, help)  c->sec##_##key = def;
 #define CONFIG_REAL(sec, key, def, lo, hi, change, help) c->sec##_##key = def;
 #define CONFIG_BOOL(sec, key, def, change, help)         c->sec##_##key = def;
-#define CONFIG_ENUM(sec, key, def, list, change, help)                                                       \
-    c->sec##_##key = find_word(config_rows[CONFIG_ROW_##sec##_##key].words, def);
-#define CONFIG_TEXT(sec, key, def, change, help) memcpy(c->sec##_##key, def, sizeof def);
+#define CONFIG_ENUM(sec, key, def, list, change, help)   c->sec##_##key = CONFIG_##sec##_##key##_##def;
+#define CONFIG_TEXT(sec, key, def, change, help)         memcpy(c->sec##_##key, def, sizeof def);
 #include "configs/schema.def"
 }
 

@@ -13,8 +13,7 @@
 #define NCCL_LIBRARY "libnccl.so.2"
 
 static bool wants_gpu(const struct config *c) {
-    const char *word = c ? config_enum_word("device", c->top_device) : NULL;
-    return word && !strcmp(word, "cuda");
+    return c && c->top_device == CONFIG_top_device_cuda;
 }
 
 static void absent(const struct config *c, struct doctor_finding *f, const char *text) {

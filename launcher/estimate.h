@@ -8,9 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/config.h"
 #include "base/err.h"
 
-enum estimate_precision { ESTIMATE_BF16, ESTIMATE_FP32, ESTIMATE_TF32 }; // as cuda.precision counts
+enum estimate_precision {
+    ESTIMATE_BF16 = CONFIG_cuda_precision_bf16,
+    ESTIMATE_FP32 = CONFIG_cuda_precision_fp32,
+    ESTIMATE_TF32 = CONFIG_cuda_precision_tf32
+};
 
 struct estimate_gpu {
     const char *name, *model;

@@ -36,8 +36,7 @@ int job_place(const struct config *c, int64_t asked, const char *hosts, struct p
     view.config_ranks = c->launch_ranks;
     int rc = place_find(&view, out, e);
     if (out->ranks <= 0) out->ranks = ranks_default(c, asked);
-    bool self = !strcmp(config_enum_word("comm.backend", c->comm_backend), "self");
-    if (!rc && self && out->ranks > 1)
+    if (!rc && c->comm_backend == CONFIG_comm_backend_self && out->ranks > 1)
         rc = err_set(e, ERR_CONFIG,
                      "comm.backend=self is for one rank, and %lld are to start: use auto, or -n 1",
                      (long long)out->ranks);
@@ -55,8 +54,8 @@ int64_t job_ranks(const struct config *c, int64_t asked) {
 }
 
 bool job_is_single(const struct config *c, int64_t ranks) {
-    const char *backend = config_enum_word("comm.backend", c->comm_backend);
-    return ranks == 1 && backend && (!strcmp(backend, "auto") || !strcmp(backend, "self"));
+    int backend = c->comm_backend;
+    return ranks == 1 && (backend == CONFIG_comm_backend_auto || backend == CONFIG_comm_backend_self);
 }
 
 // ---- preparing

@@ -22,7 +22,7 @@ static const char *const far_names[] = {
 static const char *const far_prefixes[] = {"AWS_", "ORRERY_STORE_", NULL};
 
 bool job_by_srun(const struct config *c) {
-    return !strcmp(config_enum_word("launch.starter", c->launch_starter), "srun");
+    return c->launch_starter == CONFIG_launch_starter_srun;
 }
 
 // A file of Apptainer's, which runs in any surroundings; other images are for Slurm's Pyxis.
@@ -34,8 +34,7 @@ static bool is_apptainer(const char *image) {
 // "apptainer exec --bind X,Y IMAGE": what stands before a guard whose rank runs in a container.
 static int enter_container(const struct config *c, struct strv *out, struct err *e) {
     const char *const head[] = {"apptainer", "exec", "--nv"};
-    int rc =
-        strv_add_all(out, head, strcmp(config_enum_word("device", c->top_device), "cpu") != 0 ? 3 : 2, e);
+    int rc = strv_add_all(out, head, c->top_device != CONFIG_top_device_cpu ? 3 : 2, e);
     if (!rc && *c->launch_mounts) rc = strv_add(out, "--bind", e);
     if (!rc && *c->launch_mounts) rc = strv_add(out, c->launch_mounts, e);
     return rc ? rc : strv_add(out, c->launch_container, e);

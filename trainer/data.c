@@ -8,7 +8,6 @@
 #include "storage/store_config.h"
 #include "trainer/data_cache.h"
 
-enum { ON_ERROR_STOP, ON_ERROR_SKIP }; // of data.on_error
 enum { SLOTS = 4, AHEAD = 2, THREADS_MAX = 64 };
 
 // One batch being made or handed out. Batch k lives in slot k % SLOTS: two ahead, two with the caller.
@@ -149,7 +148,7 @@ int data_open(struct data **out, const struct config *c, const char *url, struct
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->changed, NULL);
     d->window = c->data_frames;
-    d->skip = c->data_on_error == ON_ERROR_SKIP;
+    d->skip = c->data_on_error == CONFIG_data_on_error_skip;
     d->threads_wanted = c->data_threads < THREADS_MAX ? (int)c->data_threads : THREADS_MAX;
     int rc = data_open_parts(d, c, url, e);
     if (rc) {
@@ -195,7 +194,7 @@ static bool data_is_broken(const struct err *e) {
 }
 
 bool data_passes_over(const struct config *c, const struct err *e) {
-    return c->data_on_error == ON_ERROR_SKIP && data_is_broken(e);
+    return c->data_on_error == CONFIG_data_on_error_skip && data_is_broken(e);
 }
 
 // A window of an episode ends with it. Below 0: the episode is shorter than a window.

@@ -15,8 +15,6 @@
 #define REPLICATES_MIN  50
 #define REPLICATE_CELLS 8000000 // doubles that all replicates together may take
 
-enum { BARS_NONE, BARS_DEMO }; // of eval.bars
-
 struct evaluate {
     const struct evaluate_request *q;
     int64_t context, frames, window; // window: frames that the model sees
@@ -446,7 +444,7 @@ int evaluate_run(const struct evaluate_request *q, struct eval_result *out, stru
     out->has = has_of(&ev);
     out->no_objects = why_no_objects(&ev);
     // No other world tells of a pusher and pucks.
-    out->bars = q->config->eval_bars == BARS_DEMO && q->held_out.objects;
+    out->bars = q->config->eval_bars == CONFIG_eval_bars_demo && q->held_out.objects;
     out->seconds = clock_seconds() - began;
 out:
     free(records);

@@ -21,7 +21,7 @@ int64_t grads_rounds(const struct config *c, int world) {
 
 int grads_open(struct grads **out, const struct grads_options *o, struct err *e) {
     if (in_ring(o->config, coll_size(o->coll))) return grads_ring_open(out, o, e);
-    if (o->config->comm_reduce == REDUCE_EXACT) return grads_exact_open(out, o, e);
+    if (o->config->comm_reduce == CONFIG_comm_reduce_exact) return grads_exact_open(out, o, e);
     return grads_whole_open(out, o, e);
 }
 
@@ -49,7 +49,8 @@ int grads_zero(struct grads *g, float *at, int64_t elems, struct err *e) {
 }
 
 void grads_name(char out[GRADS_NAME_BYTES], const struct config *c, int bucket, int n) {
-    const char *what = c->comm_reduce == REDUCE_EXACT ? "exact gradients" : "reduce-scatter gradients";
+    const char *what =
+        c->comm_reduce == CONFIG_comm_reduce_exact ? "exact gradients" : "reduce-scatter gradients";
     if (n > 1)
         snprintf(out, GRADS_NAME_BYTES, "%s %d", what, bucket + 1);
     else
@@ -82,7 +83,7 @@ int64_t grads_bytes(const struct config *c, const struct params *p, int world, i
         bytes = -1;
     else if (in_ring(c, world))
         bytes = grads_ring_bytes(c, &l.buckets, world, rank, l.offset);
-    else if (c->comm_reduce == REDUCE_EXACT)
+    else if (c->comm_reduce == CONFIG_comm_reduce_exact)
         bytes = grads_exact_bytes(c, &l.buckets, world, rank, l.offset);
     layout_fini(&l);
     return bytes;
@@ -103,7 +104,7 @@ int64_t grads_sent(const struct config *c, const struct params *p, int world, in
     int64_t sent;
     if (layout_init(&l, c, p, world))
         sent = -1;
-    else if (c->comm_reduce == REDUCE_EXACT)
+    else if (c->comm_reduce == CONFIG_comm_reduce_exact)
         sent = sent_exact(c, &l, world, rank);
     else
         sent = grads_rounds(c, world) * (p->elems - (l.offset[rank + 1] - l.offset[rank]));

@@ -7,7 +7,6 @@
 #include "trainer/grads.h"
 
 #define GRADS_NAME_BYTES 48
-enum grads_reduce { REDUCE_EXACT, REDUCE_FAST }; // of comm.reduce
 
 struct grads_vtable {
     bool in_backward;                             // grads_in_backward

@@ -164,14 +164,15 @@ static const struct grads_vtable ring_vtable = {
 
 static int64_t room_elems(const struct config *c, const struct buckets *b, int world, int rank) {
     const struct exact_cut cut = grads_cut(b);
-    return c->comm_reduce == REDUCE_EXACT ? exact_stream_room(world, rank, &cut) : 0;
+    return c->comm_reduce == CONFIG_comm_reduce_exact ? exact_stream_room(world, rank, &cut) : 0;
 }
 
 int64_t grads_ring_bytes(const struct config *c, const struct buckets *b, int world, int rank,
                          const int64_t *offset) {
     const struct exact_cut cut = grads_cut(b);
     int64_t elems = offset[rank + 1] - offset[rank] + count_slots(c) * buckets_largest(b);
-    if (c->comm_reduce == REDUCE_EXACT) elems += exact_stream_kept(c->comm_shards, world, rank, &cut);
+    if (c->comm_reduce == CONFIG_comm_reduce_exact)
+        elems += exact_stream_kept(c->comm_shards, world, rank, &cut);
     return (elems + room_elems(c, b, world, rank)) * (int64_t)sizeof(float);
 }
 
@@ -192,7 +193,7 @@ static int take(struct ring *r, struct err *e) {
 static int open_exact(struct ring *r, struct err *e) {
     const struct grads_options *o = &r->base.o;
     const struct exact_cut cut = grads_cut(o->buckets);
-    if (o->config->comm_reduce == REDUCE_FAST) return 0;
+    if (o->config->comm_reduce == CONFIG_comm_reduce_fast) return 0;
     return exact_stream_open(&r->exact, o->coll, o->config->comm_shards, o->offset, &cut, o->device, e);
 }
 

@@ -89,9 +89,9 @@ void memory_gpu_advice(const struct memory_gpu *m, const struct config *c, char 
     else
         snprintf(out, (size_t)n,
                  "lower model.width or model.layers, or start more ranks, which share the optimiser%s",
-                 c->comm_zero == 1     ? "; comm.zero=2 shares the gradients too"
-                 : c->comm_reduce == 0 ? "; comm.reduce=fast keeps fewer of them"
-                                       : "");
+                 c->comm_zero == 1                            ? "; comm.zero=2 shares the gradients too"
+                 : c->comm_reduce == CONFIG_comm_reduce_exact ? "; comm.reduce=fast keeps fewer of them"
+                                                              : "");
 }
 
 static double mib(int64_t bytes) {

@@ -3,6 +3,10 @@
 // where the caller wants them, those of activations overwrite unless an op says otherwise.
 #include "trainer/model_impl.h"
 
+_Static_assert(CONFIG_loss_weighting_one == 0 && CONFIG_loss_weighting_ramp == 1 &&
+                   CONFIG_loss_weighting_v == 2,
+               "configs/schema.def names the weightings as kernels/ops.h numbers them");
+
 static struct tensor grad_of(const struct model *m, const struct params_place *grads, int i) {
     return model_param_at(m, grads->at + (m->params.list[i].offset - grads->first), i);
 }

@@ -6,8 +6,6 @@
 
 #include "kernels/ops.h"
 
-enum { KIND_MUON, KIND_ADAMW }; // of optim.kind
-
 // Muon's matrices of one shape that are updated together; `at` counts from the start of the rank's segment.
 struct batch {
     int64_t rows, cols;
@@ -39,7 +37,7 @@ struct optim {
 };
 
 static bool uses_muon(const struct config *c, const struct param *p) {
-    return c->optim_kind == KIND_MUON && p->group == PARAM_MATRIX;
+    return c->optim_kind == CONFIG_optim_kind_muon && p->group == PARAM_MATRIX;
 }
 
 // Multiplications, roughly: Newton-Schulz costs five times rows cols min + small; elementwise work a few per

@@ -104,7 +104,7 @@ static int64_t checkpoint_bytes(const struct plan *p) {
     int64_t moments = 0;
     for (int i = 0; i < p->params.n; i++) {
         const struct param *t = &p->params.list[i];
-        moments += t->elems * (c->optim_kind == 0 && t->group == PARAM_MATRIX ? 1 : 2);
+        moments += t->elems * (c->optim_kind == CONFIG_optim_kind_muon && t->group == PARAM_MATRIX ? 1 : 2);
     }
     return (p->params.count * (c->optim_ema > 0 ? 2 : 1) + moments) * (int64_t)sizeof(float);
 }

@@ -13,8 +13,11 @@
 #include "base/bytes.h"
 #include "base/machine.h"
 
-enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };                  // of device
-enum { BACKEND_AUTO, BACKEND_SELF, BACKEND_MPI, BACKEND_NCCL }; // of comm.backend
+// How the kernels count cuda.precision.
+_Static_assert((int)DEVICE_BF16 == (int)CONFIG_cuda_precision_bf16 &&
+                   (int)DEVICE_FP32 == (int)CONFIG_cuda_precision_fp32 &&
+                   (int)DEVICE_TF32 == (int)CONFIG_cuda_precision_tf32,
+               "configs/schema.def and kernels/device.h name the precisions in one order");
 
 int rank_take_signals(struct rank *r, struct err *e) {
     sigset_t set;
@@ -55,13 +58,14 @@ static bool has_peers(void) {
 }
 
 bool rank_talks_by_nccl(const struct config *c, bool peers) {
-    return c->comm_backend == BACKEND_NCCL || (c->comm_backend == BACKEND_AUTO && peers);
+    return c->comm_backend == CONFIG_comm_backend_nccl ||
+           (c->comm_backend == CONFIG_comm_backend_auto && peers);
 }
 
 // Several ranks on one GPU: NCCL where it can, else MPI and pinned memory (options of coll_open).
 static enum coll_kind kind_of(const struct config *c, bool alone, bool on_gpu) {
-    if (alone || c->comm_backend == BACKEND_SELF) return COLL_SELF;
-    if (c->comm_backend == BACKEND_MPI) return COLL_MPI;
+    if (alone || c->comm_backend == CONFIG_comm_backend_self) return COLL_SELF;
+    if (c->comm_backend == CONFIG_comm_backend_mpi) return COLL_MPI;
     if (rank_talks_by_nccl(c, on_gpu && has_peers())) return COLL_NCCL;
     return has_peers() ? COLL_MPI : COLL_SELF;
 }
@@ -125,8 +129,8 @@ static int open_device(struct rank *r, bool alone, struct err *e) {
     struct device_gpu_options gpu = {.local_rank = local_rank(),
                                      .precision = (enum device_precision)c->cuda_precision};
     struct err why = {0};
-    if (c->top_device == DEVICE_CUDA && !alone) return device_open_gpu(&r->device, &gpu, e);
-    if (alone || c->top_device == DEVICE_CPU || !driver_is_there())
+    if (c->top_device == CONFIG_top_device_cuda && !alone) return device_open_gpu(&r->device, &gpu, e);
+    if (alone || c->top_device == CONFIG_top_device_cpu || !driver_is_there())
         return device_open_cpu(&r->device, threads_for(c), e);
     int rc = device_open_gpu(&r->device, &gpu, &why);
     if (!rc) return 0;
@@ -166,7 +170,7 @@ static int open_peers(struct rank *r, bool alone, struct err *e) {
                                    .notify = notify,
                                    .say = say,
                                    .share = c->cuda_share,
-                                   .or_mpi = c->comm_backend == BACKEND_AUTO,
+                                   .or_mpi = c->comm_backend == CONFIG_comm_backend_auto,
                                    .reach = c->comm_reach,
                                    .notify_arg = r};
     int rc = coll_open(&r->coll, &options, e);

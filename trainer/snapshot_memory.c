@@ -11,13 +11,13 @@
 
 #include "trainer/snapshot_impl.h"
 
-enum { MEMORY_AUTO, MEMORY_OFF, MEMORY_ON }; // of checkpoint.memory
-#define STEP_DIGITS 12                       // of a save's id
-#define COPIES      3 // of each rank on the node: one complete, one being written, room for others
+#define STEP_DIGITS 12 // of a save's id
+#define COPIES      3  // of each rank on the node: one complete, one being written, room for others
 
 static bool wanted(const struct snapshot *s) {
     int how = s->rank->config->checkpoint_memory;
-    return how == MEMORY_ON || (how == MEMORY_AUTO && store_is_remote(s->rank->ckpt_url));
+    return how == CONFIG_checkpoint_memory_on ||
+           (how == CONFIG_checkpoint_memory_auto && store_is_remote(s->rank->ckpt_url));
 }
 
 // For all ranks of the node, which keep copies of about the same size.

@@ -353,7 +353,7 @@ static int report(const struct step *s, int64_t nonfinite, struct err *e) {
     struct step_report *out = s->out;
     if (!out->skipped) return 0;
     find_suspects(s, s->number, out);
-    if (s->config->train_on_nan != ON_NAN_STOP) return 0;
+    if (s->config->train_on_nan != CONFIG_train_on_nan_stop) return 0;
     bool sound = nonfinite == 0 && isfinite(out->loss) && isfinite(out->grad_norm);
     const char *what = sound                 ? "the gradient's norm is above train.spike"
                        : isfinite(out->loss) ? "the gradient is not finite"

@@ -9,16 +9,14 @@
 
 #include "trainer/step_impl.h"
 
-enum { GRAPH_AUTO, GRAPH_ON, GRAPH_OFF }; // of cuda.graph
-
 int step_graph_open(struct step *s, struct err *e) {
     struct step_graphs *g = &s->graphs;
     struct device *d = s->rank->device;
     bool can = d->vtable->graphs != NULL;
-    if (s->config->cuda_graph == GRAPH_ON && !can)
+    if (s->config->cuda_graph == CONFIG_cuda_graph_on && !can)
         return err_set(e, ERR_CONFIG, "cuda.graph=on, but the %s records nothing: set it to auto",
                        d->vtable->name);
-    g->on = can && s->config->cuda_graph != GRAPH_OFF;
+    g->on = can && s->config->cuda_graph != CONFIG_cuda_graph_off;
     g->whole = s->rank->world == 1 || coll_is_queued(s->rank->coll);
     g->stretches = g->whole ? 1 : STRETCH_SHARD + (s->hi - s->lo);
     for (int i = 0; g->on && i < STEP_BUCKETS; i++) {

@@ -8,8 +8,6 @@
 #include "trainer/grads.h"
 #include "trainer/step.h"
 
-enum step_on_nan { ON_NAN_STOP }; // of train.on_nan
-
 // What a step's work reads beside frames and weights: one block that the host fills before anything is
 // queued. S sequences of this rank, F frames, M modalities.
 struct step_numbers {

@@ -18,8 +18,6 @@
 #define SKIPPED_MAX   20 // in a row: more is no glitch, and nothing is learned
 #define LOUD_RMS      10
 
-enum { ON_NAN_STOP, ON_NAN_SKIP, ON_NAN_ROLLBACK }; // of train.on_nan
-
 struct train {
     struct rank *rank;
     const struct config *config;
@@ -324,7 +322,8 @@ static int next_batch(struct train *t, const struct batch **out, struct step_rep
 
 // The first time that a step is bad. Met again, it is skipped.
 static bool wants_rollback(const struct train *t) {
-    if (t->config->train_on_nan != ON_NAN_ROLLBACK || t->rollbacks == ROLLBACKS_MAX) return false;
+    if (t->config->train_on_nan != CONFIG_train_on_nan_rollback || t->rollbacks == ROLLBACKS_MAX)
+        return false;
     for (int i = 0; i < t->rollbacks; i++)
         if (t->rolled_back[i] == t->done + 1) return false;
     return true;

@@ -138,6 +138,8 @@ static void values_come_from_the_file(void **state) {
     assert_string_equal(config_origin(f, "train.steps"), want);
     assert_string_equal(config_origin(f, "train.warmup"), "defaults");
     assert_null(config_origin(f, "train.nonsense"));
+    assert_string_equal(config_enum_word("train.on_nan", CONFIG_train_on_nan_rollback), "rollback");
+    assert_string_equal(config_enum_word("model.preset", CONFIG_model_preset_14b), "14b");
     assert_null(config_enum_word("device", 3));
     assert_null(config_enum_word("device", -1));
     assert_null(config_enum_word("train.steps", 0));

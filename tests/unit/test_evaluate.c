@@ -190,7 +190,7 @@ static struct config *config_make(int64_t sequences) {
     c->eval_context = 3;
     c->eval_horizon = 6;
     c->eval_samples = 2;
-    c->eval_bars = 1; // demo
+    c->eval_bars = CONFIG_eval_bars_demo;
     return c;
 }
 
@@ -378,7 +378,7 @@ static void broken_windows_are_left_out_and_listed(void **state) {
     t.damaged = 5;
     assert_int_equal(evaluate_toy(&t, c, &r, &e), -ERR_DATA);
     err_clear(&e);
-    c->data_on_error = 1; // skip
+    c->data_on_error = CONFIG_data_on_error_skip;
     assert_int_equal(evaluate_toy(&t, c, &r, &e), 0);
     const struct eval_skipped *s = &r.skipped[EVAL_HELD_OUT];
     assert_true(s->windows.n == 2 && s->of == 24 && r.sequences == 22);

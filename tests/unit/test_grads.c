@@ -129,7 +129,8 @@ static float sum_of(const struct world *w, int step, int64_t i) {
     float sum = 0, of_rank[FAKE_RANKS] = {0};
     int64_t lo, hi, most = (w->config->comm_shards + w->size - 1) / w->size;
     bool rounds = w->config->comm_zero == 2 && w->size > 1; // of fast
-    if (w->config->comm_reduce == 0) return tree_sum(0, w->config->comm_shards, step, i);
+    if (w->config->comm_reduce == CONFIG_comm_reduce_exact)
+        return tree_sum(0, w->config->comm_shards, step, i);
     for (int64_t round = 0; round < most; round++) {
         float over_ranks = 0;
         for (int r = 0; r < w->size; r++) {
@@ -169,7 +170,7 @@ static void check_memory(const struct run *r) {
     const struct world *w = r->world;
     int64_t planned = grads_bytes(w->config, &w->params, w->size, r->rank);
     int64_t own = w->offset[r->rank + 1] - w->offset[r->rank], slots = w->config->comm_overlap ? 2 : 1;
-    bool fast = w->config->comm_reduce == 1;
+    bool fast = w->config->comm_reduce == CONFIG_comm_reduce_fast;
     assert_int_equal(r->bytes, planned + (own == 0 ? 64 : 0)); // no device hands out nothing
     assert_int_equal(r->in_backward, w->config->comm_zero == 2 && w->size > 1);
     if (r->in_backward && fast) assert_int_equal(planned, 4 * (own + slots * buckets_largest(&w->buckets)));

@@ -269,7 +269,7 @@ static void a_cpu_records_nothing(void **state) {
     open_fixture(&f, fake_config(SMALL));
     assert_false(f.step->graphs.on);
     struct config wants = *f.rank.config;
-    wants.cuda_graph = 1; // on
+    wants.cuda_graph = CONFIG_cuda_graph_on;
     f.rank.config = &wants;
     assert_int_equal(step_open(&second, &f.rank, f.model, f.optim, NULL, &e), -ERR_CONFIG);
     assert_non_null(strstr(e.text, "cuda.graph"));
