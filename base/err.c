@@ -101,6 +101,9 @@ const char *err_words(enum err_code code) {
 }
 
 const char *err_class_name(enum err_class cls) {
-    static const char *const names[] = {"NONE", "USER", "RETRY", "RANK", "JOB", "BUG"};
+    static const char *const names[] = {
+        [ERR_CLASS_NONE] = "NONE", [ERR_CLASS_USER] = "USER", [ERR_CLASS_RETRY] = "RETRY",
+        [ERR_CLASS_RANK] = "RANK", [ERR_CLASS_JOB] = "JOB",   [ERR_CLASS_BUG] = "BUG",
+    };
     return (unsigned)cls < sizeof names / sizeof *names ? names[cls] : "BUG";
 }

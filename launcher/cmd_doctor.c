@@ -15,7 +15,8 @@ struct report {
     struct buf text;
 };
 
-static const char *const grade_words[] = {"good", "warn", "BAD"};
+static const char *const grade_words[] = {
+    [DOCTOR_GOOD] = "good", [DOCTOR_WARN] = "warn", [DOCTOR_BAD] = "BAD"};
 
 static void show(void *arg, const struct doctor_finding *f) {
     struct report *r = arg;

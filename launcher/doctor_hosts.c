@@ -93,25 +93,13 @@ static void tell_silence(struct meeting *m, const struct probe *p) {
     tell(m, p->name, &f);
 }
 
-static const char *known_name(const char *name) {
-    static const char *const names[] = {"processors",    "memory",        "shared memory", "temporary files",
-                                        "limits",        "locked memory", "clock",         "host name",
-                                        "network",       "loopback",      "mpirun",        "PMIx",
-                                        "environment",   "orrery-rank",   "Slurm",         "GPUs",
-                                        "GPU peers",     "NCCL",          "CUDA plug-in",  "run folder",
-                                        "training data", "held-out data", "checkpoints"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i], name)) return names[i];
-    return "other";
-}
-
 // What is good is counted, the rest is told.
 static void tell_facts(struct meeting *m, struct probe *p) {
     const struct json_value *rows = json_get(json_root(p->facts), "findings");
     int good = 0;
     for (size_t i = 0; i < json_size(rows); i++) {
         const struct json_value *row = json_at(rows, i);
-        struct doctor_finding f = {.name = known_name(json_string_or(row, "check", ""))};
+        struct doctor_finding f = {.name = doctor_known(json_string_or(row, "check", ""))};
         int64_t grade = json_int_or(row, "grade", 0), code = json_int_or(row, "code", 0);
         snprintf(f.text, sizeof f.text, "%s", json_string_or(row, "finding", ""));
         snprintf(f.cure, sizeof f.cure, "%s", json_string_or(row, "cure", ""));

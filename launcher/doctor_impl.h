@@ -17,6 +17,9 @@ void doctor_say(struct doctor_finding *f, const char *fmt, ...) __attribute__((f
 void doctor_cure(struct doctor_finding *f, enum doctor_grade grade, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+// The check's name, which lasts; "other" for one that this build does not know.
+const char *doctor_known(const char *name);
+
 typedef void doctor_check_fn(const struct config *c, struct doctor_finding *f);
 
 // doctor_machine.c

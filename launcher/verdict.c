@@ -329,7 +329,11 @@ static int append_lines(const struct verdict *v, struct buf *out, struct err *e)
 }
 
 int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
-    static const char *const titles[] = {"failed", "hangs", "did not start", "lost a host", "lost its way"};
+    static const char *const titles[] = {
+        [VERDICT_CRASH] = "failed",         [VERDICT_HANG] = "hangs",
+        [VERDICT_LAUNCH] = "did not start", [VERDICT_HOST] = "lost a host",
+        [VERDICT_DISCORD] = "lost its way",
+    };
     int rc = buf_appendf(out, e, "attempt %d %s\n", v->attempt, titles[v->kind]);
     if (!rc && v->rank >= 0)
         rc = buf_appendf(out, e, "  rank %d of %d on host %s, pid %lld: %s\n", v->rank, v->world, v->host,
@@ -343,7 +347,11 @@ int verdict_text(const struct verdict *v, struct buf *out, struct err *e) {
 
 // ---- the record
 
-static const char *const kind_names[] = {"crash", "hang", "launch", "host", "discord"};
+static const char *const kind_names[] = {
+    [VERDICT_CRASH] = "crash", [VERDICT_HANG] = "hang",       [VERDICT_LAUNCH] = "launch",
+    [VERDICT_HOST] = "host",   [VERDICT_DISCORD] = "discord",
+};
+#define KINDS (sizeof kind_names / sizeof *kind_names)
 
 void verdict_json(const struct verdict *v, struct json_writer *w) {
     json_put_string(w, "kind", kind_names[v->kind]);
@@ -380,7 +388,7 @@ void verdict_from_json(struct verdict *v, const struct json_value *o) {
     char kind[16];
     memset(v, 0, sizeof *v);
     take_text(o, "kind", kind, sizeof kind, false);
-    for (int k = 0; k < 5; k++)
+    for (size_t k = 0; k < KINDS; k++)
         if (!strcmp(kind, kind_names[k])) v->kind = (enum verdict_kind)k;
     v->attempt = take_int(o, "attempt");
     v->rank = take_int(o, "rank");

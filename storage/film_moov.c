@@ -15,8 +15,10 @@ struct span {
 };
 
 enum box { ELST, MDHD, HDLR, STSD, STTS, CTTS, STSS, STSZ, STSC, STCO, CO64, BOXES };
-static const char names[BOXES][5] = {"elst", "mdhd", "hdlr", "stsd", "stts", "ctts",
-                                     "stss", "stsz", "stsc", "stco", "co64"};
+static const char names[BOXES][5] = {
+    [ELST] = "elst", [MDHD] = "mdhd", [HDLR] = "hdlr", [STSD] = "stsd", [STTS] = "stts", [CTTS] = "ctts",
+    [STSS] = "stss", [STSZ] = "stsz", [STSC] = "stsc", [STCO] = "stco", [CO64] = "co64",
+};
 
 struct track {
     struct span box[BOXES]; // data NULL: it has none

@@ -241,7 +241,8 @@ static int posix_delete(const struct posix_store *p, char *path, struct err *e) 
 
 static int posix_perform(struct store *s, const struct store_call *c, struct store_result *out,
                          struct err *e) {
-    static const char *const verbs[] = {"GET", "PUT", "HEAD", "DELETE"};
+    static const char *const verbs[] = {
+        [STORE_GET] = "GET", [STORE_PUT] = "PUT", [STORE_HEAD] = "HEAD", [STORE_DELETE] = "DELETE"};
     struct posix_store *p = (struct posix_store *)s;
     char *path = NULL;
     int rc = key_path(p, c->key, &path, e);

@@ -83,12 +83,11 @@ static bool stop_asked(void *rank) {
 }
 
 static void tell_skipped(struct rank *r, const struct eval_result *result) {
-    static const char *const names[EVAL_DATA] = {"data.train", "data.eval"};
     for (int i = 0; i < EVAL_DATA; i++) {
         const struct eval_skipped *s = &result->skipped[i];
         if (s->windows.n)
             log_warn(&r->log, "evaluation: %lld of %lld windows of %s are in broken samples; the first: %s",
-                     (long long)s->windows.n, (long long)s->of, names[i], s->why);
+                     (long long)s->windows.n, (long long)s->of, eval_data_name(i), s->why);
     }
 }
 

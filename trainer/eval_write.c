@@ -121,8 +121,6 @@ static void put_left_out(struct json_writer *w, const struct eval_result *r) {
     json_close(w, ']');
 }
 
-static const char *const data_names[EVAL_DATA] = {"data.train", "data.eval"};
-
 // The episodes of windows that were passed over, each once, in order. The caller frees it; NULL: no memory.
 static int64_t *episodes_of(const struct eval_skipped *s, int64_t *n) {
     int64_t *list = calloc((size_t)s->windows.n + 1, sizeof *list);
@@ -145,7 +143,7 @@ static void put_skipped(struct json_writer *w, const struct eval_result *r) {
         int64_t n, *episodes = s->windows.n ? episodes_of(s, &n) : NULL;
         if (!episodes) continue;
         json_put_object(w, NULL);
-        json_put_string(w, "data", data_names[i]);
+        json_put_string(w, "data", eval_data_name(i));
         json_put_int(w, "windows", s->windows.n);
         json_put_int(w, "of", s->of);
         json_put_array(w, "episodes");
@@ -349,6 +347,6 @@ int eval_write_table(const struct eval_result *r, struct buf *out, struct err *e
     }
     if (!rc && r->no_objects)
         rc = buf_appendf(out, e, "Pusher, puck and constant velocity are left out: %s.\n", r->no_objects);
-    for (int i = 0; i < EVAL_DATA && !rc; i++) rc = write_skipped(&r->skipped[i], data_names[i], out, e);
+    for (int i = 0; i < EVAL_DATA && !rc; i++) rc = write_skipped(&r->skipped[i], eval_data_name(i), out, e);
     return rc ? rc : write_bars(r, out, e);
 }

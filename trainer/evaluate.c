@@ -460,3 +460,8 @@ void eval_result_fini(struct eval_result *r) {
     free(r->hi);
     r->value = r->lo = r->hi = NULL;
 }
+
+const char *eval_data_name(int data) {
+    static const char *const names[EVAL_DATA] = {[EVAL_TRAIN] = "data.train", [EVAL_HELD_OUT] = "data.eval"};
+    return names[data];
+}

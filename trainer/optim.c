@@ -383,6 +383,7 @@ float *optim_state_of(struct optim *o, int i, enum optim_state which) {
 }
 
 const char *optim_state_name(enum optim_state which) {
-    static const char *const names[] = {"optim.m", "optim.v", "ema"};
+    static const char *const names[OPTIM_STATES] = {
+        [OPTIM_M] = "optim.m", [OPTIM_V] = "optim.v", [OPTIM_AVERAGE] = "ema"};
     return names[which];
 }

@@ -12,8 +12,11 @@
 #include "trainer/schedule.h"
 #include "trainer/step_impl.h"
 
-static const char *const part_names[STEP_PARTS] = {"data",   "noise",  "forward", "backward",
-                                                   "reduce", "update", "gather"};
+static const char *const part_names[STEP_PARTS] = {
+    [STEP_DATA] = "data",         [STEP_NOISE] = "noise",   [STEP_FORWARD] = "forward",
+    [STEP_BACKWARD] = "backward", [STEP_REDUCE] = "reduce", [STEP_UPDATE] = "update",
+    [STEP_GATHER] = "gather",
+};
 
 const char *step_part_name(enum step_part part) {
     return part_names[part];
