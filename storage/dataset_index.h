@@ -58,9 +58,22 @@ size_t dataset_index_memory(const struct dataset_index *x);
 // The table of a member; NULL: it is no film, or the index was made without tables.
 const struct film_table *dataset_index_film(const struct dataset_index *x, uint32_t member);
 
+// Building, in the order of the shard: samples, each one's members, each one's film. `shard` and its offsets
+// are for messages.
+int dataset_index_add_sample(struct dataset_index *x, const char *stem, size_t n, struct err *e) ERR_CHECK;
+int dataset_index_add_member(struct dataset_index *x, const char *shard, const char *name, size_t n,
+                             int64_t offset, int64_t bytes, uint32_t crc, struct err *e) ERR_CHECK;
+// Takes the table over, in any case. Lists that an index has no room for are left out: the rest is kept.
+int dataset_index_add_film(struct dataset_index *x, uint32_t member, struct film_table *t,
+                           struct err *e) ERR_CHECK;
+// A stem that comes twice would be two samples of one name: WebDataset readers and we would disagree on them.
+int dataset_index_check_stems(const struct dataset_index *x, const char *shard, struct err *e) ERR_CHECK;
+
 // Scans a tar front to back, once. `schema`: of samples that do not describe themselves, or NULL.
 int dataset_index_scan(struct dataset_index *x, const struct tar_source *source,
                        const struct dataset_schema *schema, struct err *e) ERR_CHECK;
+
+// dataset_index_json.c
 int dataset_index_write(const struct dataset_index *x, const char *shard, struct buf *out,
                         struct err *e) ERR_CHECK;
 // Every offset and size is inside the shard, samples and members are in order and do not overlap.
