@@ -80,8 +80,14 @@ int dataset_index_write(const struct dataset_index *x, const char *shard, struct
 int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, const char *shard,
                         struct err *e) ERR_CHECK;
 
-// Shared with the manifest: a CRC32C as eight hex digits; "format" and "version" at the head of a document.
+// Shared with the manifest: a CRC32C as eight hex digits; "format" and "version" at the head of a document;
+// the rate of frames, where it is known, and the streams.
+void dataset_index_put_crc(struct json_writer *w, const char *key, uint32_t crc);
 bool dataset_index_crc(const struct json_value *v, uint32_t *out);
 int dataset_index_head(const struct json *doc, const char *format, const char *what, struct err *e) ERR_CHECK;
+void dataset_index_put_streams(struct json_writer *w, double rate_hz, const struct stream_schema *streams,
+                               int n);
+int dataset_index_streams(const struct json *doc, const char *what, double *rate_hz,
+                          struct stream_schema *streams, int *n, struct err *e) ERR_CHECK;
 
 #endif

@@ -11,12 +11,6 @@
 
 #define FORMAT "orrery-shard-index"
 
-static void put_crc(struct json_writer *w, const char *key, uint32_t crc) {
-    char hex[16];
-    snprintf(hex, sizeof hex, "%08" PRIx32, crc);
-    json_put_string(w, key, hex);
-}
-
 static void put_films(struct json_writer *w, const struct dataset_index *x, const struct index_sample *s) {
     bool any = false;
     for (uint32_t m = s->first; m < s->first + s->n; m++) {
@@ -40,7 +34,7 @@ static void put_sample(struct json_writer *w, const struct dataset_index *x, con
         json_put_string(w, NULL, dataset_index_text(x, m->name));
         json_put_int(w, NULL, m->offset);
         json_put_int(w, NULL, m->bytes);
-        put_crc(w, NULL, m->crc32c);
+        dataset_index_put_crc(w, NULL, m->crc32c);
         json_close(w, ']');
     }
     json_close(w, ']');
@@ -57,15 +51,20 @@ int dataset_index_write(const struct dataset_index *x, const char *shard, struct
     json_put_int(&w, "version", 1);
     json_put_string(&w, "shard", slash ? slash + 1 : shard);
     json_put_int(&w, "bytes", x->bytes);
-    put_crc(&w, "crc32c", x->crc32c);
-    if (x->rate_hz > 0) json_put_double(&w, "rate_hz", x->rate_hz);
-    sample_meta_put_streams(&w, "streams", x->streams, x->n_streams);
+    dataset_index_put_crc(&w, "crc32c", x->crc32c);
+    dataset_index_put_streams(&w, x->rate_hz, x->streams, x->n_streams);
     json_put_array(&w, "samples");
     for (size_t i = 0; i < x->n_samples; i++) put_sample(&w, x, &x->samples[i]);
     json_close(&w, ']');
     json_close(&w, '}');
     int rc = json_end(&w, e);
     return rc ? rc : buf_appends(out, "\n", e);
+}
+
+void dataset_index_put_crc(struct json_writer *w, const char *key, uint32_t crc) {
+    char hex[16];
+    snprintf(hex, sizeof hex, "%08" PRIx32, crc);
+    json_put_string(w, key, hex);
 }
 
 bool dataset_index_crc(const struct json_value *v, uint32_t *out) {
@@ -178,6 +177,20 @@ int dataset_index_head(const struct json *doc, const char *format, const char *w
     return 0;
 }
 
+void dataset_index_put_streams(struct json_writer *w, double rate_hz, const struct stream_schema *streams,
+                               int n) {
+    if (rate_hz > 0) json_put_double(w, "rate_hz", rate_hz);
+    sample_meta_put_streams(w, "streams", streams, n);
+}
+
+int dataset_index_streams(const struct json *doc, const char *what, double *rate_hz,
+                          struct stream_schema *streams, int *n, struct err *e) {
+    const struct json_value *root = json_root(doc);
+    if (json_as_double(json_get(root, "rate_hz"), rate_hz) && !(*rate_hz > 0 && *rate_hz <= 1e9))
+        return err_set(e, ERR_DATA, "%s: 'rate_hz' is no rate", what);
+    return sample_meta_get_streams(doc, json_get(root, "streams"), what, streams, n, e);
+}
+
 int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, const char *shard,
                         struct err *e) {
     struct json *doc = NULL;
@@ -194,12 +207,7 @@ int dataset_index_parse(struct dataset_index *x, const char *text, size_t n, con
         rc = err_set(e, ERR_DATA, "%s: 'crc32c' is missing or no CRC", what);
         goto out;
     }
-    if (json_as_double(json_get(root, "rate_hz"), &x->rate_hz) && !(x->rate_hz > 0 && x->rate_hz <= 1e9)) {
-        rc = err_set(e, ERR_DATA, "%s: 'rate_hz' is no rate", what);
-        goto out;
-    }
-    if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, x->streams, &x->n_streams, e)))
-        goto out;
+    if ((rc = dataset_index_streams(doc, what, &x->rate_hz, x->streams, &x->n_streams, e))) goto out;
     rc = parse_samples(&p, root, e);
 out:
     json_destroy(doc);

@@ -149,12 +149,6 @@ int dataset_manifest_append(struct dataset_manifest *m, const struct dataset_man
 
 // ---- writing
 
-static void put_crc(struct json_writer *w, const char *key, uint32_t crc) {
-    char hex[16];
-    snprintf(hex, sizeof hex, "%08" PRIx32, crc);
-    json_put_string(w, key, hex);
-}
-
 static size_t end_run(const struct dataset_manifest *m, size_t shard) {
     return shard + 1 < m->n_shards ? m->shards[shard + 1].first_run : m->n_runs;
 }
@@ -172,9 +166,9 @@ void dataset_manifest_put_shard(struct json_writer *w, const struct dataset_mani
     json_put_object(w, NULL);
     json_put_string(w, "key", s->key);
     json_put_int(w, "bytes", s->bytes);
-    put_crc(w, "crc32c", s->crc32c);
+    dataset_index_put_crc(w, "crc32c", s->crc32c);
     json_put_int(w, "index_bytes", s->index_bytes);
-    put_crc(w, "index_crc32c", s->index_crc32c);
+    dataset_index_put_crc(w, "index_crc32c", s->index_crc32c);
     json_put_int(w, "samples", s->samples);
     json_put_array(w, "frames");
     for (size_t r = s->first_run, end = end_run(m, i); r < end; r++) {
@@ -193,8 +187,7 @@ int dataset_manifest_put_tail(struct json_writer *w, const struct dataset_manife
     json_put_int(w, "samples", m->samples);
     json_put_int(w, "frames", m->frames);
     json_put_int(w, "bytes", m->bytes);
-    if (m->rate_hz > 0) json_put_double(w, "rate_hz", m->rate_hz);
-    sample_meta_put_streams(w, "streams", m->streams, m->n_streams);
+    dataset_index_put_streams(w, m->rate_hz, m->streams, m->n_streams);
     film_sums_put(w, &m->films);
     json_close(w, '}');
     int rc = json_end(w, e);
@@ -257,12 +250,7 @@ int dataset_manifest_parse(struct dataset_manifest *m, const char *text, size_t 
     const struct json_value *root = json_root(doc), *shards = json_get(root, "shards");
     if ((rc = dataset_index_head(doc, FORMAT, what, e))) goto out;
     if ((rc = json_need_int(doc, root, "samples", 1, DATASET_SAMPLES_MAX, &samples, e))) goto out;
-    if (json_as_double(json_get(root, "rate_hz"), &m->rate_hz) && !(m->rate_hz > 0 && m->rate_hz <= 1e9)) {
-        rc = err_set(e, ERR_DATA, "%s: 'rate_hz' is no rate", what);
-        goto out;
-    }
-    if ((rc = sample_meta_get_streams(doc, json_get(root, "streams"), what, m->streams, &m->n_streams, e)))
-        goto out;
+    if ((rc = dataset_index_streams(doc, what, &m->rate_hz, m->streams, &m->n_streams, e))) goto out;
     if ((rc = film_sums_get(doc, root, what, &m->films, e))) goto out;
     if (!json_is_array(shards)) {
         rc = err_set(e, ERR_DATA, "%s: 'shards' is no array", what);
