@@ -460,8 +460,8 @@ static void pairs_have_the_same_bits(void **state) {
     for (int i = 0; i < 7; i++) {
         bool many = i == 6;
         struct random r = {29 + (uint64_t)i};
-        struct problem p = {.sequences = 1 + i % 2, .heads = many ? 8 : 2, .kv_heads = 1 + i % 2};
-        p.queries = many ? 600 : 300, p.keys = many ? 100 : 700, p.head_dim = i < 3 ? 64 : 128,
+        struct problem p = {.sequences = 1 + i % 2, .heads = many ? 4 : 2, .kv_heads = 1 + i % 2};
+        p.queries = many ? 530 : 300, p.keys = many ? 60 : 500, p.head_dim = i < 3 ? 64 : 128,
         p.one_mask = true;
         p.masks[0] = mask_make(p.queries, p.keys, masks[many ? 3 : i % 3], NULL);
         for (int b = 0; b < p.sequences; b++) p.list[b] = &p.masks[0];
@@ -471,7 +471,7 @@ static void pairs_have_the_same_bits(void **state) {
         uint16_t *want = malloc(bytes), *got = malloc(bytes);
         float *want_lse = malloc(sums), *got_lse = malloc(sums);
         outputs(&p, 0, false, want, want_lse);
-        for (unsigned seed = 0; seed < 4; seed++) {
+        for (unsigned seed = 0; seed < 3; seed++) {
             outputs(&p, seed, true, got, got_lse);
             if (memcmp(got, want, bytes) != 0 || memcmp(got_lse, want_lse, sums) != 0)
                 fail_msg("mask %d, head_dim %d, seed %u: other bits", i % 3, p.head_dim, seed);
