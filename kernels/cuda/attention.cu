@@ -185,10 +185,10 @@ int attention_pairs_asked(enum attention_pairs *out, struct err *e) {
 
 // Replaces the schedule by that of pairs of blocks, where they are to be.
 static int choose_pairs(struct cuda_device *d, const struct mask *const *masks,
-                        const struct attention_task *t, const struct attention_schedule **c, bool *pairs,
-                        struct err *e) {
+                        const struct attention_task *t, int head_dim, const struct attention_schedule **c,
+                        bool *pairs, struct err *e) {
     const struct attention_schedule *both = NULL;
-    bool consider = gpu_attention_considers_pairs((int64_t)(*c)->tiles * t->heads * t->sequences);
+    bool consider = gpu_attention_considers_pairs(head_dim, (int64_t)(*c)->tiles * t->heads * t->sequences);
     *pairs = false;
     if (d->attention_pairs == ATTENTION_PAIRS_NEVER) return 0;
     if (d->attention_pairs == ATTENTION_PAIRS_WHERE_THEY_PAY && !consider) return 0;
@@ -208,7 +208,7 @@ static int forward_run(struct cuda_device *d, struct attention_task *t, int head
         int rc = attention_schedule(d, masks, t->sequences, {SM90_ROWS, SM90_KEYS, false}, &c, e);
         if (rc != 0) return rc;
         if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1) {
-            rc = choose_pairs(d, masks, t, &c, &pairs, e);
+            rc = choose_pairs(d, masks, t, head_dim, &c, &pairs, e);
             t->view = c->view;
             t->tiles = c->tiles;
             return rc != 0 ? rc : forward_hopper(d, t, head_dim, pairs, e);

@@ -136,7 +136,7 @@ struct attention_tiles {
 struct attention_schedule {
     struct mask_view *view; // [sequences]
     int32_t tiles, steps;   // row tiles of a sequence; the most steps of one
-    int64_t work;           // steps of all row tiles of all sequences
+    int64_t work;           // schedule_work of all sequences
 };
 int attention_schedule(struct cuda_device *d, const struct mask *const *masks, int sequences,
                        struct attention_tiles tiles, const struct attention_schedule **out,

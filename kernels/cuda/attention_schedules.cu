@@ -9,7 +9,7 @@
 
 namespace {
 
-enum { ENTRIES = 64 }; // more only while something is recorded
+enum { ENTRIES = 96 }; // 24 masks of four schedules each; more only while something is recorded
 
 // What a schedule was made of: the masks' content, not their addresses.
 struct cache_key {
@@ -161,7 +161,10 @@ int make_room(struct cache_entry *c, size_t bytes, struct err *e) {
     return rc;
 }
 
-bool goes_before(const struct cache_entry *a, const struct cache_entry *b) {
+// Which of two goes first. What the last call gave is still in its caller's hands.
+bool goes_before(const struct cache_entry *a, const struct cache_entry *b, uint64_t last_call) {
+    bool held[2] = {a->used == last_call, b->used == last_call};
+    if (held[0] != held[1]) return held[1];
     return a->recorded != b->recorded ? !a->recorded : a->used < b->used;
 }
 
@@ -190,7 +193,7 @@ static int take_entry(struct cuda_device *d, struct cache_entry **out, struct er
     }
     struct cache_entry *old = c->entry[0];
     for (int i = 1; i < c->count; i++)
-        if (goes_before(c->entry[i], old)) old = c->entry[i];
+        if (goes_before(c->entry[i], old, c->clock)) old = c->entry[i];
     if (old->recorded) {
         d->base.generation++;
         for (int i = 0; i < c->count; i++) c->entry[i]->recorded = false;

@@ -127,9 +127,12 @@ __device__ __forceinline__ void produce(const struct sm90_forward &f, uint32_t b
         int slot = n & 1;
         uint32_t parity = (uint32_t)(n >> 1 & 1) ^ 1;
         if (of_pair > 0) item = hear_item<D>(base, slot, parity ^ 1, told);
+        if (of_pair == 0) { // first of all: the partner has to look it up too
+            mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
+            tell_item<D>(base, slot, item);
+        }
         struct place p = place_of(f, item, of_pair);
         mbar_wait(base + P::ITEM_EMPTY + 8 * slot, parity);
-        if (of_pair == 0) tell_item<D>(base, slot, item);
         places[slot] = p;
         mbar_arrive(base + P::ITEM_FULL + 8 * slot);
         if (p.tile < 0) break;

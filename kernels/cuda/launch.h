@@ -24,7 +24,8 @@ static inline cudaError_t launch_pairs(void (*kernel)(P...), dim3 grid, dim3 blo
     cudaLaunchConfig_t c = {};
     c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = bytes, c.stream = stream;
     c.attrs = &pairs, c.numAttrs = 1;
-    return cudaLaunchKernelEx(&c, kernel, arguments...);
+    (void)cudaLaunchKernelEx(&c, kernel, arguments...);
+    return cudaGetLastError(); // and forgets it
 }
 // In a kernel: unsigned char *name, the block's dynamic shared memory, 1024-byte aligned.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]

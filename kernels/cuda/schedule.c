@@ -139,9 +139,10 @@ void schedule_fini(struct schedule *s) {
 }
 
 int64_t schedule_work(const struct schedule *s) {
-    int64_t steps = 0;
-    for (int32_t i = 0; i < s->n_tiles; i++) steps += s->tile[i].steps;
-    return steps;
+    int64_t halves = 0;
+    for (int32_t i = 0; i < s->n_ranges; i++)
+        halves += (int64_t)(s->range[i].hi - s->range[i].lo) * (s->range[i].partly ? 3 : 2);
+    return halves;
 }
 
 void schedule_rows(const struct mask *m, struct schedule_row *row) {

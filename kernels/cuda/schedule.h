@@ -43,8 +43,10 @@ struct schedule {
 
 int schedule_build(struct schedule *out, const struct mask *m, int32_t row_tile, int32_t col_tile,
                    struct err *e) ERR_CHECK;
-void schedule_fini(struct schedule *s);          // NULL-safe members
-int64_t schedule_work(const struct schedule *s); // steps of all row tiles
+void schedule_fini(struct schedule *s); // NULL-safe members
+// Half steps of all row tiles: one that is partly visible counts for one and a half, since its mask is worked
+// out.
+int64_t schedule_work(const struct schedule *s);
 
 // The parts of one mask and its schedule within a block of device memory, each 16-byte aligned.
 struct schedule_layout {

@@ -51,9 +51,10 @@ size_t gpu_mod_sums_bytes(int64_t chunks, int64_t groups, int64_t vectors, int64
 bool gpu_attention_is_hopper(int compute, int head_dim);
 int gpu_attention_splits(int64_t tiles, int steps);
 // The forward of Hopper: whether pairs of blocks are considered for so many tiles of queries of all heads,
-// and whether they pay: where next to nothing is computed that only one block of a pair needs. Work: steps of
-// all tiles of SM90_ROWS, and of twice as many rows.
-bool gpu_attention_considers_pairs(int64_t tiles);
+// and whether they pay: where next to nothing is computed that only one block of a pair needs. Work:
+// schedule_work of tiles of SM90_ROWS, and of twice as many rows. At head_dim 64 exponentials, not L2, are
+// the narrowest place.
+bool gpu_attention_considers_pairs(int head_dim, int64_t tiles);
 bool gpu_attention_pairs(int64_t work, int64_t work_of_pairs);
 size_t gpu_attention_split_bytes(int splits, int64_t rows_heads, int head_dim);
 size_t gpu_backward80_bytes(int64_t padded_rows);

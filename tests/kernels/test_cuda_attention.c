@@ -506,7 +506,7 @@ static const void *schedule_of(struct device *d, int64_t number, bool recording)
 // What graphs read stays where it is while others come and go; where all that is kept is read by graphs, they
 // are told.
 static void recorded_schedules_stay(void **state) {
-    enum { KEPT = 64 };
+    enum { KEPT = 96 };
     struct device *d = emulated_open(80, 0, false, false);
     const void *recorded = schedule_of(d, 0, true), *plain = schedule_of(d, 1, false);
     assert_ptr_equal(schedule_of(d, 1, false), plain);
@@ -521,6 +521,14 @@ static void recorded_schedules_stay(void **state) {
     for (int i = 0; i < KEPT; i++) (void)schedule_of(d, i, true);
     assert_int_equal(d->generation, 0);
     (void)schedule_of(d, KEPT, false);
+    assert_int_equal(d->generation, 1);
+    emulated_close(d);
+    // An op asks for two in a row: the second does not take the first one's place, whatever else is recorded.
+    d = emulated_open(80, 0, false, false);
+    for (int i = 0; i < KEPT - 1; i++) (void)schedule_of(d, i, true);
+    (void)schedule_of(d, KEPT, false);
+    const void *first = schedule_of(d, KEPT + 1, false), *second = schedule_of(d, KEPT + 2, false);
+    assert_ptr_not_equal(first, second);
     assert_int_equal(d->generation, 1);
     emulated_close(d);
 }

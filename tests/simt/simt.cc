@@ -284,8 +284,7 @@ struct simt_block *simt_block_of(uint32_t address) {
     if (named == 0) return simt_now;
     if ((int)named > simt_now->cluster) simt_fail("shared memory: block %u of the cluster", named - 1);
     struct simt_block *block = simt_now->of_cluster[named - 1];
-    if (block->running == 0)
-        simt_fail("shared memory of the cluster's block %u, which has ended", named - 1);
+    if (block->running == 0) simt_fail("shared memory of the cluster's block %u, which has ended", named - 1);
     return block;
 }
 

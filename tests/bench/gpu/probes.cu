@@ -325,7 +325,7 @@ static __global__ void fetch_in_pairs(const __grid_constant__ struct pair p) {
         if (threadIdx.x == 0 && rank == 0) {
             mbar_wait(empty, (i & 1) ^ 1);
             mbar_expect(full, BOX / 2);
-            cluster_load(base, &p.from, full, 0, (int)i, 0, 3);
+            cluster_load(base, &p.from, full, 0, 4 * (int)i, 0, 3); // the last lie wholly beyond
             cluster_tell(cluster_address(base + PAIR_WORD, 1), 3 * i + 1, cluster_address(told, 1));
         } else if (threadIdx.x == 0) {
             mbar_expect(full, BOX / 2);
@@ -366,7 +366,7 @@ int probe_pairs(FILE *out) {
                cuda_good(out, cudaMemcpy(words.data(), p.words, PAIR_ROUNDS * 4, cudaMemcpyDeviceToHost));
     cudaFree(device);
     for (int i = 0; i < 2 * PAIR_ROUNDS && ran; i++)
-        wrong += !box_in(x, {0, i / 2, 0, 32}, &got[(size_t)i * (BOX / 2)]);
+        wrong += !box_in(x, {0, 4 * (i / 2), 0, 32}, &got[(size_t)i * (BOX / 2)]);
     for (uint32_t i = 0; i < PAIR_ROUNDS && ran; i++) wrong += words[i] != 3 * i + 1;
     fprintf(out, "%s  pairs of blocks: a box for both, words, barriers of each other: %d wrong\n",
             ran && wrong == 0 ? "right" : "WRONG", wrong);
