@@ -9,7 +9,7 @@
 int machine_cores(void);            // that we may use: affinity and container quota
 int64_t machine_memory_bytes(void); // that we may use: physical, or the container's limit
 // The least that the control groups of this process allow, those above it included, of versions 1 and 2:
-// cores rounded up, bytes; INT64_MAX: no limit. `root` stands before /proc and /sys: "".
+// cores rounded up, bytes; very many where there is no limit. `root` stands before /proc and /sys: "".
 int64_t machine_cgroup_cores(const char *root);
 int64_t machine_cgroup_memory(const char *root);
 int64_t machine_free_bytes(const char *path); // of the file system; -1: unknown

@@ -16,8 +16,10 @@ int plugin_find(const char *name, const char *env_name, char *path, size_t bytes
         if (snprintf(path, bytes, "%s", given) < (int)bytes) return 0;
         return err_set(e, ERR_USAGE, "%s is too long for a path", env_name);
     }
-    ssize_t n = readlink("/proc/self/exe", path, bytes - strlen(name) - 1);
-    if (n <= 0) return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find %s", name);
+    size_t room = bytes - strlen(name) - 1;
+    ssize_t n = readlink("/proc/self/exe", path, room);
+    if (n <= 0 || (size_t)n == room)
+        return err_set(e, ERR_ABSENT, "cannot tell where this program lies, to find %s", name);
     path[n] = '\0';
     char *slash = strrchr(path, '/');
     size_t at = slash ? (size_t)(slash - path) + 1 : 0;

@@ -202,11 +202,12 @@ static void look_for_stragglers(struct supervisor *s) {
     tell_straggler(s, &v, text);
 }
 
-// Without its lock nothing keeps a second run out, and what the ranks have open is written to nowhere.
+// Without its lock nothing keeps a second run out, and what the ranks have open is written to nowhere. Not
+// where a server that is away would keep us from judging the attempt.
 static void look_after_folder(struct supervisor *s) {
     const struct rundir *run = s->o->job->run;
     int64_t now = clock_monotonic_ns();
-    if (s->orphaned || now - s->folder_ns < (int64_t)FOLDER_MS * 1000000) return;
+    if (!s->folder_local || s->orphaned || now - s->folder_ns < (int64_t)FOLDER_MS * 1000000) return;
     s->folder_ns = now;
     s->orphaned = rundir_is_lost(run);
     if (!s->orphaned) return;
@@ -468,7 +469,8 @@ static void announce(struct supervisor *s, const struct verdict *v) {
     struct err full = {0};
     buf_init(&text, 1 << 16);
     progress_clear(&s->progress);
-    if (!verdict_text(v, &text, &full) && write(s->log->fd, text.data, text.len) < 0) err_clear(&full);
+    if (!verdict_text(v, &text, &full) && bytes_write_whole(s->log->fd, text.data, text.len) < text.len)
+        err_clear(&full);
     buf_fini(&text);
     verdict_json(v, ledger_event(s->o->ledger, "verdict"));
     ledger_end_event(s->o->ledger);

@@ -29,7 +29,8 @@ struct supervisor {
     bool growing; // this attempt was asked to stop, so that the next has more ranks
     int64_t pinged_ns, looked_ns;
     struct skew skew;
-    bool orphaned;      // the run folder was lost, as told
+    bool folder_local;  // the run folder is on this machine
+    bool orphaned;      // it was lost, as told
     int64_t folder_ns;  // when it was last looked for
     int refused;        // connections that were turned away, as told
     int64_t *silent_ms; // [ranks] of guards on other machines

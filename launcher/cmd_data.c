@@ -389,7 +389,8 @@ int cmd_data(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"out", 0, OPT_TEXT, "FOLDER", "show: draw it: frames as PNG, curves as SVG", &a.out, 0, 0},
         {"schema", 0, OPT_TEXT, "FILE", "index: JSON that describes samples which do not describe themselves",
          &a.schema, 0, 0},
-        STORE_PLACE_OPTS(&a.store),
+        STORE_PLACE_ENDPOINT(&a.store),
+        STORE_PLACE_REGION(&a.store),
     };
     struct opts_rest rest;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);

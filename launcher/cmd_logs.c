@@ -81,14 +81,14 @@ static int fold_ranks(const struct rundir *run, const char *folder, struct err *
 
 // ---- followed
 
-struct follower {
+struct followed_log {
     int fd;
     int64_t at;
     bool fresh; // the next byte begins a line
 };
 
 // What a rank has written since; with many ranks each line says whose it is.
-static bool follow_one(struct follower *f, const char *path, int rank, bool named) {
+static bool show_more(struct followed_log *f, const char *path, int rank, bool named) {
     char piece[65536];
     struct stat st;
     bool any = false;
@@ -105,7 +105,7 @@ static bool follow_one(struct follower *f, const char *path, int rank, bool name
     struct stat now;
     if (!any && !lstat(path, &now) && now.st_ino != st.st_ino) {
         close(f->fd);
-        *f = (struct follower){.fd = -1, .fresh = true};
+        *f = (struct followed_log){.fd = -1, .fresh = true};
     }
     return any;
 }
@@ -121,24 +121,24 @@ static bool is_over(const struct rundir *run) {
     return strcmp(record.state, "running") != 0 || (!held && !strcmp(record.host, here));
 }
 
-struct following {
+struct run_logs {
     const struct rundir *run;
     const char *task;
     int64_t rank; // -1: all
     int attempt;
     bool fixed; // that attempt and no other
-    struct follower *all;
+    struct followed_log *all;
     int most;
 };
 
-static void begin_attempt(struct following *f) {
+static void from_the_beginning(struct run_logs *f) {
     for (int i = 0; i < f->most; i++) {
         if (f->all[i].fd >= 0) close(f->all[i].fd);
-        f->all[i] = (struct follower){.fd = -1, .fresh = true};
+        f->all[i] = (struct followed_log){.fd = -1, .fresh = true};
     }
 }
 
-static bool follow_all(struct following *f) {
+static bool show_more_of_all(struct run_logs *f) {
     char path[RUNDIR_PATH_BYTES + 256], name[96];
     int first = f->rank < 0 ? 0 : (int)f->rank;
     struct err too_long = {0};
@@ -146,40 +146,40 @@ static bool follow_all(struct following *f) {
     for (int i = 0; i < f->most; i++) {
         snprintf(name, sizeof name, "logs/%.32s-%d/rank-%d.log", f->task, f->attempt, first + i);
         if (rundir_join(f->run, name, path, sizeof path, &too_long)) break;
-        if (follow_one(&f->all[i], path, first + i, f->rank < 0)) any = true;
+        if (show_more(&f->all[i], path, first + i, f->rank < 0)) any = true;
         if (f->all[i].fd < 0) break;
     }
     return any;
 }
 
 // A run that was restarted writes elsewhere.
-static bool next_attempt(struct following *f) {
+static bool next_attempt(struct run_logs *f) {
     struct err unread = {0};
     int newest = f->fixed ? 0 : rundir_last_attempt(f->run, f->task, &unread);
     if (newest <= f->attempt) return false;
     f->attempt++;
-    begin_attempt(f);
+    from_the_beginning(f);
     fflush(stdout);
     fprintf(stderr, "==> %s/logs/%s-%d <==\n", f->run->given, f->task, f->attempt);
     return true;
 }
 
 // Until the run has ended and all is shown, or Ctrl-C.
-static int follow(struct following *f, struct err *e) {
+static int follow(struct run_logs *f, struct err *e) {
     f->most = f->rank < 0 ? RANKS_FOLLOWED : 1;
     f->all = calloc((size_t)f->most, sizeof *f->all);
     if (!f->all) return err_set(e, ERR_MEMORY, "no memory to follow %d logs", f->most);
     for (int i = 0; i < f->most; i++) f->all[i].fd = -1;
-    begin_attempt(f);
+    from_the_beginning(f);
     for (bool over = false, any = true; any || !over;) {
         over = is_over(f->run);
-        any = follow_all(f);
+        any = show_more_of_all(f);
         if (!any) any = next_attempt(f);
         struct pollfd reader = {.fd = STDOUT_FILENO};
         if (fflush(stdout) || ferror(stdout)) break;
         if (!any && !over && poll(&reader, 1, FOLLOW_MS) > 0) break; // it is gone
     }
-    begin_attempt(f);
+    from_the_beginning(f); // closes what is open
     free(f->all);
     return 0;
 }
@@ -209,7 +209,7 @@ int cmd_logs(const struct cmd *self, int argc, char **argv, struct err *e) {
     if (attempt < 0) return (int)attempt;
     if (!attempt) return err_set(e, ERR_MISSING, "%s has no logs yet", run.given);
     snprintf(folder, sizeof folder, "%s-%lld", task, (long long)attempt);
-    struct following f = {.run = &run, .task = task, .attempt = (int)attempt, .rank = rank, .fixed = fixed};
+    struct run_logs f = {.run = &run, .task = task, .attempt = (int)attempt, .rank = rank, .fixed = fixed};
     if (following) return follow(&f, e);
     if (fold && rank < 0) return fold_ranks(&run, folder, e);
     return print_ranks(&run, folder, rank, e);

@@ -423,7 +423,8 @@ int cmd_store(const struct cmd *self, int argc, char **argv, struct err *e) {
         {"payload", 0, OPT_TEXT, "HOW", "signed, unsigned or auto (ORRERY_STORE_PAYLOAD)", &payload, 0, 0},
         {"vendor", 0, OPT_TEXT, "NAME", "aws, oss, r2, gcs, rgw, minio (by the host)", &vendor, 0, 0},
         {"virtual-host", 0, OPT_FLAG, NULL, "the bucket in the host's name", &virtual, 0, 0},
-        STORE_PLACE_OPTS(&a.store),
+        STORE_PLACE_ENDPOINT(&a.store),
+        STORE_PLACE_REGION(&a.store),
     };
     struct opts_rest rest;
     int rc = opts_parse(self, argc, argv, table, OPTS_COUNT(table), 2, 3, &rest, e);

@@ -87,8 +87,9 @@ static bool in_tmux(struct debug *d, pid_t pid, char *where, size_t n) {
     char path[4096], name[64], number[16], id[sizeof d->tmux];
     bool inside = getenv("TMUX") != NULL;
     if (!proc_find("tmux", path, sizeof path)) return false;
+    debug_end(d); // of an attempt before
     snprintf(number, sizeof number, "%d", (int)pid);
-    snprintf(name, sizeof name, inside ? "rank-%d" : "orrery-%d-rank-%d", inside ? d->rank : (int)getpid(),
+    snprintf(name, sizeof name, inside ? "rank-%d" : "orrery-%d-rank-%d", inside ? d->rank : (int)pid,
              d->rank);
     char *argv[] = {"tmux",
                     inside ? "new-window" : "new-session",

@@ -15,7 +15,7 @@
 #include "launcher/proc.h"
 #include "launcher/strv.h"
 
-int doctor_ask_start(struct probe *p, const char *agent, const char *command, struct err *e) {
+int doctor_ask_start(struct doctor_ask *p, const char *agent, const char *command, struct err *e) {
     int in[2] = {-1, -1}, out[2] = {-1, -1};
     struct strv argv = {0};
     int rc = 0;
@@ -45,13 +45,13 @@ int doctor_ask_start(struct probe *p, const char *agent, const char *command, st
     return rc;
 }
 
-static void hang_up(struct probe *p) {
+static void hang_up(struct doctor_ask *p) {
     if (p->in >= 0) close(p->in);
     if (p->out >= 0) close(p->out);
     p->in = p->out = -1;
 }
 
-void doctor_ask_end(struct probe *p) {
+void doctor_ask_end(struct doctor_ask *p) {
     hang_up(p);
     for (int ms = 0; p->pid > 0 && ms < 500; ms += 10) {
         if (waitpid(p->pid, NULL, WNOHANG) == p->pid) p->pid = 0;
@@ -65,7 +65,7 @@ void doctor_ask_end(struct probe *p) {
     buf_fini(&p->heard);
 }
 
-bool doctor_ask(struct probe *p, const char *text, size_t n) {
+bool doctor_ask(struct doctor_ask *p, const char *text, size_t n) {
     if (p->in < 0) return false;
     if (bytes_write_whole(p->in, text, n) == n) return true;
     close(p->in);
@@ -74,7 +74,7 @@ bool doctor_ask(struct probe *p, const char *text, size_t n) {
 }
 
 // Takes the first whole line out of what was heard; an answer begins with '{', all else is kept as its words.
-static bool take_answer(struct probe *p, struct json **doc) {
+static bool take_answer(struct doctor_ask *p, struct json **doc) {
     for (;;) {
         char *end = p->heard.len ? memchr(p->heard.data, '\n', p->heard.len) : NULL;
         if (!end) return false;
@@ -88,7 +88,7 @@ static bool take_answer(struct probe *p, struct json **doc) {
     }
 }
 
-struct json *doctor_ask_answer(struct probe *p, int64_t until_ns) {
+struct json *doctor_ask_answer(struct doctor_ask *p, int64_t until_ns) {
     char piece[4096];
     struct json *doc = NULL;
     struct err full = {0};

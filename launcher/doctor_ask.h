@@ -12,7 +12,7 @@
 
 #define DOCTOR_SAID_BYTES 300
 
-struct probe {
+struct doctor_ask {
     const char *name;
     pid_t pid;
     int in, out; // its stdin and stdout, our ends; -1: closed
@@ -25,12 +25,12 @@ struct probe {
 };
 
 // Starts COMMAND on p->name through the agent, which may have arguments of its own: "ssh -p 2222".
-int doctor_ask_start(struct probe *p, const char *agent, const char *command, struct err *e) ERR_CHECK;
+int doctor_ask_start(struct doctor_ask *p, const char *agent, const char *command, struct err *e) ERR_CHECK;
 // Hangs up, and ends what does not end by itself. Frees what was heard.
-void doctor_ask_end(struct probe *p);
+void doctor_ask_end(struct doctor_ask *p);
 // False: it is gone.
-bool doctor_ask(struct probe *p, const char *text, size_t n);
+bool doctor_ask(struct doctor_ask *p, const char *text, size_t n);
 // One answer, which is the caller's; NULL when the probe has ended or the time is up.
-struct json *doctor_ask_answer(struct probe *p, int64_t until_ns);
+struct json *doctor_ask_answer(struct doctor_ask *p, int64_t until_ns);
 
 #endif

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // `orrery doctor --hosts`: a probe on every host (doctor_probe.c), asked side by side, each step with a
 // deadline for all.
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -27,7 +25,7 @@ struct meeting {
     const struct doctor_hosts_options *o;
     doctor_each_fn *each;
     void *arg;
-    struct probe *list;
+    struct doctor_ask *list;
     int n;
     int bad;
 };
@@ -77,7 +75,7 @@ static int start_all(struct meeting *m, struct err *e) {
     return rc;
 }
 
-static void tell_silence(struct meeting *m, const struct probe *p) {
+static void tell_silence(struct meeting *m, const struct doctor_ask *p) {
     struct doctor_finding f = {.name = "answers"};
     bool absent = strstr(p->said, "No such file") || strstr(p->said, "not found");
     doctor_say(&f, "orrery does not answer there%s%.280s", p->said[0] ? ": " : "", p->said);
@@ -94,7 +92,7 @@ static void tell_silence(struct meeting *m, const struct probe *p) {
 }
 
 // What is good is counted, the rest is told.
-static void tell_facts(struct meeting *m, struct probe *p) {
+static void tell_facts(struct meeting *m, struct doctor_ask *p) {
     const struct json_value *rows = json_get(json_root(p->facts), "findings");
     int good = 0;
     for (size_t i = 0; i < json_size(rows); i++) {
@@ -116,7 +114,7 @@ static void tell_facts(struct meeting *m, struct probe *p) {
 static void hear_facts(struct meeting *m) {
     int64_t until_ns = until(FACTS_MS);
     for (int i = 0; i < m->n; i++) {
-        struct probe *p = &m->list[i];
+        struct doctor_ask *p = &m->list[i];
         p->facts = doctor_ask_answer(p, until_ns);
         const struct json_value *o = json_root(p->facts);
         p->port = json_int_or(o, "port", 0);
@@ -131,7 +129,7 @@ static void hear_facts(struct meeting *m) {
 
 // ---- step 2: are they alike?
 
-static const char *finding_of(const struct probe *p, const char *check) {
+static const char *finding_of(const struct doctor_ask *p, const char *check) {
     const struct json_value *rows = json_get(json_root(p->facts), "findings");
     for (size_t i = 0; i < json_size(rows); i++)
         if (!strcmp(json_string_or(json_at(rows, i), "check", ""), check))
@@ -139,8 +137,8 @@ static const char *finding_of(const struct probe *p, const char *check) {
     return "";
 }
 
-static void tell_unlike(struct meeting *m, const struct probe *p, const struct probe *first, const char *what,
-                        const char *here, const char *there, bool bad) {
+static void tell_unlike(struct meeting *m, const struct doctor_ask *p, const struct doctor_ask *first,
+                        const char *what, const char *here, const char *there, bool bad) {
     struct doctor_finding f = {.name = "alike"};
     doctor_say(&f, "%s differs: %.120s here, %.120s on %.60s", what, here, there, first->name);
     doctor_cure(&f, bad ? DOCTOR_BAD : DOCTOR_WARN, ERR_UNAVAILABLE,
@@ -148,7 +146,7 @@ static void tell_unlike(struct meeting *m, const struct probe *p, const struct p
     tell(m, p->name, &f);
 }
 
-static int compare(struct meeting *m, const struct probe *p, const struct probe *first) {
+static int compare(struct meeting *m, const struct doctor_ask *p, const struct doctor_ask *first) {
     static const struct {
         const char *check;
         bool bad;
@@ -183,14 +181,14 @@ static int compare(struct meeting *m, const struct probe *p, const struct probe 
     return unlike;
 }
 
-static struct probe *first_here(const struct meeting *m) {
+static struct doctor_ask *first_here(const struct meeting *m) {
     for (int i = 0; i < m->n; i++)
         if (m->list[i].facts) return &m->list[i];
     return NULL;
 }
 
 static void compare_all(struct meeting *m) {
-    const struct probe *first = first_here(m);
+    const struct doctor_ask *first = first_here(m);
     int unlike = 0, seen = 0;
     for (int i = 0; i < m->n; i++) {
         if (!m->list[i].facts) continue;
@@ -204,7 +202,7 @@ static void compare_all(struct meeting *m) {
 
 // ---- step 3: clocks
 
-static void ask_time(struct probe *p) {
+static void ask_time(struct doctor_ask *p) {
     p->doubt_s = INFINITY;
     for (int i = 0; i < PINGS; i++) {
         int64_t sent = clock_utc_ns();
@@ -223,7 +221,7 @@ static void compare_clocks(struct meeting *m) {
     double most = 0, doubt = 0;
     int wrong = 0, seen = 0;
     for (int i = 0; i < m->n; i++) {
-        struct probe *p = &m->list[i];
+        struct doctor_ask *p = &m->list[i];
         if (!p->facts) continue;
         ask_time(p);
         double off = fabs(p->skew_s);
@@ -263,7 +261,7 @@ static void cure_pair(struct doctor_finding *f, const char *kind, const char *fr
         doctor_cure(f, DOCTOR_BAD, ERR_UNAVAILABLE, "on %s: ip route get %s; ping %s", from, to, to);
 }
 
-static void tell_pair(struct meeting *m, const struct probe *p, const struct json_value *row) {
+static void tell_pair(struct meeting *m, const struct doctor_ask *p, const struct json_value *row) {
     struct doctor_finding f = {.name = "ports"};
     const char *address = json_string_or(row, "address", "");
     doctor_say(&f, "cannot reach %.100s%s%.20s%s: %.150s", json_string_or(row, "name", ""),
@@ -272,10 +270,10 @@ static void tell_pair(struct meeting *m, const struct probe *p, const struct jso
     tell(m, p->name, &f);
 }
 
-static void ask_peers(struct meeting *m, struct probe *p) {
+static void ask_peers(struct meeting *m, struct doctor_ask *p) {
     char line[HOSTS_NAME_BYTES + DOCTOR_TOKEN_BYTES + 32];
     for (int i = 0; i < m->n; i++) {
-        const struct probe *q = &m->list[i];
+        const struct doctor_ask *q = &m->list[i];
         if (q == p || !q->facts) continue;
         int n = snprintf(line, sizeof line, "peer %s %" PRId64 " %s\n", q->name, q->port, q->token);
         if (!doctor_ask(p, line, (size_t)n)) return;
@@ -284,7 +282,7 @@ static void ask_peers(struct meeting *m, struct probe *p) {
 }
 
 // Which interface leads to the others; one that changes from peer to peer is told.
-static void tell_way(struct meeting *m, const struct probe *p, const struct json_value *rows) {
+static void tell_way(struct meeting *m, const struct doctor_ask *p, const struct json_value *rows) {
     struct doctor_finding f = {.name = "interface"};
     const char *first = json_string_or(json_at(rows, 0), "interface", "");
     for (size_t i = 1; i < json_size(rows); i++) {
@@ -306,7 +304,7 @@ static void try_pairs(struct meeting *m) {
         if (m->list[i].facts) ask_peers(m, &m->list[i]);
     int64_t until_ns = until(PEERS_MS);
     for (int i = 0; i < m->n; i++) {
-        struct probe *p = &m->list[i];
+        struct doctor_ask *p = &m->list[i];
         struct json *doc = p->facts ? doctor_ask_answer(p, until_ns) : NULL;
         const struct json_value *rows = json_get(json_root(doc), "peers");
         for (size_t k = 0; k < json_size(rows); k++) {
@@ -341,7 +339,7 @@ int doctor_hosts(const struct doctor_hosts_options *o, doctor_each_fn *each, voi
     m.list = calloc((size_t)m.n + 1, sizeof *m.list);
     if (!m.list) return err_set(e, ERR_MEMORY, "no memory for %d hosts", m.n);
     for (int i = 0; i < m.n; i++) {
-        m.list[i] = (struct probe){.name = o->hosts->list[i].name, .in = -1, .out = -1};
+        m.list[i] = (struct doctor_ask){.name = o->hosts->list[i].name, .in = -1, .out = -1};
         buf_init(&m.list[i].heard, DOCTOR_LINE_BYTES);
     }
     int rc = start_all(&m, e);

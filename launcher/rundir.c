@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -21,6 +23,7 @@
 
 #define RECORD_BYTES_MAX 65536
 #define CONFIG_BYTES     (1 << 20)
+#define ZFS_MAGIC        0x2fc12fc1 // not among Linux' own
 #define LOCK_TRIES       60
 #define LOCK_GLANCES     3 // before anybody is believed to hold it: orrery top asks with a lock of its own
 #define LOCK_WAIT_MS     50
@@ -203,13 +206,24 @@ bool rundir_is_held(const struct rundir *r) {
     return held;
 }
 
+bool rundir_is_local(const struct rundir *r) {
+    static const unsigned long local[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,       BTRFS_SUPER_MAGIC,
+                                          TMPFS_MAGIC,      OVERLAYFS_SUPER_MAGIC, F2FS_SUPER_MAGIC,
+                                          ZFS_MAGIC};
+    struct statfs about;
+    bool found = false;
+    if (statfs(r->path, &about)) return false;
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        found = found || (unsigned long)about.f_type == local[i];
+    return found;
+}
+
 bool rundir_is_lost(const struct rundir *r) {
     char path[RUNDIR_PATH_BYTES + 8];
     struct stat ours, there;
     snprintf(path, sizeof path, "%s/lock", r->path);
     if (r->lock_fd < 0 || fstat(r->lock_fd, &ours)) return false;
-    // A server that does not answer says nothing of the folder.
-    if (lstat(path, &there)) return errno == ENOENT || errno == ENOTDIR;
+    if (lstat(path, &there)) return errno == ENOENT || errno == ENOTDIR; // otherwise nothing is known
     return ours.st_dev != there.st_dev || ours.st_ino != there.st_ino;
 }
 

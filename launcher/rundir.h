@@ -41,6 +41,8 @@ int rundir_lock(struct rundir *r, struct err *e) ERR_CHECK;
 // By a supervisor or its keeper, on this host; on another one only where the file system tells of its locks.
 bool rundir_is_held(const struct rundir *r);
 
+// On a file system of this machine: whoever looks there never waits for a server that is away.
+bool rundir_is_local(const struct rundir *r);
 // Of a folder that we have locked: was it, or its lock, removed or replaced since?
 bool rundir_is_lost(const struct rundir *r);
 

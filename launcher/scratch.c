@@ -59,7 +59,7 @@ static int newest_first(const void *a, const void *b) {
     return s->tv_nsec == t->tv_nsec ? 0 : s->tv_nsec < t->tv_nsec ? 1 : -1;
 }
 
-// Room for one more that may stay. What cannot be read or removed is no reason not to begin.
+// All but the newest. What cannot be read or removed stays.
 static void remove_old(const char *tmp) {
     struct olds olds = {0};
     struct dirent *entry;
@@ -71,7 +71,7 @@ static void remove_old(const char *tmp) {
         if (is_left_over(tmp, entry->d_name, &st) && !add(&olds, entry->d_name, &st)) break;
     closedir(dir);
     if (olds.n) qsort(olds.list, olds.n, sizeof *olds.list, newest_first);
-    for (size_t i = SCRATCH_KEPT - 1; i < olds.n; i++) {
+    for (size_t i = SCRATCH_KEPT; i < olds.n; i++) {
         char path[TMP_BYTES + NAME_BYTES + 1];
         snprintf(path, sizeof path, "%s/%s", tmp, olds.list[i].name);
         boxdir_remove_tree(path);
@@ -82,21 +82,25 @@ static void remove_old(const char *tmp) {
 int scratch_make(struct rundir *out, struct err *e) {
     char path[TMP_BYTES + NAME_BYTES + 1];
     const char *tmp = tmp_folder();
-    remove_old(tmp);
     snprintf(path, sizeof path, "%s/" PREFIX "XXXXXX", tmp);
     if (!mkdtemp(path))
         return err_errno(e, errno,
                          "cannot make a folder for the ranks' logs in %s; set TMPDIR to one that is there "
                          "and may be written",
                          tmp);
+    struct err ignored = {0};
     int rc = rundir_open(out, path, false, e);
-    if (!rc) rc = rundir_lock(out, e);
-    if (rc) scratch_close(out, false);
+    if (rc) rmdir(path);
+    // The lock only keeps a later job from taking this one's logs for old: there are file systems without
+    // locks.
+    if (!rc && rundir_lock(out, &ignored)) out->lock_fd = -1;
     return rc;
 }
 
 void scratch_close(struct rundir *scratch, bool keep) {
-    if (scratch->path[0] && !keep) boxdir_remove_tree(scratch->path);
+    bool was_open = scratch->path[0] != 0;
+    if (was_open && !keep) boxdir_remove_tree(scratch->path);
     rundir_close(scratch);
     scratch->path[0] = 0;
+    if (was_open && keep) remove_old(tmp_folder());
 }

@@ -8,8 +8,9 @@
 
 #define SCRATCH_KEPT 8 // of this user, in one folder; those of living jobs are not counted
 
-// Makes one, locked, and removes old ones.
+// Makes one, locked where that can be.
 int scratch_make(struct rundir *out, struct err *e) ERR_CHECK;
+// Removes it, or keeps it and removes old ones.
 void scratch_close(struct rundir *scratch, bool keep);
 
 #endif

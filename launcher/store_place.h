@@ -6,13 +6,14 @@
 
 #include <stdbool.h>
 
+#include "launcher/opts.h"
 #include "storage/store.h"
 
 // Rows of an option table: where S3 is, into a struct store_options.
-#define STORE_PLACE_OPTS(options)                                                                            \
-    {"endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &(options)->endpoint, 0, 0}, {        \
-        "region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &(options)->region, 0, 0                    \
-    }
+#define STORE_PLACE_ENDPOINT(options)                                                                        \
+    { "endpoint", 0, OPT_TEXT, "URL", "S3 endpoint (AWS_ENDPOINT_URL)", &(options)->endpoint, 0, 0 }
+#define STORE_PLACE_REGION(options)                                                                          \
+    { "region", 0, OPT_TEXT, "NAME", "S3 region (AWS_REGION)", &(options)->region, 0, 0 }
 
 struct store_place {
     const char *url; // as it was written

@@ -180,6 +180,7 @@ int supervise_run(const struct supervise_options *options, struct err *e) {
         .o = options, .log = options->log, .signal_fd = -1, .best_checkpoint = options->resume_step};
     size_t ranks = (size_t)options->job->ranks;
     s.number = rundir_last_attempt(options->job->run, options->log_prefix, e);
+    s.folder_local = rundir_is_local(options->job->run);
     s.told = calloc(ranks, sizeof *s.told);
     s.silent_ms = calloc(ranks, sizeof *s.silent_ms);
     progress_init(&s.progress, options->log);

@@ -58,9 +58,9 @@ void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_
 
 int verdict_exit_status(const struct verdict *v); // of `orrery run` when it gives up
 bool verdict_may_retry(const struct verdict *v);
+#define VERDICT_CAUSE "see the cause"
 // The block for the terminal, cause last. An error of the log's last lines that the cause quotes stands there
 // alone.
-#define VERDICT_CAUSE "see the cause"
 int verdict_text(const struct verdict *v, struct buf *out, struct err *e) ERR_CHECK;
 void verdict_json(const struct verdict *v, struct json_writer *w); // members of an open object
 void verdict_from_json(struct verdict *v, const struct json_value *o);

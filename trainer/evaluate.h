@@ -36,7 +36,7 @@ struct evaluate_request {
 };
 
 enum { EVAL_TRAIN, EVAL_HELD_OUT, EVAL_DATA }; // data sets
-const char *eval_data_name(int data);          // the config's section: "data.train"
+const char *eval_data_name(int data);          // the config's key: "data.train"
 
 struct eval_result {
     struct eval_weights weights;

@@ -94,7 +94,8 @@ static void say(void *arg, const char *text) {
 }
 
 int64_t rank_local_world(void) {
-    int64_t n = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", 1);
+    const char *step = getenv("SLURM_STEP_TASKS_PER_NODE"); // "4(x2),3"
+    int64_t slurm = step ? strtol(step, NULL, 10) : 1, n = number_from("OMPI_COMM_WORLD_LOCAL_SIZE", slurm);
     return n > 0 && n < INT_MAX ? n : 1;
 }
 

@@ -27,7 +27,7 @@ static bool has_room(const struct snapshot *s) {
     return !statvfs("/dev/shm", &room) && (double)room.f_bavail * (double)room.f_frsize >= need;
 }
 
-// Where an attempt before had room, its copies are in it already.
+// Where the folder is there, room was found for all.
 void snapshot_memory_open(struct snapshot *s) {
     const char *box = getenv("ORRERY_BLACKBOX"), *slash = box ? strrchr(box, '/') : NULL;
     struct err ignored = {ERR_OK};

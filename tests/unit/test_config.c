@@ -187,7 +187,7 @@ static void presets_stand_where_they_are_written(void **state) {
 
 static void every_preset_word_has_its_row(void **state) {
     static const char *const rows[] = {
-#define CONFIG_PRESET(name, width, layers, head_dim, kv_heads, cond_width) name,
+#define CONFIG_PRESET(name, width, layers, head_dim, kv_heads, cond_width) #name,
 #include "configs/presets.def"
     };
     const int n = sizeof rows / sizeof *rows;
