@@ -40,8 +40,12 @@ static int attention_bytes(struct model_gpu_bytes *out, const struct model *m, i
     struct mask mask = {0};
     struct gpu_attention_bytes att = {0};
     int rc = mask_block_causal(&mask, frames, m->set.tokens_per_frame, m->config->model_window, frames, e);
-    struct gpu_attention_shape s = {
-        .sequences = sequences, .heads = m->heads, .head_dim = m->head_dim, .mask = &mask, .in_f32 = in_f32};
+    struct gpu_attention_shape s = {.sequences = sequences,
+                                    .heads = m->heads,
+                                    .kv_heads = m->kv_heads,
+                                    .head_dim = m->head_dim,
+                                    .mask = &mask,
+                                    .in_f32 = in_f32};
     if (!rc) rc = gpu_attention_plan(&att, compute, &s, e);
     mask_fini(&mask);
     out->schedules = (int64_t)att.schedules;

@@ -149,8 +149,8 @@ static int at_least_one(int64_t n) {
     return n < 1 ? 1 : (int)n;
 }
 
-static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim, bool pairs,
-                          struct err *e) {
+static int forward_hopper(struct cuda_device *d, const struct attention_task *t, int head_dim,
+                          enum sm90_pairs pairs, struct err *e) {
     enum { L2_SHARE = 24 << 20 }; // bytes of k and v that may stay
     struct sm90_forward f = {};
     attention_encode_fn *encode = NULL;
@@ -165,11 +165,12 @@ static int forward_hopper(struct cuda_device *d, const struct attention_task *t,
     f.t = *t;
     int64_t fit = L2_SHARE / ((int64_t)t->keys * head_dim * 4), units = (int64_t)t->sequences * t->kv_heads;
     f.per_section = at_least_one(fit < units ? fit : units);
-    f.items = t->tiles * t->heads * t->sequences;
+    bool alone = pairs == SM90_ALONE;
+    f.items = t->tiles * t->heads * t->sequences / (pairs == SM90_PAIRS_OF_HEADS ? 2 : 1);
     f.pairs = pairs;
-    int most = pairs ? at_least_one(d->multiprocessors / 2) : d->multiprocessors;
+    int most = alone ? d->multiprocessors : at_least_one(d->multiprocessors / 2);
     int walkers = f.items < most ? f.items : most;
-    return cuda_check(attention_forward_sm90(&f, head_dim, pairs ? 2 * walkers : walkers, d->stream),
+    return cuda_check(attention_forward_sm90(&f, head_dim, alone ? walkers : 2 * walkers, d->stream),
                       "attention", e);
 }
 
@@ -183,19 +184,26 @@ int attention_pairs_asked(enum attention_pairs *out, struct err *e) {
     return err_set(e, ERR_USAGE, "ORRERY_ATTENTION_PAIRS=%s: always or never", text);
 }
 
-// Replaces the schedule by that of pairs of blocks, where they are to be.
+// Whether blocks are to be in pairs; the schedule is replaced where their tiles are others. Two heads on one
+// kv head cost nothing, neighbouring tiles the keys that only one of them sees.
 static int choose_pairs(struct cuda_device *d, const struct mask *const *masks,
                         const struct attention_task *t, int head_dim, const struct attention_schedule **c,
-                        bool *pairs, struct err *e) {
+                        enum sm90_pairs *pairs, struct err *e) {
     const struct attention_schedule *both = NULL;
     bool consider = gpu_attention_considers_pairs(head_dim, (int64_t)(*c)->tiles * t->heads * t->sequences);
-    *pairs = false;
+    *pairs = SM90_ALONE;
     if (d->attention_pairs == ATTENTION_PAIRS_NEVER) return 0;
     if (d->attention_pairs == ATTENTION_PAIRS_WHERE_THEY_PAY && !consider) return 0;
+    if (gpu_attention_pairs_heads(t->heads, t->kv_heads)) {
+        *pairs = SM90_PAIRS_OF_HEADS;
+        return 0;
+    }
     int rc = attention_schedule(d, masks, t->sequences, {2 * SM90_ROWS, SM90_KEYS, false}, &both, e);
     if (rc != 0) return rc;
-    *pairs = d->attention_pairs == ATTENTION_PAIRS_ALWAYS || gpu_attention_pairs((*c)->work, both->work);
-    if (*pairs) *c = both;
+    if (d->attention_pairs != ATTENTION_PAIRS_ALWAYS && !gpu_attention_pairs((*c)->work, both->work))
+        return 0;
+    *pairs = SM90_PAIRS_OF_TILES;
+    *c = both;
     return 0;
 }
 
@@ -204,7 +212,7 @@ static int forward_run(struct cuda_device *d, struct attention_task *t, int head
     const struct attention_schedule *c = NULL;
     t->splits = 1;
     if (is_hopper(d, head_dim) && t->keys > 0) {
-        bool pairs = false;
+        enum sm90_pairs pairs = SM90_ALONE;
         int rc = attention_schedule(d, masks, t->sequences, {SM90_ROWS, SM90_KEYS, false}, &c, e);
         if (rc != 0) return rc;
         if (gpu_attention_splits((int64_t)c->tiles * t->heads * t->sequences, 2 * c->steps) == 1) {

@@ -18,12 +18,17 @@ enum {
     SM90_WAVE = 16,         // key tiles of a head that follow one another in the backward queue, at least
 };
 
+// What a pair of blocks has in common beside k and v: the head, for neighbouring tiles of queries (the view's
+// tiles are of twice as many), or the tile, for two heads on one kv head, which see the same keys whatever
+// the mask.
+enum sm90_pairs { SM90_ALONE, SM90_PAIRS_OF_TILES, SM90_PAIRS_OF_HEADS };
+
 struct sm90_forward {
     CUtensorMap q, k, v, o;
     struct attention_task t;
     int per_section; // (sequence, kv head) pairs whose k and v stay in L2 together
     int items;
-    bool pairs;     // the view's tiles are of two blocks' queries
+    enum sm90_pairs pairs;
     uint32_t *next; // the queue's head
 };
 

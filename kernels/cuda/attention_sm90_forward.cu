@@ -5,14 +5,14 @@
 // A tile is 128 queries x 128 keys, 64 queries per warpgroup. Work per tile and block at D = 128: 8.4 MFLOP,
 // 1.12 us at the 990 TFLOP/s of a datasheet; 64 KB of k and v from L2, 58 GB/s per block times 132 = 7.7
 // TB/s, more than an L2 gives. So heads are taken in sections whose k and v fit into L2, and where
-// neighbouring tiles of queries see the same keys, pairs of blocks (clusters) take such tiles: one block
-// fetches k for both, the other v, and L2 gives half. A stage is fetched anew when both blocks are done with
-// it, so a pair walks in step, two stages apart at most. Per tile and warpgroup 8192 exp2 (16 per clock: 512
-// clocks) beside 2 x 512 clocks of wgmma for both: while one warpgroup does its exponentials the other
-// multiplies (named barriers hand the tensor cores over), and within one the next logits are under way before
-// the last weights are used. Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A operand): 160
-// of 232. Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages of k and v 128
-// KB. Order of every sum: fixed by the mask; the queue only decides which block does a tile.
+// neighbouring tiles of queries see the same keys, or heads share them, pairs of blocks (clusters) take them:
+// one block fetches k for both, the other v, and L2 gives half. A stage is fetched anew when both blocks are
+// done with it, so a pair walks in step, two stages apart at most. Per tile and warpgroup 8192 exp2 (16 per
+// clock: 512 clocks) beside 2 x 512 clocks of wgmma for both: while one warpgroup does its exponentials the
+// other multiplies (named barriers hand the tensor cores over), and within one the next logits are under way
+// before the last weights are used. Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A
+// operand): 160 of 232. Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages
+// of k and v 128 KB. Order of every sum: fixed by the mask; the queue only decides which block does a tile.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
@@ -51,10 +51,12 @@ struct alignas(16) place {
     int steps, range, j, partly; // of its walk: how many, and where the first one is
 };
 
-// `of_pair`: which half of a pair's tile is this block's; -1: it has no partner.
+// `of_pair`: which half of a pair's item is this block's; -1: it has no partner.
 __device__ __forceinline__ struct place place_of(const struct sm90_forward &f, int item, int of_pair) {
     const struct attention_task &t = f.t;
-    int group = t.heads / t.kv_heads, units = t.sequences * t.kv_heads, first = 0, n = f.per_section;
+    bool by_heads = f.pairs == SM90_PAIRS_OF_HEADS;
+    int group = t.heads / t.kv_heads / (by_heads ? 2 : 1), units = t.sequences * t.kv_heads, first = 0,
+        n = f.per_section;
     int section = t.tiles * group * f.per_section;
     struct place p = {-1, 0, 0, 0, 0, 0, 0, 0};
     if (item >= f.items) return p;
@@ -65,10 +67,11 @@ __device__ __forceinline__ struct place place_of(const struct sm90_forward &f, i
     p.b = unit / t.kv_heads;
     p.hk = unit % t.kv_heads;
     p.h = p.hk * group + item % group;
+    if (by_heads) p.h = 2 * p.h + of_pair;
     const struct mask_view m = t.view[p.b];
     int tile = m.order[item / group / n];
     const struct schedule_tile at = m.tile[tile];
-    p.tile = of_pair < 0 ? tile : 2 * tile + of_pair;
+    p.tile = f.pairs == SM90_PAIRS_OF_TILES ? 2 * tile + of_pair : tile;
     p.steps = at.steps;
     p.range = at.first;
     if (p.steps == 0) return p;
@@ -399,11 +402,11 @@ __global__ void __launch_bounds__(SM90_THREADS, 1) forward90(const __grid_consta
 template <int D> cudaError_t launch(const struct sm90_forward *f, int blocks, cudaStream_t stream) {
     dim3 grid((unsigned)blocks), threads(SM90_THREADS);
     size_t bytes = plan<D>::BYTES;
-    cudaError_t rc =
-        f->pairs ? launch_room(forward90<D, true>, bytes) : launch_room(forward90<D, false>, bytes);
+    bool pairs = f->pairs != SM90_ALONE;
+    cudaError_t rc = pairs ? launch_room(forward90<D, true>, bytes) : launch_room(forward90<D, false>, bytes);
     if (rc != cudaSuccess) return rc;
-    return f->pairs ? launch_pairs(forward90<D, true>, grid, threads, bytes, stream, *f)
-                    : LAUNCH((forward90<D, false>), grid, threads, bytes, stream, *f);
+    return pairs ? launch_pairs(forward90<D, true>, grid, threads, bytes, stream, *f)
+                 : LAUNCH((forward90<D, false>), grid, threads, bytes, stream, *f);
 }
 
 } // namespace

@@ -78,6 +78,10 @@ bool gpu_attention_considers_pairs(int head_dim, int64_t tiles) {
     return head_dim == 128 && tiles >= 256;
 }
 
+bool gpu_attention_pairs_heads(int heads, int kv_heads) {
+    return heads / kv_heads % 2 == 0;
+}
+
 bool gpu_attention_pairs(int64_t work, int64_t work_of_pairs) {
     return 200 * work_of_pairs <= 101 * work;
 }
@@ -135,7 +139,8 @@ static int plan_forward(struct gpu_attention_bytes *out, bool hopper, const stru
         rc = add_schedule(out, s, SM90_ROWS, SM90_KEYS, false, &t, e);
         need(out, sizeof(uint32_t));
         bool whole = !rc && gpu_attention_splits(t.tiles * units, 2 * t.steps) == 1;
-        if (whole && gpu_attention_considers_pairs(s->head_dim, t.tiles * units))
+        if (whole && gpu_attention_considers_pairs(s->head_dim, t.tiles * units) &&
+            !gpu_attention_pairs_heads(s->heads, s->kv_heads))
             rc = add_schedule(out, s, 2 * SM90_ROWS, SM90_KEYS, false, &t, e);
         if (rc || whole) return rc;
     }

@@ -55,6 +55,7 @@ int gpu_attention_splits(int64_t tiles, int steps);
 // schedule_work of tiles of SM90_ROWS, and of twice as many rows. At head_dim 64 exponentials, not L2, are
 // the narrowest place.
 bool gpu_attention_considers_pairs(int head_dim, int64_t tiles);
+bool gpu_attention_pairs_heads(int heads, int kv_heads); // else tiles are paired
 bool gpu_attention_pairs(int64_t work, int64_t work_of_pairs);
 size_t gpu_attention_split_bytes(int splits, int64_t rows_heads, int head_dim);
 size_t gpu_backward80_bytes(int64_t padded_rows);
@@ -67,7 +68,7 @@ struct gpu_backward90 gpu_backward90_bytes(int64_t sequences, int64_t heads, int
 // All of it for a forward and a backward with one mask for all sequences.
 struct gpu_attention_shape {
     int64_t sequences;
-    int heads, head_dim;
+    int heads, kv_heads, head_dim;
     const struct mask *mask;
     bool in_f32; // attention_f32.cu's: both passes walk the forward's schedule, without scratch
 };

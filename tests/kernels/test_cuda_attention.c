@@ -452,15 +452,16 @@ static void outputs(struct problem *p, unsigned seed, bool pairs, uint16_t *o, f
     emulated_close(d);
 }
 
-// Pairs of blocks that fetch keys and values for each other, at different paces; the last pair has one tile.
-// The last problem has many items for each pair, some with nothing to see.
+// Pairs of blocks, by tiles or by heads, that fetch keys and values for each other, at different paces; the
+// last pair of tiles has one. The last problem has many items for each pair, of one step or with nothing to
+// see.
 static void pairs_have_the_same_bits(void **state) {
     static int (*const masks[])(void *, int64_t, int64_t) = {all_visible, mask_causal_visible, beside_holes,
                                                              not_the_second_pair};
     for (int i = 0; i < 7; i++) {
         bool many = i == 6;
         struct random r = {29 + (uint64_t)i};
-        struct problem p = {.sequences = 1 + i % 2, .heads = many ? 4 : 2, .kv_heads = 1 + i % 2};
+        struct problem p = {.sequences = 1 + i % 2, .heads = many ? 4 : 2, .kv_heads = many ? 4 : 1 + i % 2};
         p.queries = many ? 530 : 300, p.keys = many ? 60 : 500, p.head_dim = i < 3 ? 64 : 128,
         p.one_mask = true;
         p.masks[0] = mask_make(p.queries, p.keys, masks[many ? 3 : i % 3], NULL);
