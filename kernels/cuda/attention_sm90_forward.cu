@@ -4,15 +4,16 @@
 //
 // A tile is 128 queries x 128 keys, 64 queries per warpgroup. Work per tile and block at D = 128: 8.4 MFLOP,
 // 1.12 us at the 990 TFLOP/s of a datasheet; 64 KB of k and v from L2, 58 GB/s per block times 132 = 7.7
-// TB/s, more than an L2 gives. So heads are taken in sections whose k and v fit into L2, and where
-// neighbouring tiles of queries see the same keys, or heads share them, pairs of blocks (clusters) take them:
-// one block fetches k for both, the other v, and L2 gives half. A stage is fetched anew when both blocks are
-// done with it, so a pair walks in step, two stages apart at most. Per tile and warpgroup 8192 exp2 (16 per
-// clock: 512 clocks) beside 2 x 512 clocks of wgmma for both: while one warpgroup does its exponentials the
-// other multiplies (named barriers hand the tensor cores over), and within one the next logits are under way
-// before the last weights are used. Registers of a consumer: o 64, logits 64, weights 32 (bf16, the A
-// operand): 160 of 232. Shared memory at D = 128: two query tiles 64 KB (also o on its way out), two stages
-// of k and v 128 KB. Order of every sum: fixed by the mask; the queue only decides which block does a tile.
+// TB/s, a lot to ask of an L2 (what it gives: not measured). So heads are taken in sections whose k and v fit
+// into L2, and where neighbouring tiles of queries see the same keys, or heads share them, pairs of blocks
+// (clusters) take them: one block fetches k for both, the other v, and L2 gives half. A stage is fetched anew
+// when both blocks are done with it, so a pair walks in step, two stages apart at most. Per tile and
+// warpgroup 8192 exp2 (16 per clock: 512 clocks) beside 2 x 512 clocks of wgmma for both: while one warpgroup
+// does its exponentials the other multiplies (named barriers hand the tensor cores over), and within one the
+// next logits are under way before the last weights are used. Registers of a consumer: o 64, logits 64,
+// weights 32 (bf16, the A operand): 160 of 232. Shared memory at D = 128: two query tiles 64 KB (also o on
+// its way out), two stages of k and v 128 KB. Order of every sum: fixed by the mask; the queue only decides
+// which block does a tile.
 #include "kernels/cuda/attention_sm90.cuh"
 
 namespace {
