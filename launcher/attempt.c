@@ -15,7 +15,7 @@
 
 #define TICK_MS     50
 #define SETTLE_MS   120  // patience for a truer cause when the first failure may be a victim
-#define WORDLESS_MS 1000 // ... for a rank that ended without a word: MPI ends it so when mpirun dies
+#define WORDLESS_MS 1000 // ... for a rank that ended without a word, or a guard: mpirun's end tells more
 #define STOP_MS     5000 // for the others, when a rank died of the wish to stop
 #define GLANCE_MS   15   // ... when it seems clear: mpirun's own death shows a moment after its ranks'
 #define FAREWELL_MS 2000 // for mpirun to end by itself when all ranks have
@@ -258,6 +258,7 @@ static void obey_wish(struct supervisor *s) {
 
 static void tick(struct supervisor *s) {
     char text[256];
+    s->assembled |= crew_count(s->crew, CREW_ABSENT) == 0;
     tell_refused(s);
     look_far(s);
     look_after_hosts(s);
@@ -273,6 +274,10 @@ static void tick(struct supervisor *s) {
 }
 
 // ---- is it over, and how?
+
+static void launch_failed(const struct supervisor *s, struct verdict *v) {
+    verdict_of_launch(v, s->launcher_status, s->assembled, s->world, s->number, s->launch_log);
+}
 
 static bool crew_is_late(const struct supervisor *s) {
     return crew_count(s->crew, CREW_ABSENT) > 0 &&
@@ -319,12 +324,13 @@ static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     if (!s->doubt_since_ns) s->doubt_since_ns = now;
     int64_t patience_ms = verdict_is_doubtful(s->crew) ? SETTLE_MS : GLANCE_MS;
     watch_poll(s->watch);
-    if (verdict_is_wordless(s->crew, s->watch)) patience_ms = WORDLESS_MS;
+    bool premature = verdict_is_premature(s->crew);
+    if (premature || verdict_is_wordless(s->crew, s->watch)) patience_ms = WORDLESS_MS;
     if (now - s->doubt_since_ns < patience_ms * 1000000 && !s->launcher_ended) return OUTCOME_NONE;
     watch_poll(s->watch);
     account(s);
-    if (s->launcher_ended && WIFSIGNALED(s->launcher_status))
-        verdict_of_launch(v, s->launcher_status, s->world, s->number, s->launch_log);
+    if (s->launcher_ended && (premature || WIFSIGNALED(s->launcher_status)))
+        launch_failed(s, v);
     else if (judge_host(s, v) == OUTCOME_NONE && !judge_discord(s, v))
         verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
     return OUTCOME_FAILED;
@@ -353,7 +359,7 @@ static enum outcome judge(struct supervisor *s, struct verdict *v) {
     if (s->wish == STOP_SAVE && crew_count(s->crew, CREW_ENDED) == world) return OUTCOME_STOPPED;
     if (verdict_needed(s->crew)) return s->wish == STOP_SAVE ? judge_stop(s, v) : judge_crash(s, v);
     if (s->launcher_ended) {
-        verdict_of_launch(v, s->launcher_status, world, s->number, s->launch_log);
+        launch_failed(s, v);
         return OUTCOME_FAILED;
     }
     if (crew_is_late(s)) {

@@ -24,6 +24,7 @@ struct supervisor {
     int wish_signal;
     int64_t best_checkpoint; // newest step seen saved, -1 none
     bool resumed;            // an attempt has failed before this one
+    bool assembled;          // some attempt had all its guards
     struct roster roster;
     int world;    // ranks of this attempt
     bool growing; // this attempt was asked to stop, so that the next has more ranks

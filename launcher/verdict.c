@@ -61,6 +61,11 @@ bool verdict_is_wordless(const struct crew *crew, const struct watch *w) {
     return p && !p->err_code;
 }
 
+bool verdict_is_premature(const struct crew *crew) {
+    int r = first_failure(crew);
+    return r >= 0 && crew_rank(crew, r)->state == CREW_LOST && crew_count(crew, CREW_ABSENT) > 0;
+}
+
 bool verdict_is_external(const struct crew *crew) {
     int r = first_failure(crew);
     const struct crew_rank *rank = r < 0 ? NULL : crew_rank(crew, r);
@@ -266,14 +271,20 @@ static void begin_launch(struct verdict *v, int world, int attempt, const char *
     read_tail(log_path, v->lines, sizeof v->lines);
 }
 
-void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path) {
+void verdict_of_launch(struct verdict *v, int wait_status, bool again, int world, int attempt,
+                       const char *log_path) {
     begin_launch(v, world, attempt, log_path);
     v->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
     v->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-    v->cls = v->signal ? ERR_CLASS_RANK : ERR_CLASS_JOB;
+    int killed_by = v->exit_code > 128 ? v->exit_code - 128 : 0; // as a shell tells it, so does mpirun
+    v->cls = v->signal || killed_by ? ERR_CLASS_RANK : again ? ERR_CLASS_RETRY : ERR_CLASS_JOB;
     if (v->signal)
         snprintf(v->cause, sizeof v->cause, "mpirun was killed by signal %d (%s)", v->signal,
                  proc_signal_name(v->signal));
+    else if (killed_by)
+        snprintf(v->cause, sizeof v->cause,
+                 "a process was killed by signal %d (%s) before all %d ranks were there", killed_by,
+                 proc_signal_name(killed_by), world);
     else
         snprintf(v->cause, sizeof v->cause, "mpirun ended with exit code %d before all %d ranks were there%s",
                  v->exit_code, world, launch_hint(v->lines));

@@ -40,6 +40,8 @@ bool verdict_needed(const struct crew *crew);
 bool verdict_is_doubtful(const struct crew *crew);
 // Is the first failure an exit code that the rank's black box has no words for?
 bool verdict_is_wordless(const struct crew *crew, const struct watch *w);
+// Did a guard vanish before all had come? mpirun ends those it has when one does not start.
+bool verdict_is_premature(const struct crew *crew);
 // Did the first failure come from outside: a signal, a guard that vanished?
 bool verdict_is_external(const struct crew *crew);
 void verdict_of_crash(struct verdict *v, const struct crew *crew, struct watch *w, int attempt,
@@ -50,8 +52,9 @@ void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const str
 // vanished at once (0).
 void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, const struct crew *crew,
                      struct watch *w, int attempt, const char *log_dir);
-// mpirun ended without its ranks.
-void verdict_of_launch(struct verdict *v, int wait_status, int world, int attempt, const char *log_path);
+// mpirun ended without its ranks. again: an earlier attempt had them all, so this one's failure may pass.
+void verdict_of_launch(struct verdict *v, int wait_status, bool again, int world, int attempt,
+                       const char *log_path);
 // mpirun still runs, but some guards have not come within waited_s.
 void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_s, int attempt,
                      const char *log_path);

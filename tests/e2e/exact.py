@@ -107,6 +107,9 @@ def kills(tmp):
         storm(rng, child, run, family, targets)
         code = child.wait(timeout=300)
         check(wait_gone(family), "no process outlives its run")
+        if code not in (0, -signal.SIGKILL):
+            child.output.seek(0)
+            print(child.output.read()[-8000:])
         check(code in (0, -signal.SIGKILL), f"exit code {code}: done, or the supervisor was killed")
     got = digest(f"{tmp}/stormy")
     check(not targets, f"all {KILLS} kills hit before the run was over")

@@ -125,16 +125,21 @@ def quick():
     print(f"verdict after SIGKILL: median {1e3 * sorted(took)[2]:.0f} ms, worst {1e3 * max(took):.0f} ms")
 
 
+def fake_mpirun(tmp, body, version="4.1.4"):
+    """An environment in which mpirun is a shell script; the real one goes on where the script falls through."""
+    script = pathlib.Path(tmp) / "bin" / "mpirun"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && {{ echo 'mpirun (Open MPI) {version}'; exit 0; }}\n"
+                      f"cd {tmp} && echo >>starts && n=$(wc -l <starts) && cd - >/dev/null\n{body}\nexec {shutil.which('mpirun')} \"$@\"\n")
+    script.chmod(0o755)
+    return fake_environment(PATH=f"{script.parent}:{os.environ['PATH']}")
+
+
 def launch_fails():
     with folder() as tmp:
-        fake_bin = pathlib.Path(tmp) / "bin"
-        fake_bin.mkdir()
-        script = fake_bin / "mpirun"
-        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.1.4'; exit 0; }\n"
-                          "echo 'There are not enough slots available in the system' >&2\nexit 1\n")
-        script.chmod(0o755)
-        env = fake_environment(PATH=f"{fake_bin}:{os.environ['PATH']}")
-        done = faulty(tmp, "", env=env)
+        done = faulty(tmp, "", env=fake_mpirun(tmp, "echo 'There are not enough slots available in the system' >&2; exit 1"),
+                      launch__attempts=3)
+        check(len(events(f"{tmp}/run", "verdict")) == 1, "a first start that fails is not tried again")
         check(done.returncode == 69 and "too few slots" in cause(done), cause(done))
         check("not enough slots available" in done.stderr, "mpirun's own words are shown")
     with folder() as tmp:
@@ -145,14 +150,23 @@ def launch_fails():
         check(done.returncode == 78 and "PMIX_RANK" in done.stderr, "a stale variable is refused")
 
 
+def start_fails_by_chance():
+    """A start in which a process was killed, and one that fails where an earlier one did not, are tried again."""
+    with folder() as tmp:
+        done = faulty(tmp, "", env=fake_mpirun(tmp, '[ "$n" = 1 ] && exit 137'), launch__attempts=2)
+        check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, f"exit {done.returncode}")
+        check(cause(done) == "a process was killed by signal 9 (SIGKILL) before all 2 ranks were there", cause(done))
+    with folder() as tmp:
+        done = faulty(tmp, "kill:rank=1,step=25", env=fake_mpirun(tmp, '[ "$n" = 2 ] && exit 1'), launch__attempts=3)
+        causes = [v["cause"] for v in events(f"{tmp}/run", "verdict")]
+        check(done.returncode == 0 and len(causes) == 2, f"exit {done.returncode}: {causes}")
+        check(causes[1] == "mpirun ended with exit code 1 before all 2 ranks were there", causes[1])
+
+
 def late_start():
     """mpirun runs, but nothing comes of it in time: said so, and tried again."""
     with folder() as tmp:
-        script = pathlib.Path(tmp) / "mpirun"
-        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.1.4'; exit 0; }\n"
-                          f"[ -e {tmp}/once ] && exec {shutil.which('mpirun')} \"$@\"\ntouch {tmp}/once\nexec sleep 60\n")
-        script.chmod(0o755)
-        env = fake_environment(PATH=f"{tmp}:{os.environ['PATH']}")
+        env = fake_mpirun(tmp, '[ "$n" = 1 ] && exec sleep 60')
         done = faulty(tmp, "", ranks=3, env=env, launch__attempts=2, launch__start_s=5)
         check(done.returncode == 0 and "restarting: attempt 2" in done.stderr, f"exit {done.returncode}")
         check("3 of 3 guards were not there after 5 s (ranks 0-2), and mpirun still runs" in cause(done), cause(done))
@@ -177,11 +191,7 @@ def stopped_between_attempts():
 def two_versions():
     """mpirun of another series than the rank's library: one line says so, and the run is tried."""
     with folder() as tmp:
-        script = pathlib.Path(tmp) / "mpirun"
-        script.write_text("#!/bin/sh\n[ \"$1\" = --version ] && { echo 'mpirun (Open MPI) 4.7.1'; exit 0; }\n"
-                          f"exec {shutil.which('mpirun')} \"$@\"\n")
-        script.chmod(0o755)
-        done = faulty(tmp, "", env=fake_environment(PATH=f"{tmp}:{os.environ['PATH']}"))
+        done = faulty(tmp, "", env=fake_mpirun(tmp, "", version="4.7.1"))
         told = [line for line in done.stderr.splitlines() if "mpirun is Open MPI 4.7.1, orrery-rank is linked with" in line]
         check(done.returncode == 0 and len(told) == 1 and "mpicc" in told[0], f"exit {done.returncode}: {told}")
 
@@ -192,6 +202,7 @@ def main():
     restarts()
     hangs()
     launch_fails()
+    start_fails_by_chance()
     late_start()
     stopped_between_attempts()
     two_versions()

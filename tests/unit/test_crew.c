@@ -191,6 +191,25 @@ static void who_starts_late_is_asked_to_save_too(void **state) {
     crew_close(c);
 }
 
+// When one does not come to life mpirun ends the others: whoever of them vanishes first is not the cause.
+static void a_guard_that_vanishes_before_all_came_tells_little(void **state) {
+    struct crew *c = open_crew(2);
+    struct wire early = connect_to(c), late;
+    send_type(&early, WIRE_HELLO, 0, 2, crew_token(c));
+    send_type(&early, WIRE_STARTED, 0, 2, NULL);
+    settle(c);
+    assert_false(verdict_is_premature(c));
+    wire_fini(&early);
+    settle(c);
+    assert_true(verdict_is_premature(c));
+    late = connect_to(c);
+    send_type(&late, WIRE_HELLO, 1, 2, crew_token(c));
+    settle(c);
+    assert_false(verdict_is_premature(c));
+    wire_fini(&late);
+    crew_close(c);
+}
+
 static void end_rank(struct wire *w, int rank, int signal_number, int code) {
     struct wire_message m = {.type = WIRE_ENDED,
                              .rank = rank,
@@ -243,6 +262,7 @@ int main(void) {
         cmocka_unit_test(silent_strangers_keep_nobody_out),
         cmocka_unit_test(rubbish_harms_nobody),
         cmocka_unit_test(a_guard_that_vanishes_is_lost),
+        cmocka_unit_test(a_guard_that_vanishes_before_all_came_tells_little),
         cmocka_unit_test(who_starts_late_is_asked_to_save_too),
         cmocka_unit_test(the_cause_goes_before_its_victims),
     };
