@@ -96,6 +96,12 @@ static int none_is_long_enough(const struct dataset *d, int64_t window, int64_t 
                    url, colon);
 }
 
+static int64_t frames_of(const struct dataset *d, int64_t sample) {
+    struct dataset_sample s;
+    dataset_sample(d, sample, &s);
+    return s.frames;
+}
+
 // Of samples [first, first + n) of d, or of n episodes with these frames.
 static int create(struct loader_plan **out, const struct dataset *d, int64_t first, const int64_t *frames,
                   int64_t n, const struct loader_options *o, struct err *e) {
@@ -111,9 +117,7 @@ static int create(struct loader_plan **out, const struct dataset *d, int64_t fir
     int64_t longest = 0, used = 0;
     int rc = 0;
     for (int64_t i = 0; i < n && !rc; i++) {
-        struct dataset_sample sample = {.frames = 0};
-        if (d) dataset_sample(d, first + i, &sample);
-        int64_t has = d ? sample.frames : frames[i];
+        int64_t has = frames ? frames[i] : frames_of(d, first + i);
         if (has > longest) longest = has;
         if (has < p->window) continue;
         used++;

@@ -11,9 +11,8 @@ set_tests_properties(lint.tidy PROPERTIES COST 1000) # minutes on one core: firs
 if(NOT SANITIZE AND NOT COVERAGE AND NOT FUZZ)
   orrery_script(sanitize_address house tests/house/sanitize.sh address,undefined "unit|kernels|fuzz")
   orrery_script(sanitize_thread house tests/house/sanitize.sh thread "unit")
-  orrery_script(coverage house tests/house/coverage.sh)
   orrery_script(fuzz house tests/house/fuzz.sh)
-  set_tests_properties(house.sanitize_address house.sanitize_thread house.coverage house.fuzz PROPERTIES
+  set_tests_properties(house.sanitize_address house.sanitize_thread house.fuzz PROPERTIES
     PROCESSORS 2 TIMEOUT 1500)
   set_tests_properties(house.fuzz PROPERTIES TIMEOUT 3000) # a minute a target, and a build
 endif()
