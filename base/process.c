@@ -5,8 +5,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "base/bytes.h"
+
+#define STATUS_BYTES 65536
 
 void process_begin(void) {
     static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY}; // the wrong way round: of no use to anybody
@@ -28,4 +33,18 @@ int process_path(char *out, size_t out_bytes, struct err *e) {
 const char *process_host(char *out, size_t out_bytes, const char *otherwise) {
     if (gethostname(out, out_bytes) || !memchr(out, 0, out_bytes)) snprintf(out, out_bytes, "%s", otherwise);
     return out;
+}
+
+bool process_is_traced(pid_t pid, bool otherwise) {
+    static const char key[] = "\nTracerPid:";
+    char path[64];
+    struct buf text;
+    struct err gone = {0};
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    buf_init(&text, STATUS_BYTES);
+    bool known = !bytes_read_file(path, STATUS_BYTES, &text, &gone) && text.len;
+    const char *at = known ? strstr(text.data, key) : NULL;
+    bool traced = at ? strtol(at + strlen(key), NULL, 10) > 0 : otherwise;
+    buf_fini(&text);
+    return traced;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/process.h"
 #include "launcher/proc.h"
 
 #define RANK_MOST 1048575
@@ -122,7 +123,7 @@ void debug_end(struct debug *d) {
 
 bool debug_holds(const struct debug *d, bool far) {
     if (!d->tool->attaches || d->begun <= 0) return false;
-    return far || proc_is_traced(d->begun);
+    return far || process_is_traced(d->begun, false);
 }
 
 static int free_port(void) {

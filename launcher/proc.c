@@ -17,7 +17,6 @@
 #include "base/process.h"
 
 #define CHILDREN_BYTES 65536
-#define STATUS_BYTES   65536
 
 extern char **environ;
 
@@ -191,19 +190,6 @@ bool proc_alive(pid_t pid) {
     }
     buf_fini(&text);
     return alive;
-}
-
-bool proc_is_traced(pid_t pid) {
-    char path[64];
-    struct buf text;
-    struct err gone = {0};
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    buf_init(&text, STATUS_BYTES);
-    bool known = !bytes_read_file(path, STATUS_BYTES, &text, &gone) && text.len;
-    const char *at = known ? strstr(text.data, "\nTracerPid:") : NULL;
-    bool traced = at && strtol(at + strlen("\nTracerPid:"), NULL, 10) > 0;
-    buf_fini(&text);
-    return traced;
 }
 
 const char *proc_signal_name(int signal_number) {

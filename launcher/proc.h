@@ -40,7 +40,6 @@ int proc_sibling(const char *name, const char *env_name, char *out, size_t out_b
 // Kills every child of this process but one, those that were handed down to it as well.
 void proc_kill_children(pid_t but);
 bool proc_alive(pid_t pid);                      // exists and is no zombie
-bool proc_is_traced(pid_t pid);                  // by a debugger
 const char *proc_signal_name(int signal_number); // "SIGKILL"
 
 #endif

@@ -6,70 +6,27 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "launcher/attempt.h"
 #include "launcher/proc.h"
+#include "launcher/signals.h"
 
 #define MUSTER_MS     3000 // for hosts to answer, when one seems lost
 #define BACKOFF_MAX_S 30
 
-// ---- signals
-
-static int open_signals(struct supervisor *s, struct err *e) {
-    static const int wanted[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
-    sigset_t set;
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) sigaddset(&set, wanted[i]);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    // What a guard leaves behind becomes our child, and no zombie.
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    return s->signal_fd < 0 ? err_errno(e, errno, "cannot watch signals") : 0;
-}
-
-void supervise_reap(struct supervisor *s) {
-    for (;;) {
-        int status;
-        pid_t pid = waitpid(-1, &status, WNOHANG);
-        if (pid <= 0) return;
-        if (roster_reap(&s->roster, pid, status)) continue;
-        if (pid == s->o->keeper->pid) s->o->keeper->pid = 0;
-        if (pid != s->launcher) continue;
-        s->launcher = 0;
-        s->launcher_ended = true;
-        s->launcher_status = status;
-    }
-}
-
-void supervise_take_signals(struct supervisor *s) {
-    struct signalfd_siginfo info;
-    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
-        int number = (int)info.ssi_signo;
-        if (number == SIGCHLD) continue;
-        bool again = s->wish != STOP_NONE && number == SIGINT;
-        if (s->wish == STOP_NONE) s->wish = STOP_SAVE;
-        if (again) s->wish = STOP_NOW;
-        s->wish_signal = number;
-    }
-    supervise_reap(s);
-}
-
 // ---- between two attempts
 
-// Waits before a retry when a service was away; a wish to stop ends the wait.
+// Waits before a retry when a service was away, or mpirun failed; a wish to stop ends the wait.
 static void back_off(struct supervisor *s, const struct verdict *v, int failures) {
-    if (v->code != ERR_UNAVAILABLE || v->kind != VERDICT_CRASH) return;
+    if (v->code != ERR_UNAVAILABLE || v->cls != ERR_CLASS_RETRY) return;
     int seconds = failures < 5 ? 1 << failures : BACKOFF_MAX_S;
     int64_t until_ns = clock_monotonic_ns() + (int64_t)seconds * 1000000000;
     log_info(s->log, "next attempt in %d s", seconds);
     for (int64_t left_ns; s->wish == STOP_NONE && (left_ns = until_ns - clock_monotonic_ns()) > 0;) {
         struct pollfd p = {s->signal_fd, POLLIN, 0};
-        if (poll(&p, 1, (int)(left_ns / 1000000) + 1) > 0) supervise_take_signals(s);
+        if (poll(&p, 1, (int)(left_ns / 1000000) + 1) > 0) signals_take(s);
     }
     ledger_spend(s->o->ledger, LEDGER_IDLE, 0);
 }
@@ -186,7 +143,7 @@ int supervise_run(const struct supervise_options *options, struct err *e) {
     progress_init(&s.progress, options->log);
     int rc = s.told && s.silent_ms ? 0 : err_set(e, ERR_MEMORY, "no memory to supervise");
     if (!rc && s.number < 0) rc = s.number;
-    if (!rc) rc = open_signals(&s, e);
+    if (!rc) rc = signals_open(&s, e);
     if (!rc) rc = roster_init(&s.roster, options->job, e);
     if (!rc) rc = run_attempts(&s, e);
     ledger_spend(options->ledger, LEDGER_STOP, 0);

@@ -7,8 +7,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "base/clock.h"
+#include "base/process.h"
 
 #define LOOK_MS 20
 
@@ -19,22 +19,11 @@ static bool is_wanted(void) {
     return !strcmp(text + n, "=gdb") || !strcmp(text + n, "=cuda-gdb");
 }
 
-static bool is_traced(void) {
-    struct buf text;
-    struct err unknown = {0};
-    buf_init(&text, 65536);
-    bool read = !bytes_read_file("/proc/self/status", 65536, &text, &unknown);
-    const char *at = read ? strstr(text.data, "TracerPid:") : NULL;
-    // A kernel that does not say must not be waited for.
-    bool traced = !at || strtol(at + strlen("TracerPid:"), NULL, 10) > 0;
-    buf_fini(&text);
-    return traced;
-}
-
 void debugger_wait(const struct log *log) {
     if (!is_wanted()) return;
     log_info(log, "waiting for a debugger: gdb -p %d", (int)getpid());
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0); // it is no child of ours
-    while (!is_traced()) clock_sleep_ms(LOOK_MS);
+    // A kernel that does not say must not be waited for.
+    while (!process_is_traced(getpid(), true)) clock_sleep_ms(LOOK_MS);
     log_info(log, "a debugger is here");
 }
