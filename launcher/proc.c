@@ -185,8 +185,15 @@ bool proc_alive(pid_t pid) {
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     buf_init(&text, 4096);
     if (!bytes_read_file(path, 4096, &text, &ignored)) {
-        const char *close_paren = strrchr(text.data, ')');
-        alive = close_paren && close_paren[1] && close_paren[2] != 'Z' && close_paren[2] != 'X';
+        const char *rest = strrchr(text.data, ')');
+        char state = 'X';
+        long threads = 0;
+        int known =
+            rest ? sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld",
+                          &state, &threads)
+                 : 0;
+        // A main thread that has ended is a zombie while others still go: they hold the process's memory.
+        alive = known == 2 && state != 'X' && (state != 'Z' || threads > 1);
     }
     buf_fini(&text);
     return alive;

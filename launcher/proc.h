@@ -39,7 +39,7 @@ int proc_sibling(const char *name, const char *env_name, char *out, size_t out_b
                  struct err *e) ERR_CHECK;
 // Kills every child of this process but one, those that were handed down to it as well.
 void proc_kill_children(pid_t but);
-bool proc_alive(pid_t pid);                      // exists and is no zombie
+bool proc_alive(pid_t pid);                      // some thread of it is no zombie
 const char *proc_signal_name(int signal_number); // "SIGKILL"
 
 #endif

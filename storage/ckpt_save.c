@@ -258,7 +258,7 @@ static int put_manifest(struct store *s, const struct ckpt_manifest *m, struct e
         rc = yield_or_claim(s, key, &text, m->state.step, &again, e);
     }
     buf_fini(&text);
-    return rc;
+    return rc ? err_prefix(e, "checkpoint %s", m->id) : 0;
 }
 
 // Of a save that has lost: nobody will ever name them. What cannot be deleted now goes with the next

@@ -13,7 +13,7 @@ orrery_test(hosts unit unit/test_hosts.c orrery_launcher)
 
 orrery_test(report unit unit/test_report.c orrery_launcher)
 
-foreach(name opts openmpi place store_place wire crew keeper ranklog ledger watch skew rundir scratch doctor roster)
+foreach(name opts openmpi proc place store_place wire crew keeper ranklog ledger watch skew rundir scratch doctor roster)
   orrery_test(${name} unit unit/test_${name}.c orrery_launcher)
 endforeach()
 target_link_options(test_rundir PRIVATE -Wl,--wrap=readdir -Wl,--wrap=clock_sleep_ms)

@@ -149,9 +149,9 @@ static int check_weights(const struct snapshot *s, struct err *e) {
         for (int64_t k = 0; k < n; k++) sound &= isfinite(w[k]) != 0;
         if (!sound)
             return err_set(e, ERR_DATA,
-                           "not saved: %s holds a NaN or an infinite number; go on from the checkpoint "
-                           "before, with a lower optim.lr",
-                           t->name);
+                           "checkpoint %s: not saved: %s holds a NaN or an infinite number; go on from the "
+                           "checkpoint before, with a lower optim.lr",
+                           s->id, t->name);
     }
     return 0;
 }
@@ -162,7 +162,7 @@ static void *write_part(void *arg) {
     s->thread_rc = check_weights(s, &s->thread_err);
     if (!s->thread_rc) snapshot_memory_write(s);
     if (s->full_disk)
-        s->thread_rc = err_errno(&s->thread_err, ENOSPC, "save %s (injected)", s->id);
+        s->thread_rc = err_errno(&s->thread_err, ENOSPC, "checkpoint %s: cannot save (injected)", s->id);
     else if (!s->thread_rc)
         s->thread_rc = ckpt_write_part(s->store, s->id, s->rank->number, s->tensors, s->n_tensors, &s->part,
                                        &s->thread_err);
@@ -213,8 +213,8 @@ static int join(struct snapshot *s, struct err *e) {
     if (store_sweep_flaw(s->store, &flaw)) log_warn(&s->rank->log, "%s", flaw.text);
     tell_retained(s);
     if (!s->thread_rc) return 0;
-    err_set_at(e, s->thread_err.code, s->thread_err.file, s->thread_err.line, "%s", s->thread_err.text);
-    return err_prefix(e, "checkpoint %s", s->id);
+    return err_set_at(e, s->thread_err.code, s->thread_err.file, s->thread_err.line, "%s",
+                      s->thread_err.text);
 }
 
 // ---- the protocol

@@ -46,9 +46,12 @@ static void vanish(struct scene *s) {
     assert_int_equal(waitpid(s->keeper.pid, NULL, 0), s->keeper.pid);
 }
 
-static int ended_by(pid_t pid) {
-    int status = 0;
-    return waitpid(pid, &status, WNOHANG) == pid && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+// By which signal the process has ended; 0 if it lives, after a look of so many milliseconds.
+static int ended_by(pid_t pid, int ms) {
+    int status = 0, turns = 0;
+    pid_t ended;
+    while ((ended = waitpid(pid, &status, WNOHANG)) == 0 && turns++ < ms) usleep(1000);
+    return ended == pid && WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 }
 
 static void end(struct scene *s) {
@@ -66,7 +69,7 @@ static void only_the_attempt_under_way_is_ended(void **state) {
     keeper_forget(&s.keeper);
     keeper_tell(&s.keeper, s.present);
     vanish(&s);
-    int present = ended_by(s.present), former = ended_by(s.former);
+    int present = ended_by(s.present, 5000), former = ended_by(s.former, 0);
     end(&s);
     assert_int_equal(present, SIGKILL);
     assert_int_equal(former, 0);
@@ -77,7 +80,7 @@ static void nobody_is_ended_when_all_is_done(void **state) {
     assert_int_equal(open_scene(&s), 0);
     keeper_tell(&s.keeper, s.present);
     keeper_stop(&s.keeper);
-    int present = ended_by(s.present);
+    int present = ended_by(s.present, 0);
     end(&s);
     assert_int_equal(present, 0);
 }
