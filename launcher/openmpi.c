@@ -21,17 +21,31 @@ bool openmpi_parse(const char *text, struct openmpi *out) {
     return false;
 }
 
-static int ask(const char *program, struct openmpi *out, struct err *e) {
+// Killed by chance, it is asked once more.
+static int ask_program(const char *program, struct buf *said, struct buf *moaned, int *status,
+                       struct err *e) {
     char path[4096];
     char *argv[] = {path, "--version", NULL};
-    struct buf said;
+    snprintf(path, sizeof path, "%s", program);
+    int rc = proc_capture(argv, VERSION_MS, said, moaned, status, e);
+    return rc || *status <= 128 ? rc : proc_capture(argv, VERSION_MS, said, moaned, status, e);
+}
+
+static int ask(const char *program, struct openmpi *out, struct err *e) {
+    struct buf said, moaned;
     int status = 0;
     *out = (struct openmpi){0};
-    snprintf(path, sizeof path, "%s", program);
     buf_init(&said, VERSION_BYTES);
-    int rc = proc_capture(argv, VERSION_MS, &said, NULL, &status, e);
-    if (!rc && !(said.data && openmpi_parse(said.data, out)))
+    buf_init(&moaned, VERSION_BYTES);
+    int rc = ask_program(program, &said, &moaned, &status, e);
+    if (!rc && status) {
+        const char *why = moaned.len ? moaned.data : said.len ? said.data : "it said nothing";
+        rc = err_set(e, ERR_UNAVAILABLE, "%s --version ended with exit code %d: %.*s", program, status,
+                     (int)strcspn(why, "\n"), why);
+    } else if (!rc && !(said.data && openmpi_parse(said.data, out))) {
         rc = err_set(e, ERR_UNAVAILABLE, "%s is not Open MPI's; Open MPI 4.1 or 5 is needed", program);
+    }
+    buf_fini(&moaned);
     buf_fini(&said);
     return rc;
 }

@@ -13,7 +13,7 @@ struct openmpi {
     int major, minor, patch; // all 0: unknown
 };
 
-// MISSING when there is no mpirun, UNAVAILABLE when it is another MPI's.
+// MISSING when there is no mpirun, UNAVAILABLE when it is another MPI's or does not run.
 int openmpi_of_mpirun(struct openmpi *out, struct err *e) ERR_CHECK;
 // What PROGRAM --version says it is linked with; unknown where it does not tell.
 void openmpi_of_rank(const char *program, struct openmpi *out);

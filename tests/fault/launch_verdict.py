@@ -125,14 +125,28 @@ def quick():
     print(f"verdict after SIGKILL: median {1e3 * sorted(took)[2]:.0f} ms, worst {1e3 * max(took):.0f} ms")
 
 
-def fake_mpirun(tmp, body, version="4.1.4"):
-    """An environment in which mpirun is a shell script; the real one goes on where the script falls through."""
+def fake_mpirun(tmp, body, asked="echo 'mpirun (Open MPI) 4.1.4'"):
+    """An environment in which mpirun is a shell script: asked for its version, else `body`, and the real one where that falls through."""
     script = pathlib.Path(tmp) / "bin" / "mpirun"
     script.parent.mkdir()
-    script.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && {{ echo 'mpirun (Open MPI) {version}'; exit 0; }}\n"
+    script.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && {{ {asked}; exit 0; }}\n"
                       f"cd {tmp} && echo >>starts && n=$(wc -l <starts) && cd - >/dev/null\n{body}\nexec {shutil.which('mpirun')} \"$@\"\n")
     script.chmod(0o755)
     return fake_environment(PATH=f"{script.parent}:{os.environ['PATH']}")
+
+
+def mpirun_is_unfit():
+    """What mpirun is asked before anything starts: another MPI's, one that does not run, one that was killed when asked."""
+    for body, text in (("echo HYDRA build details:", "is not Open MPI's"),
+                       ("echo 'mpirun: error while loading shared libraries: libpmix.so.2' >&2; exit 127",
+                        "mpirun --version ended with exit code 127: mpirun: error while loading shared libraries: libpmix.so.2")):
+        with folder() as tmp:
+            done = faulty(tmp, "", env=fake_mpirun(tmp, "", asked=body))
+            check(done.returncode == 69 and text in done.stderr, done.stderr.strip())
+    with folder() as tmp:
+        asked = f"[ -e {tmp}/once ] || {{ touch {tmp}/once; kill -9 $$; }}; echo 'mpirun (Open MPI) 4.1.4'"
+        done = faulty(tmp, "", env=fake_mpirun(tmp, "", asked=asked))
+        check(done.returncode == 0, f"killed when asked, asked again: exit {done.returncode} {done.stderr.strip()[-300:]}")
 
 
 def launch_fails():
@@ -191,7 +205,7 @@ def stopped_between_attempts():
 def two_versions():
     """mpirun of another series than the rank's library: one line says so, and the run is tried."""
     with folder() as tmp:
-        done = faulty(tmp, "", env=fake_mpirun(tmp, "", version="4.7.1"))
+        done = faulty(tmp, "", env=fake_mpirun(tmp, "", asked="echo 'mpirun (Open MPI) 4.7.1'"))
         told = [line for line in done.stderr.splitlines() if "mpirun is Open MPI 4.7.1, orrery-rank is linked with" in line]
         check(done.returncode == 0 and len(told) == 1 and "mpicc" in told[0], f"exit {done.returncode}: {told}")
 
@@ -201,6 +215,7 @@ def main():
     single_rank()
     restarts()
     hangs()
+    mpirun_is_unfit()
     launch_fails()
     start_fails_by_chance()
     late_start()
