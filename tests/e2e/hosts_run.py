@@ -42,7 +42,7 @@ def credentials(h):
     """What stands in the environment here reaches ranks whose launch agent passes nothing on, and stands in nobody's arguments."""
     with folder() as tmp:
         agent, secret = pathlib.Path(tmp) / "agent", f"secret-{os.getpid()};a=b,+/=="
-        agent.write_text(f'#!/bin/sh\nexec env -i PATH="$PATH" {h.path}/agent "$@"\n')
+        agent.write_text(f'#!/bin/sh\nexec env -i PATH="$PATH" HOME="$HOME" {h.path}/agent "$@"\n')
         agent.chmod(0o755)
         env = fake_environment(AWS_SECRET_ACCESS_KEY=secret, AWS_PROFILE="a b", ORRERY_STORE_VENDOR="ceph")
         child = h.start("run", config(tmp), "--hosts", "h1:1,h2:1", *settings(tmp, steps=1000000, launch__agent=agent), env=env)
