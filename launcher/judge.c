@@ -9,8 +9,12 @@
 #define WORDLESS_MS 1000 // ... for a rank that ended without a word, or a guard: mpirun's end tells more
 #define STOP_MS     5000 // for the others, when a rank died of the wish to stop
 
-static void launch_failed(const struct supervisor *s, struct verdict *v) {
-    verdict_of_launch(v, s->launcher_status, s->assembled, s->world, s->number, s->launch_log);
+static struct verdict_start start_of(const struct supervisor *s) {
+    return (struct verdict_start){.starter = s->o->job->mpi ? "mpirun" : "the rank's guard",
+                                  .world = s->world,
+                                  .attempt = s->number,
+                                  .again = s->assembled,
+                                  .log_path = s->launch_log};
 }
 
 static bool crew_is_late(const struct supervisor *s) {
@@ -62,8 +66,11 @@ static enum outcome judge_crash(struct supervisor *s, struct verdict *v) {
     if (premature || verdict_is_wordless(s->crew, s->watch)) patience_ms = WORDLESS_MS;
     if (now - s->doubt_since_ns < patience_ms * 1000000 && !s->launcher_ended) return OUTCOME_NONE;
     watch_poll(s->watch);
-    if (s->launcher_ended && (premature || WIFSIGNALED(s->launcher_status)))
-        launch_failed(s, v);
+    // Without mpirun the rank's guard stands in its place, and that it vanished says it all.
+    bool killed = s->o->job->mpi && WIFSIGNALED(s->launcher_status);
+    const struct verdict_start start = start_of(s);
+    if (s->launcher_ended && (premature || killed))
+        verdict_of_launch(v, &start, s->launcher_status);
     else if (judge_host(s, v) == OUTCOME_NONE && !judge_discord(s, v))
         verdict_of_crash(v, s->crew, s->watch, s->number, s->log_path);
     return OUTCOME_FAILED;
@@ -91,12 +98,13 @@ enum outcome judge_attempt(struct supervisor *s, struct verdict *v) {
     // Asked to stop before they could listen: there was nothing to save.
     if (s->wish == STOP_SAVE && crew_count(s->crew, CREW_ENDED) == world) return OUTCOME_STOPPED;
     if (verdict_needed(s->crew)) return s->wish == STOP_SAVE ? judge_stop(s, v) : judge_crash(s, v);
+    const struct verdict_start start = start_of(s);
     if (s->launcher_ended) {
-        launch_failed(s, v);
+        verdict_of_launch(v, &start, s->launcher_status);
         return OUTCOME_FAILED;
     }
     if (crew_is_late(s)) {
-        verdict_of_late(v, s->crew, s->o->job->config->launch_start_s, s->number, s->launch_log);
+        verdict_of_late(v, &start, s->crew, s->o->job->config->launch_start_s);
         return OUTCOME_FAILED;
     }
     if (judge_host(s, v) != OUTCOME_NONE) return OUTCOME_FAILED;

@@ -258,52 +258,51 @@ static const char *launch_hint(const char *lines) {
     return "";
 }
 
-static void begin_launch(struct verdict *v, int world, int attempt, const char *log_path) {
+static void begin_launch(struct verdict *v, const struct verdict_start *start) {
     memset(v, 0, sizeof *v);
     v->kind = VERDICT_LAUNCH;
     v->rank = -1;
     v->step = -1;
-    v->world = world;
-    v->attempt = attempt;
+    v->world = start->world;
+    v->attempt = start->attempt;
     v->heard_ns = clock_monotonic_ns();
     v->code = ERR_UNAVAILABLE;
-    snprintf(v->log_path, sizeof v->log_path, "%s", log_path);
-    read_tail(log_path, v->lines, sizeof v->lines);
+    snprintf(v->log_path, sizeof v->log_path, "%s", start->log_path);
+    read_tail(start->log_path, v->lines, sizeof v->lines);
 }
 
-void verdict_of_launch(struct verdict *v, int wait_status, bool again, int world, int attempt,
-                       const char *log_path) {
-    begin_launch(v, world, attempt, log_path);
+void verdict_of_launch(struct verdict *v, const struct verdict_start *start, int wait_status) {
+    char before[64] = "its rank was there";
+    begin_launch(v, start);
     v->exit_code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
     v->signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
     int killed_by = v->exit_code > 128 ? v->exit_code - 128 : 0; // as a shell tells it, so does mpirun
-    v->cls = v->signal || killed_by ? ERR_CLASS_RANK : again ? ERR_CLASS_RETRY : ERR_CLASS_JOB;
+    v->cls = v->signal || killed_by ? ERR_CLASS_RANK : start->again ? ERR_CLASS_RETRY : ERR_CLASS_JOB;
+    if (start->world > 1) snprintf(before, sizeof before, "all %d ranks were there", start->world);
     if (v->signal)
-        snprintf(v->cause, sizeof v->cause, "mpirun was killed by signal %d (%s)", v->signal,
+        snprintf(v->cause, sizeof v->cause, "%s was killed by signal %d (%s)", start->starter, v->signal,
                  proc_signal_name(v->signal));
     else if (killed_by)
-        snprintf(v->cause, sizeof v->cause,
-                 "a process was killed by signal %d (%s) before all %d ranks were there", killed_by,
-                 proc_signal_name(killed_by), world);
+        snprintf(v->cause, sizeof v->cause, "a process was killed by signal %d (%s) before %s", killed_by,
+                 proc_signal_name(killed_by), before);
     else
-        snprintf(v->cause, sizeof v->cause, "mpirun ended with exit code %d before all %d ranks were there%s",
-                 v->exit_code, world, launch_hint(v->lines));
+        snprintf(v->cause, sizeof v->cause, "%s ended with exit code %d before %s%s", start->starter,
+                 v->exit_code, before, launch_hint(v->lines));
 }
 
-void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_s, int attempt,
-                     const char *log_path) {
+void verdict_of_late(struct verdict *v, const struct verdict_start *start, const struct crew *crew,
+                     int64_t waited_s) {
     char ranks[200] = "?";
     int world = crew_world(crew);
     bool *absent = calloc((size_t)world, sizeof *absent);
-    begin_launch(v, world, attempt, log_path);
+    begin_launch(v, start);
     v->cls = ERR_CLASS_RETRY;
     for (int r = 0; absent && r < world; r++) absent[r] = crew_rank(crew, r)->state == CREW_ABSENT;
     if (absent) watch_ranks_text(absent, world, ranks, sizeof ranks);
-    snprintf(
-        v->cause, sizeof v->cause,
-        "%d of %d guards were not there after %lld s (ranks %s), and mpirun still runs; where starts are "
-        "slow, raise launch.start_s",
-        crew_count(crew, CREW_ABSENT), world, (long long)waited_s, ranks);
+    snprintf(v->cause, sizeof v->cause,
+             "%d of %d guards were not there after %lld s (ranks %s), and %s still runs; where starts are "
+             "slow, raise launch.start_s",
+             crew_count(crew, CREW_ABSENT), world, (long long)waited_s, ranks, start->starter);
     free(absent);
 }
 

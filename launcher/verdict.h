@@ -52,12 +52,19 @@ void verdict_of_hang(struct verdict *v, const struct watch_hang *hang, const str
 // vanished at once (0).
 void verdict_of_host(struct verdict *v, int rank, int n, int64_t silent_ms, const struct crew *crew,
                      struct watch *w, int attempt, const char *log_dir);
-// mpirun ended without its ranks. again: an earlier attempt had them all, so this one's failure may pass.
-void verdict_of_launch(struct verdict *v, int wait_status, bool again, int world, int attempt,
-                       const char *log_path);
-// mpirun still runs, but some guards have not come within waited_s.
-void verdict_of_late(struct verdict *v, const struct crew *crew, int64_t waited_s, int attempt,
-                     const char *log_path);
+// A start that failed: what verdict_of_launch and verdict_of_late are told of it.
+struct verdict_start {
+    const char *starter; // "mpirun", or whatever stands for it
+    int world, attempt;
+    bool again; // an earlier attempt had all its ranks, so this one's failure may pass
+    const char *log_path;
+};
+
+// What starts the ranks ended without them.
+void verdict_of_launch(struct verdict *v, const struct verdict_start *start, int wait_status);
+// It still runs, but some guards have not come within waited_s.
+void verdict_of_late(struct verdict *v, const struct verdict_start *start, const struct crew *crew,
+                     int64_t waited_s);
 
 int verdict_exit_status(const struct verdict *v); // of `orrery run` when it gives up
 bool verdict_may_retry(const struct verdict *v);

@@ -66,6 +66,14 @@ def single_rank():
     with folder() as tmp:
         done = faulty(tmp, "kill:step=9", ranks=1)
         check(done.returncode == 137 and "rank 0" in cause(done) and "step 9" in cause(done), "one rank, without mpirun")
+    with folder() as tmp:
+        child = start("run", config(tmp), "-n", 1, *settings(tmp, steps=1000000, launch__attempts=1), env=fake_environment())
+        check(wait_step(f"{tmp}/run", 3, 60), "it runs")
+        guard = family(child.pid)["guard"][0]
+        os.kill(guard, signal.SIGKILL)
+        child.wait(30)
+        said = output(child)
+        check("cause: rank 0" in said and f"its guard (pid {guard}) vanished" in said, f"and its guard is killed: {said[-300:]}")
 
 
 def restarts():
