@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Line coverage of the unit, fault and end-to-end tests together, per room: every one of them once more, seven minutes
+# Line coverage of the unit, fault and end-to-end tests together, per room: every one of them once more, nine minutes
 # or so. (Of the unit tests alone: house.sanitize_address.) Usage: ORRERY_BUILD=build coverage.sh
 set -euo pipefail
 build="$ORRERY_BUILD/coverage"
