@@ -7,8 +7,8 @@
 #include "launcher/supervisor.h"
 #include "launcher/verdict.h"
 
-#define JUDGE_GLANCE_MS                                                                                      \
-    15 // patience when all seems clear: mpirun's own death shows a moment after its ranks'
+// Patience when all seems clear: mpirun's own death shows a moment after its ranks'.
+#define JUDGE_GLANCE_MS 15
 
 enum outcome { OUTCOME_NONE, OUTCOME_DONE, OUTCOME_SAVED, OUTCOME_STOPPED, OUTCOME_FAILED };
 

@@ -147,12 +147,18 @@ static void rubbish_harms_nobody(void **state) {
     crew_close(c);
 }
 
+// A guard whose rank has started.
+static struct wire join_crew(struct crew *c, int rank, int world) {
+    struct wire w = connect_to(c);
+    send_type(&w, WIRE_HELLO, rank, world, crew_token(c));
+    send_type(&w, WIRE_STARTED, rank, world, NULL);
+    settle(c);
+    return w;
+}
+
 static void a_guard_that_vanishes_is_lost(void **state) {
     struct crew *c = open_crew(1);
-    struct wire w = connect_to(c);
-    send_type(&w, WIRE_HELLO, 0, 1, crew_token(c));
-    send_type(&w, WIRE_STARTED, 0, 1, NULL);
-    settle(c);
+    struct wire w = join_crew(c, 0, 1);
     assert_false(verdict_needed(c));
     wire_fini(&w);
     settle(c);
@@ -172,10 +178,7 @@ static bool hears_save(struct wire *w) {
 
 static void who_starts_late_is_asked_to_save_too(void **state) {
     struct crew *c = open_crew(2);
-    struct wire early = connect_to(c), late;
-    send_type(&early, WIRE_HELLO, 0, 2, crew_token(c));
-    send_type(&early, WIRE_STARTED, 0, 2, NULL);
-    settle(c);
+    struct wire early = join_crew(c, 0, 2), late;
     assert_false(hears_save(&early));
     crew_save_all(c);
     assert_true(hears_save(&early));
@@ -194,10 +197,7 @@ static void who_starts_late_is_asked_to_save_too(void **state) {
 // When one does not come to life mpirun ends the others: whoever of them vanishes first is not the cause.
 static void a_guard_that_vanishes_before_all_came_tells_little(void **state) {
     struct crew *c = open_crew(2);
-    struct wire early = connect_to(c), late;
-    send_type(&early, WIRE_HELLO, 0, 2, crew_token(c));
-    send_type(&early, WIRE_STARTED, 0, 2, NULL);
-    settle(c);
+    struct wire early = join_crew(c, 0, 2), late;
     assert_false(verdict_is_premature(c));
     wire_fini(&early);
     settle(c);
@@ -229,12 +229,7 @@ static void the_cause_goes_before_its_victims(void **state) {
     struct watch_options options = {.box_path = "/nonexistent", .world = 3, .attempt = 1};
     struct err e = {0};
     static struct verdict v;
-    for (int r = 0; r < 3; r++) {
-        w[r] = connect_to(c);
-        send_type(&w[r], WIRE_HELLO, r, 3, crew_token(c));
-        send_type(&w[r], WIRE_STARTED, r, 3, NULL);
-    }
-    settle(c);
+    for (int r = 0; r < 3; r++) w[r] = join_crew(c, r, 3);
     end_rank(&w[2], 2, 0, err_exit_code(ERR_PEER));
     settle(c);
     assert_true(verdict_is_doubtful(c));
